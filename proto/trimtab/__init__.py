@@ -1,0 +1,1 @@
+"""The client of Trimtab, and what both sides of the wire share."""

@@ -1,0 +1,1 @@
+"""Offline: interactions to recommender to sparse autoencoder to concepts to evaluation, with torch."""
