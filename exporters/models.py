@@ -1,0 +1,130 @@
+"""What the exporters need of a recommender, an SAE and a concept: the smallest interfaces that do."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+Floats = NDArray[np.float32]
+
+
+class SparseActivations(Protocol):
+    """Codes in sparse form, largest first; activation 0 means "none"."""
+
+    @property
+    def neurons(self) -> Tensor:
+        """int64 [batch, k]."""
+
+    @property
+    def activations(self) -> Tensor:
+        """float32 [batch, k]."""
+
+
+class ItemVectors(Protocol):
+    """What queries are scored against."""
+
+    @property
+    def V(self) -> Tensor:  # noqa: N802
+        """float32 [n_items, p]."""
+
+    @property
+    def b(self) -> Tensor:
+        """float32 [n_items]."""
+
+
+class HookedRecommender(Protocol):
+    """A recommender seen as z = encode(history), q = head(z), score = q . V_i + b_i; a torch module."""
+
+    hook_point: str
+    ordered: bool
+
+    @property
+    def has_head(self) -> bool:
+        """False where the head is the identity."""
+
+    def encode(self, items: Tensor, mask: Tensor) -> Tensor:
+        """Items int64 and mask float32 [batch, length] -> z [batch, d]."""
+
+    def head(self, z: Tensor) -> Tensor:
+        """Z [batch, d] -> q [batch, p]."""
+
+    def item_matrix(self) -> ItemVectors:
+        """V and b."""
+
+
+class SparseCoder(Protocol):
+    """A sparse autoencoder; a torch module."""
+
+    n_neurons: int
+
+    @property
+    def W_dec(self) -> Tensor:  # noqa: N802
+        """[n_neurons, d], rows of unit norm."""
+
+    @property
+    def b_dec(self) -> Tensor:
+        """[d]."""
+
+    @property
+    def scale_factor(self) -> float:
+        """What the scale rule is multiplied with."""
+
+    def scale(self, z: Tensor) -> Tensor:
+        """Z [batch, d] -> what undoes the input normalisation, [batch, 1]."""
+
+    def encode_sparse(self, z: Tensor) -> SparseActivations:
+        """Raw z [batch, d] -> the k largest activations."""
+
+
+class NeuronLabel(NamedTuple):
+    """A neuron's text, and where it comes from."""
+
+    text: str
+    method: str
+    score: float
+
+
+class NamedConcept(Protocol):
+    """A human meaning with weights over neurons."""
+
+    @property
+    def name(self) -> str:
+        """Unique within the label set."""
+
+    @property
+    def attribute(self) -> str:
+        """The items' attribute that it was fitted to."""
+
+    @property
+    def item_count(self) -> int:
+        """How many items carry it."""
+
+    @property
+    def method(self) -> str:
+        """How the weights were found."""
+
+    @property
+    def weights(self) -> Floats:
+        """[n_neurons]."""
+
+    @property
+    def unit(self) -> float:
+        """One TYPICAL unit, in units of the code."""
+
+    @property
+    def auc(self) -> float | None:
+        """On held-out items; None where too few carry it."""
+
+    @property
+    def blend_neurons(self) -> Sequence[int]:
+        """Best first."""
+
+    @property
+    def unsteered_share(self) -> float:
+        """Mean exposure share in lists of 20."""
+
+    @property
+    def steered_share(self) -> float:
+        """The same at strength 1."""

@@ -1,0 +1,209 @@
+"""Is this directory the bundle that was written, and does it answer as torch does?"""
+
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from trimtab.manifest import MANIFEST_NAME, ManifestError, content_id, file_digest, from_json
+from trimtab.v1.bundle_pb2 import BundleManifest, ScaleRule
+
+from exporters.contents import BundleContents, random_code_edits
+from exporters.errors import BundleFaultError, ParityError
+from exporters.graphs import session
+from exporters.index import measure_recall
+from exporters.models import Floats
+
+# Rounding differs between torch's and onnxruntime's kernels; a wrong graph is off by far more.
+RELATIVE_TOLERANCE = 1e-4
+# z rounded to float16 is off by up to 2**-11 = 5e-4 of itself, so scores this close have no order.
+SCORE_TOLERANCE = 1e-3
+LIST_LENGTH = 100
+
+
+def read_manifest(directory: Path) -> BundleManifest:
+    """Reads and unseals manifest.json.
+
+    Raises:
+        BundleFaultError: it is missing or was altered.
+    """
+    path = directory / MANIFEST_NAME
+    try:
+        return from_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BundleFaultError(f"{directory} has no readable {MANIFEST_NAME}: {error.strerror}") from error
+    except (ManifestError, UnicodeDecodeError) as error:
+        raise BundleFaultError(f"{directory}: {error}") from error
+
+
+def verify_files(directory: Path) -> BundleManifest:
+    """Checks the seal, and that every file is there as it was written.
+
+    Raises:
+        BundleFaultError: names the first file that is missing, altered or not listed.
+    """
+    manifest = read_manifest(directory)
+    if content_id(manifest.files) != manifest.bundle_id:
+        raise BundleFaultError(f"{directory}: the bundle id does not fit the files that the manifest lists")
+    for file in manifest.files:
+        path = directory / file.name
+        if not path.is_file():
+            raise BundleFaultError(f"{directory}: {file.name} is missing")
+        size = path.stat().st_size
+        if size != file.size_bytes:
+            raise BundleFaultError(
+                f"{directory}: {file.name} has {size:,} bytes, the manifest says {file.size_bytes:,}"
+            )
+        if file_digest(path) != file.sha256:
+            raise BundleFaultError(
+                f"{directory}: {file.name} was altered: its SHA-256 does not match the manifest"
+            )
+    expected = {MANIFEST_NAME, *(file.name for file in manifest.files)}
+    if strangers := sorted({path.name for path in directory.iterdir()} - expected):
+        raise BundleFaultError(f"{directory}: {strangers[0]} is not in the manifest")
+    return manifest
+
+
+def check_parity(directory: Path, manifest: BundleManifest, contents: BundleContents) -> None:
+    """Replays the references through the written files, then compares whole lists with torch's.
+
+    Raises:
+        ParityError: names the output that differs, and by how much.
+    """
+    served = _ServedModel(directory, manifest)
+    _check_outputs(served, contents)
+    _check_recall(served, manifest)
+    _check_lists(served, contents, steered=False)
+    _check_lists(served, contents, steered=True)
+
+
+class _ServedModel:
+    """The written files, used the way a server uses them: onnxruntime, faiss and numpy."""
+
+    def __init__(self, directory: Path, manifest: BundleManifest) -> None:
+        self.encoder = session(str(directory / "encoder.onnx"))
+        self.sae = session(str(directory / "sae.onnx"))
+        self.has_head = manifest.dimensions.has_head
+        self._head = session(str(directory / "head.onnx")) if self.has_head else None
+        self.decoder: Floats = np.load(directory / "decoder.npy")
+        self.items: Floats = np.load(directory / "items.npy")
+        self.has_bias = manifest.dimensions.has_bias
+        self.scale_factor = manifest.scale_factor
+        self.index: Any = faiss.read_index(str(directory / "items.faiss"))
+        with np.load(directory / "reference.npz") as file:
+            self.reference: dict[str, NDArray[Any]] = dict(file)
+
+    def encode(self, items: NDArray[np.int64], mask: Floats) -> Floats:
+        z: Floats = self.encoder.run(["z"], {"items": items, "mask": mask})[0]
+        return z
+
+    def head(self, z: Floats) -> Floats:
+        if self._head is None:
+            return z
+        q: Floats = self._head.run(["q"], {"z": z})[0]
+        return q
+
+    def scores(self, z: Floats) -> Floats:
+        scores: Floats = self.head(z) @ self.items[:, :-1].T + self.items[:, -1]
+        return scores
+
+
+def _check_outputs(served: _ServedModel, contents: BundleContents) -> None:
+    reference = served.reference
+    z = served.encode(reference["items"], reference["mask"])
+    _compare("encoder.onnx: z", z, reference["z"])
+    neurons, activations = served.sae.run(["neurons", "activations"], {"z": reference["z"]})
+    _compare("sae.onnx: activations", activations, reference["activations"])
+    n_neurons = contents.dims.n_neurons
+    # Activations that tie may come in another order, so codes are compared as vectors.
+    found, expected = (
+        _dense(neurons, activations, n_neurons),
+        _dense(reference["neurons"], reference["activations"], n_neurons),
+    )
+    _compare("sae.onnx: code", found, expected)
+    _compare("head.onnx: q", served.head(reference["z"]), reference["q"])
+    # What the service reads must also not depend on who else is in the batch, or on padding.
+    longest = int(reference["mask"].sum(axis=1).argmax())
+    length = int(reference["mask"][longest].sum())
+    alone = served.encode(reference["items"][[longest], :length], reference["mask"][[longest], :length])
+    _compare("encoder.onnx: z of one history alone", alone, reference["z"][[longest]])
+    empty = served.encode(np.zeros((1, 0), np.int64), np.zeros((1, 0), np.float32))
+    _compare("encoder.onnx: z of the empty history", empty, reference["z"][:1])
+
+
+def _check_recall(served: _ServedModel, manifest: BundleManifest) -> None:
+    vectors = np.ascontiguousarray(served.items if served.has_bias else served.items[:, :-1])
+    expected = {"queries": manifest.index.recall_plain, "steered_queries": manifest.index.recall_steered}
+    for name, recall in expected.items():
+        queries = served.reference[name]
+        if served.has_bias:
+            queries = np.hstack([queries, np.ones((len(queries), 1), np.float32)])
+        found = measure_recall(served.index, vectors, queries)
+        if found < recall:
+            raise ParityError(
+                f"items.faiss: recall for {name} is {found}, {recall} was measured before writing"
+            )
+
+
+@torch.no_grad()
+def _check_lists(served: _ServedModel, contents: BundleContents, steered: bool) -> None:
+    reference = served.reference
+    codes = random_code_edits(
+        len(reference["z"]), contents.cards.activity.unit, contents.concepts, np.random.default_rng(1)
+    ) * float(steered)
+    embeddings = contents.recommender.encode(contents.references.items, contents.references.mask)
+    z = embeddings.half().float()
+    edited = z + contents.sae.scale(z) * (codes @ contents.sae.W_dec)
+    expected = (contents.recommender.head(edited) @ contents.V.T + contents.b).numpy()
+    users = served.encode(reference["items"], reference["mask"]).astype(np.float16).astype(np.float32)
+    norms = np.linalg.norm(users, axis=1, keepdims=True)
+    scales = served.scale_factor * np.where(norms > 0, norms, 1.0)
+    if contents.scale_rule == ScaleRule.SCALE_RULE_NONE:
+        scales = np.full_like(norms, served.scale_factor)
+    found = served.scores((users + scales * (codes.numpy() @ served.decoder[:-1])).astype(np.float32))
+    compare_lists("steered" if steered else "unsteered", found, expected, reference)
+
+
+def compare_lists(kind: str, found: Floats, expected: Floats, reference: dict[str, NDArray[Any]]) -> None:
+    """Compares lists of unseen items by scores [users, n_items]; only near-equal scores may swap places.
+
+    Raises:
+        ParityError: an item of the found lists would not stand there by the expected scores.
+    """
+    rows = np.arange(len(found))[:, None]
+    seen = reference["mask"] > 0
+    for scores in (found, expected):
+        users, positions = np.nonzero(seen)
+        scores[users, reference["items"][users, positions]] = -np.inf
+    available = int(np.isfinite(expected).sum(axis=1).min())
+    length = min(LIST_LENGTH, available)
+    listed = np.argsort(-found, axis=1, kind="stable")[:, :length]
+    ideal = -np.sort(-expected, axis=1)[:, :length]
+    gaps = np.abs(expected[rows, listed] - ideal)
+    scale = np.abs(ideal).max(axis=1, keepdims=True)
+    worst = float((gaps / np.maximum(scale, np.finfo(np.float32).tiny)).max(initial=0.0))
+    if worst > SCORE_TOLERANCE:
+        raise ParityError(
+            f"{kind} lists differ from torch's: scores at the same rank are off by {worst:.1e}, "
+            f"at most {SCORE_TOLERANCE:.0e} is allowed"
+        )
+
+
+def _compare(what: str, found: Floats, expected: Floats) -> None:
+    if found.shape != expected.shape:
+        raise ParityError(f"{what} has shape {list(found.shape)}, torch gave {list(expected.shape)}")
+    scale = np.abs(expected).max(axis=1, keepdims=True, initial=np.finfo(np.float32).tiny)
+    error = float((np.abs(found - expected) / np.maximum(scale, 1e-6)).max(initial=0.0))
+    if not error <= RELATIVE_TOLERANCE:
+        raise ParityError(
+            f"{what} differs from torch by {error:.1e}, at most {RELATIVE_TOLERANCE:.0e} is allowed"
+        )
+
+
+def _dense(neurons: NDArray[np.int64], activations: Floats, n_neurons: int) -> Floats:
+    codes = np.zeros((len(neurons), n_neurons), np.float32)
+    # Silent entries may repeat a neuron, so values are added.
+    np.add.at(codes, (np.arange(len(neurons))[:, None], neurons), activations)
+    return codes
