@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -36,13 +36,13 @@ from exporters.contents import BundleContents
 from exporters.errors import BundleExistsError, BundleFaultError, BundleWriteError
 from exporters.graphs import OPSET, export_graphs
 from exporters.index import FLAT_LIMIT, ChosenIndex, choose_index
+from exporters.sealed import read_manifest, verify_files
+from exporters.stages import Report, silent
 from exporters.tables import concept_table, item_table, neuron_table
-from exporters.verify import check_parity, read_manifest, verify_files
+from exporters.verify import check_parity
 from training.interactions import AttributeKind
 
-__all__ = ["BundleContents", "write_bundle"]
-
-Report = Callable[[str], None]
+__all__ = ["BundleContents", "refuse_what_is_no_bundle", "write_bundle"]
 
 _WIRE_KINDS = {
     AttributeKind.TAGS: WireKind.ATTRIBUTE_KIND_TAGS,
@@ -59,7 +59,7 @@ class _Written(NamedTuple):
 
 
 def write_bundle(
-    contents: BundleContents, out: Path, *, report: Report = lambda stage: None, flat_limit: int = FLAT_LIMIT
+    contents: BundleContents, out: Path, *, report: Report = silent, flat_limit: int = FLAT_LIMIT
 ) -> BundleManifest:
     """Writes, checks and publishes a bundle.
 
@@ -76,7 +76,7 @@ def write_bundle(
         GraphError: a model cannot be exported.
     """
     out = out.absolute()
-    _refuse_what_is_no_bundle(out)
+    refuse_what_is_no_bundle(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -214,7 +214,8 @@ def _same_bundle(out: Path, manifest: BundleManifest) -> BundleManifest:
     return present
 
 
-def _refuse_what_is_no_bundle(out: Path) -> None:
+def refuse_what_is_no_bundle(out: Path) -> None:
+    """Raises BundleExistsError where no bundle can come to stand; the cheap check to make first."""
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise BundleExistsError(f"{out} exists and is no directory")
     if out.is_dir() and any(out.iterdir()):

@@ -1,6 +1,7 @@
 """Everything that goes into a bundle, gathered and checked before a file is written."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from trimtab.v1.bundle_pb2 import HistoryRule, Provenance, ScaleRule
 from exporters.cards import NeuronCards, encode_population, make_cards
 from exporters.errors import ContentsError
 from exporters.models import Floats, HookedRecommender, NamedConcept, NeuronLabel, SparseCoder
+from exporters.stages import Report, silent
 from training.histories import Histories
 from training.interactions import Catalogue
 
@@ -120,7 +122,7 @@ class BundleContents:
         return bool((self.b != 0).any())
 
 
-class Population(NamedTuple):
+class Users(NamedTuple):
     """Whose histories the bundle is measured on."""
 
     train: Histories
@@ -129,17 +131,30 @@ class Population(NamedTuple):
     """References and queries come from these."""
 
 
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums of products depend on how they are split; on one thread, the same run gives the same bundle."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_one_thread()
 @torch.no_grad()
 def assemble(
     *,
     recommender: HookedRecommender,
     sae: SparseCoder,
     catalogue: Catalogue,
-    users: Population,
+    users: Users,
     labels: Sequence[Sequence[NeuronLabel]],
     concepts: Sequence[NamedConcept],
     history: HistoryRule,
     provenance: Provenance,
+    report: Report = silent,
 ) -> BundleContents:
     """Measures the models on the users and gathers everything that a bundle holds.
 
@@ -152,9 +167,12 @@ def assemble(
     if not len(train.items):
         raise ContentsError("no training histories: units and the mean user cannot be measured")
     held_out = users.held_out.last(history.max_length)
+    report("measuring neurons on users")
     population = encode_population(recommender, sae, train)
+    report("measuring neurons on items")
     cards = make_cards(recommender, sae, V, population)
     rng = np.random.default_rng(provenance.seed)
+    report("asking torch for references")
     references = _references(
         recommender, sae, held_out if len(held_out.items) else train, cards.activity.unit, concepts, rng
     )

@@ -37,8 +37,13 @@ class ItemVectors(Protocol):
 class HookedRecommender(Protocol):
     """A recommender seen as z = encode(history), q = head(z), score = q . V_i + b_i; a torch module."""
 
-    hook_point: str
-    ordered: bool
+    @property
+    def hook_point(self) -> str:
+        """Where the model is read and edited."""
+
+    @property
+    def ordered(self) -> bool:
+        """True if the order of a history matters."""
 
     @property
     def has_head(self) -> bool:

@@ -1,0 +1,97 @@
+"""trimtab-export: makes a bundle from a training run, or shows what a bundle is."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from trimtab.v1.bundle_pb2 import BundleManifest
+
+from exporters.errors import ExportError
+from exporters.sealed import verify_files
+from exporters.stages import STAGES
+from exporters.summary import print_details, print_summary
+
+BUNDLES = Path("bundles")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status: 0, 1 for a refused run or bundle, 2 for wrong arguments."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if (arguments.run is None) == (arguments.inspect is None):
+        parser.error("give either a RUN to export or --inspect BUNDLE")
+    if arguments.inspect is not None and (arguments.out or arguments.max_history is not None):
+        parser.error("--out and --max-history belong to an export, not to --inspect")
+    console = Console()
+    try:
+        if arguments.inspect is not None:
+            print_details(console, arguments.inspect, verify_files(arguments.inspect))
+            return 0
+        out = arguments.out or BUNDLES / arguments.run.absolute().name
+        return _export(console, arguments.run, out, arguments.max_history)
+    except ExportError as error:
+        return _fail(error)
+    except KeyboardInterrupt:
+        return _fail("interrupted: nothing was published")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="trimtab-export", description="Make a bundle from a training run, or show what a bundle is."
+    )
+    parser.add_argument("run", type=Path, nargs="?", metavar="RUN", help="directory that trimtab-train wrote")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="BUNDLE",
+        help=f"directory to make; never overwritten (default: {BUNDLES}/NAME, NAME being the run's)",
+    )
+    parser.add_argument(
+        "--max-history",
+        type=int,
+        metavar="N",
+        help="the encoder reads a user's newest N positive items, 1 to 1000 (default: the longest history "
+        "of a training user, but not more than the run itself read)",
+    )
+    parser.add_argument(
+        "--inspect", type=Path, metavar="BUNDLE", help="check a bundle and show what is in it"
+    )
+    return parser
+
+
+def _export(console: Console, run: Path, out: Path, max_history: int | None) -> int:
+    # torch takes a second or two to load, which --help and --inspect need not wait for.
+    from exporters.bundle import refuse_what_is_no_bundle, write_bundle
+    from exporters.reading import contents_of
+    from training.errors import TrainingError
+    from training.run import load_run
+
+    started = time.monotonic()
+    columns = TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(STAGES[0], total=len(STAGES))
+
+        def report(stage: str) -> None:
+            progress.update(task, description=stage, completed=STAGES.index(stage))
+
+        refuse_what_is_no_bundle(out)
+        try:
+            loaded = load_run(run)
+        except TrainingError as error:
+            return _fail(error)
+        manifest: BundleManifest = write_bundle(contents_of(loaded, max_history, report), out, report=report)
+    print_summary(console, out, manifest, seconds=time.monotonic() - started)
+    return 0
+
+
+def _fail(reason: object) -> int:
+    Console(stderr=True, soft_wrap=True).print(f"[red]error:[/] {reason}", highlight=False)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""From a finished training run to the contents of a bundle."""
+
+import json
+import math
+
+import numpy as np
+from trimtab.v1.bundle_pb2 import HistoryRule, Provenance
+
+from exporters.contents import BundleContents, Users, assemble
+from exporters.errors import ContentsError
+from exporters.models import NeuronLabel
+from exporters.stages import Report, silent
+from training.run import Run
+
+MAX_HISTORY = 1_000
+"""No encoder is asked to read more than this, however long the histories are."""
+
+
+def contents_of(run: Run, max_history: int | None = None, report: Report = silent) -> BundleContents:
+    """Measures a run's models on its users and gathers what a bundle holds.
+
+    Args:
+        run: a finished run.
+        max_history: how many of a user's newest positive items the encoder reads. By default the longest
+            positive history of the training users, but not more than the run itself read or MAX_HISTORY.
+        report: told each stage.
+
+    Raises:
+        ContentsError: parts do not fit each other, or max_history is out of range.
+    """
+    split = run.split
+    train = split.histories(split.train)
+    if max_history is None:
+        longest = int(train.lengths.max(initial=0))
+        max_history = max(1, min(longest, run.config.max_length, MAX_HISTORY))
+    if not 1 <= max_history <= MAX_HISTORY:
+        raise ContentsError(f"max_history is {max_history}, expected 1 to {MAX_HISTORY}")
+    held_out = np.sort(np.concatenate([split.validation, split.test]))
+    return assemble(
+        recommender=run.recommender,
+        sae=run.sae,
+        catalogue=run.catalogue,
+        users=Users(train, split.histories(held_out)),
+        labels=[[NeuronLabel(*label) for label in labels] for labels in run.labels],
+        concepts=run.concepts,
+        history=HistoryRule(
+            ordered=run.recommender.ordered, max_length=max_history, min_value=run.config.min_value
+        ),
+        provenance=_provenance(run),
+        report=report,
+    )
+
+
+def _provenance(run: Run) -> Provenance:
+    split = run.split
+    config = run.config
+    return Provenance(
+        data_set=run.data_set,
+        split=(
+            f"users held out whole: {len(split.train)} train, {len(split.validation)} validation, "
+            f"{len(split.test)} test; {config.split.target_share:g} of a held-out user's items are targets"
+        ),
+        seed=config.seed,
+        code_version=run.code_version,
+        recommender=config.recommender,
+        sae=config.sae,
+        # JSON has no NaN: a figure that could not be measured is left out.
+        metrics={name: value for name, value in run.metrics.items() if math.isfinite(value)},
+        config_json=json.dumps(config.to_json(), sort_keys=True),
+    )

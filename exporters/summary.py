@@ -1,0 +1,127 @@
+"""What a bundle is, as tables for a terminal."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from trimtab.v1.bundle_pb2 import AttributeKind, BundleManifest, ScaleRule
+
+CONCEPTS_SHOWN = 20
+
+
+def print_summary(console: Console, directory: Path, manifest: BundleManifest, seconds: float) -> None:
+    """The outcome of an export, in a few lines."""
+    rows = [("bundle", str(directory)), ("id", manifest.bundle_id[:12]), *_model_rows(manifest)]
+    size = sum(file.size_bytes for file in manifest.files)
+    rows += [("size", f"{_bytes(size)} in {len(manifest.files) + 1} files"), ("took", f"{seconds:.1f} s")]
+    console.print(_pairs("Exported, and checked against torch", rows))
+
+
+def print_details(console: Console, directory: Path, manifest: BundleManifest) -> None:
+    """Everything that the manifest says, and the concepts."""
+    made = manifest.provenance
+    console.print(
+        _pairs(
+            "Bundle",
+            [
+                ("directory", str(directory)),
+                ("id", manifest.bundle_id),
+                ("model id", manifest.model_id),
+                ("label set", manifest.label_set),
+                ("format", str(manifest.format_version)),
+                ("made", manifest.create_time.ToJsonString()),
+                *_model_rows(manifest),
+                ("attributes", ", ".join(f"{one.name} ({_kind(one.kind)})" for one in manifest.attributes)),
+            ],
+        )
+    )
+    trained = [
+        ("data set", made.data_set),
+        ("split", made.split),
+        ("seed", str(made.seed)),
+        ("code", made.code_version),
+        *((f"{name}", f"{made.metrics[name]:.4f}") for name in sorted(made.metrics)),
+        *_settings(made.config_json),
+    ]
+    console.print(_pairs("Trained on", trained))
+    files = Table(title="Files", title_justify="left")
+    for name, side in (("file", "left"), ("size", "right"), ("shape", "right"), ("sha256", "left")):
+        files.add_column(name, justify="right" if side == "right" else "left")
+    for file in manifest.files:
+        shape = " x ".join(f"{length:,}" for length in file.shape)
+        files.add_row(file.name, _bytes(file.size_bytes), shape, file.sha256[:12])
+    console.print(files)
+    console.print(_concepts(directory))
+
+
+def _model_rows(manifest: BundleManifest) -> list[tuple[str, str]]:
+    dims, index, history = manifest.dimensions, manifest.index, manifest.history
+    rule = ScaleRule.Name(manifest.scale_rule).removeprefix("SCALE_RULE_").lower().replace("_", " ")
+    threshold = f", values from {history.min_value:g}" if history.HasField("min_value") else ""
+    return [
+        ("recommender", f"{manifest.provenance.recommender}, read at {manifest.hook_point}"),
+        ("items", f"{dims.n_items:,}" + (" with biases" if dims.has_bias else "")),
+        ("widths", f"d {dims.d}, p {dims.p}" + (", nonlinear head" if dims.has_head else ", no head")),
+        ("SAE", f"{manifest.provenance.sae}: {dims.n_neurons:,} neurons, at most {dims.k} active"),
+        ("scale", f"{rule}, times {manifest.scale_factor:g}"),
+        ("history", f"newest {history.max_length:,} positive items{threshold}"),
+        (
+            "index",
+            f"{index.kind}, recall@100 {index.recall_plain:.4f} plain, {index.recall_steered:.4f} steered",
+        ),
+        ("opset", str(manifest.opset)),
+    ]
+
+
+def _concepts(directory: Path) -> Table:
+    columns = ["name", "attribute", "item_count", "auc", "unsteered_share", "steered_share"]
+    rows = pq.read_table(directory / "concepts.parquet", columns=columns).to_pylist()
+    rows.sort(key=lambda row: -int(row["item_count"]))
+    shown = rows[:CONCEPTS_SHOWN]
+    table = Table(
+        title=f"Concepts: the {len(shown)} largest of {len(rows)}" if len(rows) > len(shown) else "Concepts",
+        title_justify="left",
+        caption="Mean exposure share in lists of 20, unsteered and at strength 1",
+        caption_justify="left",
+    )
+    for heading in ("concept", "attribute"):
+        table.add_column(heading)
+    for heading in ("items", "AUC", "share", "steered"):
+        table.add_column(heading, justify="right")
+    for row in shown:
+        auc = "" if row["auc"] is None else f"{row['auc']:.3f}"
+        shares = f"{row['unsteered_share']:.3f}", f"{row['steered_share']:.3f}"
+        table.add_row(escape(row["name"]), escape(row["attribute"]), f"{row['item_count']:,}", auc, *shares)
+    return table
+
+
+def _pairs(title: str, rows: Iterable[tuple[str, str]]) -> Table:
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(escape(name), escape(value))
+    return table
+
+
+def _settings(config_json: str) -> Sequence[tuple[str, str]]:
+    return [
+        (name, json.dumps(value)) for name, value in json.loads(config_json).items() if name not in ("seed",)
+    ]
+
+
+def _kind(kind: AttributeKind.ValueType) -> str:
+    return AttributeKind.Name(kind).removeprefix("ATTRIBUTE_KIND_").lower()
+
+
+def _bytes(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
+        size /= 1024
+    return f"{size:,.1f} GiB"
