@@ -1,0 +1,7 @@
+"""Concepts: items' attributes as weights over neurons, with a unit of strength and a measured effect."""
+
+from training.concepts.config import ConceptConfig
+from training.concepts.fitting import FittedConcept, FittedConcepts, fit_concepts, item_codes
+from training.concepts.tfidf import Label
+
+__all__ = ["ConceptConfig", "FittedConcept", "FittedConcepts", "Label", "fit_concepts", "item_codes"]

@@ -1,0 +1,81 @@
+"""What steering a concept does to lists: its unit of strength, and its share before and after."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from torch import Tensor
+
+from training.evaluation.metrics import Lists, exposure_share
+from training.evaluation.scorers import best_lists
+from training.histories import Histories
+from training.recommenders.base import Recommender
+from training.saes.base import SparseAutoencoder
+
+LIST_LENGTH = 20
+_TOP_SHARE = 0.1
+
+
+class Audience(NamedTuple):
+    """Users on whom effects are measured: z [users, d], codes [users, n_neurons], what they have seen."""
+
+    recommender: Recommender
+    sae: SparseAutoencoder
+    z: Tensor
+    code: Tensor
+    seen: csr_matrix
+
+    @classmethod
+    def of(
+        cls, recommender: Recommender, sae: SparseAutoencoder, histories: Histories, max_length: int
+    ) -> Audience:
+        """Encodes the histories; their items count as seen."""
+        z = recommender.embed(histories, max_length)
+        with torch.no_grad():
+            code = sae.encode(z)
+        return cls(recommender, sae, z, code, histories.matrix(recommender.n_items))
+
+    def lists(self, edit: Tensor | None = None, n: int = LIST_LENGTH) -> Lists:
+        """Top-n lists, with z' = z + scale(z) edit W_dec for an edit of the code, [n_neurons]."""
+        with torch.no_grad():
+            z = self.z if edit is None else self.z + self.sae.scale(self.z) * (edit @ self.sae.W_dec)
+            return best_lists(self.recommender.scores(z), self.seen, n)
+
+    def levels(self, w: Tensor) -> NDArray[np.float64]:
+        """C = <s, w> / <w, w> of each user, [users]."""
+        levels: NDArray[np.float64] = (self.code @ w / w.dot(w)).double().numpy()
+        return levels
+
+
+class Effect(NamedTuple):
+    """One TYPICAL unit in units of the code; mean exposure share in top-20 lists at strength 0 and 1."""
+
+    unit: float
+    unsteered_share: float
+    steered_share: float
+
+
+def measure(audience: Audience, w: Tensor, members: NDArray[np.bool_], unsteered: Lists) -> Effect:
+    """The effect of a target w [n_neurons] on the share of its members [n_items]."""
+    shares = exposure_share(unsteered, members)
+    unit = typical_unit(audience.levels(w), shares)
+    steered = exposure_share(audience.lists(unit * w), members)
+    return Effect(unit, float(shares.mean()), float(steered.mean()))
+
+
+def typical_unit(levels: NDArray[np.float64], shares: NDArray[np.float64]) -> float:
+    """Mean level of the tenth of users whose lists hold most of the concept minus the mean level of all.
+
+    Where that is not positive (the concept's level does not follow its share), the levels' standard
+    deviation stands in, and 1 where all levels are equal, so that a positive strength always means "more".
+    """
+    count = max(1, round(_TOP_SHARE * len(shares)))
+    top = np.argsort(-shares, kind="stable")[:count]
+    unit = float(levels[top].mean() - levels.mean())
+    if unit > 0:
+        return unit
+    return float(levels.std()) or 1.0

@@ -1,0 +1,66 @@
+"""Which items carry which attribute value, and the names that the values get as concepts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from training.concepts.config import ConceptConfig
+from training.interactions import AttributeKind, Catalogue
+
+
+class Membership(NamedTuple):
+    """One row a concept: name, attribute, and matrix float32 [n_concepts, n_items], 1 where an item has it."""
+
+    names: tuple[str, ...]
+    attributes: tuple[str, ...]
+    matrix: csr_matrix
+
+    @property
+    def item_counts(self) -> NDArray[np.int64]:
+        """Items per concept, [n_concepts]."""
+        counts: NDArray[np.int64] = np.diff(self.matrix.indptr).astype(np.int64)
+        return counts
+
+
+def memberships(catalogue: Catalogue, config: ConceptConfig) -> Membership:
+    """Every value of a TAGS or TEXT attribute that enough items carry, and not all.
+
+    A value's name is the value itself, or "attribute=value" where two attributes share it.
+    """
+    found: list[tuple[str, str, list[int]]] = []
+    for attribute, kind in catalogue.attributes.items():
+        if kind is not AttributeKind.NUMBER:
+            found += [(attribute, *entry) for entry in _values(catalogue, attribute, config)]
+    shared = Counter(value for _, value, _ in found)
+    names = tuple(value if shared[value] == 1 else f"{attribute}={value}" for attribute, value, _ in found)
+    lengths = [len(items) for *_, items in found]
+    indices = np.concatenate(
+        [np.asarray(items, dtype=np.int64) for *_, items in found] or [np.zeros(0, np.int64)]
+    )
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    ones = np.ones(len(indices), dtype=np.float32)
+    matrix = csr_matrix((ones, indices, offsets), shape=(len(found), catalogue.n_items))
+    return Membership(names, tuple(attribute for attribute, *_ in found), matrix)
+
+
+def _values(catalogue: Catalogue, attribute: str, config: ConceptConfig) -> list[tuple[str, list[int]]]:
+    """(value, its items in order), the most frequent value first."""
+    column = catalogue.items.select(pl.int_range(pl.len()).alias("item"), pl.col(attribute).alias("value"))
+    if column.schema["value"] == pl.List(pl.String):
+        column = column.explode("value", empty_as_null=True, keep_nulls=True)
+    grouped = (
+        column.filter(pl.col("value").is_not_null() & (pl.col("value") != ""))
+        .unique()
+        .group_by("value")
+        .agg(pl.col("item").sort(), count=pl.len())
+        .filter((pl.col("count") >= config.min_items) & (pl.col("count") < catalogue.n_items))
+        .sort(pl.col("count"), pl.col("value"), descending=[True, False])
+        .head(config.max_values)
+    )
+    return list(zip(grouped["value"].to_list(), grouped["item"].to_list(), strict=True))

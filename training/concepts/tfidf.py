@@ -1,0 +1,66 @@
+"""The mapping between attribute values and neurons by TF-IDF ("From Knots to Knobs", arXiv 2601.11182)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+Figures = NDArray[np.float64]
+
+
+class Label(NamedTuple):
+    """A neuron's text, how it was found, and how well it fits."""
+
+    text: str
+    method: str
+    score: float
+
+
+def tag_activations(members: csr_matrix, codes: csr_matrix) -> Figures:
+    """A(t, n) = sum_i P(t, i) a(i, n), with P(t, i) = count(t, i) / sum_i count(t, i).
+
+    members [n_tags, n_items] and codes [n_items, n_neurons] of one-item histories -> [n_tags, n_neurons].
+    """
+    totals = np.maximum(np.asarray(members.sum(axis=1), dtype=np.float64).reshape(-1, 1), 1)
+    return np.asarray((members @ codes).todense(), dtype=np.float64) / totals
+
+
+def tf_idf(counts: Figures) -> Figures:
+    """[n_documents, n_terms] -> row-normalised counts times ln((docs + 1) / (df + 1)) + 1."""
+    totals = counts.sum(axis=1, keepdims=True)
+    frequency = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+    idf = np.log((len(counts) + 1) / ((counts > 0).sum(axis=0) + 1)) + 1
+    result: Figures = frequency * idf
+    return result
+
+
+def characterises(A: Figures) -> Figures:
+    """Neurons as terms, tags as documents: [n_tags, n_neurons]. The paper's choice for ELSA."""
+    return tf_idf(A)
+
+
+def most_unique(A: Figures) -> Figures:
+    """Tags as terms, neurons as documents: [n_tags, n_neurons]. The paper's choice for MultVAE."""
+    return tf_idf(A.T).T
+
+
+def top_neurons(table: Figures, count: int) -> list[list[int]]:
+    """Per tag, at most count neurons of positive score, best first."""
+    order = np.argsort(-table, axis=1, kind="stable")[:, :count]
+    return [[int(neuron) for neuron in row if table[tag, neuron] > 0] for tag, row in enumerate(order)]
+
+
+def neuron_labels(table: Figures, names: tuple[str, ...], count: int = 5) -> list[list[Label]]:
+    """Per neuron, at most count tags of positive score, best first."""
+    order = np.argsort(-table, axis=0, kind="stable")[:count]
+    return [
+        [
+            Label(names[tag], "tfidf", float(table[tag, neuron]))
+            for tag in order[:, neuron]
+            if table[tag, neuron] > 0
+        ]
+        for neuron in range(table.shape[1])
+    ]

@@ -1,0 +1,106 @@
+"""Any folder with interactions.parquet and items.parquet.
+
+interactions.parquet: user_id and item_id (any scalar type), optionally rating (or the column named with
+--data-rating-column), and timestamp or position for the order; nulls allowed in all but the ids.
+items.parquet: item_id, optionally title, and attributes: lists are tags, text is text, numbers numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from training.errors import DataError
+from training.interactions import RawData
+
+_ORDER_COLUMNS = ("timestamp", "position")
+_STARS_MAXIMUM, _STARS_POSITIVE = 5.0, 4.0
+
+
+@dataclass(frozen=True)
+class FolderOptions:
+    """How the folder's columns are read."""
+
+    rating_column: str = "rating"
+    """Column of interactions.parquet that holds the value of an event, if there is one."""
+
+
+def load_folder(source: str, options: FolderOptions, seed: int) -> RawData:
+    """Reads the folder; ratings that go up to 5 stars and have no nulls count as positive from 4.
+
+    Raises:
+        DataError: if a file or column is missing or empty, or holds what it cannot.
+    """
+    folder = Path(source)
+    events_path = folder / "interactions.parquet"
+    raw = _read(events_path, ("user_id", "item_id"))
+    order = next((name for name in _ORDER_COLUMNS if name in raw.columns), None)
+    events = raw.select(
+        user_id=pl.col("user_id").cast(pl.String),
+        item_id=pl.col("item_id").cast(pl.String),
+        value=_numbers(raw, options.rating_column, events_path, pl.Float64),
+        time=_numbers(raw, order, events_path, pl.Int64),
+    )
+    items = _items(_read(folder / "items.parquet", ("item_id",)))
+    min_value, notes = _rating_rule(events["value"], options.rating_column)
+    return RawData(folder.resolve().name, events, items, min_value, notes)
+
+
+def _read(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
+    if not path.is_file():
+        raise DataError(f"looked for {path}, not found")
+    try:
+        table = pl.read_parquet(path)
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"{path} is not a Parquet file: {error}") from error
+    if missing := [name for name in columns if name not in table.columns]:
+        raise DataError(f"{path} has the columns {table.columns}, expected also {missing}")
+    if table.is_empty():
+        raise DataError(f"{path} has no rows")
+    return table
+
+
+def _numbers(
+    table: pl.DataFrame, column: str | None, path: Path, dtype: type[pl.Float64] | type[pl.Int64]
+) -> pl.Expr:
+    if column is None or column not in table.columns:
+        return pl.lit(None, dtype)
+    numbers = table[column].cast(pl.Float64, strict=False)
+    wrong = numbers.is_null() & table[column].is_not_null()
+    if wrong.any():
+        row = wrong.arg_true()[0]
+        raise DataError(f"{path}: {column} in row {row} is {table[column][row]!r}, expected a number")
+    return pl.lit(numbers.fill_nan(None).cast(dtype))
+
+
+def _rating_rule(value: pl.Series, column: str) -> tuple[float | None, tuple[str, ...]]:
+    if value.null_count() == len(value):
+        return None, ()
+    if value.null_count():
+        note = f"{column} is null for {value.null_count()} of {len(value)} interactions"
+        return None, (f"{note}: every one counts as positive unless --min-value is given",)
+    largest = float(value.max())  # type: ignore[arg-type]
+    if largest <= _STARS_MAXIMUM:
+        return _STARS_POSITIVE, ()
+    return None, (
+        f"{column} goes up to {largest:g}: every interaction counts as positive unless --min-value is given",
+    )
+
+
+def _items(table: pl.DataFrame) -> pl.DataFrame:
+    title = pl.col("title").cast(pl.String) if "title" in table.columns else pl.lit(None, pl.String)
+    columns = [pl.col("item_id").cast(pl.String), title.alias("title")]
+    for name, dtype in table.schema.items():
+        if name in ("item_id", "title"):
+            continue
+        if dtype == pl.List(pl.String):
+            columns.append(pl.col(name))
+        elif isinstance(dtype, pl.List):
+            columns.append(pl.col(name).cast(pl.List(pl.String)))
+        elif dtype.is_numeric() or dtype == pl.Boolean:
+            columns.append(pl.col(name).cast(pl.Float64))
+        else:
+            columns.append(pl.col(name).cast(pl.String))
+    return table.select(columns)

@@ -1,0 +1,96 @@
+"""Generated interactions with planted concepts: the truth is known, so steering can be judged against it.
+
+Every item carries one concept, some a second one; every user is interested in a few. An event picks one of
+the user's interests (or, with a small probability, any item at all), then an item of that concept by
+popularity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from training.errors import ConfigError
+from training.interactions import RawData
+
+
+@dataclass(frozen=True)
+class SyntheticOptions:
+    """Size and difficulty of the generated set."""
+
+    n_users: int = 2000
+    """Users."""
+    n_items: int = 600
+    """Items of the catalogue; those that no event hits do not occur."""
+    n_concepts: int = 12
+    """Planted concepts, in the items' attribute "concepts" under the names concept-00, concept-01, ..."""
+    interests: int = 2
+    """Concepts that one user is interested in."""
+    mean_events: float = 30.0
+    """Mean number of events a user, Poisson distributed, at least 5."""
+    second_concept_share: float = 0.1
+    """Share of the items that carry a second concept."""
+    noise: float = 0.05
+    """Share of the events that ignore the user's interests."""
+    popularity_exponent: float = 0.5
+    """Within a concept, popularity falls as rank to the power of minus this; 0 makes all items equal."""
+
+    def __post_init__(self) -> None:
+        if min(self.n_users, self.n_items, self.n_concepts, self.interests) < 1 or self.mean_events <= 0:
+            raise ConfigError(
+                "synthetic: counts of users, items, concepts, interests and events must be positive"
+            )
+        if self.interests > self.n_concepts or self.n_concepts > self.n_items:
+            raise ConfigError(
+                f"synthetic: expected interests <= n_concepts <= n_items, "
+                f"found {self.interests}, {self.n_concepts}, {self.n_items}"
+            )
+        if not (0 <= self.noise <= 1 and 0 <= self.second_concept_share <= 1):
+            raise ConfigError("synthetic: noise and second_concept_share are shares between 0 and 1")
+
+
+def generate(source: str, options: SyntheticOptions, seed: int) -> RawData:
+    """Draws a data set; the same configuration and seed give the same rows."""
+    rng = np.random.default_rng([seed, 0xDA7A])
+    membership = _membership(options, rng)
+    weight = rng.permutation(np.arange(1, options.n_items + 1) ** -options.popularity_exponent)
+    users = np.repeat(
+        np.arange(options.n_users), np.maximum(rng.poisson(options.mean_events, options.n_users), 5)
+    )
+    interests = np.argsort(rng.random((options.n_users, options.n_concepts)), axis=1)[:, : options.interests]
+    picked = interests[users, rng.integers(options.interests, size=len(users))]
+    items = np.empty(len(users), dtype=np.int64)
+    for concept in range(options.n_concepts):
+        rows = np.flatnonzero(picked == concept)
+        p = weight * membership[:, concept]
+        items[rows] = rng.choice(options.n_items, size=len(rows), p=p / p.sum())
+    noisy = rng.random(len(users)) < options.noise
+    items[noisy] = rng.choice(options.n_items, size=noisy.sum(), p=weight / weight.sum())
+    events = pl.DataFrame(
+        {"user_id": users, "item_id": items, "value": pl.Series([None] * len(users), dtype=pl.Float64)}
+    ).with_columns(
+        pl.col("user_id", "item_id").cast(pl.String), time=pl.int_range(len(users), dtype=pl.Int64)
+    )
+    return RawData("synthetic", events, _items(membership), min_value=None)
+
+
+def _membership(options: SyntheticOptions, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """[n_items, n_concepts]: every concept is on some item, every item has one or two."""
+    membership = np.zeros((options.n_items, options.n_concepts), dtype=np.bool_)
+    membership[np.arange(options.n_items), rng.permutation(options.n_items) % options.n_concepts] = True
+    second = np.flatnonzero(rng.random(options.n_items) < options.second_concept_share)
+    membership[second, rng.integers(options.n_concepts, size=len(second))] = True
+    return membership
+
+
+def _items(membership: NDArray[np.bool_]) -> pl.DataFrame:
+    names = np.array([f"concept-{concept:02d}" for concept in range(membership.shape[1])])
+    tags = [names[row].tolist() for row in membership]
+    ids = [str(item) for item in range(len(tags))]
+    return pl.DataFrame(
+        {"item_id": ids, "title": [f"Item {item}" for item in ids], "concepts": tags},
+        schema={"item_id": pl.String, "title": pl.String, "concepts": pl.List(pl.String)},
+    )

@@ -1,0 +1,229 @@
+"""From a configuration to a finished run: data, split, recommender, SAE, concepts, figures; resumable."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import shutil
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+
+from training.checkpoint import Checkpoints, read_json, write_json
+from training.concepts import fit_concepts
+from training.config import TrainConfig
+from training.datasets import load_data_set
+from training.errors import RunError
+from training.evaluation.fidelity import measure_fidelity
+from training.evaluation.ranking import judge, mean_ndcg
+from training.evaluation.scorers import ModelScorer
+from training.interactions import Catalogue, Prepared, prepare
+from training.loop import EpochReport
+from training.recommenders import RECOMMENDERS, FitContext, Recommender
+from training.run import Run, load_recommender, load_run, load_sae, save_model, save_run
+from training.saes import SAES, SparseAutoencoder, fit_sae
+from training.splits import Split, hold_out
+
+LIST_LENGTH = 20
+
+
+class Reporter(Protocol):
+    """Who is told how training goes."""
+
+    def note(self, text: str) -> None:
+        """Something a person should know."""
+
+    def epoch(self, report: EpochReport) -> None:
+        """An epoch is done."""
+
+    def concept(self, done: int, total: int) -> None:
+        """A concept is done."""
+
+
+class Silent:
+    """A reporter that says nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+    def epoch(self, report: EpochReport) -> None:
+        """Nothing."""
+
+    def concept(self, done: int, total: int) -> None:
+        """Nothing."""
+
+
+class _Data(NamedTuple):
+    name: str
+    catalogue: Catalogue
+    split: Split
+    min_value: float | None
+    notes: tuple[str, ...]
+    digest: str
+
+
+def train(config: TrainConfig, out: Path, reporter: Reporter | None = None) -> Run:
+    """Trains into out, going on where an interrupted run of the same configuration stopped.
+
+    A finished run of the same configuration is loaded as it is.
+
+    Raises:
+        DataError: if the data cannot be used.
+        RunError: if out holds something else.
+        DivergedError: if a loss is no longer a number.
+    """
+    reporter = reporter or Silent()
+    if (out / "run.json").is_file():
+        return _finished(config, out, reporter)
+    data = _load(config, reporter)
+    resolved = dataclasses.replace(config, min_value=data.min_value, implicit=data.min_value is None)
+    _claim(out, {"config": resolved.to_json(), "data": data.digest}, reporter)
+    checkpoints = Checkpoints(out / "checkpoints")
+
+    def validate(model: Recommender) -> float:
+        return mean_ndcg(
+            ModelScorer(model, config.max_length), data.split, data.split.validation, LIST_LENGTH
+        )
+
+    context = FitContext(data.split, config.max_length, config.seed, checkpoints, validate, reporter.epoch)
+    recommender = _recommender(resolved, out, context)
+    sae = _sae(resolved, out, recommender, context)
+    fitted = fit_concepts(
+        recommender,
+        sae,
+        data.catalogue,
+        data.split,
+        config.max_length,
+        config.concepts,
+        config.seed,
+        reporter.concept,
+    )
+    for note in fitted.notes:
+        reporter.note(note)
+    metrics = _metrics(recommender, sae, data.split, config.max_length)
+    run = Run(
+        out, resolved, metrics, data.catalogue, data.split, recommender, sae, fitted.concepts, fitted.labels,
+        data.name, code_version(), data.notes + fitted.notes,
+    )  # fmt: skip
+    save_run(run)
+    shutil.rmtree(checkpoints.folder)
+    return run
+
+
+def code_version() -> str:
+    """The package's version, with the commit where it runs from a checkout."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return version("trimtab")
+    command = ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return f"{version('trimtab')}+{commit}" if commit else version("trimtab")
+
+
+def _load(config: TrainConfig, reporter: Reporter) -> _Data:
+    raw = load_data_set(config.data, config.data_options, config.seed)
+    prepared: Prepared = prepare(raw)
+    for note in prepared.notes:
+        reporter.note(note)
+    min_value = None if config.implicit else config.min_value
+    if not config.implicit and min_value is None:
+        min_value = raw.min_value
+    interactions = prepared.interactions
+    positives = interactions.positives(min_value)
+    split = hold_out(positives, interactions.user_ids, len(interactions.item_ids), config.split, config.seed)
+    reporter.note(
+        f"{raw.name}: {len(interactions.user_ids)} users, {len(interactions.item_ids)} items, "
+        f"{len(interactions.users)} interactions, {len(positives.items)} positive; "
+        f"{len(split.train)} users to train on, {len(split.validation)} validation, {len(split.test)} test"
+    )
+    digest = hashlib.sha256()
+    for part in (positives.offsets, positives.items):
+        digest.update(part.tobytes())
+    catalogue = prepared.catalogue.with_popularity(split.popularity())
+    return _Data(raw.name, catalogue, split, min_value, prepared.notes, digest.hexdigest())
+
+
+def _claim(out: Path, claim: dict[str, Any], reporter: Reporter) -> None:
+    """Makes out this configuration's, or finds that it is already."""
+    path = out / "checkpoints" / "config.json"
+    if path.is_file():
+        if (found := read_json(path)) != claim:
+            differing = ", ".join(_differences(found, claim)) or "the data"
+            raise RunError(
+                f"{out} holds an unfinished run with other settings ({differing}): choose another directory"
+            )
+        reporter.note(f"going on with the unfinished run in {out}")
+        return
+    if out.exists() and any(out.iterdir()):
+        raise RunError(f"{out} is not empty and holds no run: choose another directory")
+    path.parent.mkdir(parents=True)
+    write_json(path, claim)
+
+
+def _finished(config: TrainConfig, out: Path, reporter: Reporter) -> Run:
+    run = load_run(out)
+    resolved = config
+    if config.min_value is None and not config.implicit:
+        resolved = dataclasses.replace(config, min_value=run.config.min_value, implicit=run.config.implicit)
+    if differing := _differences(run.config.to_json(), resolved.to_json()):
+        found = ", ".join(differing)
+        raise RunError(f"{out} holds a finished run with other settings ({found}): choose another directory")
+    reporter.note(f"{out} is already finished with these settings")
+    return run
+
+
+def _differences(left: Any, right: Any, name: str = "") -> list[str]:
+    if isinstance(left, dict) and isinstance(right, dict):
+        names = sorted(left.keys() | right.keys())
+        return [found for key in names for found in _differences(left.get(key), right.get(key), key)]
+    return [] if left == right else [f"{name}: {left} there, {right} here"]
+
+
+def _recommender(config: TrainConfig, out: Path, context: FitContext) -> Recommender:
+    n_items = context.split.n_items
+    if not (out / "recommender.json").is_file():
+        torch.manual_seed(config.seed)
+        kind = RECOMMENDERS[config.recommender]
+        model = kind.build(config.recommender_options, n_items)
+        result = kind.fit(model, config.recommender_options, context)
+        about = {"kind": config.recommender, "n_items": n_items, "d": model.d, "p": model.p}
+        save_model(out, "recommender", model, about | {"fit": result._asdict()})
+    return load_recommender(out, config, n_items)
+
+
+def _sae(config: TrainConfig, out: Path, recommender: Recommender, context: FitContext) -> SparseAutoencoder:
+    if not (out / "sae.json").is_file():
+        torch.manual_seed(config.seed)
+        sae = SAES[config.sae].build(config.sae_options, recommender.d)
+        result = fit_sae(sae, config.sae_options, recommender, context)
+        about = {
+            "kind": config.sae,
+            "d": sae.d,
+            "n_neurons": sae.n_neurons,
+            "k": sae.k,
+            "scale_factor": sae.scale_factor,
+        }
+        save_model(out, "sae", sae, about | {"fit": result._asdict()})
+    return load_sae(out, config, recommender.d)
+
+
+def _metrics(
+    recommender: Recommender, sae: SparseAutoencoder, split: Split, max_length: int
+) -> dict[str, float]:
+    ranking = judge("", ModelScorer(recommender, max_length), split, split.test, LIST_LENGTH)
+    fidelity = measure_fidelity(recommender, sae, split, split.test, max_length, LIST_LENGTH)
+    return {
+        "ndcg@20": ranking.ndcg,
+        "recall@20": ranking.recall,
+        "coverage@20": ranking.coverage,
+        "reconstruct_ndcg@20": fidelity.reconstructed_ndcg,
+        "reconstruct_ndcg_loss@20": fidelity.ndcg_loss,
+        "reconstruct_overlap@20": fidelity.overlap,
+        "sae_cosine": fidelity.cosine,
+        "sae_l0": fidelity.l0,
+        "sae_fvu": fidelity.fvu,
+        "sae_dead_share": fidelity.dead_share,
+    }
