@@ -1,0 +1,196 @@
+"""The server: starts its parts in order, serves, drains, and stops them in reverse."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from threading import Thread
+from wsgiref.simple_server import WSGIServer
+
+import faiss
+import grpc
+import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry, start_http_server
+from trimtab.v1 import bundle_pb2, concept_pb2, experiment_pb2, policy_pb2, recommendation_pb2
+
+from service.admission import Admission
+from service.bundle import Bundle, BundleError, open_bundle
+from service.embedded import DataDirectoryError, embedded_valkey
+from service.engine import Engine
+from service.errors import StoreUnavailable
+from service.metrics import Metrics
+from service.registry import DEFAULT_LABEL, BundleRegistry
+from service.rpc.bundle import BundleRpc
+from service.rpc.concept import ConceptRpc
+from service.rpc.recommendation import RecommendationRpc
+from service.rpc.wire import Gate, handlers
+from service.settings import Settings, read_settings
+from service.userstate import UserStore
+
+_log = logging.getLogger("trimtab")
+
+SERVICES = {
+    name: module.DESCRIPTOR.services_by_name[name]
+    for name, module in (
+        ("RecommendationService", recommendation_pb2),
+        ("ConceptService", concept_pb2),
+        ("BundleService", bundle_pb2),
+        ("PolicyService", policy_pb2),
+        ("ExperimentService", experiment_pb2),
+    )
+}
+SERVER_OPTIONS = (
+    ("grpc.max_connection_age_ms", 300_000),  # new replicas get load as old connections end
+    ("grpc.max_connection_age_grace_ms", 30_000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
+    ("grpc.so_reuseport", 0),  # a second server on this port is a mistake until there are workers
+)
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """What a started server says about itself."""
+
+    port: int
+    metrics_port: int
+    bundle: Bundle
+    metrics: Metrics
+
+
+@asynccontextmanager
+async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
+    """A server that is ready on entry, and drained and stopped on exit.
+
+    Raises:
+        BundleError: the bundle must not be served.
+        DataDirectoryError: the embedded store cannot start.
+        OSError: a port is taken.
+    """
+    faiss.omp_set_num_threads(1)
+    async with AsyncExitStack() as stack:
+        metrics = Metrics(CollectorRegistry())
+        web, web_thread = _metrics_endpoint(settings, metrics)
+        stack.callback(web_thread.join)
+        stack.callback(web.server_close)
+        stack.callback(web.shutdown)
+        threads = ThreadPoolExecutor(settings.compute_threads, "compute")
+        stack.callback(threads.shutdown)
+
+        bundles = BundleRegistry()
+        bundle = await asyncio.to_thread(open_bundle, settings.bundle)
+        bundles.add(bundle, DEFAULT_LABEL)
+        _describe(bundle, metrics)
+
+        url = settings.redis_url
+        if url == "embedded":
+            url = await stack.enter_async_context(embedded_valkey(settings.data_dir))
+        store = UserStore(
+            url,
+            max_history=settings.max_history,
+            history_ttl_s=settings.history_ttl_s,
+            embedding_ttl_s=settings.embedding_ttl_s,
+            timeout_s=settings.store_timeout_s,
+        )
+        stack.push_async_callback(store.close)
+        await _greet(store, bundle)
+        engine = Engine(store, threads)
+        stack.push_async_callback(engine.close)
+
+        server = grpc.aio.server(options=SERVER_OPTIONS)
+        gate = Gate(Admission(settings.max_in_flight), metrics)
+        implementations = {
+            "RecommendationService": RecommendationRpc(
+                engine, bundles, store, metrics, settings.max_n
+            ).methods,
+            "ConceptService": ConceptRpc(engine, bundles).methods,
+            "BundleService": BundleRpc(bundles).methods,
+        }
+        server.add_generic_rpc_handlers(
+            tuple(
+                handlers(service, implementations.get(name, {}), gate) for name, service in SERVICES.items()
+            )
+        )
+        status = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(status, server)
+        names = [service.full_name for service in SERVICES.values()]
+        reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+        port = server.add_insecure_port(settings.listen)
+        await server.start()
+        stack.push_async_callback(server.stop, settings.drain_s)
+        stack.push_async_callback(status.enter_graceful_shutdown)  # NOT_SERVING first, then the drain
+        for name in ("", *names):
+            await status.set(name, health_pb2.HealthCheckResponse.SERVING)
+        yield RunningServer(port, web.server_port, bundle, metrics)
+
+
+def main() -> None:
+    """trimtab-serve."""
+    settings = read_settings()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        uvloop.run(_serve_until_signal(settings))
+    except (BundleError, DataDirectoryError, OSError, RuntimeError) as error:
+        sys.exit(f"trimtab-serve: {error}")
+
+
+async def _serve_until_signal(settings: Settings) -> None:
+    """Serves until SIGTERM or Ctrl-C; a second signal ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _on_signal, stop)
+    async with running_server(settings) as server:
+        host = settings.listen.rpartition(":")[0]
+        _log.info(
+            "serving bundle %s on %s:%d, metrics on port %d",
+            server.bundle.id[:12],
+            host,
+            server.port,
+            server.metrics_port,
+        )
+        await stop.wait()
+        _log.info("draining for at most %g s; a second signal ends at once", settings.drain_s)
+
+
+def _on_signal(stop: asyncio.Event) -> None:
+    if stop.is_set():
+        sys.exit(1)
+    stop.set()
+
+
+def _metrics_endpoint(settings: Settings, metrics: Metrics) -> tuple[WSGIServer, Thread]:
+    host = settings.listen.rpartition(":")[0].strip("[]")
+    try:
+        return start_http_server(settings.metrics_port, addr=host, registry=metrics.registry)
+    except OSError as error:
+        raise OSError(f"metrics port {settings.metrics_port}: {error}") from error
+
+
+def _describe(bundle: Bundle, metrics: Metrics) -> None:
+    manifest = bundle.manifest
+    metrics.bundle.info(
+        {
+            "bundle_id": bundle.id,
+            "label_set": manifest.label_set,
+            "data_set": manifest.provenance.data_set,
+            "recommender": manifest.provenance.recommender,
+            "sae": manifest.provenance.sae,
+        }
+    )
+
+
+async def _greet(store: UserStore, bundle: Bundle) -> None:
+    """Notes the model in the store; without one the server starts all the same."""
+    try:
+        await store.register_model(bundle.cache_key)
+        if not await store.persistence():
+            _log.warning("Redis keeps nothing on disk: histories are lost when it restarts")
+    except StoreUnavailable as error:
+        _log.warning("starting without stored users: %s", error)

@@ -1,0 +1,202 @@
+"""Opening a bundle: one that is incomplete, altered, of an unknown format, or unlike torch is not served."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from trimtab.manifest import MANIFEST_NAME, ManifestError, content_id, file_digest, from_json
+from trimtab.v1.bundle_pb2 import SCALE_RULE_NONE, SCALE_RULE_UNIT_NORM, BundleManifest
+
+from service.arrays import AnyArray, Floats
+from service.catalogue import Catalogue
+from service.concepts import LabelSet
+from service.encoding import Encoder, UserState
+from service.histories import HistoryRule
+from service.retrieval import FaissIndex, Index
+
+REPLAY_TOLERANCE = 1e-4
+"""How far onnxruntime here may be from torch there, relative to the largest value of each output."""
+RECALL_DEPTH = 100
+
+
+class BundleError(Exception):
+    """A bundle that must not be served; the message names the fault."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """Everything that one request reads, opened and checked. Never changed once made.
+
+    Attributes:
+        items: [V | b], float32 [n_items, p + 1], memory-mapped.
+        mean_user: Whom an unknown user is taken for when steering is asked.
+        cache_key: Short name of encoder and SAE, within which cached embeddings are valid.
+    """
+
+    manifest: BundleManifest
+    catalogue: Catalogue
+    labels: LabelSet
+    encoder: Encoder
+    index: Index
+    items: Floats
+    mean_user: UserState
+
+    @property
+    def id(self) -> str:
+        """The content id."""
+        return self.manifest.bundle_id
+
+    @property
+    def cache_key(self) -> str:
+        """See the class."""
+        return self.manifest.model_id[:12]
+
+    @cached_property
+    def history_rule(self) -> HistoryRule:
+        """How events become the encoder's input."""
+        rule = self.manifest.history
+        min_value = rule.min_value if rule.HasField("min_value") else None
+        return HistoryRule(rule.ordered, max(1, rule.max_length), min_value)
+
+    def scale(self, z: Floats) -> float:
+        """The factor that undoes the SAE's input normalisation of z [d]."""
+        factor = self.manifest.scale_factor
+        if self.manifest.scale_rule == SCALE_RULE_NONE:
+            return factor
+        norm = float(np.linalg.norm(z))
+        return factor * norm if norm > 0.0 else factor
+
+
+def open_bundle(directory: Path) -> Bundle:
+    """Opens and checks a bundle.
+
+    Raises:
+        BundleError: naming what is wrong.
+    """
+    manifest = _read_manifest(directory)
+    _check_files(directory, manifest)
+    try:
+        bundle = _assemble(directory, manifest)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise BundleError(f"{directory}: cannot be opened: {error}") from error
+    _check_shapes(directory, bundle)
+    _replay(directory, bundle)
+    return bundle
+
+
+def _read_manifest(directory: Path) -> BundleManifest:
+    try:
+        return from_json((directory / MANIFEST_NAME).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{directory}: no readable {MANIFEST_NAME}: {error}") from error
+    except ManifestError as error:
+        raise BundleError(f"{directory}: {error}") from error
+
+
+def _check_files(directory: Path, manifest: BundleManifest) -> None:
+    for file in manifest.files:
+        path = directory / file.name
+        if path.name != file.name or not path.is_file():
+            raise BundleError(f"{directory}: {file.name} is missing")
+        if (size := path.stat().st_size) != file.size_bytes:
+            raise BundleError(f"{directory}: {file.name} has {size} bytes, {file.size_bytes} expected")
+        if file_digest(path) != file.sha256:
+            raise BundleError(f"{directory}: {file.name} was altered: its SHA-256 is not the manifest's")
+    if content_id(manifest.files) != manifest.bundle_id:
+        raise BundleError(f"{directory}: the bundle id does not fit the files")
+
+
+def _assemble(directory: Path, manifest: BundleManifest) -> Bundle:
+    if manifest.scale_rule not in (SCALE_RULE_UNIT_NORM, SCALE_RULE_NONE):
+        raise ValueError(f"scale rule {manifest.scale_rule} is not known")
+    encoder = Encoder(directory, manifest.dimensions.has_head)
+    z = np.array([manifest.mean_user], np.float32).astype(np.float16).astype(np.float32)
+    neurons, activations = encoder.code(z)
+    return Bundle(
+        manifest=manifest,
+        catalogue=Catalogue.read(directory / "items.parquet", [a.name for a in manifest.attributes]),
+        labels=LabelSet.read(directory, manifest.label_set),
+        encoder=encoder,
+        index=FaissIndex(directory / "items.faiss"),
+        items=np.load(directory / "items.npy", mmap_mode="r"),
+        mean_user=UserState.from_model(z[0], neurons[0], activations[0]),
+    )
+
+
+def _check_shapes(directory: Path, bundle: Bundle) -> None:
+    dims = bundle.manifest.dimensions
+    found_and_expected = {
+        "items.npy": (bundle.items.shape, (dims.n_items, dims.p + 1)),
+        "items.parquet": (len(bundle.catalogue), dims.n_items),
+        "decoder.npy": (bundle.labels.decoder.shape, (dims.n_neurons, dims.d)),
+        "neurons.parquet": (len(bundle.labels.units), dims.n_neurons),
+        "items.faiss": (bundle.index.n_items, dims.n_items),
+        "mean_user": (bundle.mean_user.z.shape, (dims.d,)),
+    }
+    for name, (found, expected) in found_and_expected.items():
+        if found != expected:
+            raise BundleError(
+                f"{directory}: {name} has shape {found}, the manifest's dimensions say {expected}"
+            )
+
+
+def _replay(directory: Path, bundle: Bundle) -> None:
+    """Runs the references and compares with what torch gave."""
+    try:
+        with np.load(directory / "reference.npz", allow_pickle=False) as archive:
+            reference = dict(archive)
+        z = bundle.encoder.embed(reference["items"], reference["mask"])
+        code = bundle.encoder.code(reference["z"])
+        q = bundle.encoder.head(reference["z"])
+        _compare(directory, "encoder.onnx", z, reference["z"])
+        n_neurons = bundle.labels.n_neurons
+        _compare(
+            directory,
+            "sae.onnx",
+            _dense(*code, n_neurons),
+            _dense(reference["neurons"], reference["activations"], n_neurons),
+        )
+        _compare(directory, "head.onnx", q, reference["q"])
+        info = bundle.manifest.index
+        for kind, queries, expected in (
+            ("plain", reference["queries"], info.recall_plain),
+            ("steered", reference["steered_queries"], info.recall_steered),
+        ):
+            if (found := recall(bundle, queries)) < expected - 1e-6:
+                raise BundleError(
+                    f"{directory}: items.faiss recalls {found:.4f} of {kind} queries, {expected:.4f} expected"
+                )
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise BundleError(f"{directory}: reference.npz cannot be replayed: {error}") from error
+
+
+def recall(bundle: Bundle, queries: Floats) -> float:
+    """Share of the exact 100 best items (by score) that the index finds for queries [m, p]."""
+    depth = min(RECALL_DEPTH, len(bundle.items))
+    found = bundle.index.search(queries, depth, None)
+    scores = queries @ bundle.items[:, :-1].T + bundle.items[:, -1]
+    cut = -np.partition(-scores, depth - 1, axis=1)[:, depth - 1 : depth]
+    # Items that tie with the last one count as found: which of them comes is not the index's fault.
+    reached = np.take_along_axis(scores, np.maximum(found, 0), axis=1) >= cut - 1e-5 * np.abs(cut)
+    return float((reached & (found >= 0)).mean())
+
+
+def _compare(directory: Path, name: str, found: AnyArray, expected: AnyArray) -> None:
+    if found.shape != expected.shape:
+        raise BundleError(
+            f"{directory}: {name} gives shape {found.shape}, its reference has {expected.shape}"
+        )
+    largest = float(np.abs(expected).max(initial=0.0))
+    difference = float(np.abs(found - expected).max(initial=0.0))
+    if not difference <= REPLAY_TOLERANCE * max(largest, 1e-6):
+        raise BundleError(
+            f"{directory}: {name} differs from its reference by {difference:.2e} (largest value"
+            f" {largest:.2e}, tolerance {REPLAY_TOLERANCE:g} relative)"
+        )
+
+
+def _dense(neurons: AnyArray, activations: AnyArray, n_neurons: int) -> Floats:
+    code = np.zeros((len(neurons), n_neurons), np.float32)
+    np.put_along_axis(code, neurons.astype(np.int64), activations, axis=1)
+    return code

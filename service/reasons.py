@@ -1,0 +1,44 @@
+"""Why an item is in the list: its score as a sum of terms."""
+
+import numpy as np
+
+from service.arrays import Floats
+from service.bundle import Bundle
+from service.ranking import Ranking
+from service.reply import Steered, Term, TermKind
+from service.steering import RawEdit
+
+
+def explain(
+    bundle: Bundle, z: Floats, ranking: Ranking, unsteered_scores: Floats, steered: Steered
+) -> tuple[Term, ...]:
+    """Splits the scores of the listed items into the unsteered score and one term a part of the change.
+
+    With an identity head scores are linear in z, so that the split is exact. With a nonlinear head a part's
+    term is what that part does alone, and one interaction term holds what they do together beyond that.
+
+    Args:
+        bundle: The models.
+        z: The unsteered user embedding, float32 [d].
+        ranking: The steered list.
+        unsteered_scores: Of its items, float32 [n].
+        steered: The change and its parts.
+    """
+    terms = [Term(TermKind.UNSTEERED, unsteered_scores)]
+    if steered.change is None:
+        return tuple(terms)
+    changes = [part for _, part in steered.parts]
+    kinds: list[tuple[TermKind, RawEdit | None]] = [(TermKind.EDIT, edit) for edit, _ in steered.parts]
+    if steered.reconstruction is not None:
+        changes.append(steered.reconstruction)
+        kinds.append((TermKind.RECONSTRUCTION, None))
+    rows = bundle.items[ranking.items, :-1]
+    queries = bundle.encoder.head(z + np.array([np.zeros_like(z), *changes], np.float32))
+    contributions = (
+        (queries[1:] - queries[0]) @ rows.T if bundle.encoder.has_head else np.array(changes) @ rows.T
+    )
+    terms += [Term(kind, part, edit) for (kind, edit), part in zip(kinds, contributions, strict=True)]
+    if bundle.encoder.has_head:
+        explained = np.sum([term.contributions for term in terms], axis=0)
+        terms.append(Term(TermKind.INTERACTION, ranking.scores - explained))
+    return tuple(terms)

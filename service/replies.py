@@ -1,0 +1,195 @@
+"""Domain to wire: replies as messages."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from trimtab.v1 import concept_pb2 as concepts
+from trimtab.v1 import recommendation_pb2 as wire
+from trimtab.v1 import steering_pb2 as steering
+
+from service.bundle import Bundle
+from service.concepts import Concept
+from service.reply import Audience, Degradation, Reply, Report, Source, Term, TermKind, Timings
+from service.steering import Operation, RawEdit
+
+_SOURCES = {
+    Source.PERSONAL: wire.SOURCE_PERSONAL,
+    Source.COLD_START: wire.SOURCE_COLD_START,
+    Source.POPULAR: wire.SOURCE_POPULAR,
+}
+_DEGRADATIONS = {
+    Degradation.NO_STORE: wire.DEGRADATION_NO_STORE,
+    Degradation.UNSTEERED: wire.DEGRADATION_UNSTEERED,
+    Degradation.EXACT_SEARCH: wire.DEGRADATION_EXACT_SEARCH,
+}
+_OPERATIONS = {
+    Operation.ADD: steering.OPERATION_ADD,
+    Operation.SET: steering.OPERATION_SET,
+    Operation.SCALE: steering.OPERATION_SCALE,
+    Operation.CAP: steering.OPERATION_CAP,
+    Operation.ABLATE: steering.OPERATION_ABLATE,
+    Operation.BLEND: steering.OPERATION_BLEND,
+}
+_REASONS = {
+    TermKind.UNSTEERED: wire.REASON_KIND_UNSTEERED,
+    TermKind.RECONSTRUCTION: wire.REASON_KIND_RECONSTRUCTION,
+    TermKind.INTERACTION: wire.REASON_KIND_INTERACTION,
+    TermKind.POPULARITY: wire.REASON_KIND_POPULARITY,
+}
+
+
+def recommend_response(reply: Reply, request_id: str, timings: Timings) -> wire.RecommendResponse:
+    """The whole reply."""
+    response = wire.RecommendResponse(
+        request_id=request_id,
+        items=recommendations(reply),
+        served_by=served_by(reply.query.bundle, reply.audience, reply.degradations),
+        timing=_timing(timings),
+    )
+    if reply.unsteered is not None and reply.query.include_unsteered:
+        catalogue = reply.query.bundle.catalogue
+        response.unsteered.extend(
+            wire.Recommendation(
+                item_id=catalogue.item_ids[item],
+                title=catalogue.titles[item],
+                rank=rank,
+                score=score,
+                unsteered_score=score,
+                unsteered_rank=rank,
+            )
+            for rank, (item, score) in enumerate(_pairs(reply.unsteered.items, reply.unsteered.scores), 1)
+        )
+    if reply.report is not None:
+        response.report.CopyFrom(_report(reply.report))
+    return response
+
+
+def recommendations(reply: Reply) -> list[wire.Recommendation]:
+    """The list, with ranks in the unsteered list and reasons where they were asked for."""
+    catalogue = reply.query.bundle.catalogue
+    item_ids, titles = catalogue.item_ids, catalogue.titles
+    unsteered_scores = reply.unsteered_scores.tolist()
+    found = [
+        wire.Recommendation(
+            item_id=item_ids[item],
+            title=titles[item],
+            rank=position + 1,
+            score=score,
+            unsteered_score=unsteered_scores[position],
+        )
+        for position, (item, score) in enumerate(_pairs(reply.ranking.items, reply.ranking.scores))
+    ]
+    if reply.unsteered is not None:
+        ranks = {item: rank for rank, item in enumerate(reply.unsteered.items.tolist(), 1)}
+        for item, message in zip(reply.ranking.items.tolist(), found, strict=True):
+            if item in ranks:
+                message.unsteered_rank = ranks[item]
+    for term in reply.terms:
+        for message, contribution in zip(found, term.contributions.tolist(), strict=True):
+            message.reasons.append(_reason(term, contribution))
+    return found
+
+
+def served_by(bundle: Bundle, who: Audience, degradations: Iterable[Degradation]) -> wire.ServedBy:
+    """What made the reply."""
+    return wire.ServedBy(
+        bundle_id=bundle.id,
+        label_set=bundle.labels.version,
+        source=_SOURCES[who.source],
+        degradations=[_DEGRADATIONS[degradation] for degradation in degradations],
+        ignored_item_count=who.ignored_count,
+        cached=who.cached,
+    )
+
+
+def concept(found: Concept) -> concepts.Concept:
+    """A concept as ConceptService shows it."""
+    return concepts.Concept(
+        name=found.name,
+        attribute=found.attribute,
+        item_count=found.item_count,
+        unit=found.target.unit,
+        method=found.method,
+        auc=found.auc or 0.0,
+        top_neurons=[steering.WeightedNeuron(neuron=n, weight=w) for n, w in found.top_neurons],
+        unsteered_share=found.unsteered_share,
+        steered_share=found.steered_share,
+    )
+
+
+def neuron_card(bundle: Bundle, neuron: int) -> concepts.NeuronCard:
+    """A neuron's card."""
+    row = bundle.labels.card(neuron)
+    return concepts.NeuronCard(
+        neuron=neuron,
+        labels=[concepts.Label(**label) for label in row["labels"] or ()],
+        density=row["density"],
+        unit=row["unit"],
+        dead=row["dead"],
+        quantiles=row["quantiles"],
+        histogram=row["histogram"],
+        top_items=_activations(bundle, row["top_items"]),
+        raised_items=_activations(bundle, row["raised_items"]),
+        lowered_items=_activations(bundle, row["lowered_items"]),
+        nearest=[
+            concepts.NeuronSimilarity(
+                neuron=near["neuron"], label=bundle.labels.label(near["neuron"]), cosine=near["cosine"]
+            )
+            for near in row["nearest"] or ()
+        ],
+    )
+
+
+def _pairs(items: Any, scores: Any) -> Iterable[tuple[int, float]]:
+    return zip(items.tolist(), scores.tolist(), strict=True)
+
+
+def _activations(bundle: Bundle, rows: Sequence[dict[str, Any]] | None) -> list[concepts.ItemActivation]:
+    catalogue = bundle.catalogue
+    return [
+        concepts.ItemActivation(
+            item_id=catalogue.item_ids[row["item"]], title=catalogue.titles[row["item"]], value=row["value"]
+        )
+        for row in rows or ()
+    ]
+
+
+def _reason(term: Term, contribution: float) -> wire.Reason:
+    if term.edit is None:
+        return wire.Reason(kind=_REASONS[term.kind], contribution=contribution)
+    target = term.edit.target
+    if target.neurons is None:
+        return wire.Reason(concept=target.name, contribution=contribution)
+    if target.name.startswith("#"):
+        return wire.Reason(neuron=int(target.name[1:]), contribution=contribution)
+    return wire.Reason(kind=wire.REASON_KIND_WEIGHTS, contribution=contribution)
+
+
+def _report(report: Report) -> steering.SteeringReport:
+    return steering.SteeringReport(
+        applied_fraction=1.0,
+        edits=[_edit_report(edit, *effect) for edit, effect in report.effects],
+        relevance_loss=report.relevance_loss,
+        overlap=report.overlap,
+        concepts=[
+            steering.ConceptShare(concept=name, unsteered_share=before, share=after)
+            for name, before, after in report.shares
+        ],
+        bound=steering.BOUND_NONE,
+    )
+
+
+def _edit_report(edit: RawEdit, before: float, after: float, change: object) -> steering.EditReport:
+    return steering.EditReport(
+        target=edit.target.name,
+        operation=_OPERATIONS[edit.operation],
+        raw_strength=edit.strength,
+        level_before=before,
+        level_after=after,
+        no_effect=change is None,
+    )
+
+
+def _timing(timings: Timings) -> wire.Timing:
+    microseconds = {f"{stage}_us": int(seconds * 1e6) for stage, seconds in timings.stages.items()}
+    return wire.Timing(total_us=int(timings.total * 1e6), **microseconds)

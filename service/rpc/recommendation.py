@@ -1,0 +1,127 @@
+"""RecommendationService."""
+
+import secrets
+import time
+from collections import defaultdict
+
+from google.protobuf.message import Message
+from trimtab.v1 import recommendation_pb2 as wire
+
+from service.catalogue import item_hash
+from service.engine import Engine
+from service.errors import InvalidRequest, NotFound
+from service.histories import Event, EventKind, HistoryRule
+from service.messages import (
+    MAX_ID_BYTES,
+    read_event,
+    read_filter,
+    read_n,
+    read_recommend,
+    read_steering,
+    read_user_id,
+)
+from service.metrics import Metrics
+from service.query import NO_PLAN, Query
+from service.registry import BundleRegistry
+from service.replies import recommend_response, recommendations, served_by
+from service.reply import Reply, Timings
+from service.rpc.wire import Call, Method
+from service.userstate import RecordedEvent, UserStore, event_hash
+
+MAX_INTERACTIONS = 10_000
+
+
+class RecommendationRpc:
+    """The methods of RecommendationService."""
+
+    def __init__(
+        self, engine: Engine, bundles: BundleRegistry, store: UserStore, metrics: Metrics, max_n: int
+    ) -> None:
+        self._engine = engine
+        self._bundles = bundles
+        self._store = store
+        self._metrics = metrics
+        self._max_n = max_n
+
+    @property
+    def methods(self) -> dict[str, Method]:
+        """By name in the .proto file."""
+        return {
+            "Recommend": self.recommend,
+            "SimilarItems": self.similar_items,
+            "RecordInteractions": self.record_interactions,
+            "ForgetUser": self.forget_user,
+        }
+
+    async def recommend(self, request: wire.RecommendRequest, call: Call) -> Message:
+        """One list."""
+        timings = Timings()
+        query = read_recommend(request, self._bundles, self._max_n)
+        reply = await self._engine.recommend(query, timings, call.remaining_s)
+        self._count(reply, timings)
+        return recommend_response(reply, request.request_id or secrets.token_hex(8), timings)
+
+    async def similar_items(self, request: wire.SimilarItemsRequest, call: Call) -> Message:
+        """What a user whose history is just this item would be recommended."""
+        bundle = self._bundles.get(request.bundle)
+        if bundle.catalogue.index_of(request.item_id) is None:
+            raise NotFound(
+                f"item_id: bundle {bundle.id[:12]} does not know {request.item_id[:MAX_ID_BYTES]!r}"
+            )
+        query = Query(
+            bundle=bundle,
+            n=read_n(request.n, self._max_n),
+            history=(Event(request.item_id, EventKind.VIEW),),
+            plan=read_steering(request.steering, bundle) if request.HasField("steering") else NO_PLAN,
+            item_filter=read_filter(request.filter, bundle),
+        )
+        timings = Timings()
+        reply = await self._engine.recommend(query, timings, call.remaining_s)
+        self._count(reply, timings)
+        return wire.SimilarItemsResponse(
+            items=recommendations(reply), served_by=served_by(bundle, reply.audience, reply.degradations)
+        )
+
+    async def record_interactions(self, request: wire.RecordInteractionsRequest, call: Call) -> Message:
+        """Adds events to histories."""
+        if len(request.interactions) > MAX_INTERACTIONS:
+            raise InvalidRequest(
+                "interactions", f"found {len(request.interactions)}, expected at most {MAX_INTERACTIONS}"
+            )
+        bundle = self._bundles.get()
+        now_ms = time.time_ns() // 1_000_000
+        unknown = 0
+        events_of: dict[str, list[RecordedEvent]] = defaultdict(list)
+        for position, interaction in enumerate(request.interactions):
+            field = f"interactions[{position}]"
+            user_id = read_user_id(interaction.user_id, f"{field}.user_id")
+            event = read_event(interaction.event, f"{field}.event")
+            unknown += bundle.catalogue.index_of(event.item_id) is None
+            events_of[user_id].append(_recorded(event, bundle.history_rule, now_ms))
+        count = await self._store.record(events_of)
+        self._metrics.events.labels("accepted").inc(count.accepted)
+        self._metrics.events.labels("duplicate").inc(count.duplicates)
+        return wire.RecordInteractionsResponse(
+            accepted_count=count.accepted, duplicate_count=count.duplicates, unknown_item_count=unknown
+        )
+
+    async def forget_user(self, request: wire.ForgetUserRequest, call: Call) -> Message:
+        """Removes everything stored about a user."""
+        return wire.ForgetUserResponse(found=await self._store.forget(read_user_id(request.user_id)))
+
+    def _count(self, reply: Reply, timings: Timings) -> None:
+        metrics = self._metrics
+        for stage, seconds in timings.stages.items():
+            metrics.stage_seconds.labels(stage).observe(seconds)
+        metrics.sources.labels(reply.audience.source.value).inc()
+        metrics.user_cache.labels("hit" if reply.audience.cached else "miss").inc()
+        for degradation in reply.degradations:
+            metrics.degradations.labels(degradation.value).inc()
+        for edit in reply.query.plan.edits:
+            metrics.edits.labels(edit.operation.value).inc()
+
+
+def _recorded(event: Event, rule: HistoryRule, now_ms: int) -> RecordedEvent:
+    time_ms = now_ms if event.time_ms is None else event.time_ms
+    identity = (event.event_id,) if event.event_id else (event.item_id, str(time_ms), event.kind.name)
+    return RecordedEvent(item_hash(event.item_id), time_ms, event_hash(*identity), rule.is_positive(event))

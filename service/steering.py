@@ -1,0 +1,167 @@
+"""Edits of a user's code, as algebra: s' = s + (new level - c) w, put back as a change of z.
+
+A target is a weight vector w over neurons: a neuron is a unit vector, a concept a fitted vector. Its level in
+a code s is c = <s, w> / <w, w>. No clamping at zero and no re-sparsifying: either would break linearity, and
+make suppression of a silent neuron do nothing. Everything here is pure, and needs no model: a cached (z, s)
+is enough.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+import numpy as np
+
+from service.arrays import Floats, Ints
+
+
+class Operation(Enum):
+    """What an edit does to the level c of its target, given the strength x in units of the code."""
+
+    ADD = "add"  # c + x
+    SET = "set"  # x
+    SCALE = "scale"  # x c
+    CAP = "cap"  # min(c, x)
+    ABLATE = "ablate"  # 0
+    BLEND = "blend"  # (1 - x) s + x sum(s) / |N| on the target's neurons N: arXiv 2601.11182
+
+
+class SparseCode(NamedTuple):
+    """The active neurons of one user, int64 [m], and their activations, float32 [m]."""
+
+    neurons: Ints
+    activations: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A weight vector over neurons, with what edits of it need, worked out once.
+
+    Attributes:
+        name: As reports call it: a concept's name, "#7" or "weights".
+        neurons: Where the weights are, int64 [m]; None for all neurons in order.
+        weights: float32 [m], or [n_neurons].
+        direction: weights @ W_dec, float32 [d].
+        unit: One TYPICAL unit in units of the code.
+        blend_neurons: What BLEND mixes in.
+    """
+
+    name: str
+    neurons: Ints | None
+    weights: Floats
+    direction: Floats
+    unit: float
+    blend_neurons: Ints
+
+    def level(self, code: Floats) -> float:
+        """C = <s, w> / <w, w> in a dense code [n_neurons]."""
+        active = code if self.neurons is None else code[self.neurons]
+        return float(np.dot(active, self.weights) / np.dot(self.weights, self.weights))
+
+    def add_to(self, code: Floats, amount: float) -> None:
+        """Code += amount * w, in place."""
+        if self.neurons is None:
+            code += amount * self.weights
+        else:
+            np.add.at(code, self.neurons, np.float32(amount) * self.weights)
+
+
+@dataclass(frozen=True, slots=True)
+class RawEdit:
+    """One edit with its strength x in units of the code (SCALE and BLEND: the bare factor)."""
+
+    target: Target
+    operation: Operation
+    strength: float
+
+    @property
+    def is_identity(self) -> bool:
+        """True for edits that change no user's code: ADD 0, SCALE 1, BLEND 0."""
+        neutral = {Operation.ADD: 0.0, Operation.SCALE: 1.0, Operation.BLEND: 0.0}
+        return neutral.get(self.operation) == self.strength
+
+
+class EditEffect(NamedTuple):
+    """What one edit did: its target's level before and after, and the change of D(s), [d], None for none."""
+
+    level_before: float
+    level_after: float
+    change: Floats | None
+
+
+def apply_edits(code: SparseCode, edits: Sequence[RawEdit], decoder: Floats) -> list[EditEffect]:
+    """Applies edits in order to a code and returns what each did.
+
+    Args:
+        code: The user's code s.
+        edits: Applied in this order; each sees what the ones before it left.
+        decoder: W_dec, float32 [n_neurons, d].
+    """
+    if not edits:
+        return []
+    dense = np.zeros(len(decoder), np.float32)
+    dense[code.neurons] = code.activations
+    decoded = decode(code, decoder) if any(edit.operation is Operation.BLEND for edit in edits) else None
+    effects = []
+    for edit in edits:
+        effect = (
+            _blend(dense, edit, decoder, decoded)
+            if decoded is not None and (edit.operation is Operation.BLEND)
+            else _shift(dense, edit)
+        )
+        if decoded is not None and effect.change is not None:
+            decoded += effect.change
+        effects.append(effect)
+    return effects
+
+
+def decode(code: SparseCode, decoder: Floats) -> Floats:
+    """S W_dec of a sparse code: [d]."""
+    return np.asarray(code.activations @ decoder[code.neurons], np.float32)
+
+
+def total_change(effects: Sequence[EditEffect]) -> Floats | None:
+    """(s' - s) W_dec, float32 [d]; None if no edit had an effect."""
+    changes = [effect.change for effect in effects if effect.change is not None]
+    return np.sum(changes, axis=0, dtype=np.float32) if changes else None
+
+
+def _shift(dense: Floats, edit: RawEdit) -> EditEffect:
+    """All operations but BLEND: moves the level to its new value along w."""
+    level = edit.target.level(dense)
+    new_level = _new_level(edit.operation, level, edit.strength)
+    amount = new_level - level
+    if amount == 0.0:
+        return EditEffect(level, level, None)
+    edit.target.add_to(dense, amount)
+    return EditEffect(level, new_level, np.float32(amount) * edit.target.direction)
+
+
+def _new_level(operation: Operation, level: float, strength: float) -> float:
+    match operation:
+        case Operation.ADD:
+            return level + strength
+        case Operation.SET:
+            return strength
+        case Operation.SCALE:
+            return strength * level
+        case Operation.CAP:
+            return min(level, strength)
+        case Operation.ABLATE:
+            return 0.0
+        case Operation.BLEND:
+            raise ValueError("BLEND has no single new level")
+
+
+def _blend(dense: Floats, edit: RawEdit, decoder: Floats, decoded: Floats) -> EditEffect:
+    """P1's convex mix: keeps (1 - alpha) of the code, spreads alpha of its sum over the target's neurons."""
+    alpha, neurons = edit.strength, edit.target.blend_neurons
+    before = edit.target.level(dense)
+    total = float(dense.sum())
+    if alpha == 0.0 or total == 0.0:
+        return EditEffect(before, before, None)
+    dense *= np.float32(1.0 - alpha)
+    np.add.at(dense, neurons, np.float32(alpha * total / len(neurons)))
+    change = np.float32(alpha) * (np.float32(total) * decoder[neurons].mean(axis=0) - decoded)
+    return EditEffect(before, edit.target.level(dense), change.astype(np.float32))

@@ -1,0 +1,111 @@
+"""Candidates: right, allowed, and not excluded, whichever way they are found."""
+
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.arrays import Bools, Floats, Ints
+from service.ranking import rank, score
+from service.retrieval import FaissIndex, find_candidates
+
+N_ITEMS, P = 3_000, 16
+RNG = np.random.default_rng(5)
+MATRIX = np.hstack([RNG.normal(size=(N_ITEMS, P)), np.zeros((N_ITEMS, 1))]).astype(np.float32)
+
+
+@pytest.fixture(scope="module", params=["flat", "hnsw", "ivf", "sq8"])
+def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> FaissIndex:
+    vectors = np.ascontiguousarray(MATRIX[:, :-1])
+    if request.param == "flat":
+        made = faiss.IndexFlatIP(P)
+    elif request.param == "hnsw":
+        made = faiss.IndexHNSWFlat(P, 32, faiss.METRIC_INNER_PRODUCT)
+        made.hnsw.efSearch = 512
+    elif request.param == "ivf":
+        made = faiss.index_factory(P, "IVF16,Flat", faiss.METRIC_INNER_PRODUCT)
+        made.nprobe = 16
+    else:
+        made = faiss.IndexScalarQuantizer(P, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
+    made.train(vectors)
+    made.add(vectors)
+    path = tmp_path_factory.mktemp("index") / "items.faiss"
+    faiss.write_index(made, str(path))
+    return FaissIndex(path)
+
+
+def exact(query: Floats, n: int, allowed: Bools | None, excluded: Ints) -> list[int]:
+    wanted = np.ones(N_ITEMS, bool) if allowed is None else allowed.copy()
+    wanted[excluded] = False
+    rows = np.flatnonzero(wanted)
+    return rank(rows, score(MATRIX, rows, query), n).items.tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    share=st.sampled_from([1.0, 0.5, 0.12, 0.05, 0.01, 0.0]),
+    n=st.integers(1, 60),
+    excluded_count=st.sampled_from([0, 1, 100, 2_000]),
+)
+def test_every_candidate_satisfies_the_filter_and_none_is_excluded(
+    index: FaissIndex, seed: int, share: float, n: int, excluded_count: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    queries = rng.normal(size=(2, P)).astype(np.float32)
+    allowed = None if share == 1.0 else rng.random(N_ITEMS) < share
+    excluded = np.sort(rng.choice(N_ITEMS, excluded_count, replace=False))
+    found = find_candidates(index, MATRIX, queries, n, allowed, excluded)
+    assert not found.degraded
+    assert not np.isin(found.items, excluded).any()
+    assert allowed is None or allowed[found.items].all()
+    assert np.array_equal(found.items, np.unique(found.items))
+    available = N_ITEMS if allowed is None else int(allowed.sum())
+    if excluded_count == 0:
+        assert len(found.items) >= min(n, available)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), share=st.sampled_from([1.0, 0.5, 0.05]), n=st.integers(1, 60))
+def test_the_candidates_hold_the_exact_list(index: FaissIndex, seed: int, share: float, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    query = rng.normal(size=P).astype(np.float32)
+    allowed = None if share == 1.0 else rng.random(N_ITEMS) < share
+    excluded = np.sort(rng.choice(N_ITEMS, 50, replace=False))
+    found = find_candidates(index, MATRIX, query[None], n, allowed, excluded)
+    expected = exact(query, n, allowed, excluded)
+    missing = set(expected) - set(found.items.tolist())
+    assert len(missing) <= 0.05 * n + (0 if share == 0.05 else 1), (
+        "recall fell below what these settings give"
+    )
+
+
+def test_an_index_that_fails_is_replaced_by_an_exact_pass() -> None:
+    class Broken:
+        n_items = N_ITEMS
+
+        def search(self, queries: Floats, n: int, allowed: Bools | None) -> Ints:
+            raise RuntimeError("Error in faiss: no such list")
+
+    query = RNG.normal(size=P).astype(np.float32)
+    excluded = np.array([3, 4])
+    found = find_candidates(Broken(), MATRIX, query[None], 20, None, excluded)
+    assert found.degraded
+    assert set(exact(query, 20, None, excluded)) <= set(found.items.tolist())
+
+
+def test_biases_in_the_index_are_met_by_a_one_at_the_querys_end(tmp_path: Path) -> None:
+    matrix = MATRIX.copy()
+    matrix[:, -1] = np.random.default_rng(2).normal(size=N_ITEMS) * 5
+    made = faiss.IndexFlatIP(P + 1)
+    made.add(matrix)
+    faiss.write_index(made, str(tmp_path / "items.faiss"))
+    query = RNG.normal(size=P).astype(np.float32)
+    found = find_candidates(
+        FaissIndex(tmp_path / "items.faiss"), matrix, query[None], 10, None, np.empty(0, np.int64)
+    )
+    expected = rank(np.arange(N_ITEMS), score(matrix, np.arange(N_ITEMS), query), 10)
+    assert set(expected.items.tolist()) <= set(found.items.tolist())
