@@ -1,1 +1,72 @@
-"""The client of Trimtab, and what both sides of the wire share."""
+"""The client of Trimtab, and what both sides of the wire share.
+
+from trimtab import Client
+
+with Client("127.0.0.1:50051") as client:
+    reply = client.recommend(42, n=10, steer={"Film-Noir": 1, "#123": -0.5}, explain=True)
+"""
+
+from trimtab.aio import AsyncClient
+from trimtab.channels import ServerStatus
+from trimtab.client import Client
+from trimtab.errors import (
+    Aborted,
+    AlreadyExists,
+    Cancelled,
+    DataLoss,
+    DeadlineExceeded,
+    FailedPrecondition,
+    FieldViolation,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    OutOfRange,
+    PermissionDenied,
+    ResourceExhausted,
+    TrimtabError,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+    Unknown,
+    from_element_error,
+)
+from trimtab.filter_text import FilterTextError, parse_condition
+from trimtab.messages import interaction, recommend_request, steering
+from trimtab.recording import RecordTotals
+from trimtab.rows import to_rows
+from trimtab.steer_text import SteerTextError, format_edit, parse_edit
+
+__all__ = [
+    "Aborted",
+    "AlreadyExists",
+    "AsyncClient",
+    "Cancelled",
+    "Client",
+    "DataLoss",
+    "DeadlineExceeded",
+    "FailedPrecondition",
+    "FieldViolation",
+    "FilterTextError",
+    "Internal",
+    "InvalidArgument",
+    "NotFound",
+    "OutOfRange",
+    "PermissionDenied",
+    "RecordTotals",
+    "ResourceExhausted",
+    "ServerStatus",
+    "SteerTextError",
+    "TrimtabError",
+    "Unauthenticated",
+    "Unavailable",
+    "Unimplemented",
+    "Unknown",
+    "format_edit",
+    "from_element_error",
+    "interaction",
+    "parse_condition",
+    "parse_edit",
+    "recommend_request",
+    "steering",
+    "to_rows",
+]

@@ -1,0 +1,321 @@
+"""The asynchronous client: `trimtab.client.Client` for asyncio."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2
+
+from trimtab import channels as wire
+from trimtab import recording
+from trimtab.errors import NotFound, TrimtabError, from_rpc_error
+from trimtab.messages import (
+    HistoryLike,
+    Id,
+    InteractionLike,
+    Steer,
+    Values,
+    Where,
+    forget_user_request,
+    inspect_user_request,
+    recommend_request,
+    similar_items_request,
+)
+from trimtab.recording import RecordTotals
+from trimtab.v1.bundle_pb2 import ListBundlesRequest, ListBundlesResponse
+from trimtab.v1.concept_pb2 import (
+    Concept,
+    GetNeuronRequest,
+    GetNeuronResponse,
+    InspectUserResponse,
+    ListConceptsRequest,
+    SearchConceptsRequest,
+    SearchConceptsResponse,
+)
+from trimtab.v1.recommendation_pb2 import (
+    BatchRecommendRequest,
+    BatchRecommendResponse,
+    ForgetUserResponse,
+    RecommendRequest,
+    RecommendResponse,
+    SimilarItemsResponse,
+)
+
+_Request = TypeVar("_Request", bound=Message)
+_Response = TypeVar("_Response")
+
+
+class AsyncClient:
+    """Calls a Trimtab server from asyncio; the methods are those of `trimtab.Client`.
+
+    The connections belong to the event loop of the first call.
+
+        async with AsyncClient("127.0.0.1:50051") as client:
+            reply = await client.recommend(42, n=10, steer={"Film-Noir": 1, "#123": -0.5})
+
+    Args:
+        target: address of the server.
+        channels: connections that calls are spread over, one call after the other.
+        timeout: deadline of a call that states none, in seconds.
+        credentials: for TLS, for instance `grpc.ssl_channel_credentials()`.
+        token: bearer token, sent with each call.
+    """
+
+    def __init__(
+        self,
+        target: str = wire.DEFAULT_TARGET,
+        *,
+        channels: int = wire.DEFAULT_CHANNELS,
+        timeout: float = wire.DEFAULT_TIMEOUT_S,
+        credentials: grpc.ChannelCredentials | None = None,
+        token: str | None = None,
+    ) -> None:
+        self._connection = wire.Connection(target, channels, timeout, credentials, token)
+        self._metadata = wire.authorization(token)
+        self._channels: list[grpc.aio.Channel] = []
+        self._turns: Iterator[wire.Stubs] = iter(())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def target(self) -> str:
+        """The address of the server."""
+        return self._connection.target
+
+    async def close(self) -> None:
+        """Ends the connections, and the calls that are under way."""
+        await asyncio.gather(*(channel.close() for channel in self._channels))
+
+    async def recommend(
+        self,
+        user_id: Id | None = None,
+        *,
+        n: int = 10,
+        history: HistoryLike | None = None,
+        steer: Steer | None = None,
+        mode: str | int | None = None,
+        filter: Where | None = None,
+        filter_out: Mapping[str, Values] | None = None,
+        exclude: Iterable[Id] = (),
+        explain: bool = False,
+        include_unsteered: bool = False,
+        include_report: bool = False,
+        bundle: str = "",
+        request_id: str = "",
+        unit_id: str = "",
+        context: Mapping[str, str] | None = None,
+        page_token: str = "",
+        priority: str | int | None = None,
+        timeout: float | None = None,
+    ) -> RecommendResponse:
+        """The n best unseen items for a user or a history. Arguments: see `trimtab.recommend_request`."""
+        request = recommend_request(
+            user_id,
+            n=n,
+            history=history,
+            steer=steer,
+            mode=mode,
+            filter=filter,
+            filter_out=filter_out,
+            exclude=exclude,
+            explain=explain,
+            include_unsteered=include_unsteered,
+            include_report=include_report,
+            bundle=bundle,
+            request_id=request_id,
+            unit_id=unit_id,
+            context=context,
+            page_token=page_token,
+            priority=priority,
+        )
+        return await self._call(self._stubs().recommendation.Recommend, request, timeout)
+
+    async def batch_recommend(
+        self, requests: Iterable[RecommendRequest], *, timeout: float | None = None
+    ) -> BatchRecommendResponse:
+        """Any number of requests, 256 a call; results in their order, each a response or an error of its own.
+
+        Requests come from `trimtab.recommend_request`; `trimtab.from_element_error` makes an exception of
+        such an error.
+        """
+        whole = BatchRecommendResponse()
+        for batch in wire.batches(requests):
+            call = self._stubs().recommendation.BatchRecommend
+            whole.MergeFrom(await self._call(call, BatchRecommendRequest(requests=batch), timeout))
+        return whole
+
+    async def similar_items(
+        self,
+        item_id: Id,
+        *,
+        n: int = 10,
+        steer: Steer | None = None,
+        filter: Where | None = None,
+        filter_out: Mapping[str, Values] | None = None,
+        bundle: str = "",
+        timeout: float | None = None,
+    ) -> SimilarItemsResponse:
+        """What a user whose history is just this item would be recommended."""
+        request = similar_items_request(
+            item_id, n=n, steer=steer, filter=filter, filter_out=filter_out, bundle=bundle
+        )
+        return await self._call(self._stubs().recommendation.SimilarItems, request, timeout)
+
+    async def forget_user(self, user_id: Id, *, timeout: float | None = None) -> ForgetUserResponse:
+        """Removes everything stored about a user."""
+        return await self._call(
+            self._stubs().recommendation.ForgetUser, forget_user_request(user_id), timeout
+        )
+
+    async def list_concepts(
+        self, *, bundle: str = "", page_size: int = 1000, timeout: float | None = None
+    ) -> AsyncIterator[Concept]:
+        """Every concept, page by page as they are read; the timeout is a page's."""
+        request = ListConceptsRequest(bundle=bundle, page_size=page_size)
+        while True:
+            page = await self._call(self._stubs().concept.ListConcepts, request, timeout)
+            for concept in page.concepts:
+                yield concept
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def search_concepts(
+        self, query: str, *, n: int = 20, bundle: str = "", timeout: float | None = None
+    ) -> SearchConceptsResponse:
+        """Concepts and neurons whose names and labels match a text, best first."""
+        request = SearchConceptsRequest(query=query, n=n, bundle=bundle)
+        return await self._call(self._stubs().concept.SearchConcepts, request, timeout)
+
+    async def get_neuron(
+        self, neuron: int, *, bundle: str = "", timeout: float | None = None
+    ) -> GetNeuronResponse:
+        """One neuron's card."""
+        request = GetNeuronRequest(neuron=neuron, bundle=bundle)
+        return await self._call(self._stubs().concept.GetNeuron, request, timeout)
+
+    async def inspect_user(
+        self,
+        user_id: Id | None = None,
+        *,
+        history: HistoryLike | None = None,
+        bundle: str = "",
+        timeout: float | None = None,
+    ) -> InspectUserResponse:
+        """The neurons that fire for a user or a history, and the concepts' levels."""
+        request = inspect_user_request(user_id, history=history, bundle=bundle)
+        return await self._call(self._stubs().concept.InspectUser, request, timeout)
+
+    async def list_bundles(self, *, timeout: float | None = None) -> ListBundlesResponse:
+        """The bundles that the server holds."""
+        return await self._call(self._stubs().bundle.ListBundles, ListBundlesRequest(), timeout)
+
+    async def health(self, service: str = "", *, timeout: float | None = None) -> str:
+        """ "SERVING", "NOT_SERVING", or "SERVICE_UNKNOWN": of one service, or of the server as a whole."""
+        request = health_pb2.HealthCheckRequest(service=service)
+        try:
+            reply = await self._call(self._stubs().health.Check, request, timeout)
+        except NotFound:
+            return "SERVICE_UNKNOWN"
+        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status))
+
+    async def status(self, *, timeout: float | None = None) -> wire.ServerStatus:
+        """Health of each service, the bundles, and how long one check takes.
+
+        Raises:
+            TrimtabError: the server cannot be reached.
+        """
+        services = {service: await self.health(service, timeout=timeout) for service in wire.SERVICES}
+        start = time.perf_counter()
+        await self.health(timeout=timeout)
+        status = wire.ServerStatus(self.target, (time.perf_counter() - start) * 1e3, services)
+        try:
+            status.bundles = list((await self.list_bundles(timeout=timeout)).bundles)
+        except TrimtabError as error:
+            status.bundles_error = str(error)
+        return status
+
+    async def record(
+        self,
+        interactions: Iterable[InteractionLike],
+        *,
+        call_events: int = recording.CALL_EVENTS,
+        calls_in_flight: int = recording.CALLS_IN_FLIGHT,
+        timeout: float = wire.RECORD_TIMEOUT_S,
+        progress: Callable[[RecordTotals], object] | None = None,
+    ) -> RecordTotals:
+        """Adds events to users' histories, any number of them, several calls at a time.
+
+        See `trimtab.Client.record`. Messages are built on the event loop, but no more at a time than are in
+        flight together, so that other tasks need not wait long.
+        """
+        recording.check_sizes(call_events, calls_in_flight)
+        totals = RecordTotals()
+        turns = asyncio.Semaphore(calls_in_flight)
+        try:
+            for window in recording.windows(interactions, call_events * calls_in_flight):
+                # Windows follow one another, since a user may be in both.
+                async with asyncio.TaskGroup() as group:
+                    for job in recording.jobs(window, call_events):
+                        group.create_task(self._record_job(job, turns, totals, timeout, progress))
+        except BaseExceptionGroup as errors:  # the first cancelled the others: it is the one that says why
+            error = errors.exceptions[0]
+            recording.note_totals(error, totals)
+            raise error from error.__cause__
+        return totals
+
+    def _stubs(self) -> wire.Stubs:
+        if not self._channels:  # only here is the event loop sure to run that they belong to
+            self._channels = [_open(self._connection, i) for i in range(self._connection.channels)]
+            self._turns = wire.round_robin([wire.stubs(channel) for channel in self._channels])
+        return next(self._turns)
+
+    async def _call(
+        self,
+        rpc: "grpc.UnaryUnaryMultiCallable[_Request, _Response]",
+        request: _Request,
+        timeout: float | None,
+    ) -> _Response:
+        timeout_s = self._connection.timeout_s if timeout is None else wire.check_timeout(timeout)
+        try:
+            # The stubs are typed as the sync ones; over an aio channel a call is awaited.
+            call: Any = rpc(request, timeout=timeout_s, metadata=self._metadata)
+            reply: _Response = await call
+        except grpc.RpcError as error:
+            request_id = getattr(request, "request_id", "")
+            raise from_rpc_error(
+                error, target=self.target, timeout_s=timeout_s, request_id=request_id
+            ) from error
+        return reply
+
+    async def _record_job(
+        self,
+        job: recording.Job,
+        turns: asyncio.Semaphore,
+        totals: RecordTotals,
+        timeout: float,
+        progress: Callable[[RecordTotals], object] | None,
+    ) -> None:
+        async with turns:
+            for request in job:
+                call = self._stubs().recommendation.RecordInteractions
+                totals.add_call(len(request.interactions), await self._call(call, request, timeout))
+                if progress is not None:
+                    progress(totals)
+
+
+def _open(connection: wire.Connection, index: int) -> grpc.aio.Channel:
+    options = wire.channel_options(index)
+    if connection.credentials is None:
+        return grpc.aio.insecure_channel(connection.target, options)
+    return grpc.aio.secure_channel(connection.target, connection.credentials, options)
