@@ -84,8 +84,8 @@ class NeuronCards(NamedTuple):
 @torch.no_grad()
 def encode_population(recommender: HookedRecommender, sae: SparseCoder, histories: Histories) -> Population:
     """Encodes all histories, or MAX_USERS of them drawn with a fixed seed."""
-    if histories.count > MAX_USERS:
-        chosen = np.random.default_rng(0).choice(histories.count, MAX_USERS, replace=False)
+    if len(histories.lengths) > MAX_USERS:
+        chosen = np.random.default_rng(0).choice(len(histories.lengths), MAX_USERS, replace=False)
         histories = histories.rows(np.sort(chosen))
     neurons, activations = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
     total: Tensor | None = None
@@ -99,8 +99,8 @@ def encode_population(recommender: HookedRecommender, sae: SparseCoder, historie
         activations.append(code.activations[active].numpy())
     if total is None:
         raise ValueError("no training histories: neurons' units and the mean user cannot be measured")
-    mean_user = (total / histories.count).to(torch.float32).numpy()
-    return Population(np.concatenate(neurons), np.concatenate(activations), histories.count, mean_user)
+    mean_user = (total / len(histories.lengths)).to(torch.float32).numpy()
+    return Population(np.concatenate(neurons), np.concatenate(activations), len(histories.lengths), mean_user)
 
 
 def measure_activity(population: Population, n_neurons: int) -> Activity:

@@ -4,6 +4,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -70,7 +71,7 @@ def _export(console: Console, run: Path, out: Path, max_history: int | None) -> 
     from training.errors import TrainingError
     from training.run import load_run
 
-    started = time.monotonic()
+    started, begun = time.monotonic(), datetime.now(UTC)
     columns = TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(STAGES[0], total=len(STAGES))
@@ -84,7 +85,8 @@ def _export(console: Console, run: Path, out: Path, max_history: int | None) -> 
         except TrainingError as error:
             return _fail(error)
         manifest: BundleManifest = write_bundle(contents_of(loaded, max_history, report), out, report=report)
-    print_summary(console, out, manifest, seconds=time.monotonic() - started)
+    made = manifest.create_time.ToDatetime(tzinfo=UTC) >= begun
+    print_summary(console, out, manifest, seconds=time.monotonic() - started, new=made)
     return 0
 
 

@@ -205,12 +205,12 @@ def _references(
     concepts: Sequence[NamedConcept],
     rng: np.random.Generator,
 ) -> References:
-    chosen = histories.rows(_draw(histories.count, REFERENCE_COUNT - 1, rng))
+    chosen = histories.rows(_draw(len(histories.lengths), REFERENCE_COUNT - 1, rng))
     empty_first = Histories(np.concatenate([[0], chosen.offsets]), chosen.items)
     padded = empty_first.padded()
     z = recommender.encode(padded.items, padded.mask)
     code = sae.encode_sparse(z)
-    asked = histories.rows(_draw(histories.count, QUERY_COUNT, rng)).padded()
+    asked = histories.rows(_draw(len(histories.lengths), QUERY_COUNT, rng)).padded()
     # The service keeps embeddings as float16, so its queries come from rounded ones.
     users = recommender.encode(asked.items, asked.mask).half().float()
     edits = random_code_edits(users.shape[0], unit, concepts, rng)

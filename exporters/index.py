@@ -40,7 +40,11 @@ class ChosenIndex(NamedTuple):
 
 
 def choose_index(
-    vectors: Floats, plain: Floats, steered: Floats, flat_limit: int = FLAT_LIMIT
+    vectors: Floats,
+    plain: Floats,
+    steered: Floats,
+    flat_limit: int = FLAT_LIMIT,
+    required_recall: float = REQUIRED_RECALL,
 ) -> ChosenIndex:
     """The cheapest kind of index that finds enough of the exact best 100.
 
@@ -49,17 +53,18 @@ def choose_index(
         plain: [queries, p], ending in 1 if there is a bias.
         steered: [queries, p], likewise.
         flat_limit: catalogues up to this size get an exact index.
+        required_recall: share of the exact best 100 that an approximate index must find, for both kinds of
+            queries.
     """
     if len(vectors) > flat_limit:
         for kind, index in _candidates(vectors):
             recalls = measure_recall(index, vectors, plain), measure_recall(index, vectors, steered)
-            if min(recalls) >= REQUIRED_RECALL:
+            if min(recalls) >= required_recall:
                 return ChosenIndex(index, kind, *recalls)
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(vectors)
-    return ChosenIndex(
-        index, "flat", measure_recall(index, vectors, plain), measure_recall(index, vectors, steered)
-    )
+    recalls = measure_recall(index, vectors, plain), measure_recall(index, vectors, steered)
+    return ChosenIndex(index, "flat", *recalls)
 
 
 def measure_recall(index: Any, vectors: Floats, queries: Floats) -> float:

@@ -13,12 +13,15 @@ from trimtab.v1.bundle_pb2 import AttributeKind, BundleManifest, ScaleRule
 CONCEPTS_SHOWN = 20
 
 
-def print_summary(console: Console, directory: Path, manifest: BundleManifest, seconds: float) -> None:
-    """The outcome of an export, in a few lines."""
+def print_summary(
+    console: Console, directory: Path, manifest: BundleManifest, *, seconds: float, new: bool
+) -> None:
+    """The outcome of an export, in a few lines; new is False if the same bundle was there already."""
     rows = [("bundle", str(directory)), ("id", manifest.bundle_id[:12]), *_model_rows(manifest)]
     size = sum(file.size_bytes for file in manifest.files)
     rows += [("size", f"{_bytes(size)} in {len(manifest.files) + 1} files"), ("took", f"{seconds:.1f} s")]
-    console.print(_pairs("Exported, and checked against torch", rows))
+    title = "Exported, and checked against torch" if new else "Already there and the same: nothing written"
+    console.print(_pairs(title, rows))
 
 
 def print_details(console: Console, directory: Path, manifest: BundleManifest) -> None:

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+FACTORY = Path(__file__).parent.parent / "fixtures" / "bundle_factory.py"
+
+
+def _load_factory() -> ModuleType:
+    name = "exporters_bundle_factory"
+    spec = importlib.util.spec_from_file_location(name, FACTORY)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def factory() -> ModuleType:
+    return _load_factory()
+
+
+@pytest.fixture(scope="session")
+def contents(factory: ModuleType) -> Any:
+    return factory.make_contents()
+
+
+@pytest.fixture(scope="session", params=["plain", "head", "bias", "head and bias"])
+def any_contents(request: pytest.FixtureRequest, factory: ModuleType) -> Any:
+    return factory.make_contents(with_head="head" in request.param, with_bias="bias" in request.param)
+
+
+@pytest.fixture(scope="session")
+def any_bundle(any_contents: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from exporters.bundle import write_bundle
+
+    out = tmp_path_factory.mktemp("bundles") / "bundle"
+    write_bundle(any_contents, out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def bundle_path(contents: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from exporters.bundle import write_bundle
+
+    out = tmp_path_factory.mktemp("bundles") / "bundle"
+    write_bundle(contents, out)
+    return out
