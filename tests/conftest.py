@@ -3,6 +3,8 @@
 import asyncio
 import importlib.util
 import os
+import socket
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +28,7 @@ def _load(name: str) -> Any:
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look up the names in annotations
     spec.loader.exec_module(module)
     return module
 
@@ -124,6 +127,19 @@ def served(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def start_server() -> Callable[..., Any]:
     """`with start_server(bundle_dir, data_dir, *flags) as served` for tests that need a server of their own."""
     return serve
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Finds a port that nobody listens on."""
+
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            return port
+
+    return find
 
 
 @pytest.fixture(scope="session")

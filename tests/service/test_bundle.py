@@ -1,0 +1,146 @@
+"""A bundle that is incomplete, altered, unknown or unlike torch is refused by the name of the fault."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from trimtab import manifest as sealing
+from trimtab.v1.bundle_pb2 import BundleManifest
+
+from service.bundle import Bundle, BundleError, open_bundle, recall
+
+
+@pytest.fixture
+def copy(bundle_dir: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(bundle_dir, tmp_path / "copy"))
+
+
+def reseal(directory: Path, change: Callable[[BundleManifest], None] = lambda manifest: None) -> None:
+    """What an exporter gone wrong would write: digests and seal right, content wrong."""
+    path = directory / sealing.MANIFEST_NAME
+    manifest = sealing.from_json(path.read_text())
+    for file in manifest.files:
+        file.sha256 = sealing.file_digest(directory / file.name)
+        file.size_bytes = (directory / file.name).stat().st_size
+    manifest.bundle_id = sealing.content_id(manifest.files)
+    change(manifest)
+    path.write_text(sealing.to_json(manifest))
+
+
+def test_a_whole_bundle_opens(bundle: Bundle, head_bundle: Bundle) -> None:
+    assert len(bundle.catalogue) == bundle.manifest.dimensions.n_items
+    assert head_bundle.encoder.has_head
+    assert head_bundle.manifest.dimensions.has_bias
+
+
+def test_a_directory_without_a_manifest_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"no readable manifest\.json"):
+        open_bundle(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "encoder.onnx",
+        "sae.onnx",
+        "decoder.npy",
+        "items.npy",
+        "items.faiss",
+        "items.parquet",
+        "neurons.parquet",
+        "concepts.parquet",
+        "reference.npz",
+    ],
+)
+def test_a_missing_file_is_named(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    with pytest.raises(BundleError, match=f"{name} is missing"):
+        open_bundle(copy)
+
+
+@pytest.mark.parametrize("name", ["encoder.onnx", "items.npy", "concepts.parquet"])
+def test_a_flipped_byte_is_named(copy: Path, name: str) -> None:
+    data = bytearray((copy / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / name).write_bytes(data)
+    with pytest.raises(BundleError, match=f"{name} was altered"):
+        open_bundle(copy)
+
+
+def test_a_truncated_file_is_named(copy: Path) -> None:
+    data = (copy / "items.faiss").read_bytes()
+    (copy / "items.faiss").write_bytes(data[:-7])
+    with pytest.raises(BundleError, match=r"items\.faiss has \d+ bytes"):
+        open_bundle(copy)
+
+
+def test_a_future_format_version_is_refused(copy: Path) -> None:
+    path = copy / sealing.MANIFEST_NAME
+    fields = json.loads(path.read_text()) | {"format_version": 99, "a_field_of_the_future": 1}
+    path.write_text(json.dumps(fields))
+    with pytest.raises(BundleError, match="format version 99 found, 1 expected"):
+        open_bundle(copy)
+
+
+@pytest.mark.parametrize(("field", "value"), [("scale_factor", 2.0), ("label_set", "x"), ("opset", 3)])
+def test_an_edited_manifest_is_refused(copy: Path, field: str, value: object) -> None:
+    path = copy / sealing.MANIFEST_NAME
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(BundleError, match="edited after it was written"):
+        open_bundle(copy)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"format_version": "1"}', "\x00\xff"])
+def test_a_manifest_that_is_none_is_refused(copy: Path, text: str) -> None:
+    (copy / sealing.MANIFEST_NAME).write_text(text, encoding="latin-1")
+    with pytest.raises(BundleError):
+        open_bundle(copy)
+
+
+def test_a_model_that_differs_from_its_reference_is_refused(copy: Path) -> None:
+    with np.load(copy / "reference.npz") as archive:
+        reference = dict(archive)
+    reference["z"] = reference["z"] * 1.001
+    np.savez(copy / "reference.npz", **reference)
+    reseal(copy)
+    with pytest.raises(BundleError, match=r"encoder\.onnx differs from its reference"):
+        open_bundle(copy)
+
+
+def test_an_index_of_other_vectors_is_refused(copy: Path, bundle: Bundle) -> None:
+    import faiss
+
+    index = faiss.IndexFlatIP(bundle.manifest.dimensions.p)
+    index.add(np.ascontiguousarray(bundle.items[::-1, :-1]))
+    faiss.write_index(index, str(copy / "items.faiss"))
+    reseal(copy)
+    with pytest.raises(BundleError, match=r"items\.faiss recalls"):
+        open_bundle(copy)
+
+
+def test_shapes_that_do_not_fit_the_dimensions_are_refused(copy: Path) -> None:
+    items = np.load(copy / "items.npy")
+    np.save(copy / "items.npy", items[:-1])
+    reseal(copy)
+    with pytest.raises(BundleError, match=r"items\.npy has shape"):
+        open_bundle(copy)
+
+
+def test_a_file_name_that_leaves_the_bundle_is_refused(copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside").write_bytes(b"x")
+
+    def leave(manifest: BundleManifest) -> None:
+        manifest.files.add(name="../outside", sha256=sealing.file_digest(tmp_path / "outside"), size_bytes=1)
+        manifest.bundle_id = sealing.content_id(manifest.files)
+
+    reseal(copy, leave)
+    with pytest.raises(BundleError, match="outside is missing"):
+        open_bundle(copy)
+
+
+def test_recall_counts_what_the_index_finds(bundle: Bundle) -> None:
+    queries = np.random.default_rng(0).normal(size=(8, bundle.manifest.dimensions.p)).astype(np.float32)
+    assert recall(bundle, queries) == 1.0

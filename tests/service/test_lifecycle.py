@@ -1,0 +1,203 @@
+"""Starting, faults in the middle, and stopping: the real program, real signals, a real Valkey."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from trimtab.v1 import recommendation_pb2 as pb
+from trimtab.v1 import recommendation_pb2_grpc
+
+from service.bundle import BundleError
+from service.embedded import DataDirectoryError
+
+
+@contextmanager
+def program(bundle_dir: Path, data_dir: Path, port: int, *flags: str) -> Iterator["subprocess.Popen[str]"]:
+    """trimtab-serve as a process."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from service.app import main; main()", "--bundle", str(bundle_dir)]
+        + ["--listen", f"127.0.0.1:{port}", "--metrics-port", "0", "--data-dir", str(data_dir), *flags],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        if process.stderr:
+            process.stderr.close()
+
+
+def connect(port: int) -> grpc.Channel:
+    channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+    grpc.channel_ready_future(channel).result(timeout=30)
+    return channel
+
+
+def record(stub: Any, user_id: str, *item_ids: str) -> None:
+    stub.RecordInteractions(
+        pb.RecordInteractionsRequest(
+            interactions=[pb.Interaction(user_id=user_id, event=pb.Event(item_id=i)) for i in item_ids]
+        )
+    )
+
+
+def test_sigterm_drains_and_a_restart_keeps_the_histories(
+    bundle_dir: Path, tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    with program(bundle_dir, tmp_path, port) as process, connect(port) as channel:
+        record(recommendation_pb2_grpc.RecommendationServiceStub(channel), "u", "item-3")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=15) == 0
+    with program(bundle_dir, tmp_path, port) as process, connect(port) as channel:
+        stub = recommendation_pb2_grpc.RecommendationServiceStub(channel)
+        assert stub.Recommend(pb.RecommendRequest(user_id="u", n=1)).served_by.source == pb.SOURCE_PERSONAL
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=15) == 0
+
+
+def test_killed_without_warning_it_leaves_no_process_and_no_acknowledged_event_is_lost(
+    bundle_dir: Path, tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    with program(bundle_dir, tmp_path, port) as process, connect(port) as channel:
+        record(recommendation_pb2_grpc.RecommendationServiceStub(channel), "u", "item-3")
+        children = psutil.Process(process.pid).children()
+        assert [child.name() for child in children] == ["valkey-server"]
+        process.kill()
+        process.wait()
+        _, alive = psutil.wait_procs(children, timeout=10)
+        assert not alive
+    with program(bundle_dir, tmp_path, port), connect(port) as channel:
+        stub = recommendation_pb2_grpc.RecommendationServiceStub(channel)
+        assert stub.Recommend(pb.RecommendRequest(user_id="u", n=1)).served_by.source == pb.SOURCE_PERSONAL
+
+
+def test_a_second_server_on_one_data_directory_is_refused_by_name(
+    start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path
+) -> None:
+    with (
+        start_server(bundle_dir, tmp_path),
+        pytest.raises(DataDirectoryError, match=rf"in use by another server \(process {os.getpid()}\)"),
+        start_server(bundle_dir, tmp_path),
+    ):
+        pass
+    with start_server(bundle_dir, tmp_path):
+        pass
+
+
+def test_the_program_says_what_is_wrong_with_a_bundle_and_a_flag(
+    tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    with program(tmp_path / "nowhere", tmp_path, free_port()) as process:
+        _, error = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "no readable manifest.json" in error
+    assert "Traceback" not in error
+    with program(tmp_path, tmp_path, free_port(), "--workers", "4") as process:
+        _, error = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "workers" in error
+
+
+def test_a_port_that_is_taken_is_named(
+    start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path
+) -> None:
+    with start_server(bundle_dir, tmp_path / "first") as first:
+        with program(bundle_dir, tmp_path / "second", first.running.port) as process:
+            _, error = process.communicate(timeout=30)
+        assert process.returncode == 1
+        assert str(first.running.port) in error
+        assert "Traceback" not in error
+
+
+def test_nothing_is_served_from_a_bundle_that_is_refused(
+    start_server: Callable[..., Any], tmp_path: Path
+) -> None:
+    with pytest.raises(BundleError), start_server(tmp_path, tmp_path / "data"):
+        pass
+
+
+def test_without_redis_lists_go_on_marked_and_recording_is_refused(
+    start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path
+) -> None:
+    url = f"unix://{tmp_path}/nothing.sock"
+    with start_server(bundle_dir, tmp_path, "--redis", url) as served:
+        stub = recommendation_pb2_grpc.RecommendationServiceStub(served.channel)
+        response = stub.Recommend(pb.RecommendRequest(user_id="u", n=5))
+        assert response.served_by.source == pb.SOURCE_POPULAR
+        assert list(response.served_by.degradations) == [pb.DEGRADATION_NO_STORE]
+        given = stub.Recommend(
+            pb.RecommendRequest(user_id="u", n=5, history=pb.History(events=[pb.Event(item_id="item-3")]))
+        )
+        assert given.served_by.source == pb.SOURCE_PERSONAL
+        with pytest.raises(grpc.RpcError) as failure:
+            record(stub, "u", "item-3")
+        assert failure.value.code() == grpc.StatusCode.UNAVAILABLE
+        health = health_pb2_grpc.HealthStub(served.channel)
+        assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_redis_that_hangs_and_comes_back_is_done_without_and_found_again(
+    start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path
+) -> None:
+    with start_server(bundle_dir, tmp_path) as served:
+        stub = recommendation_pb2_grpc.RecommendationServiceStub(served.channel)
+        record(stub, "u", "item-3")
+        request = pb.RecommendRequest(user_id="u", n=5)
+        (valkey,) = [child for child in psutil.Process().children() if _serves(child, tmp_path)]
+        valkey.suspend()
+        try:
+            slowest = 0.0
+            for _ in range(5):
+                start = time.perf_counter()
+                response = stub.Recommend(request)
+                slowest = max(slowest, time.perf_counter() - start)
+                assert list(response.served_by.degradations) == [pb.DEGRADATION_NO_STORE]
+            assert slowest < 5.0, "a hanging store must not hold requests"
+        finally:
+            valkey.resume()
+        for _ in range(50):
+            response = stub.Recommend(request)
+            if response.served_by.source == pb.SOURCE_PERSONAL:
+                break
+            time.sleep(0.1)
+        assert response.served_by.source == pb.SOURCE_PERSONAL
+
+
+def test_when_no_permit_is_left_calls_are_refused_at_once_low_priority_first(
+    start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path
+) -> None:
+    with start_server(bundle_dir, tmp_path, "--max-in-flight", "2", "--store-timeout-s", "3") as served:
+        stub = recommendation_pb2_grpc.RecommendationServiceStub(served.channel)
+        stub.Recommend(pb.RecommendRequest(user_id="u", n=1))
+        (valkey,) = [child for child in psutil.Process().children() if _serves(child, tmp_path)]
+        valkey.suspend()
+        try:
+            waiting = stub.Recommend.future(pb.RecommendRequest(user_id="u", n=1))
+            time.sleep(0.3)
+            start = time.perf_counter()
+            with pytest.raises(grpc.RpcError) as failure:
+                stub.Recommend(pb.RecommendRequest(user_id="v", n=1, priority=pb.PRIORITY_LOW))
+            assert failure.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert time.perf_counter() - start < 1.0
+        finally:
+            valkey.resume()
+        assert waiting.result(timeout=10).items
+
+
+def _serves(child: psutil.Process, data_dir: Path) -> bool:
+    return child.name() == "valkey-server" and child.cwd().startswith(str(data_dir))
