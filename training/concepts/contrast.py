@@ -45,7 +45,7 @@ def fit_contrast(
 ) -> Contrast:
     """Weights from all fitted items, each judged by a contrast of the others on a held-out share of them.
 
-    fitted [n_items] flags the items whose codes mean something: those that occur in training.
+    fitted [n_items] flags the items whose codes mean something: those that occur in training often enough.
     """
     judged = fitted & (rng.random(len(fitted)) < held_out_share)
     kept, judged_rows = np.flatnonzero(fitted & ~judged), np.flatnonzero(judged)

@@ -86,8 +86,8 @@ def fit_concepts(
         return FittedConcepts([], [[] for _ in range(sae.n_neurons)], (note,))
     rng = np.random.default_rng([seed, 0xC0])
     codes = item_codes(recommender, sae, max_length)
-    # An item that no training user has keeps the random vector that it began with: its code means nothing.
-    trained = catalogue.popularity > 0
+    # An item that hardly any training user has is close to the random vector that it began with.
+    trained = catalogue.popularity >= config.min_popularity
     contrast = fit_contrast(members.matrix, codes, trained, config.held_out_share, rng)
     table = characterises(tag_activations(members.matrix[:, trained], codes[trained]))
     blend = top_neurons(table, _BLEND_NEURONS)

@@ -15,7 +15,7 @@ from training.interactions import AttributeKind, Catalogue
 
 
 class Membership(NamedTuple):
-    """One row a concept: name, attribute, and matrix float32 [n_concepts, n_items], 1 where an item has it."""
+    """One row a concept: name, attribute, and matrix float32 [n_concepts, n_items], 1 if an item has it."""
 
     names: tuple[str, ...]
     attributes: tuple[str, ...]
