@@ -230,7 +230,8 @@ def _partial_directory(out: Path) -> Iterator[Path]:
     """A temporary directory beside `out`, locked as long as its writer lives, gone if the writer fails."""
     prefix, suffix = f".{out.name}.", ".partial"
     with _locked(out.parent, fcntl.LOCK_EX):
-        for leftover in out.parent.glob(f"{prefix}*{suffix}"):
+        leftovers = [path for path in out.parent.iterdir() if path.name.startswith(prefix)]
+        for leftover in (path for path in leftovers if path.name.endswith(suffix)):
             # The lock of a dead process is free; a live one's directory stays.
             with contextlib.suppress(BlockingIOError), _locked(leftover, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 shutil.rmtree(leftover)

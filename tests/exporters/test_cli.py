@@ -1,0 +1,167 @@
+"""trimtab-export as a person runs it."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporters.cli import main
+from exporters.reading import contents_of
+from exporters.sealed import verify_files
+from training.config import TrainConfig
+from training.datasets.synthetic import SyntheticOptions
+from training.pipeline import train
+from training.recommenders import RECOMMENDERS
+from training.run import load_run
+from training.saes import SAES
+
+
+@pytest.fixture(scope="session")
+def run_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    elsa, topk = RECOMMENDERS["elsa"].options, SAES["topk"].options
+    train(
+        TrainConfig(
+            data="synthetic",
+            data_options=SyntheticOptions(n_users=300, n_items=120, n_concepts=6),
+            recommender_options=elsa(d=16, epochs=4),
+            sae_options=topk(k=4, expansion=4, epochs=10),
+        ),
+        out,
+    )
+    return out
+
+
+def test_a_run_becomes_a_bundle_that_can_be_inspected(
+    run_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "bundle"
+    assert main([str(run_path), "--out", str(out)]) == 0
+    manifest = verify_files(out)
+    summary = capsys.readouterr()
+    assert manifest.bundle_id[:12] in summary.out
+    assert summary.err == ""
+    assert main(["--inspect", str(out)]) == 0
+    shown = capsys.readouterr().out
+    for expected in ("synthetic", "concept-00", "ndcg@20", "items.faiss", "recall@100", manifest.label_set):
+        assert expected in shown
+
+
+def test_provenance_says_what_trained_the_models(run_path: Path) -> None:
+    run = load_run(run_path)
+    made = contents_of(run).provenance
+    assert (made.data_set, made.recommender, made.sae, made.seed) == ("synthetic", "elsa", "topk", 42)
+    assert made.code_version == run.code_version
+    assert dict(made.metrics) == pytest.approx(run.metrics)
+    assert '"n_users": 300' in made.config_json
+    assert f"{len(run.split.train)} train" in made.split
+
+
+def test_exporting_twice_says_that_nothing_was_written(
+    run_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "bundle"
+    assert main([str(run_path), "--out", str(out)]) == 0
+    before = (out / "manifest.json").read_bytes()
+    capsys.readouterr()
+    assert main([str(run_path), "--out", str(out)]) == 0
+    assert "nothing written" in capsys.readouterr().out
+    assert (out / "manifest.json").read_bytes() == before
+
+
+def test_the_default_place_is_bundles_and_the_runs_name(
+    run_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([str(run_path)]) == 0
+    verify_files(tmp_path / "bundles" / "tiny")
+
+
+def test_the_history_is_as_long_as_the_longest_in_training_unless_said_otherwise(run_path: Path) -> None:
+    run = load_run(run_path)
+    longest = int(run.split.histories(run.split.train).lengths.max())
+    assert contents_of(run).history.max_length == longest
+    assert contents_of(run, max_history=5).history.max_length == 5
+    assert contents_of(run, max_history=5).references.items.shape[1] == 5
+    short = dataclasses.replace(run, config=dataclasses.replace(run.config, max_length=7))
+    assert contents_of(short).history.max_length == 7
+
+
+def test_a_threshold_is_carried_over_and_its_absence_too(run_path: Path) -> None:
+    run = load_run(run_path)
+    assert not contents_of(run).history.HasField("min_value")
+    rated = dataclasses.replace(run, config=dataclasses.replace(run.config, implicit=False, min_value=4.0))
+    assert contents_of(rated).history.min_value == 4.0
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["run.json", "recommender.safetensors", "sae.json", "items.parquet", "split.npz", "labels.parquet"],
+)
+def test_a_run_without_one_of_its_files_is_refused_by_the_files_name(
+    run_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    broken = tmp_path / "run"
+    shutil.copytree(run_path, broken)
+    (broken / name).unlink()
+    assert main([str(broken), "--out", str(tmp_path / "bundle")]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert name in message
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give either a RUN to export or --inspect BUNDLE"),
+        (["run", "--inspect", "bundle"], "give either a RUN to export or --inspect BUNDLE"),
+        (["--inspect", "bundle", "--max-history", "3"], "belong to an export"),
+    ],
+)
+def test_arguments_that_do_not_go_together_are_refused(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_status:
+        main(arguments)
+    assert exit_status.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("length", ["0", "1001"])
+def test_a_history_length_out_of_range_is_refused(
+    run_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], length: str
+) -> None:
+    assert main([str(run_path), "--out", str(tmp_path / "bundle"), "--max-history", length]) == 1
+    assert f"max_history is {length}, expected 1 to 1000" in capsys.readouterr().err
+
+
+def test_inspecting_an_altered_bundle_names_the_fault(
+    bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "bundle"
+    shutil.copytree(bundle_path, out)
+    (out / "sae.onnx").write_bytes((out / "sae.onnx").read_bytes()[:-1])
+    assert main(["--inspect", str(out)]) == 1
+    message = capsys.readouterr().err
+    assert "sae.onnx has" in message
+    assert "the manifest says" in message
+
+
+def test_inspecting_what_is_no_bundle_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--inspect", str(tmp_path)]) == 1
+    assert "has no readable manifest.json" in capsys.readouterr().err
+
+
+def test_help_and_inspect_do_not_load_torch(bundle_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = "import sys; from exporters.cli import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    command: list[Any] = [sys.executable, "-c", code, "--inspect", bundle_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,255 @@
+"""A bundle is whole or not there, whatever happens while it is written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from trimtab.manifest import from_json, to_json
+
+from exporters.bundle import write_bundle
+from exporters.errors import BundleExistsError, BundleFaultError, BundleWriteError, ContentsError
+from exporters.sealed import verify_files
+
+FACTORY = Path(__file__).parent.parent / "fixtures" / "bundle_factory.py"
+
+SCRIPT = f"""
+import importlib.util, os, resource, signal, sys
+from pathlib import Path
+spec = importlib.util.spec_from_file_location("bundle_factory", {str(FACTORY)!r})
+factory = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(factory)
+from exporters.bundle import write_bundle
+from exporters.errors import ExportError
+contents, out = factory.make_contents(), Path(sys.argv[1])
+"""
+
+KILLED_AT = """
+def report(stage):
+    if stage == sys.argv[2]:
+        os.kill(os.getpid(), signal.SIGKILL)
+write_bundle(contents, out, report=report)
+"""
+
+FILES_LIMITED_TO = """
+for limit in map(int, sys.argv[2:]):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        write_bundle(contents, out)
+    except ExportError as error:
+        print(f"{type(error).__name__}: {error}")
+"""
+
+
+def _run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", SCRIPT + script, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def _ids(out: Path) -> str:
+    return verify_files(out).bundle_id
+
+
+def test_a_killed_export_leaves_nothing_that_counts_and_the_next_one_cleans_up(
+    contents: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "bundle"
+    # All that is missing here is the rename.
+    assert _run(KILLED_AT, str(out), "publishing").returncode == -signal.SIGKILL
+    leftovers = list(tmp_path.iterdir())
+    assert not out.exists()
+    assert len(leftovers) == 1
+    assert leftovers[0].name.startswith(".bundle.")
+    assert (leftovers[0] / "manifest.json").exists()
+    write_bundle(contents, out)
+    verify_files(out)
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_full_disk_leaves_nothing_and_names_the_file(tmp_path: Path) -> None:
+    done = _run(FILES_LIMITED_TO, str(tmp_path / "bundle"), "20000", "100000")
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert first == "BundleWriteError: cannot write encoder.onnx: File too large"
+    assert second == "BundleWriteError: cannot write reference.npz: File too large"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_directory_is_readable_by_others_and_missing_parents_are_made(
+    contents: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "deep" / "down" / "bundle"
+    write_bundle(contents, out)
+    assert out.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_parent_that_is_a_file_is_a_readable_error(contents: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BundleWriteError, match=r"cannot make .*file"):
+        write_bundle(contents, tmp_path / "file" / "bundle")
+
+
+def test_the_same_contents_give_the_same_files_wherever_and_whenever(
+    bundle_path: Path, factory: Any, tmp_path: Path
+) -> None:
+    again = factory.make_bundle(tmp_path / "another name")
+    first, second = verify_files(bundle_path), verify_files(again)
+    assert first.bundle_id == second.bundle_id
+    assert {path.name: path.read_bytes() for path in again.iterdir() if path.name != "manifest.json"} == {
+        path.name: path.read_bytes() for path in bundle_path.iterdir() if path.name != "manifest.json"
+    }
+    for manifest in (first, second):
+        manifest.ClearField("create_time")
+        manifest.ClearField("manifest_sha256")
+    assert first == second
+
+
+def test_another_seed_gives_another_bundle(bundle_path: Path, factory: Any, tmp_path: Path) -> None:
+    assert _ids(factory.make_bundle(tmp_path / "bundle", seed=1)) != _ids(bundle_path)
+
+
+def test_an_identical_bundle_stays_as_it_is(contents: Any, bundle_path: Path) -> None:
+    before = (bundle_path / "manifest.json").read_bytes()
+    manifest = write_bundle(contents, bundle_path)
+    assert (bundle_path / "manifest.json").read_bytes() == before
+    assert manifest == from_json(before.decode())
+
+
+def test_another_bundle_is_not_overwritten(factory: Any, contents: Any, tmp_path: Path) -> None:
+    out = factory.make_bundle(tmp_path / "bundle", seed=1)
+    before = _ids(out)
+    with pytest.raises(BundleExistsError, match=f"holds another bundle \\({before[:12]}"):
+        write_bundle(contents, out)
+    assert _ids(out) == before
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_the_same_files_with_another_provenance_are_not_the_same_bundle(
+    contents: Any, bundle_path: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "bundle"
+    shutil.copytree(bundle_path, out)
+    manifest = verify_files(out)
+    manifest.provenance.data_set = "another"
+    manifest.ClearField("manifest_sha256")
+    (out / "manifest.json").write_text(to_json(manifest))
+    with pytest.raises(BundleExistsError, match="the same files with another provenance"):
+        write_bundle(contents, out)
+
+
+def test_a_directory_with_something_else_in_it_is_refused_before_any_work(
+    contents: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "precious.txt").write_text("data")
+    stages: list[str] = []
+    with pytest.raises(BundleExistsError, match=r"is no bundle: .* no readable manifest\.json"):
+        write_bundle(contents, tmp_path, report=stages.append)
+    assert not stages
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_a_file_in_the_place_is_refused(contents: Any, tmp_path: Path) -> None:
+    (tmp_path / "bundle").write_text("not a directory")
+    with pytest.raises(BundleExistsError, match="is no directory"):
+        write_bundle(contents, tmp_path / "bundle")
+
+
+def test_an_empty_directory_is_filled(contents: Any, tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+    write_bundle(contents, tmp_path / "bundle")
+    verify_files(tmp_path / "bundle")
+
+
+def test_of_two_exports_to_one_place_the_quicker_wins_and_the_other_is_refused(
+    factory: Any, contents: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "bundle"
+
+    def overtake(stage: str) -> None:
+        if stage == "publishing":
+            factory.make_bundle(out, seed=1)
+
+    with pytest.raises(BundleExistsError, match="holds another bundle"):
+        write_bundle(contents, out, report=overtake)
+    assert verify_files(out).provenance.seed == 1
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_name_with_wildcards_removes_no_ones_leftovers_but_its_own(contents: Any, tmp_path: Path) -> None:
+    strangers = tmp_path / ".bundle.x.partial"
+    strangers.mkdir()
+    write_bundle(contents, tmp_path / "b*")
+    assert strangers.exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "fault"),
+    [
+        (lambda out: (out / "sae.onnx").unlink(), r"sae\.onnx is missing"),
+        (lambda out: (out / "items.npy").write_bytes(b"short"), r"items\.npy has 5 bytes, the manifest says"),
+        (lambda out: _flip_last_byte(out / "items.faiss"), r"items\.faiss was altered"),
+        (lambda out: (out / "notes.txt").touch(), r"notes\.txt is not in the manifest"),
+        (lambda out: (out / "manifest.json").unlink(), r"no readable manifest\.json"),
+        (lambda out: (out / "manifest.json").write_text("{"), "is not a manifest"),
+        (lambda out: _set(out, "format_version", 99), "format version 99 found, 1 expected"),
+        (lambda out: _set(out, "hook_point", "elsewhere"), "was edited after it was written"),
+        (lambda out: shutil.rmtree(out), r"no readable manifest\.json"),
+    ],
+)
+def test_an_altered_bundle_is_refused_by_the_name_of_the_fault(
+    bundle_path: Path, tmp_path: Path, damage: Any, fault: str
+) -> None:
+    out = tmp_path / "bundle"
+    shutil.copytree(bundle_path, out)
+    damage(out)
+    with pytest.raises(BundleFaultError, match=fault):
+        verify_files(out)
+
+
+def _flip_last_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def _set(out: Path, field: str, value: object) -> None:
+    fields = json.loads((out / "manifest.json").read_text())
+    fields[field] = value
+    (out / "manifest.json").write_text(json.dumps(fields))
+
+
+def _with(contents: Any, **changes: Any) -> Any:
+    fields = {name: getattr(contents, name) for name in type(contents).__dataclass_fields__}
+    given = {name: value for name, value in fields.items() if name not in ("dims", "scale_rule")}
+    return type(contents)(**(given | changes))
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda c: {"b": c.b[:-1]}, "the biases: 199 found, 200 expected"),
+        (lambda c: {"V": c.V * float("nan")}, "the item matrix holds numbers that are not finite"),
+        (lambda c: {"labels": c.labels[:-1]}, "the lists of labels: 127 found, 128 expected"),
+        (lambda c: {"concepts": [c.concepts[0]] * 2}, "concept names must be distinct"),
+        (lambda c: {"concepts": [_concept(c, unit=0.0)]}, "a unit above 0 expected, found 0"),
+        (lambda c: {"concepts": [_concept(c, weights=np.zeros(128))]}, "128 finite weights expected"),
+        (lambda c: {"concepts": [_concept(c, blend_neurons=[128])]}, "a blend neuron lies outside 0 to 127"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_before_a_file_is_written(
+    contents: Any, change: Any, fault: str
+) -> None:
+    with pytest.raises(ContentsError, match=fault):
+        _with(contents, **change(contents))
+
+
+def _concept(contents: Any, **changes: Any) -> Any:
+    concept = contents.concepts[0]
+    return type(concept)(**(vars(concept) | changes))
