@@ -36,6 +36,9 @@ Time: TypeAlias = datetime | float
 InteractionLike: TypeAlias = Interaction | tuple[Id, Id] | Mapping[str, object]
 """A message, (user id, item id), or the keywords of `interaction`."""
 
+EVENT_KINDS = tuple(name.removeprefix("EVENT_KIND_").lower() for name, number in EventKind.items() if number)
+"""The kinds of feedback, by their short names."""
+
 # The year 5138: a time beyond is in milliseconds or finer.
 _LATEST_S = 1e11
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -1,0 +1,191 @@
+"""trimtab recommend, trimtab similar: lists, steered and not, and what steering did to them."""
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+
+from rich.table import Table
+from rich.text import Text
+
+from trimtab.cli.arguments import (
+    Commands,
+    InputError,
+    add_history_option,
+    add_list_options,
+    filter_of,
+    ids,
+)
+from trimtab.cli.screen import Screen, cell, table
+from trimtab.cli.served_by import enum_text, served_by_line
+from trimtab.client import Client
+from trimtab.messages import steering
+from trimtab.v1.recommendation_pb2 import (
+    Reason,
+    ReasonKind,
+    Recommendation,
+    RecommendResponse,
+    Timing,
+)
+from trimtab.v1.steering_pb2 import Bound, ConceptShare, EditReport, Operation, Steering, SteeringReport
+
+_BOUNDS = {Bound.BOUND_BUDGET: "limited by the budget", Bound.BOUND_TARGET: "the targets were met"}
+
+
+def register(commands: Commands, common: argparse.ArgumentParser) -> None:
+    """Adds the commands."""
+    parser = commands.add_parser("recommend", parents=[common], help="a list for a user or a history")
+    parser.add_argument("--user", metavar="ID", help="whose list")
+    add_history_option(parser)
+    add_list_options(parser)
+    parser.add_argument(
+        "--exclude", metavar="ID,ID", type=ids, action="extend", default=[], help="items to leave out"
+    )
+    parser.add_argument("--mode", choices=["residual", "reconstruct"], help="how the edited code returns")
+    parser.add_argument("--budget", metavar="LOSS", type=float, help="largest relevance loss, from 0 to 1")
+    parser.add_argument("--policy", metavar="NAME", default="", help="a stored steering policy")
+    parser.add_argument("--explain", action="store_true", help="why each item is there")
+    parser.add_argument("--unsteered", action="store_true", help="beside it the list without steering")
+    parser.add_argument("--report", action="store_true", help="what steering did")
+    parser.set_defaults(run=recommend)
+
+    parser = commands.add_parser("similar", parents=[common], help="items like one")
+    parser.add_argument("item", metavar="ITEM", help="an item's id")
+    add_list_options(parser)
+    parser.set_defaults(run=similar)
+
+
+def recommend(client: Client, args: argparse.Namespace, screen: Screen) -> int:
+    """One list, beside the unsteered one if asked."""
+    if args.user is None and args.history is None:
+        raise InputError("no user and no history found, expected --user or --history")
+    start = time.perf_counter()
+    reply = client.recommend(
+        args.user,
+        n=args.n,
+        history=args.history,
+        steer=_steering(args),
+        filter=filter_of(args),
+        exclude=args.exclude,
+        explain=args.explain,
+        include_unsteered=args.unsteered,
+        include_report=args.report,
+        bundle=args.bundle,
+        timeout=args.timeout,
+    )
+    round_trip_ms = (time.perf_counter() - start) * 1e3
+    if screen.json:
+        screen.dump(reply)
+        return 0
+    if reply.unsteered:
+        screen.show(screen.fitted(_side_by_side(reply, screen, explain=args.explain), "score", "unsteered"))
+    else:
+        screen.show(_list(reply.items, explain=args.explain))
+    if reply.HasField("report"):
+        screen.show(*_report(reply.report, screen))
+    screen.show(
+        served_by_line(reply.served_by),
+        Text(_timing(reply.timing, round_trip_ms), "dim"),
+    )
+    return 0
+
+
+def similar(client: Client, args: argparse.Namespace, screen: Screen) -> int:
+    """What a user whose history is just one item would be recommended."""
+    reply = client.similar_items(
+        args.item,
+        n=args.n,
+        steer=args.steer or None,
+        filter=filter_of(args),
+        bundle=args.bundle,
+        timeout=args.timeout,
+    )
+    if screen.json:
+        screen.dump(reply)
+    else:
+        screen.show(_list(reply.items), served_by_line(reply.served_by))
+    return 0
+
+
+def _steering(args: argparse.Namespace) -> Steering | None:
+    if not args.steer and args.mode is None and args.budget is None and not args.policy:
+        return None
+    return steering(args.steer, mode=args.mode, max_relevance_loss=args.budget, policy=args.policy)
+
+
+def _list(items: Sequence[Recommendation], *, explain: bool = False) -> Table:
+    made = table(">#", "item", "title", ">score", *(["why"] if explain else []))
+    for item in items:
+        why = [_why(item.reasons)] if explain else []
+        made.add_row(str(item.rank), cell(item.item_id), cell(item.title), f"{item.score:.4g}", *why)
+    return made
+
+
+def _side_by_side(reply: RecommendResponse, screen: Screen, *, explain: bool) -> Table:
+    made = table(">#", "unsteered", "steered", ">moved", ">score", *(["why"] if explain else []))
+    for rank, (before, item) in enumerate(zip_longest(reply.unsteered, reply.items), start=1):
+        left = cell(before.title or before.item_id, "dim") if before is not None else ""
+        if item is None:
+            made.add_row(str(rank), left)
+            continue
+        if item.HasField("unsteered_rank"):
+            moved = screen.move(item.unsteered_rank - item.rank)
+        else:
+            moved = Text("new", "cyan")
+        why = [_why(item.reasons)] if explain else []
+        made.add_row(str(rank), left, cell(item.title or item.item_id), moved, f"{item.score:.4g}", *why)
+    return made
+
+
+def _why(reasons: Sequence[Reason]) -> Text:
+    return cell("  ".join(f"{_reason_name(reason)} {reason.contribution:+.3g}" for reason in reasons))
+
+
+def _reason_name(reason: Reason) -> str:
+    kind = reason.WhichOneof("source")
+    if kind == "neuron":
+        return f"#{reason.neuron}"
+    if kind == "concept":
+        return reason.concept
+    return enum_text(ReasonKind.Name(reason.kind), "REASON_KIND") if kind else "?"
+
+
+def _report(report: SteeringReport, screen: Screen) -> Iterator[Table | Text]:
+    parts = [
+        f"{report.applied_fraction:.0%} of the steering applied",
+        *([_BOUNDS[report.bound]] if report.bound in _BOUNDS else []),
+        f"relevance loss {report.relevance_loss:.1%}",
+        f"{report.overlap:.0%} of the items in both lists",
+    ]
+    yield Text("; ".join(parts))
+    if report.edits:
+        yield screen.fitted(_edits(report.edits), "raw", "operation")
+    if report.concepts:
+        yield _shares(report.concepts)
+
+
+def _edits(edits: Sequence[EditReport]) -> Table:
+    made = table("edit of", "=operation", ">raw", ">before", ">after", "=effect")
+    for edit in edits:
+        note = Text("none", "yellow") if edit.no_effect else ""
+        operation = enum_text(Operation.Name(edit.operation), "OPERATION")
+        levels = (f"{value:.3g}" for value in (edit.raw_strength, edit.level_before, edit.level_after))
+        made.add_row(cell(edit.target), operation, *levels, note)
+    return made
+
+
+def _shares(shares: Sequence[ConceptShare]) -> Table:
+    made = table("share of the list", ">unsteered", ">steered")
+    for share in shares:
+        made.add_row(cell(share.concept), f"{share.unsteered_share:.1%}", f"{share.share:.1%}")
+    return made
+
+
+def _timing(timing: Timing, round_trip_ms: float) -> str:
+    stages = [
+        f"{field.name.removesuffix('_us')} {value / 1e3:.2f}"
+        for field, value in timing.ListFields()
+        if field.name != "total_us"
+    ]
+    inside = f"{timing.total_us / 1e3:.2f} ms in the server" + (f" ({', '.join(stages)})" if stages else "")
+    return f"{round_trip_ms:.1f} ms round trip, {inside}"
