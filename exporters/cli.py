@@ -32,9 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.inspect is not None:
             print_details(console, arguments.inspect, verify_files(arguments.inspect))
             return 0
-        out = arguments.out or BUNDLES / arguments.run.absolute().name
+        out = arguments.out or BUNDLES / arguments.run.resolve().name
         return _export(console, arguments.run, out, arguments.max_history)
-    except ExportError as error:
+    except (ExportError, OSError) as error:
         return _fail(error)
     except KeyboardInterrupt:
         return _fail("interrupted: nothing was published")

@@ -112,11 +112,11 @@ def _export(name: str, module: nn.Module, args: tuple[Tensor, ...], axes: Sequen
                 dynamo=True,
                 verbose=False,
             )
+            if program is None:
+                raise RuntimeError("no ONNX program came back")
+            model = program.model_proto
     except Exception as error:
         raise GraphError(f"the {name} cannot be exported to ONNX: {_first_line(error)}") from error
-    if program is None:
-        raise GraphError(f"the {name} gave no ONNX program")
-    model = program.model_proto
     _make_reproducible(model, axes)
     if model.ByteSize() > MAX_GRAPH_BYTES:
         raise GraphError(

@@ -1,0 +1,126 @@
+"""The files of a bundle: each on the disk before the next, and the same bytes for the same contents."""
+
+import contextlib
+import io
+import os
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from torch import Tensor
+from trimtab.manifest import file_digest
+from trimtab.v1.bundle_pb2 import BundleFile
+
+from exporters.contents import BundleContents
+from exporters.errors import BundleWriteError
+from exporters.graphs import export_graphs
+from exporters.index import ChosenIndex, choose_index
+from exporters.stages import Report
+from exporters.tables import concept_table, item_table, neuron_table
+
+# The earliest time that a zip entry can carry: the time of writing must not show in the bytes.
+_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+
+
+class Written(NamedTuple):
+    """What was written, for the manifest."""
+
+    files: list[BundleFile]
+    """By name."""
+    chosen: ChosenIndex
+    """The index, and what it finds."""
+
+
+def write_files(contents: BundleContents, directory: Path, report: Report, flat_limit: int) -> Written:
+    """Writes every file but the manifest into an empty directory.
+
+    Raises:
+        BundleWriteError: the file system refused a file.
+        GraphError: a model cannot be exported.
+    """
+    report("exporting graphs")
+    graphs = export_graphs(contents.recommender, contents.sae, contents.dims.d)
+    for name, graph in graphs._asdict().items():
+        if graph is not None:
+            with new_file(directory / f"{name}.onnx") as file:
+                file.write(graph)
+    report("writing arrays")
+    decoder = np.vstack([_array(contents.sae.W_dec), _array(contents.sae.b_dec)])
+    items = np.column_stack([_array(contents.V), _array(contents.b)])
+    for name, array in (("decoder.npy", decoder), ("items.npy", items)):
+        with new_file(directory / name) as file:
+            np.lib.format.write_array(file, np.ascontiguousarray(array, "<f4"))
+    report("building the index")
+    chosen = _index(contents, items, flat_limit)
+    with new_file(directory / "items.faiss") as file:
+        file.write(faiss.serialize_index(chosen.index).data)
+    report("writing tables")
+    _write_tables(contents, directory)
+    shapes = {"decoder.npy": decoder.shape, "items.npy": items.shape}
+    return Written([_describe(path, shapes) for path in sorted(directory.iterdir())], chosen)
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[IO[bytes]]:
+    """A new file that is on the disk when the context ends."""
+    try:
+        with path.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise BundleWriteError(f"cannot write {path.name}: {error.strerror or error}") from error
+
+
+def _write_tables(contents: BundleContents, directory: Path) -> None:
+    catalogue = contents.catalogue
+    _write_table(directory / "items.parquet", item_table(catalogue.items, catalogue.attributes))
+    _write_table(directory / "neurons.parquet", neuron_table(contents.cards, contents.labels))
+    _write_table(directory / "concepts.parquet", concept_table(contents.concepts))
+    parts = contents.references._asdict()
+    arrays = {name: _array(part) for name, part in parts.items() if isinstance(part, Tensor)}
+    with new_file(directory / "reference.npz") as file:
+        _write_npz(file, arrays)
+
+
+def _index(contents: BundleContents, items: NDArray[np.float32], flat_limit: int) -> ChosenIndex:
+    plain, steered = _array(contents.references.queries), _array(contents.references.steered_queries)
+    if not contents.has_bias:
+        return choose_index(_array(contents.V), plain, steered, flat_limit)
+    ones = np.ones((len(plain), 1), np.float32)
+    return choose_index(
+        np.ascontiguousarray(items), np.hstack([plain, ones]), np.hstack([steered, ones]), flat_limit
+    )
+
+
+def _describe(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> BundleFile:
+    return BundleFile(
+        name=path.name,
+        sha256=file_digest(path),
+        size_bytes=path.stat().st_size,
+        shape=shapes.get(path.name, ()),
+    )
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    with new_file(path) as file:
+        pq.write_table(table, file, compression="zstd")
+
+
+def _write_npz(file: IO[bytes], arrays: Mapping[str, NDArray[Any]]) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, np.ascontiguousarray(array))
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy", _ZIP_TIME), buffer.getvalue())
+
+
+def _array(tensor: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.detach().cpu().contiguous().numpy()
+    return array
