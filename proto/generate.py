@@ -21,7 +21,9 @@ def generate(out: Path) -> list[Path]:
     sources = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("trimtab/**/*.proto"))
     includes = [f"-I{ROOT}", f"-I{files('grpc_tools') / '_proto'}"]
     plugins = [f"--{name}_out={out}" for name in ("python", "grpc_python")]
-    plugins += [f"--{name}_out=quiet:{out}" for name in ("mypy", "mypy_grpc")]
+    scripts = Path(sys.executable).parent  # where pip put the plugins, whatever PATH says
+    for name in ("mypy", "mypy_grpc"):
+        plugins += [f"--plugin=protoc-gen-{name}={scripts / f'protoc-gen-{name}'}", f"--{name}_out=quiet:{out}"]
     if protoc.main(["protoc", *includes, *plugins, *sources]) != 0:
         raise SystemExit("protoc failed")
     return sorted(path for pattern in ("*_pb2*.py", "*_pb2*.pyi") for path in out.glob(f"trimtab/v1/{pattern}"))

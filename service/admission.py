@@ -27,18 +27,18 @@ class Admission:
         self.in_flight = 0
 
     @contextmanager
-    def permit(self, priority: Priority = Priority.NORMAL) -> Iterator[None]:
-        """Holds a permit.
+    def permit(self, priority: Priority = Priority.NORMAL, count: int = 1) -> Iterator[None]:
+        """Holds as many permits as the call does things at once.
 
         Raises:
-            Overloaded: none is left for this priority.
+            Overloaded: not enough are left for this priority.
         """
-        if self.in_flight >= max(1, int(self.permits * priority.value)):
+        if self.in_flight and self.in_flight + count > max(1, int(self.permits * priority.value)):
             raise Overloaded(
                 f"{self.in_flight} requests are in flight, no permit is left for {priority.name} priority"
             )
-        self.in_flight += 1
+        self.in_flight += count
         try:
             yield
         finally:
-            self.in_flight -= 1
+            self.in_flight -= count

@@ -125,6 +125,7 @@ class Catalogue:
         titles: Titles in index order, "" where there is none.
         popularity: Training interactions, int64 [n_items].
         by_popularity: Item indices, most popular first, int64 [n_items].
+        hashes: Of the item ids, uint64 [n_items].
     """
 
     def __init__(self, table: pa.Table, attributes: Iterable[str]) -> None:
@@ -133,9 +134,9 @@ class Catalogue:
         self.popularity: Ints = table["popularity"].to_numpy().astype(np.int64)
         self.by_popularity: Ints = np.lexsort((np.arange(len(self)), -self.popularity))
         self._index = {item_id: index for index, item_id in enumerate(self.item_ids)}
-        hashes = np.fromiter((item_hash(item_id) for item_id in self.item_ids), np.uint64, len(self))
-        self._hash_order: Ints = np.argsort(hashes)
-        self._sorted_hashes: Hashes = hashes[self._hash_order]
+        self.hashes: Hashes = np.fromiter(map(item_hash, self.item_ids), np.uint64, len(self))
+        self._hash_order: Ints = np.argsort(self.hashes)
+        self._sorted_hashes: Hashes = self.hashes[self._hash_order]
         self._attributes: dict[str, Attribute] = {name: _attribute(table[name]) for name in attributes}
         self._bitmaps: OrderedDict[Condition, Bools] = OrderedDict()
         self._lock = Lock()

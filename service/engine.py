@@ -125,6 +125,8 @@ def answer(
     who = audience(query, stored)
     timings.lap("encode")
     unwanted = np.union1d(who.seen, bundle.catalogue.indices_of(query.exclude))
+    if query.page is not None:
+        unwanted = np.union1d(unwanted, bundle.catalogue.indices_of_hashes(query.page.returned))
     if query.plan.degraded:
         degradations = (*degradations, Degradation.UNSTEERED)
     if who.source is Source.POPULAR:

@@ -15,6 +15,7 @@ from service.catalogue import Condition, Filter
 from service.concepts import LabelSet
 from service.errors import InvalidRequest, PreconditionFailed, Unsupported
 from service.histories import Event, EventKind
+from service.paging import read_page
 from service.query import NO_PLAN, Mode, Plan, Query
 from service.registry import BundleRegistry
 from service.steering import Operation, RawEdit, Target
@@ -49,8 +50,6 @@ def read_recommend(request: wire.RecommendRequest, bundles: BundleRegistry, max_
         raise InvalidRequest("user_id", "found neither a user_id nor a history, expected one of them")
     if request.user_id:
         read_user_id(request.user_id)
-    if request.page_token:
-        raise Unsupported("page_token is not served yet")
     return Query(
         bundle=bundle,
         n=read_n(request.n, max_n),
@@ -59,6 +58,7 @@ def read_recommend(request: wire.RecommendRequest, bundles: BundleRegistry, max_
         plan=read_steering(request.steering, bundle) if request.HasField("steering") else NO_PLAN,
         item_filter=read_filter(request.filter, bundle),
         exclude=read_excluded(request.exclude_item_ids),
+        page=read_page(request),
         explain=request.explain,
         include_unsteered=request.include_unsteered,
         include_report=request.include_report,

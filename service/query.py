@@ -6,6 +6,7 @@ from enum import Enum
 from service.bundle import Bundle
 from service.catalogue import Filter
 from service.histories import Event
+from service.paging import Page
 from service.steering import RawEdit
 
 
@@ -52,6 +53,7 @@ class Query:
         user_id: "" for nobody.
         history: Given events, oldest first; None to use the stored history.
         exclude: Item ids not to be returned.
+        page: What earlier pages returned, which is not returned again.
         explain: Whether reasons are wanted.
     """
 
@@ -62,6 +64,7 @@ class Query:
     plan: Plan = NO_PLAN
     item_filter: Filter = NO_FILTER
     exclude: tuple[str, ...] = ()
+    page: Page | None = None
     explain: bool = False
     include_unsteered: bool = False
     include_report: bool = False

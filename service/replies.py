@@ -9,6 +9,8 @@ from trimtab.v1 import steering_pb2 as steering
 
 from service.bundle import Bundle
 from service.concepts import Concept
+from service.paging import next_token
+from service.ranking import Ranking
 from service.reply import Audience, Degradation, Reply, Report, Source, Term, TermKind, Timings
 from service.steering import Operation, RawEdit
 
@@ -47,40 +49,32 @@ def recommend_response(reply: Reply, request_id: str, timings: Timings) -> wire.
         timing=_timing(timings),
     )
     if reply.unsteered is not None and reply.query.include_unsteered:
-        catalogue = reply.query.bundle.catalogue
-        response.unsteered.extend(
-            wire.Recommendation(
-                item_id=catalogue.item_ids[item],
-                title=catalogue.titles[item],
-                rank=rank,
-                score=score,
-                unsteered_score=score,
-                unsteered_rank=rank,
-            )
-            for rank, (item, score) in enumerate(_pairs(reply.unsteered.items, reply.unsteered.scores), 1)
-        )
+        response.unsteered.extend(_unsteered(reply, reply.unsteered))
     if reply.report is not None:
         response.report.CopyFrom(_report(reply.report))
+    if reply.query.page is not None:
+        listed = reply.query.bundle.catalogue.hashes[reply.ranking.items]
+        response.next_page_token = next_token(reply.query.page, listed, reply.query.n)
     return response
 
 
 def recommendations(reply: Reply) -> list[wire.Recommendation]:
     """The list, with ranks in the unsteered list and reasons where they were asked for."""
-    catalogue = reply.query.bundle.catalogue
+    catalogue, first_rank = reply.query.bundle.catalogue, _first_rank(reply)
     item_ids, titles = catalogue.item_ids, catalogue.titles
     unsteered_scores = reply.unsteered_scores.tolist()
     found = [
         wire.Recommendation(
             item_id=item_ids[item],
             title=titles[item],
-            rank=position + 1,
+            rank=first_rank + position,
             score=score,
             unsteered_score=unsteered_scores[position],
         )
         for position, (item, score) in enumerate(_pairs(reply.ranking.items, reply.ranking.scores))
     ]
     if reply.unsteered is not None:
-        ranks = {item: rank for rank, item in enumerate(reply.unsteered.items.tolist(), 1)}
+        ranks = {item: rank for rank, item in enumerate(reply.unsteered.items.tolist(), first_rank)}
         for item, message in zip(reply.ranking.items.tolist(), found, strict=True):
             if item in ranks:
                 message.unsteered_rank = ranks[item]
@@ -88,6 +82,24 @@ def recommendations(reply: Reply) -> list[wire.Recommendation]:
         for message, contribution in zip(found, term.contributions.tolist(), strict=True):
             message.reasons.append(_reason(term, contribution))
     return found
+
+
+def _unsteered(reply: Reply, unsteered: Ranking) -> Iterable[wire.Recommendation]:
+    catalogue = reply.query.bundle.catalogue
+    for rank, (item, score) in enumerate(_pairs(unsteered.items, unsteered.scores), _first_rank(reply)):
+        yield wire.Recommendation(
+            item_id=catalogue.item_ids[item],
+            title=catalogue.titles[item],
+            rank=rank,
+            score=score,
+            unsteered_score=score,
+            unsteered_rank=rank,
+        )
+
+
+def _first_rank(reply: Reply) -> int:
+    """Ranks go on from page to page."""
+    return 1 + (0 if reply.query.page is None else len(reply.query.page.returned))
 
 
 def served_by(bundle: Bundle, who: Audience, degradations: Iterable[Degradation]) -> wire.ServedBy:

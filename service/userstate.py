@@ -16,7 +16,7 @@ import os
 import random
 import struct
 import time
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,7 +24,7 @@ import numpy as np
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from service.arrays import AnyArray, Hashes
 from service.encoding import UserState
@@ -50,10 +50,9 @@ _MODELS_KEY = "tt:models"
 
 _WRITE_IF_UNCHANGED = """
 if redis.call('GETRANGE', KEYS[1], 8, 15) ~= ARGV[1] then return 0 end
-local ttl = tonumber(ARGV[4])
 for i = 1, 2 do
-  if ttl > 0 then redis.call('SET', KEYS[i], ARGV[i + 1], 'EX', ttl) else redis.call('SET', KEYS[i], ARGV[i +
-  1]) end
+  redis.call('SET', KEYS[i], ARGV[i + 1])
+  if ARGV[4] ~= '0' then redis.call('EXPIRE', KEYS[i], ARGV[4]) end
 end
 return 1
 """
@@ -67,10 +66,13 @@ T = TypeVar("T")
 
 
 class RecordedEvent(NamedTuple):
-    """An event as stored: 64-bit hashes of item and event id, milliseconds, whether it was positive."""
+    """An event to store: 64-bit hashes of item and event id, its time, and whether it was positive.
+
+    Without a time it happens now, but never before what is stored already: a server's clock may jump back.
+    """
 
     item: int
-    time_ms: int
+    time_ms: int | None
     event: int
     positive: bool
 
@@ -126,16 +128,25 @@ class UserStore:
         history_ttl_s: Life of histories and seen items since their last change; 0 keeps them.
         embedding_ttl_s: Life of cached embeddings.
         timeout_s: How long a read may take.
+        clock: Seconds since 1970.
     """
 
     def __init__(
-        self, url: str, *, max_history: int, history_ttl_s: int, embedding_ttl_s: int, timeout_s: float
+        self,
+        url: str,
+        *,
+        max_history: int,
+        history_ttl_s: int,
+        embedding_ttl_s: int,
+        timeout_s: float,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._reading = _client(url, timeout_s)
         self._writing = _client(url, max(timeout_s, 5.0))
         self._max_history = max_history
         self._history_ttl_s = history_ttl_s
         self._embedding_ttl_s = embedding_ttl_s
+        self._clock = clock
         self._gone_until = 0.0
 
     async def close(self) -> None:
@@ -219,7 +230,8 @@ class UserStore:
         for (user_id, events), (seen_blob, history_blob) in zip(events_of.items(), blobs, strict=True):
             stamp, seen = _unpack(seen_blob, np.dtype("<u8")) if seen_blob else (b"", UNKNOWN_USER.seen)
             history = _unpack(history_blob, _EVENT)[1] if history_blob else NO_EVENTS
-            history, seen, counts[user_id] = merge(history, seen, events, self._max_history)
+            now_ms = int(self._clock() * 1_000)
+            history, seen, counts[user_id] = merge(history, seen, events, self._max_history, now_ms)
             fresh = os.urandom(8)
             new = (_pack(_SEEN_MAGIC, fresh, seen), _pack(_HISTORY_MAGIC, fresh, history))
             writes.append((keys[user_id], (stamp, *new, self._history_ttl_s)))
@@ -255,12 +267,13 @@ class UserStore:
         try:
             return await call
         except (RedisError, OSError, TimeoutError) as error:
-            self._gone_until = time.monotonic() + PAUSE_S
+            if not isinstance(error, ResponseError):  # an answer, if only to say that its memory is full
+                self._gone_until = time.monotonic() + PAUSE_S
             raise StoreUnavailable(f"Redis: {type(error).__name__}: {error}") from error
 
 
 def merge(
-    history: AnyArray, seen: Hashes, events: Sequence[RecordedEvent], max_history: int
+    history: AnyArray, seen: Hashes, events: Sequence[RecordedEvent], max_history: int, now_ms: int
 ) -> tuple[AnyArray, Hashes, RecordCount]:
     """Adds events to a history and its seen items.
 
@@ -275,7 +288,12 @@ def merge(
             fresh.append(event)
     if not fresh:
         return history, seen, RecordCount(0, len(events))
-    merged = np.concatenate([history, np.array([tuple(event) for event in fresh], _EVENT)])
+    present = max(now_ms, int(history["time_ms"].max(initial=now_ms)))
+    rows = [
+        (event.item, present if event.time_ms is None else event.time_ms, event.event, event.positive)
+        for event in fresh
+    ]
+    merged = np.concatenate([history, np.array(rows, _EVENT)])
     merged = merged[np.argsort(merged["time_ms"], kind="stable")]
     keep = np.zeros(len(merged), bool)
     for sign in (merged["positive"], ~merged["positive"]):

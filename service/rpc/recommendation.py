@@ -1,5 +1,6 @@
 """RecommendationService."""
 
+import asyncio
 import secrets
 import time
 from collections import defaultdict
@@ -25,10 +26,11 @@ from service.query import NO_PLAN, Query
 from service.registry import BundleRegistry
 from service.replies import recommend_response, recommendations, served_by
 from service.reply import Reply, Timings
-from service.rpc.wire import Call, Method
+from service.rpc.wire import BATCH_PARALLEL, Call, Method, element_error
 from service.userstate import RecordedEvent, UserStore, event_hash
 
 MAX_INTERACTIONS = 10_000
+MAX_BATCH = 256
 
 
 class RecommendationRpc:
@@ -48,18 +50,34 @@ class RecommendationRpc:
         """By name in the .proto file."""
         return {
             "Recommend": self.recommend,
+            "BatchRecommend": self.batch_recommend,
             "SimilarItems": self.similar_items,
             "RecordInteractions": self.record_interactions,
             "ForgetUser": self.forget_user,
         }
 
-    async def recommend(self, request: wire.RecommendRequest, call: Call) -> Message:
+    async def recommend(self, request: wire.RecommendRequest, call: Call) -> wire.RecommendResponse:
         """One list."""
         timings = Timings()
         query = read_recommend(request, self._bundles, self._max_n)
         reply = await self._engine.recommend(query, timings, call.remaining_s)
         self._count(reply, timings)
         return recommend_response(reply, request.request_id or secrets.token_hex(8), timings)
+
+    async def batch_recommend(self, request: wire.BatchRecommendRequest, call: Call) -> Message:
+        """Many lists, each with a status of its own."""
+        if len(request.requests) > MAX_BATCH:
+            raise InvalidRequest("requests", f"found {len(request.requests)}, expected at most {MAX_BATCH}")
+        parallel = asyncio.Semaphore(BATCH_PARALLEL)
+
+        async def one(element: wire.RecommendRequest) -> wire.BatchRecommendResult:
+            async with parallel:
+                try:
+                    return wire.BatchRecommendResult(response=await self.recommend(element, call))
+                except Exception as error:
+                    return wire.BatchRecommendResult(error=element_error(error))
+
+        return wire.BatchRecommendResponse(results=await asyncio.gather(*map(one, request.requests)))
 
     async def similar_items(self, request: wire.SimilarItemsRequest, call: Call) -> Message:
         """What a user whose history is just this item would be recommended."""
@@ -122,6 +140,8 @@ class RecommendationRpc:
 
 
 def _recorded(event: Event, rule: HistoryRule, now_ms: int) -> RecordedEvent:
-    time_ms = now_ms if event.time_ms is None else event.time_ms
-    identity = (event.event_id,) if event.event_id else (event.item_id, str(time_ms), event.kind.name)
-    return RecordedEvent(item_hash(event.item_id), time_ms, event_hash(*identity), rule.is_positive(event))
+    when = str(now_ms if event.time_ms is None else event.time_ms)
+    identity = (event.event_id,) if event.event_id else (event.item_id, when, event.kind.name)
+    return RecordedEvent(
+        item_hash(event.item_id), event.time_ms, event_hash(*identity), rule.is_positive(event)
+    )

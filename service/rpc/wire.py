@@ -14,10 +14,14 @@ import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
+from trimtab.v1.recommendation_pb2 import ElementError
 
 from service.admission import Admission, Priority
 from service.errors import InvalidRequest, Overloaded, Unsupported, to_wire
 from service.metrics import Metrics
+
+BATCH_PARALLEL = 8
+"""Elements of a batch that are answered at once."""
 
 
 class Call(Protocol):
@@ -72,7 +76,7 @@ def _behaviour(
         gate.metrics.in_flight.inc()
         try:
             request = _parse(data, request_type)
-            with gate.admission.permit(_priority(request)):
+            with gate.admission.permit(_priority(request), _size(request)):
                 response = (await implementation(request, _Call(context))).SerializeToString()
             in_time.observe(time.perf_counter() - start)
         except asyncio.CancelledError:
@@ -91,6 +95,13 @@ def _behaviour(
     return behave
 
 
+def element_error(error: Exception) -> ElementError:
+    """The status of one element of a batch."""
+    code, message, _ = to_wire(error)
+    field = error.field if isinstance(error, InvalidRequest) else ""
+    return ElementError(code=code.value[0], message=message, field=field)
+
+
 def _parse(data: bytes, request_type: type[Message]) -> Message:
     try:
         return request_type.FromString(data)
@@ -104,6 +115,11 @@ def _parse(data: bytes, request_type: type[Message]) -> Message:
 def _priority(request: Message) -> Priority:
     wanted = getattr(request, "priority", 0)
     return {1: Priority.LOW, 3: Priority.HIGH}.get(wanted, Priority.NORMAL)
+
+
+def _size(request: Message) -> int:
+    """How many permits a request takes."""
+    return max(1, min(BATCH_PARALLEL, len(getattr(request, "requests", ()))))
 
 
 def _unimplemented(name: str) -> Method:

@@ -1,4 +1,4 @@
-"""Bad input gets a clear answer: the field at fault, what was found, what was expected. The server goes on."""
+"""Bad input gets a clear answer: the field, what was found, what was expected. The server goes on."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -185,10 +185,9 @@ def test_bytes_that_are_no_message_are_invalid_and_not_unknown(served: Any, data
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=80))
 def test_random_bytes_never_cause_an_internal_fault(served: Any, data: bytes) -> None:
-    try:
-        served.channel.unary_unary(RECOMMEND)(data)
-    except grpc.RpcError as error:
-        assert error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED)
+    call = served.channel.unary_unary(RECOMMEND).future(data)
+    allowed = (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED)
+    assert call.code() in allowed
 
 
 def test_an_unknown_method_is_unimplemented(served: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import psutil
 import pytest
+import redis.asyncio as redis
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from trimtab.v1 import recommendation_pb2 as pb
 from trimtab.v1 import recommendation_pb2_grpc
@@ -24,12 +25,9 @@ from service.embedded import DataDirectoryError
 @contextmanager
 def program(bundle_dir: Path, data_dir: Path, port: int, *flags: str) -> Iterator["subprocess.Popen[str]"]:
     """trimtab-serve as a process."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from service.app import main; main()", "--bundle", str(bundle_dir)]
-        + ["--listen", f"127.0.0.1:{port}", "--metrics-port", "0", "--data-dir", str(data_dir), *flags],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = [str(Path(sys.executable).with_name("trimtab-serve")), "--bundle", str(bundle_dir)]
+    command += ["--listen", f"127.0.0.1:{port}", "--metrics-port", "0", "--data-dir", str(data_dir)]
+    process = subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True)
     try:
         yield process
     finally:
@@ -149,6 +147,72 @@ def test_without_redis_lists_go_on_marked_and_recording_is_refused(
         assert failure.value.code() == grpc.StatusCode.UNAVAILABLE
         health = health_pb2_grpc.HealthStub(served.channel)
         assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_redis_that_is_full_refuses_recording_and_answers_on(
+    start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path, valkey: str
+) -> None:
+    async with redis.Redis.from_url(valkey) as client:
+        with start_server(bundle_dir, tmp_path, "--redis", valkey) as served:
+            stub = recommendation_pb2_grpc.RecommendationServiceStub(served.channel)
+            record(stub, "u", "item-3")
+            await client.config_set("maxmemory-policy", "noeviction")
+            await client.config_set("maxmemory", 1)
+            with pytest.raises(grpc.RpcError) as failure:
+                record(stub, "u", "item-17")
+            assert failure.value.code() == grpc.StatusCode.UNAVAILABLE
+            assert "OutOfMemory" in failure.value.details()
+            response = stub.Recommend(pb.RecommendRequest(user_id="u", n=5))
+            assert response.served_by.source == pb.SOURCE_PERSONAL
+            assert not response.served_by.degradations
+            await client.config_set("maxmemory", 0)
+            record(stub, "u", "item-17")
+
+
+def test_redis_that_is_killed_is_done_without(
+    start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path
+) -> None:
+    with start_server(bundle_dir, tmp_path) as served:
+        stub = recommendation_pb2_grpc.RecommendationServiceStub(served.channel)
+        record(stub, "u", "item-3")
+        (valkey,) = [child for child in psutil.Process().children() if _serves(child, tmp_path)]
+        valkey.kill()
+        for _ in range(3):
+            response = stub.Recommend(pb.RecommendRequest(user_id="u", n=5))
+            assert list(response.served_by.degradations) == [pb.DEGRADATION_NO_STORE]
+            assert response.items
+
+
+async def test_a_restart_with_an_external_redis_keeps_the_histories(
+    start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path, valkey: str
+) -> None:
+    for turn in range(2):
+        with start_server(bundle_dir, tmp_path, "--redis", valkey) as served:
+            stub = recommendation_pb2_grpc.RecommendationServiceStub(served.channel)
+            if turn == 0:
+                record(stub, "u", "item-3")
+            response = stub.Recommend(pb.RecommendRequest(user_id="u", n=1))
+            assert response.served_by.source == pb.SOURCE_PERSONAL
+
+
+def test_a_request_past_its_deadline_is_not_computed(
+    start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path
+) -> None:
+    with start_server(bundle_dir, tmp_path, "--store-timeout-s", "1") as served:
+        stub = recommendation_pb2_grpc.RecommendationServiceStub(served.channel)
+        record(stub, "u", "item-3")
+        (valkey,) = [child for child in psutil.Process().children() if _serves(child, tmp_path)]
+        valkey.suspend()
+        try:
+            with pytest.raises(grpc.RpcError) as failure:
+                stub.Recommend(pb.RecommendRequest(user_id="u", n=5), timeout=0.2)
+            assert failure.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            time.sleep(1.5)  # the store's timeout passes, and the request would be computed now
+        finally:
+            valkey.resume()
+        lists = served.running.metrics.registry.get_sample_value("trimtab_lists_total", {"source": "popular"})
+        assert not lists
+        assert served.running.metrics.registry.get_sample_value("trimtab_in_flight") == 0
 
 
 def test_redis_that_hangs_and_comes_back_is_done_without_and_found_again(

@@ -27,6 +27,7 @@ from service.userstate import (
 )
 
 STAMP = b"12345678"
+NOW_MS = 1_700_000_000_000
 
 
 @asynccontextmanager
@@ -89,7 +90,7 @@ def test_merging_keeps_the_newest_events_in_time_order_and_each_item_seen_once(
     history, seen = NO_EVENTS, np.empty(0, np.uint64)
     accepted = 0
     for batch in batches:
-        history, seen, count = merge(history, seen, events(*batch), max_history)
+        history, seen, count = merge(history, seen, events(*batch), max_history, NOW_MS)
         assert count.accepted + count.duplicates == len(batch)
         accepted += count.accepted
     all_items = sorted({item for batch in batches for item in batch})
@@ -99,10 +100,19 @@ def test_merging_keeps_the_newest_events_in_time_order_and_each_item_seen_once(
 
 
 def test_negative_events_do_not_push_positive_ones_out() -> None:
-    history, seen, _ = merge(NO_EVENTS, np.empty(0, np.uint64), events(1, 2, 3), 3)
-    history, seen, _ = merge(history, seen, events(11, 12, 13, 14, positive=False), 3)
+    history, seen, _ = merge(NO_EVENTS, np.empty(0, np.uint64), events(1, 2, 3), 3, NOW_MS)
+    history, seen, _ = merge(history, seen, events(11, 12, 13, 14, positive=False), 3, NOW_MS)
     assert history["item"].tolist() == [1, 2, 3, 12, 13, 14]
     assert sorted(seen.tolist()) == [1, 2, 3, 11, 12, 13, 14]
+
+
+def test_events_without_a_time_stay_in_order_when_the_clock_jumps_back() -> None:
+    timeless = [RecordedEvent(item, None, item, True) for item in (1, 2, 3)]
+    history, seen, _ = merge(NO_EVENTS, np.empty(0, np.uint64), timeless[:1], 2, NOW_MS)
+    history, seen, _ = merge(history, seen, timeless[1:2], 2, NOW_MS - 3_600_000)
+    history, seen, _ = merge(history, seen, timeless[2:], 2, NOW_MS - 7_200_000)
+    assert history["item"].tolist() == [2, 3]
+    assert history["time_ms"].tolist() == [NOW_MS, NOW_MS]
 
 
 async def test_recording_the_same_event_twice_counts_once(store: UserStore) -> None:
