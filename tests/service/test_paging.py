@@ -1,5 +1,6 @@
 """Pages of one request: no item twice, none left out, ranks going on; and batches of requests."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import grpc
