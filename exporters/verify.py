@@ -128,6 +128,8 @@ def compare_lists(kind: str, found: Floats, expected: Floats, reference: dict[st
     Raises:
         ParityError: an item of the found lists would not stand there by the expected scores.
     """
+    if not (np.isfinite(found).all() and np.isfinite(expected).all()):
+        raise ParityError(f"{kind} lists rest on scores that are not finite")
     rows = np.arange(len(found))[:, None]
     seen = reference["mask"] > 0
     for scores in (found, expected):

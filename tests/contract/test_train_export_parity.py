@@ -37,12 +37,14 @@ class Exported(NamedTuple):
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     folder = tmp_path_factory.mktemp("parity")
     recommender, topk = RECOMMENDERS[request.param].options, SAES["topk"].options
+    # Parity needs a model, not a good one.
+    short = {"epochs": 6} if hasattr(recommender, "epochs") else {}
     config = TrainConfig(
         data="synthetic",
         recommender=request.param,
         data_options=SyntheticOptions(n_users=300, n_items=120, n_concepts=6),
-        recommender_options=recommender(d=16),
-        sae_options=topk(k=4, expansion=4, epochs=20),
+        recommender_options=recommender(d=16, **short),
+        sae_options=topk(k=4, expansion=4, epochs=10),
     )
     train(config, folder / "run")
     assert main([str(folder / "run"), "--out", str(folder / "bundle")]) == 0

@@ -94,6 +94,14 @@ def test_items_whose_scores_differ_may_not_swap_places() -> None:
         compare_lists("test", expected[:, [1, 0, 2, 3]].copy(), expected, _nothing_seen(1))
 
 
+def test_scores_that_are_no_numbers_do_not_pass() -> None:
+    expected = np.array([[1.0, 0.7, 0.5, 0.1]], np.float32)
+    with pytest.raises(ParityError, match="not finite"):
+        compare_lists("test", expected * np.nan, expected.copy(), _nothing_seen(1))
+    with pytest.raises(ParityError, match="not finite"):
+        compare_lists("test", expected.copy(), expected * np.nan, _nothing_seen(1))
+
+
 def test_seen_items_are_left_out_of_the_comparison() -> None:
     expected = np.array([[1.0, 0.7, 0.5, 0.1]], np.float32)
     found = expected.copy()
