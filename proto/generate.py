@@ -23,10 +23,11 @@ def generate(out: Path) -> list[Path]:
     plugins = [f"--{name}_out={out}" for name in ("python", "grpc_python")]
     scripts = Path(sys.executable).parent  # where pip put the plugins, whatever PATH says
     for name in ("mypy", "mypy_grpc"):
-        plugins += [f"--plugin=protoc-gen-{name}={scripts / f'protoc-gen-{name}'}", f"--{name}_out=quiet:{out}"]
+        program = f"protoc-gen-{name}"
+        plugins += [f"--plugin={program}={scripts / program}", f"--{name}_out=quiet:{out}"]
     if protoc.main(["protoc", *includes, *plugins, *sources]) != 0:
         raise SystemExit("protoc failed")
-    return sorted(path for pattern in ("*_pb2*.py", "*_pb2*.pyi") for path in out.glob(f"trimtab/v1/{pattern}"))
+    return sorted(path for path in out.glob("trimtab/v1/*_pb2*.py*") if path.suffix in (".py", ".pyi"))
 
 
 def main() -> None:

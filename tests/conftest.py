@@ -82,10 +82,9 @@ class Served:
 @contextmanager
 def serve(bundle_dir: Path, data_dir: Path, *flags: str) -> Iterator[Served]:
     """A real server on a free port with its own loop, so that blocking clients can be tested against it."""
-    settings = read_settings(
-        ["--bundle", str(bundle_dir), "--listen", "127.0.0.1:0", "--metrics-port", "0"]
-        + ["--data-dir", str(data_dir), "--drain-s", "2", *flags]
-    )
+    arguments = ["--bundle", str(bundle_dir), "--listen", "127.0.0.1:0", "--metrics-port", "0"]
+    arguments += ["--data-dir", str(data_dir), "--drain-s", "2", *flags]
+    settings = read_settings(arguments)
     started: list[RunningServer | BaseException] = []
     ready = threading.Event()
     loop = asyncio.new_event_loop()
@@ -125,7 +124,7 @@ def served(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="session")
 def start_server() -> Callable[..., Any]:
-    """`with start_server(bundle_dir, data_dir, *flags) as served` for tests that need a server of their own."""
+    """For tests that need a server of their own: with start_server(bundle_dir, data_dir, *flags)."""
     return serve
 
 
