@@ -124,7 +124,7 @@ def served(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="session")
 def start_server() -> Callable[..., Any]:
-    """Starts a server of the test's own: `with start_server(bundle_dir, data_dir, *flags) as served`."""
+    """A way to run a server of the test's own: bundle, data directory, then flags; a context manager."""
     return serve
 
 
