@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from service.arrays import Floats, Ints
+from service.blobs import CachedEmbedding
 from service.errors import DeadlineExpired, StoreUnavailable
 from service.histories import encoder_input, in_time_order
 from service.query import Mode, Query
@@ -33,7 +34,7 @@ from service.reply import (
 )
 from service.retrieval import find_candidates
 from service.steering import apply_edits, decode
-from service.userstate import UNKNOWN_USER, CachedEmbedding, StoredUser
+from service.userstate import UNKNOWN_USER, StoredUser
 
 NO_ITEMS: Ints = np.empty(0, np.int64)
 NOTHING = Steered(parts=(), effects=(), reconstruction=None, change=None)

@@ -14,11 +14,10 @@ import asyncio
 import hashlib
 import os
 import random
-import struct
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import redis.asyncio as redis
@@ -27,25 +26,28 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from service.arrays import AnyArray, Hashes
-from service.encoding import UserState
+from service.blobs import (
+    NO_EVENTS,
+    BlobError,
+    CachedEmbedding,
+    RecordCount,
+    RecordedEvent,
+    merge,
+    pack_embedding,
+    pack_history,
+    pack_seen,
+    unpack_embedding,
+    unpack_history,
+    unpack_seen,
+)
 from service.errors import StoreUnavailable
-from service.steering import SparseCode
 
-MAX_SEEN = 20_000
-"""Seen items kept a user: longer than any history, so that old items do not come back."""
 MAX_MODELS = 1_000
 RECORD_ATTEMPTS = 40
 LONGEST_BACKOFF_S = 0.05
 PAUSE_S = 1.0
 """After a fault the store counts as gone for so long: requests do not queue up behind a timeout each."""
 
-_EVENT = np.dtype([("item", "<u8"), ("time_ms", "<i8"), ("event", "<u8"), ("positive", "?")])
-_HEADER = struct.Struct("<8s8s")  # magic with version, stamp
-_EMBEDDING = struct.Struct(
-    "<2sHHxB8s"
-)  # magic with version, active neurons, ignored items, index width, stamp
-_SEEN_MAGIC, _HISTORY_MAGIC, _EMBEDDING_MAGIC = b"tt-seen1", b"tt-hist1", b"e1"
-_WIDE_FROM = 2**16
 _MODELS_KEY = "tt:models"
 
 _WRITE_IF_UNCHANGED = """
@@ -65,40 +67,13 @@ return 1
 T = TypeVar("T")
 
 
-class RecordedEvent(NamedTuple):
-    """An event to store: 64-bit hashes of item and event id, its time, and whether it was positive.
-
-    Without a time it happens now, but never before what is stored already: a server's clock may jump back.
-    """
-
-    item: int
-    time_ms: int | None
-    event: int
-    positive: bool
-
-
-class RecordCount(NamedTuple):
-    """How many events were new, and how many were there before."""
-
-    accepted: int
-    duplicates: int
-
-
-class CachedEmbedding(NamedTuple):
-    """A user state, and how many events of its history were on items that the bundle did not know."""
-
-    state: UserState
-    ignored_count: int
-
-
 @dataclass(frozen=True, slots=True)
 class StoredUser:
     """What the store knows of a user.
 
     Attributes:
         seen: Hashes of the items never to be returned, uint64 [m].
-        events: The history, a structured array in time order; empty if an embedding made it unnecessary to
-            read.
+        events: The history, a structured array in time order; empty where an embedding stands for it.
         embedding: Set if one is cached that still fits the history.
         stamp: Of the history; empty for an unknown user.
     """
@@ -109,14 +84,7 @@ class StoredUser:
     stamp: bytes = b""
 
 
-NO_EVENTS = np.empty(0, _EVENT)
 UNKNOWN_USER = StoredUser(np.empty(0, np.uint64), NO_EVENTS)
-
-
-def event_hash(*parts: str) -> int:
-    """64-bit BLAKE2b of an event id, or of what stands in for one."""
-    joined = "\0".join(parts).encode()
-    return int.from_bytes(hashlib.blake2b(joined, digest_size=8).digest(), "little")
 
 
 class UserStore:
@@ -155,10 +123,6 @@ class UserStore:
         await self._writing.aclose()
         await asyncio.sleep(0)  # redis-py closes its sockets without waiting for the loop to do so
 
-    async def ping(self) -> None:
-        """Returns if Redis answers."""
-        await self._guard(self._reading.ping())
-
     async def persistence(self) -> bool:
         """True if the server says that it writes to disk."""
         info = await self._guard(self._writing.info("persistence"))
@@ -171,15 +135,18 @@ class UserStore:
         seen_blob, blob = await self._guard(self._reading.mget(seen_key, embedding_key))
         if seen_blob is None:
             return UNKNOWN_USER
-        stamp, seen = _unpack(seen_blob, np.dtype("<u8"))
-        embedding = unpack_embedding(blob, stamp) if blob is not None else None
-        if embedding is not None:
-            return StoredUser(seen, NO_EVENTS, embedding, stamp)
-        history_blob = await self._guard(self._reading.get(history_key))
-        if history_blob is None:
-            return StoredUser(seen, NO_EVENTS, stamp=stamp)
-        stamp, events = _unpack(history_blob, _EVENT)
-        return StoredUser(seen, events, stamp=stamp)
+        try:
+            seen, stamp = unpack_seen(seen_blob)
+            embedding = unpack_embedding(blob, stamp) if blob is not None else None
+            if embedding is not None:
+                return StoredUser(seen, NO_EVENTS, embedding, stamp)
+            history_blob = await self._guard(self._reading.get(history_key))
+            if history_blob is None:
+                return StoredUser(seen, NO_EVENTS, stamp=stamp)
+            events, stamp = unpack_history(history_blob)
+            return StoredUser(seen, events, stamp=stamp)
+        except BlobError as error:
+            raise StoreUnavailable(f"user {user_id!r}: {error}") from error
 
     async def remember(self, user_id: str, model: str, stamp: bytes, embedding: CachedEmbedding) -> None:
         """Caches an embedding, unless its history changed or was forgotten meanwhile."""
@@ -215,7 +182,7 @@ class UserStore:
 
     async def register_model(self, model: str) -> None:
         """Notes a bundle's cache key, so that forgetting a user finds the embeddings of every model."""
-        await self._guard(self._writing.zadd(_MODELS_KEY, {model: time.time()}))
+        await self._guard(self._writing.zadd(_MODELS_KEY, {model: self._clock()}))
         await self._guard(self._writing.zremrangebyrank(_MODELS_KEY, 0, -MAX_MODELS - 1))
 
     async def _try_record(self, events_of: Mapping[str, Sequence[RecordedEvent]]) -> dict[str, RecordCount]:
@@ -228,12 +195,12 @@ class UserStore:
         counts = {}
         writes = []
         for (user_id, events), (seen_blob, history_blob) in zip(events_of.items(), blobs, strict=True):
-            stamp, seen = _unpack(seen_blob, np.dtype("<u8")) if seen_blob else (b"", UNKNOWN_USER.seen)
-            history = _unpack(history_blob, _EVENT)[1] if history_blob else NO_EVENTS
+            seen, stamp = unpack_seen(seen_blob) if seen_blob else (UNKNOWN_USER.seen, b"")
+            history = unpack_history(history_blob)[0] if history_blob else NO_EVENTS
             now_ms = int(self._clock() * 1_000)
             history, seen, counts[user_id] = merge(history, seen, events, self._max_history, now_ms)
             fresh = os.urandom(8)
-            new = (_pack(_SEEN_MAGIC, fresh, seen), _pack(_HISTORY_MAGIC, fresh, history))
+            new = (pack_seen(seen, fresh), pack_history(history, fresh))
             writes.append((keys[user_id], (stamp, *new, self._history_ttl_s)))
         done = await self._evaluate_all(_WRITE_IF_UNCHANGED, writes)
         return {user_id: counts[user_id] for user_id, ok in zip(events_of, done, strict=True) if ok}
@@ -266,77 +233,12 @@ class UserStore:
             raise StoreUnavailable("Redis did not answer a moment ago")
         try:
             return await call
+        except BlobError as error:
+            raise StoreUnavailable(str(error)) from error
         except (RedisError, OSError, TimeoutError) as error:
             if not isinstance(error, ResponseError):  # an answer, if only to say that its memory is full
                 self._gone_until = time.monotonic() + PAUSE_S
             raise StoreUnavailable(f"Redis: {type(error).__name__}: {error}") from error
-
-
-def merge(
-    history: AnyArray, seen: Hashes, events: Sequence[RecordedEvent], max_history: int, now_ms: int
-) -> tuple[AnyArray, Hashes, RecordCount]:
-    """Adds events to a history and its seen items.
-
-    An event whose hash is there already counts as a duplicate. The newest max_history positive events stay,
-    and as many negative ones; so an event too old to be remembered is dropped again, whatever its hash.
-    """
-    known = set(history["event"].tolist())
-    fresh = []
-    for event in events:
-        if event.event not in known:
-            known.add(event.event)
-            fresh.append(event)
-    if not fresh:
-        return history, seen, RecordCount(0, len(events))
-    present = max(now_ms, int(history["time_ms"].max(initial=now_ms)))
-    rows = [
-        (event.item, present if event.time_ms is None else event.time_ms, event.event, event.positive)
-        for event in fresh
-    ]
-    merged = np.concatenate([history, np.array(rows, _EVENT)])
-    merged = merged[np.argsort(merged["time_ms"], kind="stable")]
-    keep = np.zeros(len(merged), bool)
-    for sign in (merged["positive"], ~merged["positive"]):
-        keep[np.flatnonzero(sign)[-max_history:]] = True
-    new_items = np.array([event.item for event in fresh], np.uint64)
-    # In order of arrival, each once, newest last: what was seen longest ago is cut off first.
-    all_seen = np.concatenate([seen, new_items])
-    _, last_from_end = np.unique(all_seen[::-1], return_index=True)
-    all_seen = all_seen[np.sort(len(all_seen) - 1 - last_from_end)][-MAX_SEEN:]
-    return merged[keep], all_seen, RecordCount(len(fresh), len(events) - len(fresh))
-
-
-def pack_embedding(embedding: CachedEmbedding, stamp: bytes) -> bytes:
-    """One user state as one blob: at d = 512 and 32 active neurons 1,168 bytes."""
-    z, (neurons, activations) = embedding.state
-    width = 4 if len(neurons) and int(neurons.max()) >= _WIDE_FROM else 2
-    ignored_count = min(embedding.ignored_count, 0xFFFF)
-    header = _EMBEDDING.pack(_EMBEDDING_MAGIC, len(neurons), ignored_count, width, stamp)
-    indices = neurons.astype(f"<u{width}")
-    return header + z.astype("<f2").tobytes() + indices.tobytes() + activations.astype("<f2").tobytes()
-
-
-def unpack_embedding(blob: bytes, stamp: bytes) -> CachedEmbedding | None:
-    """The user state in a blob; None if it was made from another history, or by another release."""
-    magic, m, ignored_count, width, made_from = _EMBEDDING.unpack_from(blob)
-    if magic != _EMBEDDING_MAGIC or made_from != stamp:
-        return None
-    codes = len(blob) - m * (width + 2)
-    z = np.frombuffer(blob[_EMBEDDING.size : codes], "<f2").astype(np.float32)
-    neurons = np.frombuffer(blob, f"<u{width}", m, codes).astype(np.int64)
-    activations = np.frombuffer(blob, "<f2", m, codes + m * width).astype(np.float32)
-    return CachedEmbedding(UserState(z, SparseCode(neurons, activations)), ignored_count)
-
-
-def _pack(magic: bytes, stamp: bytes, records: AnyArray) -> bytes:
-    return _HEADER.pack(magic, stamp) + records.tobytes()
-
-
-def _unpack(blob: bytes, dtype: np.dtype[np.void] | np.dtype[np.uint64]) -> tuple[bytes, AnyArray]:
-    magic, stamp = _HEADER.unpack_from(blob)
-    if magic not in (_SEEN_MAGIC, _HISTORY_MAGIC):
-        raise StoreUnavailable(f"found a blob of format {magic!r} in Redis, which this release does not read")
-    return stamp, np.frombuffer(blob, dtype, offset=_HEADER.size)
 
 
 def _keys(user_id: str, model: str = "") -> tuple[str, str, str]:

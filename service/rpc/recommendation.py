@@ -8,6 +8,7 @@ from collections import defaultdict
 from google.protobuf.message import Message
 from trimtab.v1 import recommendation_pb2 as wire
 
+from service.blobs import RecordedEvent, event_hash
 from service.catalogue import item_hash
 from service.engine import Engine
 from service.errors import InvalidRequest, NotFound
@@ -27,7 +28,7 @@ from service.registry import BundleRegistry
 from service.replies import recommend_response, recommendations, served_by
 from service.reply import Reply, Timings
 from service.rpc.wire import BATCH_PARALLEL, Call, Method, element_error
-from service.userstate import RecordedEvent, UserStore, event_hash
+from service.userstate import UserStore
 
 MAX_INTERACTIONS = 10_000
 MAX_BATCH = 256

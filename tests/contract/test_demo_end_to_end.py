@@ -1,10 +1,5 @@
-"""The demo's own data through the demo's own commands: train, export, serve; then its promises, through gRPC.
+"""The demo's own data through the demo's own commands: train, export, serve; then its promises by gRPC."""
 
-It trains with the default settings, which takes about a minute; everything else here shares that run.
-"""
-
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,22 +25,18 @@ class Demo(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def demo(start_server: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    folder = tmp_path_factory.mktemp("demo")
-    scripts = Path(sys.executable).parent
-    train = [scripts / "trimtab-train", "--data", "ml-100k", "--out", folder / "run"]
-    export = [scripts / "trimtab-export", folder / "run", "--out", folder / "bundle"]
-    for command in (train, export):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-    run = load_run(folder / "run")
+def demo(
+    demo_dir: Path, start_server: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Demo]:
+    run = load_run(demo_dir / "run")
     item_ids = run.catalogue.items["item_id"].to_list()
     inputs = run.split.histories(run.split.test)
     histories = [
         [item_ids[item] for item in inputs.items[start:stop]]
         for start, stop in zip(inputs.offsets[:-1], inputs.offsets[1:], strict=True)
     ]
-    with start_server(folder / "bundle", folder / "data") as served, Client(served.target) as client:
+    data_dir = tmp_path_factory.mktemp("demo-data")
+    with start_server(demo_dir / "bundle", data_dir) as served, Client(served.target) as client:
         yield Demo(run, client, histories)
 
 

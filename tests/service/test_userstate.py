@@ -11,20 +11,20 @@ import redis.asyncio as redis
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.blobs import (
+    NO_EVENTS,
+    CachedEmbedding,
+    RecordedEvent,
+    merge,
+    pack_embedding,
+    unpack_embedding,
+)
 from service.catalogue import item_hash
 from service.embedded import embedded_valkey
 from service.encoding import UserState
 from service.errors import StoreUnavailable
 from service.steering import SparseCode
-from service.userstate import (
-    NO_EVENTS,
-    CachedEmbedding,
-    RecordedEvent,
-    UserStore,
-    merge,
-    pack_embedding,
-    unpack_embedding,
-)
+from service.userstate import UserStore
 
 STAMP = b"12345678"
 NOW_MS = 1_700_000_000_000
@@ -199,6 +199,17 @@ async def test_a_store_that_is_gone_is_said_to_be_gone_at_once(tmp_path: Path) -
             await store.read("u", None)
         with pytest.raises(StoreUnavailable, match="a moment ago"):
             await store.read("u", None)
+
+
+async def test_a_user_written_by_another_release_is_not_misread(
+    store: UserStore, client: redis.Redis
+) -> None:
+    await store.record({"u": events(1)})
+    await client.set("tt:{u}:s", b"tt-seen9" + bytes(24))
+    with pytest.raises(StoreUnavailable, match="tt-seen9"):
+        await store.read("u", None)
+    with pytest.raises(StoreUnavailable, match="tt-seen9"):
+        await store.record({"u": events(2)})
 
 
 def test_item_hashes_do_not_depend_on_the_process() -> None:

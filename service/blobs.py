@@ -1,0 +1,153 @@
+"""Stored users as bytes: seen items, histories and embeddings, and how events join them. Pure.
+
+Seen items and histories begin with a header that holds a stamp; an embedding holds the stamp of the history
+that it was made from, and counts only while they are the same.
+"""
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from service.arrays import AnyArray, Hashes
+from service.encoding import UserState
+from service.steering import SparseCode
+
+MAX_SEEN = 20_000
+"""Seen items kept a user: longer than any history, so that old items do not come back."""
+
+EVENT = np.dtype([("item", "<u8"), ("time_ms", "<i8"), ("event", "<u8"), ("positive", "?")])
+NO_EVENTS = np.empty(0, EVENT)
+_HEADER = struct.Struct("<8s8s")  # magic with version, stamp
+_EMBEDDING = struct.Struct("<2sHHxB8s")  # magic with version, active neurons, ignored items, width, stamp
+_SEEN_MAGIC, _HISTORY_MAGIC, _EMBEDDING_MAGIC = b"tt-seen1", b"tt-hist1", b"e1"
+_WIDE_FROM = 2**16
+
+
+class BlobError(ValueError):
+    """A blob that this release does not read."""
+
+
+class RecordedEvent(NamedTuple):
+    """An event to store: 64-bit hashes of item and event id, its time, and whether it was positive.
+
+    Without a time it happens now, but never before what is stored already: a server's clock may jump back.
+    """
+
+    item: int
+    time_ms: int | None
+    event: int
+    positive: bool
+
+
+class RecordCount(NamedTuple):
+    """How many events were new, and how many were there before."""
+
+    accepted: int
+    duplicates: int
+
+
+class CachedEmbedding(NamedTuple):
+    """A user state, and how many events of its history were on items that the bundle did not know."""
+
+    state: UserState
+    ignored_count: int
+
+
+def event_hash(*parts: str) -> int:
+    """64-bit BLAKE2b of an event id, or of what stands in for one."""
+    joined = "\0".join(parts).encode()
+    return int.from_bytes(hashlib.blake2b(joined, digest_size=8).digest(), "little")
+
+
+def merge(
+    history: AnyArray, seen: Hashes, events: Sequence[RecordedEvent], max_history: int, now_ms: int
+) -> tuple[AnyArray, Hashes, RecordCount]:
+    """Adds events to a history and its seen items.
+
+    An event whose hash is there already counts as a duplicate. The newest max_history positive events stay,
+    and as many negative ones; so an event too old to be remembered is dropped again, whatever its hash.
+    """
+    known = set(history["event"].tolist())
+    fresh = []
+    for event in events:
+        if event.event not in known:
+            known.add(event.event)
+            fresh.append(event)
+    if not fresh:
+        return history, seen, RecordCount(0, len(events))
+    present = max(now_ms, int(history["time_ms"].max(initial=now_ms)))
+    rows = [
+        (event.item, present if event.time_ms is None else event.time_ms, event.event, event.positive)
+        for event in fresh
+    ]
+    merged = np.concatenate([history, np.array(rows, EVENT)])
+    merged = merged[np.argsort(merged["time_ms"], kind="stable")]
+    keep = np.zeros(len(merged), bool)
+    for sign in (merged["positive"], ~merged["positive"]):
+        keep[np.flatnonzero(sign)[-max_history:]] = True
+    new_items = np.array([event.item for event in fresh], np.uint64)
+    # In order of arrival, each once, newest last: what was seen longest ago is cut off first.
+    all_seen = np.concatenate([seen, new_items])
+    _, last_from_end = np.unique(all_seen[::-1], return_index=True)
+    all_seen = all_seen[np.sort(len(all_seen) - 1 - last_from_end)][-MAX_SEEN:]
+    return merged[keep], all_seen, RecordCount(len(fresh), len(events) - len(fresh))
+
+
+def pack_embedding(embedding: CachedEmbedding, stamp: bytes) -> bytes:
+    """One user state as one blob: at d = 512 and 32 active neurons 1,168 bytes."""
+    z, (neurons, activations) = embedding.state
+    width = 4 if len(neurons) and int(neurons.max()) >= _WIDE_FROM else 2
+    ignored_count = min(embedding.ignored_count, 0xFFFF)
+    header = _EMBEDDING.pack(_EMBEDDING_MAGIC, len(neurons), ignored_count, width, stamp)
+    indices = neurons.astype(f"<u{width}")
+    return header + z.astype("<f2").tobytes() + indices.tobytes() + activations.astype("<f2").tobytes()
+
+
+def unpack_embedding(blob: bytes, stamp: bytes) -> CachedEmbedding | None:
+    """The user state in a blob; None if it was made from another history, or by another release."""
+    magic, m, ignored_count, width, made_from = _EMBEDDING.unpack_from(blob)
+    if magic != _EMBEDDING_MAGIC or made_from != stamp:
+        return None
+    codes = len(blob) - m * (width + 2)
+    z = np.frombuffer(blob[_EMBEDDING.size : codes], "<f2").astype(np.float32)
+    neurons = np.frombuffer(blob, f"<u{width}", m, codes).astype(np.int64)
+    activations = np.frombuffer(blob, "<f2", m, codes + m * width).astype(np.float32)
+    return CachedEmbedding(UserState(z, SparseCode(neurons, activations)), ignored_count)
+
+
+def pack_seen(seen: Hashes, stamp: bytes) -> bytes:
+    """Seen items, uint64 [m]."""
+    return _HEADER.pack(_SEEN_MAGIC, stamp) + seen.tobytes()
+
+
+def unpack_seen(blob: bytes) -> tuple[Hashes, bytes]:
+    """Seen items and the stamp of the history.
+
+    Raises:
+        BlobError: written by another release.
+    """
+    return _unpack(blob, _SEEN_MAGIC, np.dtype("<u8"))
+
+
+def pack_history(events: AnyArray, stamp: bytes) -> bytes:
+    """A history, a structured array of EVENT [m]."""
+    return _HEADER.pack(_HISTORY_MAGIC, stamp) + events.tobytes()
+
+
+def unpack_history(blob: bytes) -> tuple[AnyArray, bytes]:
+    """A history and its stamp.
+
+    Raises:
+        BlobError: written by another release.
+    """
+    return _unpack(blob, _HISTORY_MAGIC, EVENT)
+
+
+def _unpack(blob: bytes, expected: bytes, dtype: np.dtype[Any]) -> tuple[AnyArray, bytes]:
+    magic, stamp = _HEADER.unpack_from(blob)
+    if magic != expected:
+        raise BlobError(f"found a blob of format {magic!r}, expected {expected!r}")
+    return np.frombuffer(blob, dtype, offset=_HEADER.size), stamp
