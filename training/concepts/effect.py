@@ -62,20 +62,18 @@ class Effect(NamedTuple):
 def measure(audience: Audience, w: Tensor, members: NDArray[np.bool_], unsteered: Lists) -> Effect:
     """The effect of a target w [n_neurons] on the share of its members [n_items]."""
     shares = exposure_share(unsteered, members)
-    unit = typical_unit(audience.levels(w), shares)
+    unit = typical_unit(audience.levels(w))
     steered = exposure_share(audience.lists(unit * w), members)
     return Effect(unit, float(shares.mean()), float(steered.mean()))
 
 
-def typical_unit(levels: NDArray[np.float64], shares: NDArray[np.float64]) -> float:
-    """Mean level of the tenth of users whose lists hold most of the concept minus the mean level of all.
+def typical_unit(levels: NDArray[np.float64]) -> float:
+    """Mean level of the tenth of users who have most of a concept, minus the mean of all; levels [users].
 
-    Where that is not positive (the concept's level does not follow its share), the levels' standard
-    deviation stands in, and 1 where all levels are equal, so that a positive strength always means "more".
+    The tenth is chosen by level, not by share of their lists: few lists hold any of a rare concept, and the
+    difference would be chance. 1 where all levels are equal, so that a positive strength always means "more".
     """
-    count = max(1, round(_TOP_SHARE * len(shares)))
-    top = np.argsort(-shares, kind="stable")[:count]
-    unit = float(levels[top].mean() - levels.mean())
-    if unit > 0:
-        return unit
-    return float(levels.std()) or 1.0
+    if np.ptp(levels) == 0.0:
+        return 1.0
+    count = max(1, round(_TOP_SHARE * len(levels)))
+    return float(np.sort(levels)[-count:].mean() - levels.mean())

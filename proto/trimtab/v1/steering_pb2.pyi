@@ -73,7 +73,7 @@ class _UnitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Unit.ValueType],
     """TYPICAL."""
     UNIT_TYPICAL: _Unit.ValueType  # 1
     """A neuron: its 95th percentile activation where it is active (a dead neuron: the median over the neurons). A
-    concept: mean level among the tenth of users whose lists hold most of it, minus the mean level of all.
+    concept: mean level of the tenth of users who have most of it, minus the mean level of all.
     """
     UNIT_RAW: _Unit.ValueType  # 2
     """Units of the code itself."""
@@ -85,7 +85,7 @@ UNIT_UNSPECIFIED: Unit.ValueType  # 0
 """TYPICAL."""
 UNIT_TYPICAL: Unit.ValueType  # 1
 """A neuron: its 95th percentile activation where it is active (a dead neuron: the median over the neurons). A
-concept: mean level among the tenth of users whose lists hold most of it, minus the mean level of all.
+concept: mean level of the tenth of users who have most of it, minus the mean level of all.
 """
 UNIT_RAW: Unit.ValueType  # 2
 """Units of the code itself."""
