@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,8 +31,15 @@ class Snapshot(NamedTuple):
 class Checkpoints:
     """The snapshots under a folder: STAGE-EPOCH/, of which only the newest of a stage is kept."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Path, every_s: float = 5.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.folder, self.every_s, self._clock = folder, every_s, clock
+        self._saved_at = clock()
+
+    def due(self) -> bool:
+        """Whether the last snapshot is every_s old."""
+        return self._clock() - self._saved_at >= self.every_s
 
     def save(self, stage: str, snapshot: Snapshot) -> None:
         """Writes under a temporary name, renames, then removes older snapshots of the stage."""
@@ -45,6 +54,7 @@ class Checkpoints:
         for older in self._of(stage):
             if older != final:
                 shutil.rmtree(older)
+        self._saved_at = self._clock()
 
     def load(self, stage: str) -> Snapshot | None:
         """The newest snapshot of the stage, or None."""

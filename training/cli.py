@@ -40,7 +40,7 @@ def train(argv: Sequence[str] | None = None) -> int:
         _use_threads(parsed.threads)
         began = time.monotonic()
         with ProgressReporter(console) as reporter:
-            run = run_training(config, parsed.out, reporter)
+            run = run_training(config, parsed.out, reporter, parsed.checkpoint_every_s)
     except TrainingError as error:
         errors.print(f"trimtab-train: {error}", markup=False, highlight=False, soft_wrap=True)
         return 1
@@ -91,6 +91,8 @@ def _train_config(arguments: list[str]) -> tuple[argparse.Namespace, TrainConfig
         allow_abbrev=False,
     )
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="Directory of the run.")
+    text = "Least time between two checkpoints, in seconds (default: 5)."
+    parser.add_argument("--checkpoint-every-s", type=float, default=5.0, metavar="S", help=text)
     _add_threads(parser)
     add_flags(parser, TrainConfig, title="run")
     for prefix, kind in sections.values():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from training.concepts.config import ConceptConfig
-from training.datasets import data_set_kind
+from training.datasets import options_type
 from training.errors import ConfigError, RunError
 from training.recommenders import RECOMMENDERS
 from training.saes import SAES
@@ -58,11 +58,14 @@ class TrainConfig:
                 raise ConfigError(
                     f"{name} is a {type(getattr(self, name)).__name__}, expected {kind.__name__}"
                 )
+        self.sae_options.n_neurons(
+            self.recommender_options.d
+        )  # refuses k > n_neurons before anything is trained
 
     def option_types(self) -> dict[str, type[Any]]:
         """The dataclass of each section that depends on what was chosen."""
         return {
-            "data_options": _data_options(self.data),
+            "data_options": options_type(self.data),
             "recommender_options": RECOMMENDERS[self.recommender].options,
             "sae_options": SAES[self.sae].options,
         }
@@ -82,7 +85,7 @@ class TrainConfig:
             values = dict(plain)
             values["split"] = SplitConfig(**values["split"])
             values["concepts"] = ConceptConfig(**values["concepts"])
-            values["data_options"] = _typed(_data_options(values["data"]), values["data_options"])
+            values["data_options"] = _typed(options_type(values["data"]), values["data_options"])
             values["recommender_options"] = _typed(
                 RECOMMENDERS[values["recommender"]].options, values["recommender_options"]
             )
@@ -90,10 +93,6 @@ class TrainConfig:
             return cls(**values)
         except (KeyError, TypeError, ConfigError) as error:
             raise RunError(f"the configuration is not one that this version can read: {error}") from error
-
-
-def _data_options(data: str) -> type[Any]:
-    return data_set_kind(data).options
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -56,8 +55,6 @@ class Schedule:
     """Epochs between looks at the validation users; 0 never looks, and the last state is the result."""
     patience: int = 1
     """Looks without a new best after which training stops."""
-    checkpoint_every_s: float = 5.0
-    """Least time between two checkpoints; they are written between epochs."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or not self.lr > 0 or self.patience < 1:
@@ -106,7 +103,6 @@ def fit(
     seed: int,
     checkpoints: Checkpoints,
     report: Callable[[EpochReport], None] = lambda _: None,
-    clock: Callable[[], float] = time.monotonic,
 ) -> FitResult:
     """Trains task.module in place, going on from the newest checkpoint if there is one.
 
@@ -119,7 +115,6 @@ def fit(
     progress, best_state = _Progress(), _state(task.module)
     if (found := checkpoints.load(task.name)) is not None:
         progress, best_state = _restore(task, optimiser, found)
-    written_at = clock()
     while progress.epoch < schedule.epochs and progress.waited < schedule.patience:
         mean_loss = _run_epoch(task, optimiser, schedule.lr_at(progress.epoch), seed, progress.epoch)
         progress.epoch += 1
@@ -134,9 +129,12 @@ def fit(
                 progress.best, progress.best_epoch, progress.waited = value, progress.epoch, 0
                 best_state = _state(task.module)
         report(EpochReport(task.name, progress.epoch, schedule.epochs, mean_loss, progress.best))
-        if clock() - written_at >= schedule.checkpoint_every_s:
+        if checkpoints.due():
             checkpoints.save(task.name, _snapshot(task, optimiser, progress, best_state))
-            written_at = clock()
+    if not all(bool(torch.isfinite(value).all()) for value in best_state.values()):
+        raise DivergedError(
+            f"{task.name}: the last step left values that are no numbers; lower the learning rate"
+        )
     task.module.load_state_dict(best_state)
     return FitResult(progress.epoch, progress.best_epoch, progress.best)
 

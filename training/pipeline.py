@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shutil
-import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -65,7 +64,9 @@ class _Data(NamedTuple):
     digest: str
 
 
-def train(config: TrainConfig, out: Path, reporter: Reporter | None = None) -> Run:
+def train(
+    config: TrainConfig, out: Path, reporter: Reporter | None = None, checkpoint_every_s: float = 5.0
+) -> Run:
     """Trains into out, going on where an interrupted run of the same configuration stopped.
 
     A finished run of the same configuration is loaded as it is.
@@ -81,7 +82,7 @@ def train(config: TrainConfig, out: Path, reporter: Reporter | None = None) -> R
     data = _load(config, reporter)
     resolved = dataclasses.replace(config, min_value=data.min_value, implicit=data.min_value is None)
     _claim(out, {"config": resolved.to_json(), "data": data.digest}, reporter)
-    checkpoints = Checkpoints(out / "checkpoints")
+    checkpoints = Checkpoints(out / "checkpoints", checkpoint_every_s)
 
     def validate(model: Recommender) -> float:
         return mean_ndcg(
@@ -114,13 +115,12 @@ def train(config: TrainConfig, out: Path, reporter: Reporter | None = None) -> R
 
 
 def code_version() -> str:
-    """The package's version, with the commit where it runs from a checkout."""
-    root = Path(__file__).parent.parent
-    if not (root / ".git").exists():
-        return version("trimtab")
-    command = ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    return f"{version('trimtab')}+{commit}" if commit else version("trimtab")
+    """The version and a digest of this package's source, the same in a checkout and an installed wheel."""
+    root = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return f"{version('trimtab')}+{digest.hexdigest()[:12]}"
 
 
 def _load(config: TrainConfig, reporter: Reporter) -> _Data:

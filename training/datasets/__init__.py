@@ -48,6 +48,11 @@ def data_set_kind(name: str) -> DataSetKind:
     raise DataError(f"no data set {name!r}: expected one of {known}, or a folder with interactions.parquet")
 
 
+def options_type(name: str) -> type[Any]:
+    """The options of what a --data value names, whether or not the folder exists here."""
+    return DATASETS.get(name, FOLDER).options
+
+
 def load_data_set(name: str, options: Any, seed: int) -> RawData:
     """Loads what --data names, with that kind's options."""
     return data_set_kind(name).load(name, options, seed)

@@ -33,7 +33,7 @@ def load_movielens_100k(source: str, options: MovieLensOptions, seed: int) -> Ra
     Raises:
         DataError: if the files are not found, or lack a column.
     """
-    folder = options.dir or _installed_folder()
+    folder = options.dir or installed_folder()
     events_path, items_path = folder / "ml-100k.inter", folder / "ml-100k.item"
     if missing := [str(path) for path in (events_path, items_path) if not path.is_file()]:
         raise DataError(f"MovieLens 100K: looked for {' and '.join(missing)}, not found; {_ADVICE}")
@@ -76,13 +76,16 @@ def read_typed_table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
 _ADVICE = "install them with `pip install --no-deps recbole==1.2.1`, or name their folder with --data-dir"
 
 
-def _installed_folder() -> Path:
-    spec = importlib.util.find_spec("recbole")
+def installed_folder(package: str = "recbole") -> Path:
+    """The files' folder inside an installed package, which is found without being imported.
+
+    Raises:
+        DataError: if the package is not installed.
+    """
+    spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise DataError(
-            f"MovieLens 100K: looked for dataset_example/ml-100k in the package recbole, which is not "
-            f"installed; {_ADVICE}"
-        )
+        looked = f"looked for dataset_example/ml-100k in the package {package}"
+        raise DataError(f"MovieLens 100K: {looked}, which is not installed; {_ADVICE}")
     return Path(spec.submodule_search_locations[0]) / "dataset_example" / "ml-100k"
 
 

@@ -1,0 +1,236 @@
+"""Concepts: membership, contrast, TF-IDF, units and effects, against naive formulas and planted truth."""
+
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
+
+from training.concepts import ConceptConfig, fit_concepts, item_codes
+from training.concepts.contrast import area_under_curve, contrast_weights
+from training.concepts.effect import Audience, typical_unit
+from training.concepts.membership import memberships
+from training.concepts.tfidf import characterises, most_unique, neuron_labels, tag_activations, top_neurons
+from training.errors import ConfigError
+from training.evaluation.metrics import exposure_share
+from training.evaluation.steering import concept_shifts, neuron_unit, steer_concepts
+from training.histories import Histories
+from training.interactions import Catalogue
+from training.run import Run
+
+
+def catalogue(**attributes: list[object]) -> Catalogue:
+    count = len(next(iter(attributes.values())))
+    ids = [str(item) for item in range(count)]
+    return Catalogue(pl.DataFrame({"item_id": ids, "title": ids, "popularity": [9] * count} | attributes))
+
+
+def test_values_on_enough_items_are_concepts_and_those_on_all_are_not() -> None:
+    tags = [["all", "some"], ["all", "some", "some"], ["all", "one"], ["all"]]
+    found = memberships(catalogue(tags=tags), ConceptConfig(min_items=2))
+    assert found.names == ("some",)
+    assert found.matrix.toarray().tolist() == [[1, 1, 0, 0]]
+    assert found.item_counts.tolist() == [2]
+
+
+def test_text_values_are_concepts_and_numbers_are_not() -> None:
+    found = memberships(
+        catalogue(brand=["x", "x", None, ""], year=[1.0, 1.0, 2.0, 2.0]), ConceptConfig(min_items=2)
+    )
+    assert (found.names, found.attributes) == (("x",), ("brand",))
+
+
+def test_a_value_that_two_attributes_share_is_named_with_its_attribute() -> None:
+    found = memberships(
+        catalogue(genre=[["war"], ["war"], ["love"], ["love"]], topic=["war", "war", None, None]),
+        ConceptConfig(min_items=2),
+    )
+    assert set(found.names) == {"genre=war", "topic=war", "love"}
+
+
+def test_only_the_most_frequent_values_stay_when_there_are_too_many() -> None:
+    tags = [["a", "b"], ["a", "b"], ["a"], ["c", "c"], ["c"]]
+    assert memberships(catalogue(tags=tags), ConceptConfig(min_items=1, max_values=1)).names == ("a",)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"min_items": 0}, {"held_out_share": 1.0}, {"max_users": 0}, {"min_popularity": -1}]
+)
+def test_settings_without_meaning_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError):
+        ConceptConfig(**wrong)  # type: ignore[arg-type]
+
+
+@given(st.integers(0, 2**32), st.integers(2, 12), st.integers(1, 6), st.integers(1, 4))
+def test_contrast_is_the_mean_with_minus_the_mean_without(
+    seed: int, items: int, neurons: int, concepts: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    codes = np.maximum(rng.normal(size=(items, neurons)), 0).astype(np.float32)
+    members = rng.random((concepts, items)) < 0.5
+    found = contrast_weights(csr_matrix(members.astype(np.float32)), csr_matrix(codes))
+    for concept, flags in enumerate(members):
+        if flags.all() or not flags.any():
+            assert not found[concept].any()
+        else:
+            expected = codes[flags].mean(axis=0) - codes[~flags].mean(axis=0)
+            np.testing.assert_allclose(found[concept], expected, atol=1e-5)
+
+
+@given(st.integers(0, 2**32), st.integers(2, 8), st.integers(1, 5), st.integers(1, 4))
+def test_tf_idf_is_the_papers_formula_in_both_directions(
+    seed: int, items: int, neurons: int, tags: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    codes = np.maximum(rng.normal(size=(items, neurons)), 0)
+    members = (rng.random((tags, items)) < 0.6).astype(np.float64)
+    A = tag_activations(csr_matrix(members), csr_matrix(codes))
+    first, second = characterises(A), most_unique(A)
+    for t in range(tags):
+        for n in range(neurons):
+            carried = [item for item in range(items) if members[t, item]]
+            expected = sum(codes[item, n] for item in carried) / max(len(carried), 1)
+            assert math.isclose(A[t, n], expected, abs_tol=1e-9)
+            with_neuron = sum(A[other, n] > 0 for other in range(tags))
+            idf = math.log((tags + 1) / (with_neuron + 1)) + 1
+            total = A[t].sum()
+            assert math.isclose(first[t, n], A[t, n] / total * idf if total else 0, abs_tol=1e-9)
+            with_tag = sum(A[t, other] > 0 for other in range(neurons))
+            idf = math.log((neurons + 1) / (with_tag + 1)) + 1
+            total = A[:, n].sum()
+            assert math.isclose(second[t, n], A[t, n] / total * idf if total else 0, abs_tol=1e-9)
+
+
+def test_labels_and_blend_neurons_are_the_best_of_the_table_and_never_zeros() -> None:
+    table = np.array([[0.5, 0.0, 0.2], [0.1, 0.0, 0.9]])
+    assert top_neurons(table, 2) == [[0, 2], [2, 0]]
+    labels = neuron_labels(table, ("x", "y"))
+    assert [[label.text for label in row] for row in labels] == [["x", "y"], [], ["y", "x"]]
+    assert labels[2][0] == ("y", "tfidf", 0.9)
+
+
+def test_a_unit_is_the_top_tenths_mean_level_above_the_mean_of_all() -> None:
+    levels = np.random.default_rng(0).permutation(20).astype(np.float64)
+    assert typical_unit(levels) == 18.5 - 9.5
+
+
+def test_a_unit_is_positive_even_where_all_users_are_alike() -> None:
+    assert typical_unit(np.full(20, 0.3)) == 1.0
+
+
+def test_a_neurons_unit_is_its_95th_percentile_where_active() -> None:
+    assert neuron_unit(np.array([0.0, 0, 1, 2, 3])) == pytest.approx(np.quantile([1, 2, 3], 0.95))
+    assert neuron_unit(np.zeros(4)) == 0.0
+
+
+def test_an_edit_moves_the_embedding_by_scale_times_edit_times_decoder(planted_run: Run) -> None:
+    run = planted_run
+    histories = run.split.histories(run.split.test[:5])
+    audience = Audience.of(run.recommender, run.sae, histories, run.config.max_length)
+    edit = torch.zeros(run.sae.n_neurons)
+    edit[3], edit[7] = 2.0, -1.0
+    V, b = run.recommender.item_matrix()
+    lists = audience.lists(edit, n=10)
+    for user, z in enumerate(audience.z):
+        steered = z + z.norm() * (2.0 * run.sae.W_dec[3] - run.sae.W_dec[7])
+        scores = V @ steered + b
+        scores[audience.seen[user].indices.tolist()] = -torch.inf
+        assert lists[user].tolist() == torch.topk(scores, 10).indices.tolist()
+
+
+def test_fitted_concepts_say_what_they_measured(planted_run: Run) -> None:
+    run = planted_run
+    assert sorted(concept.name for concept in run.concepts) == [
+        f"concept-{number:02d}" for number in range(10)
+    ]
+    users = run.split.validation
+    audience = Audience.of(run.recommender, run.sae, run.split.histories(users), run.config.max_length)
+    for concept in run.concepts:
+        tags = run.catalogue.items["concepts"].to_list()
+        flags = np.array([concept.name in carried for carried in tags])
+        assert concept.item_count == flags.sum()
+        assert concept.method == "contrast"
+        assert concept.auc is not None
+        assert concept.auc > 0.95
+        assert len(concept.blend_neurons) == 10
+        before = exposure_share(audience.lists(), flags).mean()
+        after = exposure_share(audience.lists(torch.from_numpy(concept.unit * concept.weights)), flags).mean()
+        assert concept.unsteered_share == pytest.approx(before, abs=1e-6)
+        assert concept.steered_share == pytest.approx(after, abs=1e-6)
+        assert after > 2 * before
+
+
+def test_items_without_any_attribute_give_no_concepts_and_a_note(planted_run: Run) -> None:
+    run = planted_run
+    bare = Catalogue(run.catalogue.items.with_columns(pl.lit(None, pl.List(pl.String)).alias("concepts")))
+    for items in (bare, Catalogue(run.catalogue.items.drop("concepts"))):
+        fitted = fit_concepts(
+            run.recommender, run.sae, items, run.split, run.config.max_length, run.config.concepts, seed=1
+        )
+        assert fitted.concepts == []
+        assert fitted.labels == [[]] * run.sae.n_neurons
+        assert "there are no concepts" in fitted.notes[0]
+
+
+def test_a_concept_of_items_that_nobody_has_is_left_out_with_a_note(planted_run: Run) -> None:
+    run = planted_run
+    unseen = np.array(["concept-03" in carried for carried in run.catalogue.items["concepts"].to_list()])
+    items = run.catalogue.with_popularity(np.where(unseen, 0, run.catalogue.popularity))
+    fitted = fit_concepts(
+        run.recommender, run.sae, items, run.split, run.config.max_length, run.config.concepts, seed=1
+    )
+    assert "concept-03" not in [concept.name for concept in fitted.concepts]
+    assert "concept-03" in fitted.notes[0]
+
+
+def test_steering_concepts_of_test_users_raises_their_shares(planted_run: Run) -> None:
+    run = planted_run
+    users = run.split.test
+    audience = Audience.of(run.recommender, run.sae, run.split.histories(users), run.config.max_length)
+    members = memberships(run.catalogue, run.config.concepts)
+    for figures in steer_concepts(audience, run.concepts, members, run.split.targets(users)):
+        assert figures.steered_share > 2 * figures.share
+        assert figures.steered_exposure > 2 * figures.exposure
+        assert figures.steered_ndcg < figures.ndcg
+
+
+def test_planted_concepts_have_a_neuron_that_moves_them_and_not_the_others(planted_run: Run) -> None:
+    """A neuron is chosen on 4 of 5 items, judged on the fifth and then steered by one TYPICAL unit."""
+    run = planted_run
+    members = memberships(run.catalogue, run.config.concepts)
+    codes = item_codes(run.recommender, run.sae, run.config.max_length).toarray()
+    judged = np.random.default_rng(0).random(len(codes)) < 0.2
+    test = Audience.of(run.recommender, run.sae, run.split.histories(run.split.test), run.config.max_length)
+    train = Audience.of(run.recommender, run.sae, run.split.histories(run.split.train), run.config.max_length)
+    found, clean = 0, 0
+    for concept in range(len(members.names)):
+        flags = members.matrix[concept].toarray()[0] > 0
+        neuron = best_neuron(codes[~judged], flags[~judged])
+        found += area_under_curve(codes[judged, neuron], flags[judged]) >= 0.95
+        edit = torch.zeros(run.sae.n_neurons)
+        edit[neuron] = neuron_unit(train.code[:, neuron].numpy())
+        shifts = concept_shifts(test, edit, members)
+        off_target = np.abs(np.delete(shifts, concept)).max()
+        clean += shifts[concept] > 0.1 and off_target < shifts[concept] / 3
+    assert found >= 9, f"{found} of 10 planted concepts have a neuron with AUC >= .95 on held-out items"
+    assert clean >= 9, f"steering moves {clean} of 10 planted concepts and not the others"
+
+
+def best_neuron(codes: np.ndarray, flags: np.ndarray) -> int:
+    """Largest AUC; of equals the one that fires most for the concept's items."""
+    aucs = np.array([area_under_curve(column, flags) for column in codes.T])
+    best = np.flatnonzero(aucs >= aucs.max() - 1e-9)
+    return int(best[codes[flags][:, best].mean(axis=0).argmax()])
+
+
+def test_item_codes_are_those_of_one_item_histories(planted_run: Run) -> None:
+    run = planted_run
+    codes = item_codes(run.recommender, run.sae, run.config.max_length, batch_size=64)
+    one = Histories(np.array([0, 1]), np.array([5]))
+    code = run.sae.encode(run.recommender.embed(one, run.config.max_length))
+    np.testing.assert_allclose(codes[5].toarray(), code.numpy(), atol=1e-6)
+    assert codes.shape == (run.catalogue.n_items, run.sae.n_neurons)

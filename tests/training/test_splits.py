@@ -1,0 +1,104 @@
+"""Who is held out, and what of theirs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from training.errors import ConfigError, DataError, RunError
+from training.histories import Histories
+from training.splits import Split, SplitConfig, hold_out
+
+
+def positives(lengths: list[int]) -> Histories:
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    items = np.concatenate([np.arange(length) for length in lengths]).astype(np.int64)
+    return Histories(offsets, items)
+
+
+def split_of(lengths: list[int], seed: int = 0, config: SplitConfig | None = None) -> Split:
+    ids = tuple(str(user) for user in range(len(lengths)))
+    return hold_out(positives(lengths), ids, max(lengths), config or SplitConfig(), seed)
+
+
+def test_users_are_held_out_whole_in_the_stated_shares() -> None:
+    split = split_of([10] * 200)
+    assert (len(split.train), len(split.validation), len(split.test)) == (160, 20, 20)
+    everyone = np.concatenate([split.train, split.validation, split.test])
+    assert sorted(everyone) == list(range(200))
+
+
+def test_a_user_with_one_item_is_kept_out_of_the_held_out_sets() -> None:
+    split = split_of([1, 4] * 20 + [5] * 60)
+    held_out = np.concatenate([split.validation, split.test])
+    assert (held_out >= 40).all()
+    assert set(range(40)) <= set(split.train)
+
+
+def test_users_without_positive_items_are_in_no_set() -> None:
+    split = split_of([0] * 10 + [6] * 40)
+    everyone = np.concatenate([split.train, split.validation, split.test])
+    assert everyone.min() == 10
+
+
+@pytest.mark.parametrize(("length", "targets"), [(5, 1), (10, 2), (12, 2), (13, 3), (100, 20)])
+def test_a_fifth_of_a_held_out_users_items_are_targets(length: int, targets: int) -> None:
+    split = split_of([length] * 50)
+    for user in np.concatenate([split.validation, split.test]):
+        one = np.array([user])
+        inputs, wanted = split.input_matrix(one), split.targets(one)
+        assert wanted.sum() == targets
+        assert inputs.sum() + wanted.sum() == length
+        assert inputs.multiply(wanted).sum() == 0
+
+
+def test_training_users_have_all_their_items_and_no_targets() -> None:
+    split = split_of([8] * 50)
+    assert (split.histories(split.train).lengths == 8).all()
+    assert split.targets(split.train).sum() == 0
+    assert split.popularity().sum() == 8 * len(split.train)
+
+
+def test_histories_keep_the_order_of_events() -> None:
+    split = split_of([30] * 50)
+    for row in split.histories(split.test).batches(1):
+        assert (np.diff(row.items) > 0).all()
+
+
+def test_the_seed_decides_the_split() -> None:
+    assert np.array_equal(split_of([9] * 100, seed=4).test, split_of([9] * 100, seed=4).test)
+    assert not np.array_equal(split_of([9] * 100, seed=4).test, split_of([9] * 100, seed=5).test)
+
+
+def test_too_few_eligible_users_are_refused_with_their_number() -> None:
+    with pytest.raises(DataError, match="2 of 12 users have 5 positive items or more"):
+        split_of([1] * 10 + [5, 5])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"test_share": 0.0},
+        {"target_share": 1.0},
+        {"validation_share": 0.6, "test_share": 0.4},
+        {"min_positives": 1},
+    ],
+)
+def test_shares_that_leave_nothing_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError):
+        SplitConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_split_survives_its_file(split: Split, tmp_path: Path) -> None:
+    split.save(tmp_path / "split.npz")
+    other = Split.load(tmp_path / "split.npz")
+    assert other.user_ids == split.user_ids
+    users = np.arange(len(split.user_ids))
+    assert np.array_equal(other.histories(users).items, split.histories(users).items)
+    assert (other.targets(users) != split.targets(users)).nnz == 0
+
+
+def test_a_damaged_split_is_named(tmp_path: Path) -> None:
+    (tmp_path / "split.npz").write_bytes(b"not a split")
+    with pytest.raises(RunError, match=r"split\.npz"):
+        Split.load(tmp_path / "split.npz")
