@@ -22,7 +22,7 @@ from trimtab.v1 import bundle_pb2, concept_pb2, experiment_pb2, policy_pb2, reco
 from service.admission import Admission
 from service.bundle import Bundle, BundleError, open_bundle
 from service.embedded import DataDirectoryError, embedded_valkey
-from service.engine import Engine
+from service.engine import Engine, warm_up
 from service.errors import StoreUnavailable
 from service.metrics import Metrics
 from service.registry import DEFAULT_LABEL, BundleRegistry
@@ -85,6 +85,7 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
 
         bundles = BundleRegistry()
         bundle = await asyncio.to_thread(open_bundle, settings.bundle)
+        await asyncio.to_thread(warm_up, bundle)
         bundles.add(bundle, DEFAULT_LABEL)
         _describe(bundle, metrics)
 

@@ -15,9 +15,10 @@ import numpy as np
 
 from service.arrays import Floats, Ints
 from service.blobs import CachedEmbedding
+from service.bundle import Bundle
 from service.errors import DeadlineExpired, StoreUnavailable
-from service.histories import encoder_input, in_time_order
-from service.query import Mode, Query
+from service.histories import Event, EventKind, encoder_input, in_time_order
+from service.query import Mode, Plan, Query
 from service.ranking import RELEVANCE_DEPTH, Ranking, exposure_share, overlap, rank, relevance_loss, score
 from service.reasons import explain
 from service.reply import (
@@ -33,7 +34,7 @@ from service.reply import (
     Timings,
 )
 from service.retrieval import find_candidates
-from service.steering import apply_edits, decode
+from service.steering import Operation, RawEdit, apply_edits, decode
 from service.userstate import UNKNOWN_USER, StoredUser
 
 NO_ITEMS: Ints = np.empty(0, np.int64)
@@ -165,6 +166,23 @@ def answer(
     return Reply(query, who, ranking, unsteered_scores, shown, terms, report, tuple(degradations))
 
 
+def warm_up(bundle: Bundle) -> Reply:
+    """Answers one request that passes through every part of a bundle; ready means that this worked."""
+    concepts = bundle.labels.concepts[:1]
+    targets = [bundle.labels.neuron_target(0), *(concept.target for concept in concepts)]
+    edits = tuple(RawEdit(target, Operation.ADD, target.unit) for target in targets)
+    query = Query(
+        bundle,
+        n=20,
+        history=tuple(Event(item_id, EventKind.LIKE) for item_id in bundle.catalogue.item_ids[:10]),
+        plan=Plan(edits, concepts=tuple(concept.name for concept in concepts)),
+        explain=True,
+        include_unsteered=True,
+        include_report=True,
+    )
+    return answer(query, UNKNOWN_USER, Timings())
+
+
 def audience(query: Query, stored: StoredUser) -> Audience:
     """Who the list is for.
 
@@ -191,7 +209,7 @@ def audience(query: Query, stored: StoredUser) -> Audience:
 
 
 def steer(query: Query, who: Audience) -> Steered:
-    """Z' - z: scale(z) (s' - s) W_dec, and in RECONSTRUCT mode scale(z) D(s) - z besides."""
+    """The change z' - z: scale(z) (s' - s) W_dec, and in RECONSTRUCT mode scale(z) D(s) - z besides."""
     labels = query.bundle.labels
     scale = np.float32(query.bundle.scale(who.state.z))
     effects = tuple(

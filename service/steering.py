@@ -60,7 +60,7 @@ class Target:
         return float(np.dot(active, self.weights) / np.dot(self.weights, self.weights))
 
     def add_to(self, code: Floats, amount: float) -> None:
-        """Code += amount * w, in place."""
+        """Moves a code by amount * w, in place."""
         if self.neurons is None:
             code += amount * self.weights
         else:
@@ -117,7 +117,7 @@ def apply_edits(code: SparseCode, edits: Sequence[RawEdit], decoder: Floats) -> 
 
 
 def decode(code: SparseCode, decoder: Floats) -> Floats:
-    """S W_dec of a sparse code: [d]."""
+    """The product s W_dec of a sparse code: [d]."""
     return np.asarray(code.activations @ decoder[code.neurons], np.float32)
 
 
