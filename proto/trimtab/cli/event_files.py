@@ -63,17 +63,20 @@ def open_events(path: Path) -> EventFile:
         row_count, rows = reader(path)
     except OSError as error:
         raise EventFileError(f"{path}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise EventFileError(f"{path}: {error}") from error
     return EventFile(path, row_count, _interactions(path, rows))
 
 
 def _interactions(path: Path, rows: Iterable[Row]) -> Iterator[Interaction]:
     number = 0
+    digest = functools.cache(lambda: _digest(path))  # of a file as it is now, and only if it is needed
     try:
         for number, (user, item, value, time, kind, event) in enumerate(rows, start=1):
             if event is None and time is None:
                 # The server would take its own clock's time into the id, and so count a second recording as
                 # new.
-                event = f"{_digest(path)}:{number}"
+                event = f"{digest()}:{number}"
             yield interaction(
                 user,
                 item,
@@ -82,7 +85,11 @@ def _interactions(path: Path, rows: Iterable[Row]) -> Iterator[Interaction]:
                 time=parse_time(time),
                 event_id=str(event or ""),
             )
-    except (ValueError, TypeError) as error:  # of the reader too, on the row after the last good one
+    except (
+        ValueError,
+        TypeError,
+        csv.Error,
+    ) as error:  # of the reader too, on the row after the last good one
         if isinstance(error, EventFileError):
             raise
         raise EventFileError(f"{path}, row {number}: {error}") from error
@@ -111,20 +118,18 @@ def _read_parquet(path: Path) -> tuple[int, Iterator[Row]]:
 
 
 def _read_separated(path: Path, separator: str | None = None) -> tuple[int, Iterator[Row]]:
-    file = path.open(encoding="utf-8-sig", newline="")
-    header = file.readline()
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = file.readline().strip()
     delimiter = separator or ("\t" if "\t" in header else ",")
     # A header that carries types, "rating:float", is read by its names.
-    names = [
-        name.split(":")[0].strip() for name in next(csv.reader([header.strip()], delimiter=delimiter), [])
-    ]
+    fields = next(csv.reader([header], delimiter=delimiter), [])
+    names = [field.split(":")[0].strip() for field in fields]
     positions = _positions(path, names)
 
     def rows() -> Iterator[Row]:
-        with file:
-            for fields in csv.reader(file, delimiter=delimiter):
-                if not fields:
-                    continue
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            file.readline()
+            for fields in filter(None, csv.reader(file, delimiter=delimiter)):
                 if len(fields) != len(names):
                     raise ValueError(f"{len(fields)} fields found after this row, expected {len(names)}")
                 yield tuple([None if at is None else fields[at] or None for at in positions])
@@ -202,7 +207,6 @@ def _line_count(path: Path) -> int:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b"")) + 1
 
 
-@functools.cache
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -38,8 +38,8 @@ def register(commands: Commands, common: argparse.ArgumentParser) -> None:
         metavar="FILE",
         dest="path",
         type=Path,
-        help="a .parquet, .csv, .tsv, .inter or .jsonl file with the columns user_id and item_id; read too, where "
-        "they are: rating or value, timestamp (seconds), kind, event_id. No event of a file counts twice",
+        help="a .parquet, .csv, .tsv, .inter or .jsonl file with the columns user_id and item_id; read too "
+        "if there: rating or value, timestamp (seconds), kind, event_id. No event of a file counts twice",
     )
     parser.set_defaults(run=record)
 
