@@ -56,5 +56,5 @@ fi
 say "Who is user 42?"
 run trimtab user 42 --n 8
 say "The list, and the same list with more Film-Noir"
-run trimtab recommend --user 42 --n 10 --steer "Film-Noir=+1" --unsteered --explain --report
+run trimtab recommend --user 42 --n 10 --steer "Film-Noir=+2" --unsteered --explain --report
 say "Stopped. \`make serve\` keeps the server running."

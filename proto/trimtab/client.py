@@ -269,6 +269,18 @@ class Client:
             return "SERVICE_UNKNOWN"
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status))
 
+    def wait_until_serving(self, within_s: float) -> bool:
+        """Waits until the server as a whole says SERVING; False if it does not within so many seconds."""
+        end = time.monotonic() + within_s
+        while (remaining := end - time.monotonic()) > 0:
+            try:
+                if self.health(timeout=min(1.0, remaining)) == "SERVING":
+                    return True
+            except TrimtabError:
+                pass  # it is still starting
+            time.sleep(min(0.1, max(0.0, end - time.monotonic())))
+        return False
+
     def status(self, *, timeout: float | None = None) -> wire.ServerStatus:
         """Health of each service, the bundles, and how long one check takes.
 

@@ -15,6 +15,7 @@ import psutil
 import pytest
 import redis.asyncio as redis
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from trimtab import Client
 from trimtab.v1 import recommendation_pb2 as pb
 from trimtab.v1 import recommendation_pb2_grpc
 
@@ -50,6 +51,17 @@ def record(stub: Any, user_id: str, *item_ids: str) -> None:
             interactions=[pb.Interaction(user_id=user_id, event=pb.Event(item_id=i)) for i in item_ids]
         )
     )
+
+
+def test_a_client_can_wait_for_a_server_that_is_starting_and_gives_up_on_none(
+    bundle_dir: Path, tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    with Client(f"127.0.0.1:{port}") as client:
+        assert not client.wait_until_serving(0.5)
+        with program(bundle_dir, tmp_path, port):
+            assert client.wait_until_serving(30)
+            assert client.recommend(user_id="u", n=1).items
 
 
 def test_sigterm_drains_and_a_restart_keeps_the_histories(

@@ -27,6 +27,13 @@ def register(commands: Commands, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "status", parents=[common], help="how the server is; fails if it does not serve"
     )
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="first wait so long for the server to serve",
+    )
     parser.set_defaults(run=show_status)
 
 
@@ -44,6 +51,8 @@ def list_bundles(client: Client, args: argparse.Namespace, screen: Screen) -> in
 
 def show_status(client: Client, args: argparse.Namespace, screen: Screen) -> int:
     """Health of each service, and the bundles. 1 if the server as a whole does not serve."""
+    if args.wait > 0:
+        client.wait_until_serving(args.wait)
     status = client.status(timeout=args.timeout)
     if screen.json:
         screen.dump(_fields(status))
