@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from training.config import TrainConfig
 from training.datasets import data_set_kind
 from training.errors import ConfigError, TrainingError
 from training.evaluation.fidelity import measure_fidelity
+from training.evaluation.neurons import best_neurons
 from training.evaluation.ranking import compare
 from training.evaluation.steering import steer_concepts
 from training.pipeline import train as run_training
@@ -110,6 +112,7 @@ def _evaluate_parser() -> argparse.ArgumentParser:
     texts = {
         "ranking": "The recommender beside EASE, PureSVD (tuned on the validation users) and popularity.",
         "fidelity": "What the SAE's reconstruction costs.",
+        "neurons": "The neuron that tells each concept's items apart best, and what steering it alone does.",
         "steering": "What each concept does to lists at a given strength.",
     }
     for name, text in texts.items():
@@ -124,7 +127,7 @@ def _evaluate_parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--concepts", type=int, default=10, help="The most frequent ones (default: 10)."
             )
-        else:
+        elif name != "neurons":
             command.add_argument("--n", type=int, default=20, help="Length of the lists (default: 20).")
     return parser
 
@@ -164,7 +167,16 @@ def _steering(run: Run, parsed: argparse.Namespace, console: Console) -> object:
     return [row._asdict() for row in figures]
 
 
-_EVALUATIONS = {"ranking": _ranking, "fidelity": _fidelity, "steering": _steering}
+def _neurons(run: Run, parsed: argparse.Namespace, console: Console) -> object:
+    figures = best_neurons(run)
+    title = f"{run.data_set}: best neuron per concept, {len(run.split.test)} test users, top 20"
+    columns = ("concept", "neuron", "held-out AUC", "share moved", "most of any other")
+    console.print(table(title, columns, figures))
+    # Too few held-out items give no AUC: null, as JSON has no NaN.
+    return [row._asdict() | {"auc": None if math.isnan(row.auc) else row.auc} for row in figures]
+
+
+_EVALUATIONS = {"ranking": _ranking, "fidelity": _fidelity, "neurons": _neurons, "steering": _steering}
 
 
 def _add_threads(parser: argparse.ArgumentParser) -> None:

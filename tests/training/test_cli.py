@@ -80,7 +80,7 @@ def test_bad_flags_get_one_clear_line_and_status_1(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("what", ["ranking", "fidelity", "steering"])
+@pytest.mark.parametrize("what", ["ranking", "fidelity", "neurons", "steering"])
 def test_evaluations_print_a_table_and_write_json(
     what: str, planted_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,6 +96,9 @@ def test_evaluations_print_a_table_and_write_json(
     elif what == "fidelity":
         assert figures["ndcg_loss"] == planted_run.metrics["reconstruct_ndcg_loss@20"]
         assert figures["l0"] <= planted_run.sae.k
+    elif what == "neurons":
+        assert sorted(row["concept"] for row in figures) == [f"concept-{number:02d}" for number in range(10)]
+        assert all(0 <= row["neuron"] < planted_run.sae.n_neurons for row in figures)
     else:
         assert len(figures) == 10
         assert all(row["steered_exposure"] > row["exposure"] for row in figures)

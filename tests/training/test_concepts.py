@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 from training.concepts import ConceptConfig, fit_concepts, item_codes
-from training.concepts.contrast import area_under_curve, contrast_weights
+from training.concepts.contrast import contrast_weights
 from training.concepts.effect import Audience, typical_unit
 from training.concepts.membership import memberships
 from training.concepts.tfidf import characterises, most_unique, neuron_labels, tag_activations, top_neurons
 from training.errors import ConfigError
 from training.evaluation.metrics import exposure_share
-from training.evaluation.steering import concept_shifts, neuron_unit, steer_concepts
+from training.evaluation.neurons import best_neuron, best_neurons
+from training.evaluation.steering import neuron_unit, steer_concepts
 from training.histories import Histories
 from training.interactions import Catalogue
 from training.run import Run
@@ -200,31 +201,20 @@ def test_steering_concepts_of_test_users_raises_their_shares(planted_run: Run) -
 
 def test_planted_concepts_have_a_neuron_that_moves_them_and_not_the_others(planted_run: Run) -> None:
     """A neuron is chosen on 4 of 5 items, judged on the fifth and then steered by one TYPICAL unit."""
-    run = planted_run
-    members = memberships(run.catalogue, run.config.concepts)
-    codes = item_codes(run.recommender, run.sae, run.config.max_length).toarray()
-    judged = np.random.default_rng(0).random(len(codes)) < 0.2
-    test = Audience.of(run.recommender, run.sae, run.split.histories(run.split.test), run.config.max_length)
-    train = Audience.of(run.recommender, run.sae, run.split.histories(run.split.train), run.config.max_length)
-    found, clean = 0, 0
-    for concept in range(len(members.names)):
-        flags = members.matrix[concept].toarray()[0] > 0
-        neuron = best_neuron(codes[~judged], flags[~judged])
-        found += area_under_curve(codes[judged, neuron], flags[judged]) >= 0.95
-        edit = torch.zeros(run.sae.n_neurons)
-        edit[neuron] = neuron_unit(train.code[:, neuron].numpy())
-        shifts = concept_shifts(test, edit, members)
-        off_target = np.abs(np.delete(shifts, concept)).max()
-        clean += shifts[concept] > 0.1 and off_target < shifts[concept] / 3
+    figures = best_neurons(planted_run)
+    assert len(figures) == 10
+    found = sum(row.auc >= 0.95 for row in figures)
+    clean = sum(row.shift > 0.1 and row.off_target < row.shift / 3 for row in figures)
     assert found >= 9, f"{found} of 10 planted concepts have a neuron with AUC >= .95 on held-out items"
     assert clean >= 9, f"steering moves {clean} of 10 planted concepts and not the others"
 
 
-def best_neuron(codes: np.ndarray, flags: np.ndarray) -> int:
-    """Largest AUC; of equals the one that fires most for the concept's items."""
-    aucs = np.array([area_under_curve(column, flags) for column in codes.T])
-    best = np.flatnonzero(aucs >= aucs.max() - 1e-9)
-    return int(best[codes[flags][:, best].mean(axis=0).argmax()])
+def test_the_best_neuron_is_the_one_of_largest_auc_and_then_of_most_activation() -> None:
+    flags = np.array([True, True, True, False, False, False])
+    codes = np.array([[1, 1, 3], [1, 1, 3], [0, 1, 3], [0, 0, 0], [0, 0, 0], [1, 0, 0]], dtype=np.float32)
+    assert best_neuron(codes, flags) == 2
+    assert best_neuron(codes[:, :2], flags) == 1
+    assert best_neuron(codes[:2], flags[:2]) == 2
 
 
 def test_item_codes_are_those_of_one_item_histories(planted_run: Run) -> None:

@@ -1,0 +1,63 @@
+"""How single neurons stand for concepts: chosen on some items, judged on others, then steered alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training.concepts.contrast import area_under_curve
+from training.concepts.effect import Audience
+from training.concepts.fitting import item_codes
+from training.concepts.membership import memberships
+from training.evaluation.steering import concept_shifts, neuron_unit
+from training.run import Run
+
+
+class NeuronFigures(NamedTuple):
+    """A concept's best neuron, its AUC on items it was not chosen on, and what one TYPICAL unit of it does.
+
+    shift is the change of the concept's mean exposure share in the top 20 of test users, off_target the
+    largest change, up or down, of any other concept's.
+    """
+
+    concept: str
+    neuron: int
+    auc: float
+    shift: float
+    off_target: float
+
+
+def best_neurons(run: Run, seed: int = 0) -> list[NeuronFigures]:
+    """Per concept the neuron that tells its items apart best, chosen without the held-out items."""
+    config, split = run.config, run.split
+    members = memberships(run.catalogue, config.concepts)
+    codes = item_codes(run.recommender, run.sae, config.max_length).toarray()
+    judged = np.random.default_rng(seed).random(len(codes)) < config.concepts.held_out_share
+    test = Audience.of(run.recommender, run.sae, split.histories(split.test), config.max_length)
+    train = Audience.of(run.recommender, run.sae, split.histories(split.train), config.max_length)
+    figures = []
+    for row, name in enumerate(members.names):
+        flags = members.matrix[row].toarray()[0] > 0
+        neuron = best_neuron(codes[~judged], flags[~judged])
+        edit = torch.zeros(run.sae.n_neurons)
+        edit[neuron] = neuron_unit(train.code[:, neuron].numpy())
+        shifts = concept_shifts(test, edit, members)
+        others = np.abs(np.delete(shifts, row)).max(initial=0.0)
+        auc = area_under_curve(codes[judged, neuron], flags[judged])
+        figures.append(NeuronFigures(name, neuron, auc, float(shifts[row]), float(others)))
+    return figures
+
+
+def best_neuron(codes: NDArray[np.float32], flags: NDArray[np.bool_]) -> int:
+    """The neuron of largest AUC for the flagged items; of equals the one that fires most for them.
+
+    codes [n_items, n_neurons], flags [n_items].
+    """
+    aucs = np.array([area_under_curve(column, flags) for column in codes.T])
+    best = np.flatnonzero(aucs >= np.nanmax(aucs, initial=0.0) - 1e-9)
+    if not len(best):  # too few items to tell: nan everywhere
+        best = np.arange(codes.shape[1])
+    return int(best[codes[flags][:, best].sum(axis=0).argmax()])
