@@ -229,6 +229,18 @@ class AsyncClient:
             return "SERVICE_UNKNOWN"
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status))
 
+    async def wait_until_serving(self, within_s: float) -> bool:
+        """Waits until the server as a whole says SERVING; False if it does not within so many seconds."""
+        end = time.monotonic() + within_s
+        while (remaining := end - time.monotonic()) > 0:
+            try:
+                if await self.health(timeout=min(1.0, remaining)) == "SERVING":
+                    return True
+            except TrimtabError:
+                pass  # it is still starting
+            await asyncio.sleep(min(0.1, max(0.0, end - time.monotonic())))
+        return False
+
     async def status(self, *, timeout: float | None = None) -> wire.ServerStatus:
         """Health of each service, the bundles, and how long one check takes.
 

@@ -18,7 +18,6 @@ from trimtab.v1.steering_pb2 import Edit, Operation, Unit
 
 RAW_SUFFIX = "raw"
 MAX_NEURON = 2**32 - 1
-MAX_STRENGTH = 3.4028234663852886e38  # the largest float32
 
 _OPERATIONS: "dict[str, Operation.ValueType]" = {
     "add": Operation.OPERATION_ADD,
@@ -142,7 +141,7 @@ def _read_strength(edit: Edit, tail: str, text: str) -> None:
     number = number.removesuffix(RAW_SUFFIX).rstrip()
     if not _NUMBER.fullmatch(number) or not math.isfinite(strength := float(number)):
         raise SteerTextError(f"{text!r}: strength {tail.strip()!r} found, expected a finite number")
-    if abs(strength) > MAX_STRENGTH:
+    if math.isinf(_float32(strength)):
         raise SteerTextError(f"{text!r}: strength {number} found, too large for a 32-bit number")
     edit.strength = strength
     if edit.operation in _UNITLESS:
@@ -156,9 +155,11 @@ def _read_strength(edit: Edit, tail: str, text: str) -> None:
 
 
 def _shortest(value: float) -> str:
-    """The fewest digits that give the same float32 back."""
-    return next(
-        digits
-        for size in range(1, 10)
-        if struct.pack("f", float(digits := f"{value:.{size}g}")) == struct.pack("f", value)
-    )
+    """The fewest digits that give the same float32 back: 9 are always enough."""
+    return next(digits for size in range(1, 10) if _float32(float(digits := f"{value:.{size}g}")) == value)
+
+
+def _float32(value: float) -> float:
+    """The nearest float32, infinite where there is none. struct's native form rounds; the others refuse."""
+    rounded: float = struct.unpack("f", struct.pack("f", value))[0]
+    return rounded

@@ -59,6 +59,7 @@ class FakeServer:
     metadata: list[dict[str, str]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     answers: dict[str, Any] = field(default_factory=dict)
+    checks: health.HealthServicer = field(default_factory=health.HealthServicer)
 
     def answer(self, request: Any, context: grpc.ServicerContext, default: Any) -> Any:
         """Notes a request, then fails with the next fault or gives the answer for this kind of request."""
@@ -216,7 +217,7 @@ def fake() -> Iterator[FakeServer]:
     recommendation_pb2_grpc.add_RecommendationServiceServicer_to_server(Recommendations(fake), server)
     concept_pb2_grpc.add_ConceptServiceServicer_to_server(Concepts(fake), server)
     bundle_pb2_grpc.add_BundleServiceServicer_to_server(Bundles(fake), server)
-    checks = health.HealthServicer()
+    checks = fake.checks
     for name in ("", "trimtab.v1.RecommendationService", "trimtab.v1.ConceptService"):
         checks.set(name, health_pb2.HealthCheckResponse.SERVING)
     checks.set("trimtab.v1.BundleService", health_pb2.HealthCheckResponse.NOT_SERVING)

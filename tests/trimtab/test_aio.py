@@ -6,6 +6,7 @@ from collections import defaultdict
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2
 from trimtab import (
     AsyncClient,
     Client,
@@ -154,6 +155,17 @@ async def test_health_and_status_are_as_the_server_tells_them(fake: FakeServer) 
     assert status.serving
     assert status.services["trimtab.v1.PolicyService"] == "SERVICE_UNKNOWN"
     assert status.bundles[0].labels == ["stable"]
+
+
+async def test_a_server_that_starts_late_is_waited_for(fake: FakeServer) -> None:
+    fake.checks.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+    async with AsyncClient(fake.target) as client:
+        assert not await client.wait_until_serving(0.3)
+        waiting = asyncio.create_task(client.wait_until_serving(10))
+        await asyncio.sleep(0.2)
+        assert not waiting.done()
+        fake.checks.set("", health_pb2.HealthCheckResponse.SERVING)
+        assert await waiting
 
 
 async def test_a_client_that_was_never_used_closes(fake: FakeServer) -> None:

@@ -5,6 +5,7 @@ import time
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2
 from trimtab import (
     Client,
     DeadlineExceeded,
@@ -254,6 +255,13 @@ def test_calls_are_spread_over_as_many_connections_as_there_are_channels(
     assert fake.peers[:channels] == fake.peers[channels : 2 * channels]
 
 
+def test_two_clients_of_one_process_have_connections_of_their_own(fake: FakeServer) -> None:
+    with Client(fake.target, channels=2) as one, Client(fake.target, channels=2) as other:
+        for client in (one, other, one, other):
+            client.recommend(42)
+    assert len(set(fake.peers)) == 4
+
+
 def test_threads_share_one_client(client: Client, fake: FakeServer) -> None:
     threads = [threading.Thread(target=lambda: [client.recommend(i) for i in range(10)]) for _ in range(8)]
     for thread in threads:
@@ -288,6 +296,24 @@ def test_the_status_holds_each_services_health_and_the_bundles(client: Client, f
     assert 0 < status.latency_ms < 5000
     fake.faults = [fault(grpc.StatusCode.INTERNAL, "broken")]
     assert client.status().bundles_error == "broken"
+
+
+def test_a_server_that_starts_late_is_waited_for(client: Client, fake: FakeServer) -> None:
+    fake.checks.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+    start = time.monotonic()
+    assert not client.wait_until_serving(0.3)
+    assert 0.25 < time.monotonic() - start < 2
+    timer = threading.Timer(0.3, fake.checks.set, ["", health_pb2.HealthCheckResponse.SERVING])
+    timer.start()
+    assert client.wait_until_serving(10)
+    timer.join()
+
+
+def test_waiting_for_a_server_that_is_not_there_ends_in_time() -> None:
+    start = time.monotonic()
+    with Client("127.0.0.1:1") as client:
+        assert not client.wait_until_serving(0.5)
+    assert time.monotonic() - start < 3
 
 
 def test_rows_have_every_field_and_none_where_nothing_is_set(client: Client) -> None:

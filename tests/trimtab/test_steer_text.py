@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from trimtab.steer_text import SteerTextError, format_edit, parse_edit
 from trimtab.v1.steering_pb2 import (
@@ -127,6 +127,8 @@ def edits(draw: st.DrawFn) -> Edit:
 
 
 @given(edits())
+@example(Edit(neuron=0, operation=OPERATION_SCALE, strength=3.4028235e38))  # above the largest, rounds to it
+@example(Edit(neuron=0, operation=OPERATION_SCALE, strength=-0.0))
 def test_every_edit_that_is_written_is_read_back_the_same(edit: Edit) -> None:
     assert parse_edit(format_edit(edit)) == edit
 

@@ -49,7 +49,8 @@ class Screen:
             if isinstance(reply, Message)
             else reply
         )
-        self.out.file.write(json_text.dumps(fields, indent=2, ensure_ascii=not self._unicode) + "\n")
+        json_text.dump(fields, self.out.file, indent=2, ensure_ascii=not self._unicode)
+        self.out.file.write("\n")
 
     def fitted(self, made: Table, *spare: str) -> Table:
         """The table, without spare columns (the first named goes first) where words would be torn apart."""

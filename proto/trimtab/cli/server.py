@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trimtab.channels import ServerStatus
-from trimtab.cli.arguments import Commands
+from trimtab.cli.arguments import Commands, seconds
 from trimtab.cli.screen import Screen, cell, short_id, table
 from trimtab.client import Client
 from trimtab.v1.bundle_pb2 import LoadedBundle
@@ -29,7 +29,7 @@ def register(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--wait",
-        type=float,
+        type=seconds,
         default=0.0,
         metavar="SECONDS",
         help="first wait so long for the server to serve",
