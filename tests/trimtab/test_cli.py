@@ -117,6 +117,11 @@ def test_a_plain_list_has_rank_id_title_and_score(run: Run, fake: FakeServer) ->
     assert not any("steering applied" in line for line in lines)
 
 
+def test_an_empty_list_says_so(run: Run, fake: FakeServer) -> None:
+    fake.answers["RecommendRequest"] = RecommendResponse()
+    assert "no item is left" in run("recommend", "--user", "42").out
+
+
 def test_a_fallen_item_and_lists_of_unequal_length_are_shown(run: Run, fake: FakeServer) -> None:
     fake.answers["RecommendRequest"] = RecommendResponse(
         items=[{"item_id": "a", "rank": 1, "score": 1, "unsteered_rank": 1}],

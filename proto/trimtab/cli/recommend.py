@@ -113,7 +113,9 @@ def _steering(args: argparse.Namespace) -> Steering | None:
     return steering(args.steer, mode=args.mode, max_relevance_loss=args.budget, policy=args.policy)
 
 
-def _list(items: Sequence[Recommendation], *, explain: bool = False) -> Table:
+def _list(items: Sequence[Recommendation], *, explain: bool = False) -> Table | str:
+    if not items:
+        return "no item is left: every one was seen, excluded or filtered out"
     made = table(">#", "item", "title", ">score", *(["why"] if explain else []))
     for item in items:
         why = [_why(item.reasons)] if explain else []
