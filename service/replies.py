@@ -122,7 +122,7 @@ def concept(found: Concept) -> concepts.Concept:
         item_count=found.item_count,
         unit=found.target.unit,
         method=found.method,
-        auc=found.auc or 0.0,
+        auc=found.auc,
         top_neurons=[steering.WeightedNeuron(neuron=n, weight=w) for n, w in found.top_neurons],
         unsteered_share=found.unsteered_share,
         steered_share=found.steered_share,

@@ -58,7 +58,9 @@ def from_json(text: str) -> BundleManifest:
     except (ValueError, TypeError, KeyError) as error:
         raise ManifestError(f"{MANIFEST_NAME} is not a manifest: {error!r}") from error
     if version != FORMAT_VERSION:
-        raise ManifestError(f"format version {version} found, {FORMAT_VERSION} expected: use a matching release")
+        raise ManifestError(
+            f"format version {version} found, {FORMAT_VERSION} expected: use a matching release"
+        )
     if fields.get("manifest_sha256") != _seal(fields):
         raise ManifestError(f"{MANIFEST_NAME} was edited after it was written: its seal does not match")
     try:

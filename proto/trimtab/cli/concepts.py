@@ -63,7 +63,7 @@ def _concepts(concepts: Sequence[Concept]) -> Table:
             cell(concept.name, "bold"),
             cell(concept.attribute),
             f"{concept.item_count:,}",
-            f"{concept.auc:.2f}" if concept.auc else "-",
+            f"{concept.auc:.2f}" if concept.HasField("auc") else "-",
             f"{concept.unsteered_share:.1%}",
             f"{concept.steered_share:.1%}",
             f"{concept.unit:.3g}",

@@ -45,6 +45,7 @@ class Concept(_message.Message):
     method: _builtins.str
     """How the weights were found, and how well they tell held-out items apart (area under the ROC curve)."""
     auc: _builtins.float
+    """Unset where too few items were held out to tell."""
     unsteered_share: _builtins.float
     """Mean exposure share in lists of 20 for validation users, without steering and at strength 1."""
     steered_share: _builtins.float
@@ -60,16 +61,18 @@ class Concept(_message.Message):
         item_count: _builtins.int = ...,
         unit: _builtins.float = ...,
         method: _builtins.str = ...,
-        auc: _builtins.float = ...,
+        auc: _builtins.float | None = ...,
         top_neurons: _abc.Iterable[_steering_pb2.WeightedNeuron] | None = ...,
         unsteered_share: _builtins.float = ...,
         steered_share: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auc", b"_auc", "auc", b"auc"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute", b"attribute", "auc", b"auc", "item_count", b"item_count", "method", b"method", "name", b"name", "steered_share", b"steered_share", "top_neurons", b"top_neurons", "unit", b"unit", "unsteered_share", b"unsteered_share"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auc", b"_auc", "attribute", b"attribute", "auc", b"auc", "item_count", b"item_count", "method", b"method", "name", b"name", "steered_share", b"steered_share", "top_neurons", b"top_neurons", "unit", b"unit", "unsteered_share", b"unsteered_share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__auc: _TypeAlias = _typing.Literal["auc"]  # noqa: Y015
+    _WhichOneofArgType__auc: _TypeAlias = _typing.Literal["_auc", b"_auc"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__auc) -> _WhichOneofReturnType__auc | None: ...
 
 Global___Concept: _TypeAlias = Concept  # noqa: Y015
 
