@@ -69,9 +69,16 @@ class Checkpoints:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Writes a safetensors file; the same tensors give the same bytes."""
+    """Writes a safetensors file; the same tensors give the same bytes.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
     temporary = path.with_name(path.name + ".writing")
-    save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
+    try:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
     temporary.chmod(_FILE_MODE)
     temporary.replace(path)
 

@@ -46,6 +46,10 @@ def train(argv: Sequence[str] | None = None) -> int:
     except TrainingError as error:
         errors.print(f"trimtab-train: {error}", markup=False, highlight=False, soft_wrap=True)
         return 1
+    except OSError as error:
+        text = f"trimtab-train: cannot write {parsed.out}: {error}; the same command goes on where it stopped"
+        errors.print(text, markup=False, highlight=False, soft_wrap=True)
+        return 1
     for shown in run_tables(run):
         console.print(shown)
     console.print(cost_line(run), markup=False, highlight=False)

@@ -1,0 +1,53 @@
+"""A disk that fills up in mid-training: a readable end, nothing that counts, and the same file later."""
+
+import hashlib
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from training.errors import RunError
+from training.run import load_run
+
+FLAGS = ["--data", "synthetic", "--data-n-users", "200", "--data-n-items", "60", "--data-n-concepts", "4"]
+FLAGS += ["--recommender-d", "16", "--recommender-epochs", "10", "--sae-epochs", "20", "--sae-k", "4"]
+
+
+PROGRAM = """
+import signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write then fails as it does on a full disk
+from training.cli import train
+sys.exit(train())
+"""
+
+
+def run(out: Path, largest_file: int | None) -> "subprocess.CompletedProcess[str]":
+    """trimtab-train in a process whose files the kernel keeps below so many bytes."""
+
+    def limit() -> None:
+        if largest_file is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+
+    command = [sys.executable, "-c", PROGRAM, *FLAGS, "--threads", "1", "--out", str(out)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=limit)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def test_a_full_disk_ends_training_readably_and_with_room_it_goes_on_to_the_same_files(
+    tmp_path: Path,
+) -> None:
+    full = run(tmp_path / "run", largest_file=4_000)
+    assert full.returncode != 0
+    assert "Traceback" not in full.stderr
+    assert "goes on where it stopped" in full.stderr
+    with pytest.raises(RunError):
+        load_run(tmp_path / "run")
+    for folder in ("run", "whole"):
+        done = run(tmp_path / folder, largest_file=None)
+        assert done.returncode == 0, done.stderr
+    assert digests(tmp_path / "run") == digests(tmp_path / "whole")
