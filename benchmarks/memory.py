@@ -1,7 +1,7 @@
 """What one cached user embedding takes in Redis: python benchmarks/memory.py [--users N] [--d D] [--k K].
 
-Fills an embedded Valkey through the service's own store, and divides the growth of used_memory, which holds keys,
-expiry and the server's own tables, by the number of users.
+Fills an embedded Valkey through the service's own store, and divides the growth of used_memory, which holds
+keys, expiry and the server's own tables, by the number of users.
 """
 
 import argparse
