@@ -1,4 +1,4 @@
-"""deploy/Dockerfile, step by step without a container engine: its own lines run, with paths of this test's."""
+"""deploy/Dockerfile, without a container engine: its own lines are run, with paths of this test's."""
 
 import json
 import os
@@ -19,7 +19,11 @@ from trimtab.v1 import recommendation_pb2_grpc
 from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
-NO_INDEX = ("No matching distribution found", "Failed to establish a new connection", "Temporary failure in name")
+NO_INDEX = (
+    "No matching distribution found",
+    "Failed to establish a new connection",
+    "Temporary failure in name",
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,9 @@ class Installed:
     bin: Path
 
     def run(self, *command: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run([self.bin / command[0], *command[1:]], capture_output=True, text=True, timeout=60)
+        return subprocess.run(
+            [self.bin / command[0], *command[1:]], capture_output=True, text=True, timeout=60
+        )
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +80,9 @@ def installed(dockerfile: Dockerfile, tmp_path_factory: pytest.TempPathFactory) 
         elif name == "RUN":
             for there, here in places.items():
                 value = value.replace(there, str(here))
-            done = subprocess.run(["sh", "-c", value], cwd=source, env=environment, capture_output=True, text=True)
+            done = subprocess.run(
+                ["sh", "-c", value], cwd=source, env=environment, capture_output=True, text=True
+            )
             if done.returncode and any(sign in done.stderr for sign in NO_INDEX):
                 pytest.skip(f"no package index at hand for: {value}")
             assert done.returncode == 0, f"{value}\n{done.stdout}{done.stderr}"
@@ -93,7 +101,11 @@ def _copy(names: list[str], source: Path) -> None:
 
 @pytest.fixture
 def serving(
-    dockerfile: Dockerfile, installed: Installed, bundle_dir: Path, tmp_path: Path, free_port: Callable[[], int]
+    dockerfile: Dockerfile,
+    installed: Installed,
+    bundle_dir: Path,
+    tmp_path: Path,
+    free_port: Callable[[], int],
 ) -> Iterator[tuple["subprocess.Popen[str]", int]]:
     """The image's ENTRYPOINT under its ENV, but for ports and paths, and its port."""
     port = free_port()
@@ -168,7 +180,9 @@ def test_the_image_installs_the_service_alone_and_runs_without_privileges(docker
 def test_the_image_s_environment_names_settings_and_its_ports_are_those_that_it_exposes(
     dockerfile: Dockerfile,
 ) -> None:
-    environment = {name: value for name, value in dockerfile.environment.items() if name.startswith("TRIMTAB_")}
+    environment = {
+        name: value for name, value in dockerfile.environment.items() if name.startswith("TRIMTAB_")
+    }
     values = {name.removeprefix("TRIMTAB_").lower(): value for name, value in environment.items()}
     settings = Settings.model_validate(values)
     host, _, port = settings.listen.rpartition(":")
