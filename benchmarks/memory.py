@@ -50,9 +50,8 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=32)
     arguments = parser.parse_args()
     grown, one = asyncio.run(measure(arguments.users, arguments.d, arguments.k))
-    print(
-        f"d {arguments.d}, k {arguments.k}, {arguments.users:,} users: {grown:.0f} bytes a user, one key {one} bytes"
-    )
+    size = f"d {arguments.d}, k {arguments.k}, {arguments.users:,} users"
+    print(f"{size}: {grown:.0f} bytes a user, one key {one} bytes")
 
 
 if __name__ == "__main__":
