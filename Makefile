@@ -36,6 +36,7 @@ format: .venv/.installed  ## put the code in shape
 
 proto: .venv/.installed   ## generate what is made from the .proto files
 	$(BIN)/python proto/generate.py
+	$(BIN)/python proto/reference.py
 
 bench: .venv/.installed   ## measure latency on the demo's bundle
 	$(BIN)/python benchmarks/latency.py --bundle .demo/bundle

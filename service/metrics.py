@@ -4,7 +4,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 BUCKETS = (
     0.00025, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.005,
-    0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5,
+    0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 2.5,
 )  # fmt: skip
 """Seconds; a warm request takes about one millisecond, so that is where most bounds are."""
 
@@ -35,7 +35,7 @@ class Metrics:
         self.in_flight = Gauge("trimtab_in_flight", "Calls being answered.", registry=registry)
         self.user_cache = Counter(
             "trimtab_user_cache",
-            "Lookups of user embeddings: hit, stale or missing (encoded anew), unknown user.",
+            "Where user embeddings came from: the cache, the encoder, a given history, nowhere.",
             ["result"],
             registry=registry,
         )

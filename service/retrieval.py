@@ -5,6 +5,8 @@ an over-fetched result instead, so that queries of different users can share a c
 allowed, or many are excluded, an exact pass over the allowed items is both faster and right.
 """
 
+import logging
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -12,6 +14,8 @@ import faiss
 import numpy as np
 
 from service.arrays import Bools, Floats, Ints
+
+_log = logging.getLogger(__name__)
 
 SELECTIVE_SHARE = 0.1
 """A filter that allows less than this share of the items is served by an exact pass."""
@@ -86,13 +90,20 @@ def find_candidates(
         return Candidates(_exact(matrix, queries, n, allowed, excluded), degraded=False)
     try:
         found = np.unique(index.search(queries, fetch, allowed))
-    except Exception:  # FAISS raises RuntimeError for faults of any kind: the ladder's rung is exact search
+    except Exception as error:  # FAISS raises RuntimeError for faults of any kind: search exactly instead
+        _report(f"{type(error).__name__}: {error}")
         return Candidates(_exact(matrix, queries, n, allowed, excluded), degraded=True)
     found = found[found >= 0]
     wanted = ~np.isin(found, excluded)
     if allowed is not None:
         wanted &= allowed[found]
     return Candidates(found[wanted], degraded=False)
+
+
+@lru_cache(maxsize=64)
+def _report(fault: str) -> None:
+    """Logs each fault once: a broken index fails for every request."""
+    _log.error("the index failed, every item is scored instead: %s", fault)
 
 
 def _exact(matrix: Floats, queries: Floats, n: int, allowed: Bools | None, excluded: Ints) -> Ints:

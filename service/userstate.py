@@ -12,6 +12,7 @@ and counts only while s carries the same. So a warm request reads just e and s, 
 
 import asyncio
 import hashlib
+import logging
 import os
 import random
 import time
@@ -65,6 +66,7 @@ return 1
 """
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,13 +234,22 @@ class UserStore:
                 call.close()
             raise StoreUnavailable("Redis did not answer a moment ago")
         try:
-            return await call
+            answer = await call
         except BlobError as error:
             raise StoreUnavailable(str(error)) from error
         except (RedisError, OSError, TimeoutError) as error:
             if not isinstance(error, ResponseError):  # an answer, if only to say that its memory is full
-                self._gone_until = time.monotonic() + PAUSE_S
+                self._lost(error)
             raise StoreUnavailable(f"Redis: {type(error).__name__}: {error}") from error
+        if self._gone_until:
+            _log.info("Redis answers again")
+            self._gone_until = 0.0
+        return answer
+
+    def _lost(self, error: Exception) -> None:
+        if not self._gone_until:
+            _log.warning("Redis is gone, lists go on without it: %s: %s", type(error).__name__, error)
+        self._gone_until = time.monotonic() + PAUSE_S
 
 
 def _keys(user_id: str, model: str = "") -> tuple[str, str, str]:

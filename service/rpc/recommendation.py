@@ -26,7 +26,7 @@ from service.metrics import Metrics
 from service.query import NO_PLAN, Query
 from service.registry import BundleRegistry
 from service.replies import recommend_response, recommendations, served_by
-from service.reply import Reply, Timings
+from service.reply import Reply, Source, Timings
 from service.rpc.wire import BATCH_PARALLEL, Call, Method, element_error
 from service.userstate import UserStore
 
@@ -133,11 +133,19 @@ class RecommendationRpc:
         for stage, seconds in timings.stages.items():
             metrics.stage_seconds.labels(stage).observe(seconds)
         metrics.sources.labels(reply.audience.source.value).inc()
-        metrics.user_cache.labels("hit" if reply.audience.cached else "miss").inc()
+        metrics.user_cache.labels(_cache_result(reply)).inc()
         for degradation in reply.degradations:
             metrics.degradations.labels(degradation.value).inc()
         for edit in reply.query.plan.edits:
             metrics.edits.labels(edit.operation.value).inc()
+
+
+def _cache_result(reply: Reply) -> str:
+    if reply.audience.cached:
+        return "hit"
+    if reply.query.history is not None:
+        return "given"
+    return "miss" if reply.audience.source is Source.PERSONAL else "unknown"
 
 
 def _recorded(event: Event, rule: HistoryRule, now_ms: int) -> RecordedEvent:

@@ -122,7 +122,7 @@ def test_every_label_value_that_is_selected_is_one_that_a_server_reports(queries
         "kind": {degradation.value for degradation in Degradation},
         "le": {str(bound) for bound in BUCKETS},
         "method": {method.name for service in services for method in service.methods},
-        "result": {"hit", "miss"},
+        "result": {"hit", "miss", "given", "unknown"},
     }
     text = "\n".join([RULES.read_text(encoding="utf-8"), *queries.values()])
     for label, pattern in re.findall(r'[{ ](\w+)=~?"([^"]+)"', text):
