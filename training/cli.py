@@ -25,6 +25,7 @@ from training.evaluation.fidelity import measure_fidelity
 from training.evaluation.neurons import best_neurons
 from training.evaluation.ranking import compare
 from training.evaluation.steering import steer_concepts
+from training.pipeline import summarise_data
 from training.pipeline import train as run_training
 from training.recommenders import RECOMMENDERS
 from training.reporting import ProgressReporter, cost_line, run_tables, table
@@ -42,6 +43,9 @@ def train(argv: Sequence[str] | None = None) -> int:
         _use_threads(parsed.threads)
         began = time.monotonic()
         with ProgressReporter(console) as reporter:
+            if parsed.summary_only:
+                summarise_data(config, parsed.out, reporter)
+                return 0
             run = run_training(config, parsed.out, reporter, parsed.checkpoint_every_s)
     except TrainingError as error:
         errors.print(f"trimtab-train: {error}", markup=False, highlight=False, soft_wrap=True)
@@ -82,10 +86,11 @@ def _train_config(arguments: list[str]) -> tuple[argparse.Namespace, TrainConfig
             raise ConfigError(
                 f"--{name} is {getattr(chosen, name)!r}, expected one of {', '.join(sorted(registry))}"
             )
+    kind = data_set_kind(chosen.data)
     sections: dict[str, tuple[str, type[Any]]] = {
         "split": ("split_", SplitConfig),
         "concepts": ("concepts_", ConceptConfig),
-        "data_options": ("data_", data_set_kind(chosen.data).options),
+        "data_options": (kind.prefix, kind.options),
         "recommender_options": ("recommender_", RECOMMENDERS[chosen.recommender].options),
         "sae_options": ("sae_", SAES[chosen.sae].options),
     }
@@ -99,12 +104,14 @@ def _train_config(arguments: list[str]) -> tuple[argparse.Namespace, TrainConfig
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="Directory of the run.")
     text = "Least time between two checkpoints, in seconds (default: 5)."
     parser.add_argument("--checkpoint-every-s", type=float, default=5.0, metavar="S", help=text)
+    text = "Write the summary of the data to RUN, data.json and data.png, and stop."
+    parser.add_argument("--summary-only", action="store_true", help=text)
     _add_threads(parser)
     add_flags(parser, TrainConfig, title="run")
-    for prefix, kind in sections.values():
-        add_flags(parser, kind, prefix, title=f"{prefix.rstrip('_')} ({kind.__name__})")
+    for name, (prefix, options) in sections.items():
+        add_flags(parser, options, prefix, title=f"{name.removesuffix('_options')} ({options.__name__})")
     parsed = parser.parse_args(arguments)
-    others = {name: read_flags(kind, parsed, prefix) for name, (prefix, kind) in sections.items()}
+    others = {name: read_flags(options, parsed, prefix) for name, (prefix, options) in sections.items()}
     return parsed, read_flags(TrainConfig, parsed, **others)
 
 

@@ -20,7 +20,8 @@ class TrainConfig:
     """What decides a run: the same configuration and data give the same files."""
 
     data: str = "ml-100k"
-    """Data set: ml-100k, synthetic, or the path of a folder with interactions.parquet and items.parquet."""
+    """Data set: a publisher's (ml-100k, ml-1m, ml-25m, ml-32m, ml-latest-small, amazon-2023, lastfm-hetrec),
+    synthetic, a folder with interactions.parquet and items.parquet, or a CSV, Parquet or JSON-lines file."""
     recommender: str = "elsa"
     """Recommender: elsa or puresvd."""
     sae: str = "topk"
@@ -31,6 +32,10 @@ class TrainConfig:
     """Events with a value below it are not positive; by default the data set's own rule (4 of 5 stars)."""
     implicit: bool = False
     """Take every event as positive, whatever its value."""
+    user_core: int = 0
+    """Keep users with at least so many items; applied in turn with --item-core until both hold."""
+    item_core: int = 0
+    """Keep items with at least so many users."""
     max_length: int = 200
     """The encoder reads a history's newest positive items, at most so many."""
     split: SplitConfig = field(default_factory=SplitConfig)
@@ -47,6 +52,8 @@ class TrainConfig:
                 )
         if self.max_length < 1:
             raise ConfigError(f"max_length is {self.max_length}, expected at least 1")
+        if self.user_core < 0 or self.item_core < 0:
+            raise ConfigError(f"the cores are {self.user_core} and {self.item_core}, expected at least 0")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed is {self.seed}, expected a number from 0 to 2^63 - 1")
         if self.implicit and self.min_value is not None:

@@ -154,6 +154,32 @@ def prepare(raw: RawData) -> Prepared:
     return Prepared(interactions, catalogue, raw.notes + _notes(interactions, catalogue, raw.items))
 
 
+def core(raw: RawData, user_core: int, item_core: int) -> RawData:
+    """Keeps users with at least user_core items and items with at least item_core users, until all are.
+
+    Raises:
+        DataError: if nothing is left.
+    """
+    pairs = raw.events.select("user_id", "item_id").unique()
+    before = pairs.height
+    while True:
+        kept = pairs.filter((pl.len().over("user_id") >= user_core) & (pl.len().over("item_id") >= item_core))
+        if kept.height == pairs.height:
+            break
+        pairs = kept
+    if pairs.is_empty():
+        raise DataError(
+            f"{raw.name}: no user has {user_core} items that each have {item_core} users: lower the cores"
+        )
+    if pairs.height == before:
+        return raw
+    events = raw.events.join(pairs, on=["user_id", "item_id"], how="semi", maintain_order="left")
+    stay = f"{pairs['user_id'].n_unique()} users and {pairs['item_id'].n_unique()} items stay"
+    removed = f"{before - pairs.height} of {before} pairs"
+    note = f"the cores of {user_core} items a user and {item_core} users an item removed {removed}: {stay}"
+    return raw._replace(events=events, notes=(*raw.notes, note))
+
+
 def _catalogue(item_ids: pl.Series, metadata: pl.DataFrame) -> Catalogue:
     items = pl.DataFrame({"item_id": item_ids}).join(
         metadata.unique("item_id", keep="last", maintain_order=True),

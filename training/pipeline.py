@@ -19,12 +19,15 @@ from training.errors import RunError
 from training.evaluation.fidelity import measure_fidelity
 from training.evaluation.ranking import judge, mean_ndcg
 from training.evaluation.scorers import ModelScorer
-from training.interactions import Catalogue, Prepared, prepare
+from training.histories import Histories
+from training.interactions import Catalogue, Prepared, core, prepare
 from training.loop import EpochReport
 from training.recommenders import RECOMMENDERS, FitContext, Recommender
 from training.run import Run, load_recommender, load_run, load_sae, save_model, save_run
 from training.saes import SAES, SparseAutoencoder, fit_sae
 from training.splits import Split, hold_out
+from training.summary import FILES as SUMMARY_FILES
+from training.summary import DataSummary, summarise, write_summary
 
 LIST_LENGTH = 20
 
@@ -41,6 +44,9 @@ class Reporter(Protocol):
     def concept(self, done: int, total: int) -> None:
         """A concept is done."""
 
+    def data(self, summary: DataSummary) -> None:
+        """The data were read."""
+
 
 class Silent:
     """A reporter that says nothing."""
@@ -54,6 +60,9 @@ class Silent:
     def concept(self, done: int, total: int) -> None:
         """Nothing."""
 
+    def data(self, summary: DataSummary) -> None:
+        """Nothing."""
+
 
 class _Data(NamedTuple):
     name: str
@@ -62,6 +71,18 @@ class _Data(NamedTuple):
     min_value: float | None
     notes: tuple[str, ...]
     digest: str
+    summary: DataSummary
+    positives: Histories
+
+
+def summarise_data(config: TrainConfig, out: Path, reporter: Reporter) -> None:
+    """Reads the data and writes their summary to out, without training.
+
+    Raises:
+        DataError: if the data cannot be used.
+    """
+    data = _load(config, reporter)
+    write_summary(data.summary, data.positives, out)
 
 
 def train(
@@ -82,6 +103,7 @@ def train(
     data = _load(config, reporter)
     resolved = dataclasses.replace(config, min_value=data.min_value, implicit=data.min_value is None)
     _claim(out, {"config": resolved.to_json(), "data": data.digest}, reporter)
+    write_summary(data.summary, data.positives, out)
     checkpoints = Checkpoints(out / "checkpoints", checkpoint_every_s)
 
     def validate(model: Recommender) -> float:
@@ -125,6 +147,8 @@ def code_version() -> str:
 
 def _load(config: TrainConfig, reporter: Reporter) -> _Data:
     raw = load_data_set(config.data, config.data_options, config.seed)
+    if config.user_core or config.item_core:
+        raw = core(raw, config.user_core, config.item_core)
     prepared: Prepared = prepare(raw)
     for note in prepared.notes:
         reporter.note(note)
@@ -133,17 +157,19 @@ def _load(config: TrainConfig, reporter: Reporter) -> _Data:
         min_value = raw.min_value
     interactions = prepared.interactions
     positives = interactions.positives(min_value)
+    summary = summarise(raw.name, prepared, positives)
+    reporter.data(summary)
     split = hold_out(positives, interactions.user_ids, len(interactions.item_ids), config.split, config.seed)
     reporter.note(
-        f"{raw.name}: {len(interactions.user_ids)} users, {len(interactions.item_ids)} items, "
-        f"{len(interactions.users)} interactions, {len(positives.items)} positive; "
         f"{len(split.train)} users to train on, {len(split.validation)} validation, {len(split.test)} test"
     )
     digest = hashlib.sha256()
     for part in (positives.offsets, positives.items):
         digest.update(part.tobytes())
     catalogue = prepared.catalogue.with_popularity(split.popularity())
-    return _Data(raw.name, catalogue, split, min_value, prepared.notes, digest.hexdigest())
+    return _Data(
+        raw.name, catalogue, split, min_value, prepared.notes, digest.hexdigest(), summary, positives
+    )
 
 
 def _claim(out: Path, claim: dict[str, Any], reporter: Reporter) -> None:
@@ -157,7 +183,7 @@ def _claim(out: Path, claim: dict[str, Any], reporter: Reporter) -> None:
             )
         reporter.note(f"going on with the unfinished run in {out}")
         return
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and any(path.name not in SUMMARY_FILES for path in out.iterdir()):
         raise RunError(f"{out} is not empty and holds no run: choose another directory")
     path.parent.mkdir(parents=True)
     write_json(path, claim)

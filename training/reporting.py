@@ -12,6 +12,7 @@ from rich.table import Table
 
 from training.loop import EpochReport
 from training.run import Run
+from training.summary import DataSummary
 
 
 class ProgressReporter:
@@ -50,6 +51,13 @@ class ProgressReporter:
     def concept(self, done: int, total: int) -> None:
         """Moves the concepts' bar."""
         self._move("concepts", done, total, "")
+
+    def data(self, summary: DataSummary) -> None:
+        """A table of the data."""
+        shown = Table(title=summary.name, title_justify="left", show_header=False, box=None)
+        for name, value in summary.rows():
+            shown.add_row(name, value)
+        self._console.print(shown)
 
     def _move(self, name: str, done: int, total: int, state: str) -> None:
         if name not in self._bars:

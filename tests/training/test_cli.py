@@ -34,7 +34,7 @@ def test_training_prints_what_the_sae_costs(tmp_path: Path, capsys: pytest.Captu
     assert train([*FLAGS, "--out", str(tmp_path / "run")]) == 0
     shown = words(capsys.readouterr().out)
     assert "of nDCG@20" in shown
-    assert "synthetic: 200 users, 80 items" in shown
+    assert "users, items 200, 80" in shown
     assert "concept-00" in shown
     assert (tmp_path / "run" / "run.json").is_file()
 

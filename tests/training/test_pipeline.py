@@ -57,7 +57,7 @@ def test_the_same_seed_gives_the_same_files_byte_for_byte(tmp_path: Path) -> Non
     assert one == digests(tmp_path / "two")
     assert set(one) == {
         *("run.json", "recommender.json", "recommender.safetensors", "sae.json", "sae.safetensors"),
-        *("items.parquet", "split.npz", "concepts.parquet", "labels.parquet"),
+        *("items.parquet", "split.npz", "concepts.parquet", "labels.parquet", "data.json", "data.png"),
     }
     assert all(
         one[name] != other[name] for name in ("recommender.safetensors", "sae.safetensors", "split.npz")

@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from training.datasets.amazon import AmazonOptions, load_amazon
 from training.datasets.folder import FolderOptions, load_folder
+from training.datasets.grouplens import GroupLensOptions, load_csv, load_dat
+from training.datasets.lastfm import LastFmOptions, load_lastfm
 from training.datasets.movielens import MovieLensOptions, load_movielens_100k
 from training.datasets.synthetic import SyntheticOptions, generate
+from training.datasets.table import SUFFIXES, TableOptions, load_table
 from training.errors import DataError
 from training.interactions import RawData
 
@@ -20,37 +24,49 @@ class Load(Protocol):
 
 
 class DataSetKind(NamedTuple):
-    """A kind of data set: its options, and what loads it."""
+    """A kind of data set: its options, what loads it, and what its flags begin with."""
 
     options: type[Any]
     load: Load
+    prefix: str = "data_"
 
 
 DATASETS: dict[str, DataSetKind] = {
     "ml-100k": DataSetKind(MovieLensOptions, load_movielens_100k),
     "synthetic": DataSetKind(SyntheticOptions, generate),
+    "ml-1m": DataSetKind(GroupLensOptions, load_dat),
+    "ml-25m": DataSetKind(GroupLensOptions, load_csv),
+    "ml-32m": DataSetKind(GroupLensOptions, load_csv),
+    "ml-latest-small": DataSetKind(GroupLensOptions, load_csv),
+    "amazon-2023": DataSetKind(AmazonOptions, load_amazon),
+    "lastfm-hetrec": DataSetKind(LastFmOptions, load_lastfm),
 }
 
 FOLDER = DataSetKind(FolderOptions, load_folder)
+TABLE = DataSetKind(TableOptions, load_table, prefix="")
 
 
 def data_set_kind(name: str) -> DataSetKind:
-    """The kind that a --data value names: a registered name, or the path of a folder.
+    """The kind that a --data value names: a registered name, or the path of a folder or a table.
 
     Raises:
-        DataError: if it is neither.
+        DataError: if it is none of these.
     """
     if name in DATASETS:
         return DATASETS[name]
     if Path(name).is_dir():
         return FOLDER
-    known = ", ".join(sorted(DATASETS))
-    raise DataError(f"no data set {name!r}: expected one of {known}, or a folder with interactions.parquet")
+    if Path(name).is_file() or name.endswith(SUFFIXES):
+        return TABLE
+    known = ", ".join(DATASETS)
+    rest = "a folder with interactions.parquet, or a CSV, Parquet or JSON lines file"
+    raise DataError(f"no data set {name!r}: expected one of {known}, {rest}")
 
 
 def options_type(name: str) -> type[Any]:
-    """The options of what a --data value names, whether or not the folder exists here."""
-    return DATASETS.get(name, FOLDER).options
+    """The options of what a --data value names, whether or not the folder or table exists here."""
+    table = name.endswith(SUFFIXES) and not Path(name).is_dir()
+    return DATASETS.get(name, TABLE if table or Path(name).is_file() else FOLDER).options
 
 
 def load_data_set(name: str, options: Any, seed: int) -> RawData:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import polars as pl
 
+from training.datasets.columns import attributes, ids, rating_rule
 from training.errors import DataError
 from training.interactions import RawData
 
 _ORDER_COLUMNS = ("timestamp", "position")
-_STARS_MAXIMUM, _STARS_POSITIVE = 5.0, 4.0
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,16 @@ def load_folder(source: str, options: FolderOptions, seed: int) -> RawData:
     raw = _read(events_path, ("user_id", "item_id"))
     order = next((name for name in _ORDER_COLUMNS if name in raw.columns), None)
     events = raw.select(
-        user_id=pl.col("user_id").cast(pl.String),
-        item_id=pl.col("item_id").cast(pl.String),
+        user_id=ids(raw["user_id"]),
+        item_id=ids(raw["item_id"]),
         value=_numbers(raw, options.rating_column, events_path, pl.Float64),
         time=_numbers(raw, order, events_path, pl.Int64),
     )
-    items = _items(_read(folder / "items.parquet", ("item_id",)))
-    min_value, notes = _rating_rule(events["value"], options.rating_column)
-    return RawData(folder.resolve().name, events, items, min_value, notes)
+    metadata = _read(folder / "items.parquet", ("item_id",))
+    title = "title" if "title" in metadata.columns else None
+    items, item_notes = attributes(metadata, "item_id", title)
+    min_value, notes = rating_rule(events["value"], options.rating_column)
+    return RawData(folder.resolve().name, events, items, min_value, notes + item_notes)
 
 
 def _read(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
@@ -73,34 +75,3 @@ def _numbers(
         row = wrong.arg_true()[0]
         raise DataError(f"{path}: {column} in row {row} is {table[column][row]!r}, expected a number")
     return pl.lit(numbers.fill_nan(None).cast(dtype))
-
-
-def _rating_rule(value: pl.Series, column: str) -> tuple[float | None, tuple[str, ...]]:
-    if value.null_count() == len(value):
-        return None, ()
-    if value.null_count():
-        note = f"{column} is null for {value.null_count()} of {len(value)} interactions"
-        return None, (f"{note}: every one counts as positive unless --min-value is given",)
-    largest = float(value.max())  # type: ignore[arg-type]
-    if largest <= _STARS_MAXIMUM:
-        return _STARS_POSITIVE, ()
-    return None, (
-        f"{column} goes up to {largest:g}: every interaction counts as positive unless --min-value is given",
-    )
-
-
-def _items(table: pl.DataFrame) -> pl.DataFrame:
-    title = pl.col("title").cast(pl.String) if "title" in table.columns else pl.lit(None, pl.String)
-    columns = [pl.col("item_id").cast(pl.String), title.alias("title")]
-    for name, dtype in table.schema.items():
-        if name in ("item_id", "title"):
-            continue
-        if dtype == pl.List(pl.String):
-            columns.append(pl.col(name))
-        elif isinstance(dtype, pl.List):
-            columns.append(pl.col(name).cast(pl.List(pl.String)))
-        elif dtype.is_numeric() or dtype == pl.Boolean:
-            columns.append(pl.col(name).cast(pl.Float64))
-        else:
-            columns.append(pl.col(name).cast(pl.String))
-    return table.select(columns)

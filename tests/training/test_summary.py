@@ -1,0 +1,69 @@
+"""Cores, and the summary of a data set before training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from training.cli import train
+from training.config import TrainConfig
+from training.errors import ConfigError, DataError
+from training.interactions import RawData, core, prepare
+from training.summary import summarise
+
+
+def events(*pairs: tuple[str, str]) -> RawData:
+    frame = pl.DataFrame({"user_id": [u for u, _ in pairs], "item_id": [i for _, i in pairs]})
+    frame = frame.with_columns(value=pl.lit(None, pl.Float64), time=pl.lit(None, pl.Int64))
+    items = pl.DataFrame({"item_id": ["a"], "title": ["A"]})
+    return RawData("made up", frame, items, None)
+
+
+def test_cores_are_taken_in_turn_until_both_hold() -> None:
+    # Without c, whom only "lone" has, v has one item left; without v, b has one user left.
+    raw = events(("u", "a"), ("u", "b"), ("w", "a"), ("w", "d"), ("u", "d"), ("v", "b"), ("v", "c"))
+    kept = core(raw, user_core=2, item_core=2)
+    assert sorted(kept.events.select("user_id", "item_id").rows()) == [
+        ("u", "a"), ("u", "d"), ("w", "a"), ("w", "d"),
+    ]  # fmt: skip
+    assert "removed 3 of 7 pairs: 2 users and 2 items stay" in kept.notes[0]
+    assert core(kept, 2, 2) is kept
+    with pytest.raises(DataError, match="no user has 5 items"):
+        core(raw, user_core=5, item_core=1)
+
+
+def test_a_core_below_zero_is_refused() -> None:
+    with pytest.raises(ConfigError, match="cores"):
+        TrainConfig(user_core=-1)
+
+
+def test_the_summary_counts_what_is_there() -> None:
+    raw = events(("u", "a"), ("u", "b"), ("w", "a"))
+    seconds = pl.Series("time", [978_300_760, 978_387_160, 978_300_000])
+    items = pl.DataFrame(
+        {"item_id": ["a", "b"], "title": ["A", "B"], "tags": [["x"], []], "year": [1.0, None]}
+    )
+    prepared = prepare(raw._replace(events=raw.events.with_columns(seconds), items=items))
+    summary = summarise("made up", prepared, prepared.interactions.positives(None))
+    assert (summary.users, summary.items, summary.interactions, summary.positives) == (2, 2, 3, 3)
+    assert summary.attributes == {"tags": 0.5, "year": 0.5}
+    assert summary.span == ("2000-12-31", "2001-01-01")
+    assert summary.head_share == pytest.approx(2 / 3)
+    assert summary.history_lengths[0] == 1
+    assert summary.history_lengths[-1] == 2
+
+
+def test_summary_only_leaves_a_picture_and_figures_and_training_may_follow(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    flags = ["--data", "synthetic", "--data-n-users", "120", "--data-n-items", "60", "--data-n-concepts", "3"]
+    flags += ["--recommender-d", "8", "--recommender-epochs", "2", "--sae-epochs", "2", "--sae-k", "2"]
+    flags += ["--out", str(out), "--threads", "1"]
+    assert train([*flags, "--summary-only"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["data.json", "data.png"]
+    assert json.loads((out / "data.json").read_text())["users"] == 120
+    assert (out / "data.png").read_bytes().startswith(b"\x89PNG")
+    assert train(flags) == 0
+    assert (out / "run.json").is_file()
