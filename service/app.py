@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
@@ -191,7 +191,9 @@ async def _greet(store: UserStore, bundle: Bundle) -> None:
     """Notes the model in the store; without one the server starts all the same."""
     try:
         await store.register_model(bundle.cache_key)
-        if not await store.persistence():
-            _log.warning("Redis keeps nothing on disk: histories are lost when it restarts")
     except StoreUnavailable as error:
         _log.warning("starting without stored users: %s", error)
+        return
+    with suppress(StoreUnavailable):  # a managed Redis may not say how it is set up
+        if not await store.persistence():
+            _log.warning("Redis keeps nothing on disk: histories are lost when it restarts")

@@ -108,10 +108,12 @@ def pack_embedding(embedding: CachedEmbedding, stamp: bytes) -> bytes:
 
 def unpack_embedding(blob: bytes, stamp: bytes) -> CachedEmbedding | None:
     """The user state in a blob; None if it was made from another history, or by another release."""
-    magic, m, ignored_count, width, made_from = _EMBEDDING.unpack_from(blob)
-    if magic != _EMBEDDING_MAGIC or made_from != stamp:
+    if len(blob) < _EMBEDDING.size:
         return None
+    magic, m, ignored_count, width, made_from = _EMBEDDING.unpack_from(blob)
     codes = len(blob) - m * (width + 2)
+    if magic != _EMBEDDING_MAGIC or made_from != stamp or width not in (2, 4) or codes < _EMBEDDING.size:
+        return None
     z = np.frombuffer(blob[_EMBEDDING.size : codes], "<f2").astype(np.float32)
     neurons = np.frombuffer(blob, f"<u{width}", m, codes).astype(np.int64)
     activations = np.frombuffer(blob, "<f2", m, codes + m * width).astype(np.float32)
@@ -147,7 +149,9 @@ def unpack_history(blob: bytes) -> tuple[AnyArray, bytes]:
 
 
 def _unpack(blob: bytes, expected: bytes, dtype: np.dtype[Any]) -> tuple[AnyArray, bytes]:
-    magic, stamp = _HEADER.unpack_from(blob)
-    if magic != expected:
-        raise BlobError(f"found a blob of format {magic!r}, expected {expected!r}")
+    if blob[:8] != expected:
+        raise BlobError(f"found a blob of format {blob[:8]!r}, expected {expected!r}")
+    if (len(blob) - _HEADER.size) % dtype.itemsize or len(blob) < _HEADER.size:
+        raise BlobError(f"found a damaged blob of {len(blob)} bytes")
+    _, stamp = _HEADER.unpack_from(blob)
     return np.frombuffer(blob, dtype, offset=_HEADER.size), stamp

@@ -18,6 +18,10 @@ from service.retrieval import FaissIndex, Index
 REPLAY_TOLERANCE = 1e-4
 """How far onnxruntime here may be from torch there, relative to the largest value of each output."""
 RECALL_DEPTH = 100
+REQUIRED_FILES = {
+    "encoder.onnx", "sae.onnx", "decoder.npy", "items.npy", "items.faiss",
+    "items.parquet", "neurons.parquet", "concepts.parquet", "reference.npz",
+}  # fmt: skip
 
 
 class BundleError(Exception):
@@ -78,7 +82,7 @@ def open_bundle(directory: Path) -> Bundle:
     _check_files(directory, manifest)
     try:
         bundle = _assemble(directory, manifest)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except Exception as error:  # onnxruntime, pyarrow and faiss each have a tree of their own
         raise BundleError(f"{directory}: cannot be opened: {error}") from error
     _check_shapes(directory, bundle)
     _replay(directory, bundle)
@@ -95,6 +99,10 @@ def _read_manifest(directory: Path) -> BundleManifest:
 
 
 def _check_files(directory: Path, manifest: BundleManifest) -> None:
+    listed = {file.name for file in manifest.files}
+    needed = REQUIRED_FILES | ({"head.onnx"} if manifest.dimensions.has_head else set())
+    if unlisted := sorted(needed - listed):
+        raise BundleError(f"{directory}: the manifest does not list {', '.join(unlisted)}")
     for file in manifest.files:
         path = directory / file.name
         if path.name != file.name or not path.is_file():
@@ -134,6 +142,11 @@ def _check_shapes(directory: Path, bundle: Bundle) -> None:
         "items.faiss": (bundle.index.n_items, dims.n_items),
         "mean_user": (bundle.mean_user.z.shape, (dims.d,)),
     }
+    for concept in bundle.labels.concepts:
+        if concept.attribute not in bundle.catalogue.attributes:
+            raise BundleError(
+                f"{directory}: concept {concept.name!r} is of {concept.attribute!r}, no attribute"
+            )
     for name, (found, expected) in found_and_expected.items():
         if found != expected:
             raise BundleError(
@@ -167,7 +180,9 @@ def _replay(directory: Path, bundle: Bundle) -> None:
                 raise BundleError(
                     f"{directory}: items.faiss recalls {found:.4f} of {kind} queries, {expected:.4f} expected"
                 )
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+    except BundleError:
+        raise
+    except Exception as error:
         raise BundleError(f"{directory}: reference.npz cannot be replayed: {error}") from error
 
 

@@ -10,6 +10,8 @@ import onnxruntime as ort
 from service.arrays import Floats, Ints
 from service.steering import SparseCode
 
+LARGEST = float(np.finfo(np.float16).max)
+
 
 class UserState(NamedTuple):
     """A user embedding z, float32 [d], and its code; both hold only values that float16 can hold.
@@ -43,7 +45,7 @@ class Encoder:
 
     def encode(self, histories: Sequence[Ints]) -> list[UserState]:
         """User states for histories of item indices, oldest first."""
-        z = self.embed(*pad(histories)).astype(np.float16).astype(np.float32)
+        z = np.clip(self.embed(*pad(histories)), -LARGEST, LARGEST).astype(np.float16).astype(np.float32)
         return [UserState.from_model(*row) for row in zip(z, *self.code(z), strict=True)]
 
     def embed(self, items: Ints, mask: Floats) -> Floats:

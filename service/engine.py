@@ -16,7 +16,7 @@ import numpy as np
 from service.arrays import Floats, Ints
 from service.blobs import CachedEmbedding
 from service.bundle import Bundle
-from service.errors import DeadlineExpired, StoreUnavailable
+from service.errors import DeadlineExpired, InvalidRequest, StoreUnavailable
 from service.histories import Event, EventKind, encoder_input, in_time_order
 from service.query import Mode, Plan, Query
 from service.ranking import RELEVANCE_DEPTH, Ranking, exposure_share, overlap, rank, relevance_loss, score
@@ -38,7 +38,6 @@ from service.steering import Operation, RawEdit, apply_edits, decode
 from service.userstate import UNKNOWN_USER, StoredUser
 
 NO_ITEMS: Ints = np.empty(0, np.int64)
-NOTHING = Steered(parts=(), effects=(), reconstruction=None, change=None)
 MOST_WRITES_PENDING = 1_000
 """Embeddings waiting to be cached; beyond that they are not: they will be computed again."""
 
@@ -127,22 +126,23 @@ def answer(
     who = audience(query, stored)
     timings.lap("encode")
     unwanted = np.union1d(who.seen, bundle.catalogue.indices_of(query.exclude))
-    if query.page is not None:
-        unwanted = np.union1d(unwanted, bundle.catalogue.indices_of_hashes(query.page.returned))
+    returned = NO_ITEMS if query.page is None else bundle.catalogue.indices_of_hashes(query.page.returned)
     if query.plan.degraded:
         degradations = (*degradations, Degradation.UNSTEERED)
-    if who.source is Source.POPULAR:
-        return _popular(query, who, unwanted, tuple(degradations))
-
     steered = steer(query, who)
     timings.lap("steer")
+    if who.source is not Source.PERSONAL and steered.change is None:
+        unwanted = np.union1d(unwanted, returned)
+        return _popular(query, who._replace(source=Source.POPULAR), steered, unwanted, tuple(degradations))
+
     z = who.state.z
     plain_query = bundle.encoder.head(z[None])[0]
     steered_query = (
         plain_query if steered.change is None else bundle.encoder.head((z + steered.change)[None])[0]
     )
 
-    needed = max(query.n, RELEVANCE_DEPTH) if query.include_report else query.n
+    depth = query.n + len(returned)
+    needed = max(depth, RELEVANCE_DEPTH) if query.include_report else depth
     queries = (
         [steered_query, plain_query] if query.compares and steered.change is not None else [steered_query]
     )
@@ -154,14 +154,15 @@ def answer(
 
     plain_scores = score(bundle.items, found.items, plain_query)
     scores = plain_scores if steered.change is None else score(bundle.items, found.items, steered_query)
-    ranking = rank(found.items, scores, query.n)
+    fresh = ~np.isin(found.items, returned)
+    ranking = rank(found.items[fresh], scores[fresh], query.n)
     unsteered_scores = plain_scores[
         np.searchsorted(found.items, ranking.items)
     ]  # candidates are sorted by index
     unsteered = rank(found.items, plain_scores, needed) if query.compares else None
     terms = explain(bundle, z, ranking, unsteered_scores, steered) if query.explain else ()
     report = _report(query, steered, ranking, unsteered_scores, unsteered) if query.include_report else None
-    shown = Ranking(unsteered.items[: query.n], unsteered.scores[: query.n]) if unsteered else None
+    shown = Ranking(unsteered.items[:depth], unsteered.scores[:depth]) if unsteered else None
     timings.lap("rank")
     return Reply(query, who, ranking, unsteered_scores, shown, terms, report, tuple(degradations))
 
@@ -220,7 +221,10 @@ def steer(query: Query, who: Audience) -> Steered:
     if query.plan.mode is Mode.RECONSTRUCT:
         reconstruction = scale * (decode(who.state.code, labels.decoder) + labels.bias) - who.state.z
     changes = [part for _, part in parts] + ([] if reconstruction is None else [reconstruction])
-    return Steered(parts, effects, reconstruction, np.sum(changes, axis=0) if changes else None)
+    change = np.sum(changes, axis=0) if changes else None
+    if change is not None and not np.isfinite(change).all():
+        raise InvalidRequest("steering.edits", "the edits together leave the range of numbers")
+    return Steered(parts, effects, reconstruction, change)
 
 
 def _report(
@@ -242,7 +246,9 @@ def _report(
     )
 
 
-def _popular(query: Query, who: Audience, unwanted: Ints, degradations: tuple[Degradation, ...]) -> Reply:
+def _popular(
+    query: Query, who: Audience, steered: Steered, unwanted: Ints, degradations: tuple[Degradation, ...]
+) -> Reply:
     """The most popular allowed items, for a user of whom nothing is known."""
     catalogue = query.bundle.catalogue
     wanted = np.ones(len(catalogue), bool)
@@ -253,7 +259,7 @@ def _popular(query: Query, who: Audience, unwanted: Ints, degradations: tuple[De
     scores = catalogue.popularity[items].astype(np.float32)
     ranking = Ranking(items, scores)
     terms = (Term(TermKind.POPULARITY, scores),) if query.explain else ()
-    report = _report(query, NOTHING, ranking, scores, ranking) if query.include_report else None
+    report = _report(query, steered, ranking, scores, ranking) if query.include_report else None
     return Reply(
         query, who, ranking, scores, ranking if query.compares else None, terms, report, degradations
     )

@@ -12,6 +12,9 @@ import grpc
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
+MAX_MESSAGE = 400
+"""Characters; gRPC sends them percent-encoded and, in details, twice more, in 8 KiB."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -31,9 +34,9 @@ class InvalidRequest(ServiceError):
     code = grpc.StatusCode.INVALID_ARGUMENT
 
     def __init__(self, field: str, description: str) -> None:
-        super().__init__(f"{field}: {description}" if field else description)
         self.field = field
-        self.description = description
+        self.description = shortened(description)
+        super().__init__(f"{field}: {self.description}" if field else self.description)
 
 
 class NotFound(ServiceError):
@@ -72,6 +75,11 @@ class DeadlineExpired(ServiceError):
     code = grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+def shortened(text: str) -> str:
+    """A message that fits into gRPC's metadata, whatever the caller sent that it quotes."""
+    return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}..."
+
+
 class WireError(NamedTuple):
     """An error as gRPC sends it."""
 
@@ -85,7 +93,7 @@ def to_wire(error: Exception) -> WireError:
     if isinstance(error, InvalidRequest):
         return WireError(error.code, str(error), (("grpc-status-details-bin", _bad_request(error)),))
     if isinstance(error, ServiceError):
-        return WireError(error.code, str(error))
+        return WireError(error.code, shortened(str(error)))
     fault_id = secrets.token_hex(4)
     _log.error("internal fault %s", fault_id, exc_info=error)
     return WireError(grpc.StatusCode.INTERNAL, f"internal fault {fault_id}: see the server's log")

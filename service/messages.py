@@ -24,6 +24,9 @@ MAX_ID_BYTES = 256
 MAX_EDITS = 64
 MAX_EXCLUDED = 10_000
 MAX_CONDITIONS = 64
+MAX_VALUES = 1_000
+MAX_HISTORY = 100_000
+MAX_STRENGTH = 1e6
 
 _OPERATIONS = {
     steering.OPERATION_UNSPECIFIED: Operation.ADD,
@@ -50,6 +53,8 @@ def read_recommend(request: wire.RecommendRequest, bundles: BundleRegistry, max_
         raise InvalidRequest("user_id", "found neither a user_id nor a history, expected one of them")
     if request.user_id:
         read_user_id(request.user_id)
+    if request.page_token and request.include_report:
+        raise InvalidRequest("include_report", "found a page_token too, expected it on the first page only")
     return Query(
         bundle=bundle,
         n=read_n(request.n, max_n),
@@ -83,6 +88,8 @@ def read_user_id(user_id: str, field: str = "user_id") -> str:
 
 def read_history(history: wire.History, field: str = "history.events") -> list[Event]:
     """The events of a given history."""
+    if len(history.events) > MAX_HISTORY:
+        raise InvalidRequest(field, f"found {len(history.events)} events, expected at most {MAX_HISTORY}")
     return [read_event(event, f"{field}[{position}]") for position, event in enumerate(history.events)]
 
 
@@ -100,7 +107,10 @@ def read_event(event: wire.Event, field: str) -> Event:
         kind = EventKind(event.kind)
     except ValueError:
         raise InvalidRequest(f"{field}.kind", f"found {event.kind}, expected an EventKind") from None
-    time_ms = event.time.ToMilliseconds() if event.HasField("time") else None
+    try:
+        time_ms = event.time.ToMilliseconds() if event.HasField("time") else None
+    except ValueError:
+        raise InvalidRequest(f"{field}.time", "found a time that is none, expected years 1 to 9999") from None
     return Event(event.item_id, kind, value, time_ms, event.event_id)
 
 
@@ -118,6 +128,12 @@ def read_filter(message: wire.Filter, bundle: Bundle, field: str = "filter") -> 
             raise InvalidRequest(
                 f"{field}.{part}", f"found {len(conditions)} conditions, expected at most {MAX_CONDITIONS}"
             )
+        for position, condition in enumerate(conditions):
+            if len(condition.values) > MAX_VALUES:
+                raise InvalidRequest(
+                    f"{field}.{part}[{position}].values",
+                    f"found {len(condition.values)} values, expected at most {MAX_VALUES}",
+                )
     item_filter = Filter(
         all_of=tuple(map(_condition, message.all_of)),
         none_of=tuple(map(_condition, message.none_of)),
@@ -187,6 +203,10 @@ def _strength(message: steering.Edit, operation: Operation, target: Target, fiel
         raise InvalidRequest(f"{field}.strength", f"found {strength}, expected a finite number")
     if operation is Operation.BLEND and not 0.0 <= strength <= 1.0:
         raise InvalidRequest(f"{field}.strength", f"found {strength:g}, expected 0 to 1 for BLEND")
+    if abs(strength) > MAX_STRENGTH:
+        raise InvalidRequest(
+            f"{field}.strength", f"found {strength:g}, expected -{MAX_STRENGTH:g} to {MAX_STRENGTH:g}"
+        )
     if message.unit not in (steering.UNIT_UNSPECIFIED, steering.UNIT_TYPICAL, steering.UNIT_RAW):
         raise InvalidRequest(f"{field}.unit", f"found {message.unit}, expected a Unit")
     if message.unit == steering.UNIT_RAW or operation in _UNITLESS:
@@ -224,6 +244,8 @@ def _no_such_concept(name: str, labels: LabelSet) -> str:
 
 
 def _weighted(message: steering.WeightedNeurons, labels: LabelSet, field: str) -> Target:
+    if len(message.neurons) > labels.n_neurons:
+        raise InvalidRequest(field, f"found {len(message.neurons)} neurons, expected each at most once")
     neurons = np.array([part.neuron for part in message.neurons], np.int64)
     weights = np.array([part.weight for part in message.neurons], np.float32)
     if not len(neurons):
@@ -232,7 +254,8 @@ def _weighted(message: steering.WeightedNeurons, labels: LabelSet, field: str) -
         check_neuron(neuron, labels, f"{field}.neurons[{position}].neuron")
     if len(np.unique(neurons)) != len(neurons):
         raise InvalidRequest(field, "found a neuron twice, expected each once")
-    norm = float(np.dot(weights, weights))
-    if not math.isfinite(norm) or norm < np.finfo(np.float32).tiny:
-        raise InvalidRequest(field, "expected finite weights that are not all 0")
+    if not (np.abs(weights) <= MAX_STRENGTH).all() or np.dot(weights, weights) < np.finfo(np.float32).tiny:
+        raise InvalidRequest(
+            field, f"expected finite weights from -{MAX_STRENGTH:g} to {MAX_STRENGTH:g}, not all 0"
+        )
     return labels.weighted_target(neurons, weights)

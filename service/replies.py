@@ -1,6 +1,7 @@
 """Domain to wire: replies as messages."""
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from trimtab.v1 import concept_pb2 as concepts
@@ -74,7 +75,7 @@ def recommendations(reply: Reply) -> list[wire.Recommendation]:
         for position, (item, score) in enumerate(_pairs(reply.ranking.items, reply.ranking.scores))
     ]
     if reply.unsteered is not None:
-        ranks = {item: rank for rank, item in enumerate(reply.unsteered.items.tolist(), first_rank)}
+        ranks = {item: rank for rank, item in enumerate(reply.unsteered.items.tolist(), 1)}
         for item, message in zip(reply.ranking.items.tolist(), found, strict=True):
             if item in ranks:
                 message.unsteered_rank = ranks[item]
@@ -86,7 +87,8 @@ def recommendations(reply: Reply) -> list[wire.Recommendation]:
 
 def _unsteered(reply: Reply, unsteered: Ranking) -> Iterable[wire.Recommendation]:
     catalogue = reply.query.bundle.catalogue
-    for rank, (item, score) in enumerate(_pairs(unsteered.items, unsteered.scores), _first_rank(reply)):
+    listed = enumerate(_pairs(unsteered.items, unsteered.scores), 1)
+    for rank, (item, score) in islice(listed, _first_rank(reply) - 1, None):
         yield wire.Recommendation(
             item_id=catalogue.item_ids[item],
             title=catalogue.titles[item],

@@ -125,7 +125,7 @@ class Reply:
     Attributes:
         ranking: The list.
         unsteered_scores: Of the listed items, float32 [n].
-        unsteered: The list without steering, where it was asked for.
+        unsteered: The list without steering from its first rank to this page's last, where it was asked for.
         terms: Reasons, where they were asked for; they sum to the scores.
     """
 

@@ -89,15 +89,17 @@ def find_candidates(
     if selective or fetch >= min(allowed_count, MOST_FETCHED):
         return Candidates(_exact(matrix, queries, n, allowed, excluded), degraded=False)
     try:
-        found = np.unique(index.search(queries, fetch, allowed))
+        found = index.search(queries, fetch, allowed)
     except Exception as error:  # FAISS raises RuntimeError for faults of any kind: search exactly instead
         _report(f"{type(error).__name__}: {error}")
         return Candidates(_exact(matrix, queries, n, allowed, excluded), degraded=True)
-    found = found[found >= 0]
-    wanted = ~np.isin(found, excluded)
+    wanted = (found >= 0) & ~np.isin(found, excluded)
     if allowed is not None:
         wanted &= allowed[found]
-    return Candidates(found[wanted], degraded=False)
+    available = allowed_count - (len(excluded) if allowed is None else np.count_nonzero(allowed[excluded]))
+    if (wanted.sum(axis=1) < min(n, available)).any():  # an IVF index sees only the lists that it probes
+        return Candidates(_exact(matrix, queries, n, allowed, excluded), degraded=False)
+    return Candidates(np.unique(found[wanted]), degraded=False)
 
 
 @lru_cache(maxsize=64)

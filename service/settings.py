@@ -1,6 +1,7 @@
 """The server's settings: flags, TRIMTAB_* environment variables and a settings file, from one source."""
 
 import os
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,11 @@ def read_settings(arguments: list[str] | None = None, **values: Any) -> Settings
     Raises:
         SystemExit: with a readable message if something does not fit.
     """
+    if (file := _settings_file()) is not None:
+        try:
+            tomllib.loads(file.read_text())
+        except (OSError, ValueError) as error:
+            raise SystemExit(f"trimtab-serve: settings file {file}: {error}") from error
     try:
         source: Any = {"_cli_parse_args": True if arguments is None else arguments}
         return Settings(**source, **values)

@@ -121,12 +121,6 @@ def decode(code: SparseCode, decoder: Floats) -> Floats:
     return np.asarray(code.activations @ decoder[code.neurons], np.float32)
 
 
-def total_change(effects: Sequence[EditEffect]) -> Floats | None:
-    """(s' - s) W_dec, float32 [d]; None if no edit had an effect."""
-    changes = [effect.change for effect in effects if effect.change is not None]
-    return np.sum(changes, axis=0, dtype=np.float32) if changes else None
-
-
 def _shift(dense: Floats, edit: RawEdit) -> EditEffect:
     """All operations but BLEND: moves the level to its new value along w."""
     level = edit.target.level(dense)

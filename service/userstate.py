@@ -24,7 +24,7 @@ import numpy as np
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import MaxConnectionsError, NoScriptError, RedisError, ResponseError
 
 from service.arrays import AnyArray, Hashes
 from service.blobs import (
@@ -44,6 +44,8 @@ from service.blobs import (
 from service.errors import StoreUnavailable
 
 MAX_MODELS = 1_000
+MAX_CONNECTIONS = 1_000
+"""More than calls in flight; redis-py's own limit of 100 would turn a slow Redis into one that seems gone."""
 RECORD_ATTEMPTS = 40
 LONGEST_BACKOFF_S = 0.05
 PAUSE_S = 1.0
@@ -117,6 +119,8 @@ class UserStore:
         self._history_ttl_s = history_ttl_s
         self._embedding_ttl_s = embedding_ttl_s
         self._clock = clock
+        self._models: set[str] = set()
+        self._noted_models: set[str] = set()
         self._gone_until = 0.0
 
     async def close(self) -> None:
@@ -152,6 +156,8 @@ class UserStore:
 
     async def remember(self, user_id: str, model: str, stamp: bytes, embedding: CachedEmbedding) -> None:
         """Caches an embedding, unless its history changed or was forgotten meanwhile."""
+        if model not in self._noted_models:  # the store was gone when the bundle was loaded, or lost its keys
+            await self.register_model(model)
         seen_key, _, embedding_key = _keys(user_id, model)
         blob = pack_embedding(embedding, stamp)
         await self._guard(
@@ -178,14 +184,17 @@ class UserStore:
 
     async def forget(self, user_id: str) -> bool:
         """Deletes everything about a user; False if there was nothing."""
-        models = await self._guard(self._writing.zrange(_MODELS_KEY, 0, -1))
-        embeddings = [_keys(user_id, model.decode())[2] for model in models]
+        noted = await self._guard(self._writing.zrange(_MODELS_KEY, 0, -1))
+        models = self._models | {model.decode() for model in noted}
+        embeddings = [_keys(user_id, model)[2] for model in models]
         return bool(await self._guard(self._writing.delete(*_keys(user_id)[:2], *embeddings)))
 
     async def register_model(self, model: str) -> None:
         """Notes a bundle's cache key, so that forgetting a user finds the embeddings of every model."""
+        self._models.add(model)
         await self._guard(self._writing.zadd(_MODELS_KEY, {model: self._clock()}))
         await self._guard(self._writing.zremrangebyrank(_MODELS_KEY, 0, -MAX_MODELS - 1))
+        self._noted_models.add(model)
 
     async def _try_record(self, events_of: Mapping[str, Sequence[RecordedEvent]]) -> dict[str, RecordCount]:
         """One optimistic round: the users whose histories had not changed between reading and writing."""
@@ -194,18 +203,26 @@ class UserStore:
             for pair in keys.values():
                 pipeline.mget(*pair)
             blobs = await pipeline.execute()
-        counts = {}
-        writes = []
+        merged = await asyncio.to_thread(self._merge, events_of, blobs)
+        changed = {user_id: new for user_id, (count, new) in merged.items() if count.accepted}
+        writes = [(keys[user_id], (*new, self._history_ttl_s)) for user_id, new in changed.items()]
+        done = await self._evaluate_all(_WRITE_IF_UNCHANGED, writes) if writes else []
+        lost = {user_id for user_id, ok in zip(changed, done, strict=True) if not ok}
+        return {user_id: count for user_id, (count, _) in merged.items() if user_id not in lost}
+
+    def _merge(
+        self, events_of: Mapping[str, Sequence[RecordedEvent]], blobs: Sequence[Sequence[bytes | None]]
+    ) -> dict[str, tuple[RecordCount, tuple[bytes, bytes, bytes]]]:
+        """For each user what is new, and what to write if the stamp still holds: seen items, history."""
+        merged = {}
+        now_ms = int(self._clock() * 1_000)
         for (user_id, events), (seen_blob, history_blob) in zip(events_of.items(), blobs, strict=True):
-            seen, stamp = unpack_seen(seen_blob) if seen_blob else (UNKNOWN_USER.seen, b"")
-            history = unpack_history(history_blob)[0] if history_blob else NO_EVENTS
-            now_ms = int(self._clock() * 1_000)
-            history, seen, counts[user_id] = merge(history, seen, events, self._max_history, now_ms)
+            seen, stamp = unpack_seen(seen_blob) if seen_blob is not None else (UNKNOWN_USER.seen, b"")
+            history = NO_EVENTS if history_blob is None else unpack_history(history_blob)[0]
+            history, seen, count = merge(history, seen, events, self._max_history, now_ms)
             fresh = os.urandom(8)
-            new = (pack_seen(seen, fresh), pack_history(history, fresh))
-            writes.append((keys[user_id], (stamp, *new, self._history_ttl_s)))
-        done = await self._evaluate_all(_WRITE_IF_UNCHANGED, writes)
-        return {user_id: counts[user_id] for user_id, ok in zip(events_of, done, strict=True) if ok}
+            merged[user_id] = count, (stamp, pack_seen(seen, fresh), pack_history(history, fresh))
+        return merged
 
     async def _evaluate(self, script: str, keys: Iterable[str], args: Iterable[object]) -> object:
         return (await self._evaluate_all(script, [(tuple(keys), tuple(args))]))[0]
@@ -238,12 +255,14 @@ class UserStore:
         except BlobError as error:
             raise StoreUnavailable(str(error)) from error
         except (RedisError, OSError, TimeoutError) as error:
-            if not isinstance(error, ResponseError):  # an answer, if only to say that its memory is full
+            # An answer, if only that its memory is full, or a pool that is busy: Redis is not gone.
+            if not isinstance(error, ResponseError | MaxConnectionsError):
                 self._lost(error)
             raise StoreUnavailable(f"Redis: {type(error).__name__}: {error}") from error
         if self._gone_until:
             _log.info("Redis answers again")
             self._gone_until = 0.0
+            self._noted_models.clear()
         return answer
 
     def _lost(self, error: Exception) -> None:
@@ -263,5 +282,6 @@ def _client(url: str, timeout_s: float) -> Any:  # the stubs cannot tell bytes f
         socket_timeout=timeout_s,
         socket_connect_timeout=timeout_s,
         retry=Retry(NoBackoff(), 1),
+        max_connections=MAX_CONNECTIONS,
         protocol=3,
     )

@@ -1,5 +1,7 @@
 """ConceptService."""
 
+import asyncio
+
 import numpy as np
 from google.protobuf.message import Message
 from trimtab.v1 import concept_pb2 as wire
@@ -57,7 +59,8 @@ class ConceptRpc:
                 "query", f"found {len(request.query)} characters, expected a text of 1 to {MAX_QUERY}"
             )
         results = []
-        for found in bundle.labels.search(request.query, _bounded(request.n, "n", DEFAULT_RESULTS)):
+        n = _bounded(request.n, "n", DEFAULT_RESULTS)
+        for found in await asyncio.to_thread(bundle.labels.search, request.query, n):
             if found.concept is not None:
                 results.append(wire.SearchResult(concept=replies.concept(found.concept), match=found.match))
             elif found.neuron is not None:
@@ -125,6 +128,6 @@ def _page_start(token: str, version: str) -> int:
     if not token:
         return 0
     made_for, _, position = token.partition(":")
-    if made_for != version or not position.isdecimal():
+    if made_for != version or not position.isdecimal() or len(position) > 9:
         raise InvalidRequest("page_token", f"found {token[:64]!r}, expected a token of label set {version}")
     return int(position)

@@ -101,8 +101,9 @@ def _behaviour(
 def element_error(error: Exception) -> ElementError:
     """The status of one element of a batch."""
     code, message, _ = to_wire(error)
-    field = error.field if isinstance(error, InvalidRequest) else ""
-    return ElementError(code=code.value[0], message=message, field=field)
+    if isinstance(error, InvalidRequest):
+        return ElementError(code=code.value[0], message=error.description, field=error.field)
+    return ElementError(code=code.value[0], message=message)
 
 
 def _parse(data: bytes, request_type: type[Message]) -> Message:

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.steering import Operation, RawEdit, SparseCode, Target, apply_edits, decode, total_change
+from service.steering import EditEffect, Operation, RawEdit, SparseCode, Target, apply_edits, decode
+
+
+def total_change(effects: list[EditEffect]) -> Any:
+    """(s' - s) W_dec; None if no edit had an effect."""
+    changes = [effect.change for effect in effects if effect.change is not None]
+    return np.sum(changes, axis=0) if changes else None
+
 
 N_NEURONS, D = 40, 12
 RNG = np.random.default_rng(7)
