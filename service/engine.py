@@ -213,10 +213,10 @@ def steer(query: Query, who: Audience) -> Steered:
     """The change z' - z: scale(z) (s' - s) W_dec, and in RECONSTRUCT mode scale(z) D(s) - z besides."""
     labels = query.bundle.labels
     scale = np.float32(query.bundle.scale(who.state.z))
-    effects = tuple(
-        zip(query.plan.edits, apply_edits(who.state.code, query.plan.edits, labels.decoder), strict=True)
-    )
-    parts = tuple((edit, scale * effect.change) for edit, effect in effects if effect.change is not None)
+    with np.errstate(over="ignore", invalid="ignore"):  # what leaves the range of numbers is refused below
+        steps = apply_edits(who.state.code, query.plan.edits, labels.decoder)
+        effects = tuple(zip(query.plan.edits, steps, strict=True))
+        parts = tuple((edit, scale * step.change) for edit, step in effects if step.change is not None)
     reconstruction = None
     if query.plan.mode is Mode.RECONSTRUCT:
         reconstruction = scale * (decode(who.state.code, labels.decoder) + labels.bias) - who.state.z

@@ -32,6 +32,7 @@ SERVICES = (
 )
 
 MAX_BATCH = 256
+MAX_BATCH_BYTES = 3 * 2**20  # a server takes messages of 4 MiB
 MAX_RECEIVED_BYTES = 64 * 2**20
 
 # Four attempts wait about 0.1 + 0.2 + 0.4 s, all within the deadline: a worker that restarts is bridged, a
@@ -98,9 +99,17 @@ def stubs(channel: grpc.Channel | grpc.aio.Channel) -> Stubs:
 
 
 def batches(requests: Iterable[RecommendRequest]) -> Iterator[list[RecommendRequest]]:
-    """Requests in lists of as many as one BatchRecommend may hold."""
-    stream = iter(requests)
-    while batch := list(itertools.islice(stream, MAX_BATCH)):
+    """Requests in lists of as many, and as many bytes, as one BatchRecommend may hold."""
+    batch: list[RecommendRequest] = []
+    size = 0
+    for request in requests:
+        bytes_more = request.ByteSize() + 8  # and what wraps it
+        if batch and (len(batch) == MAX_BATCH or size + bytes_more > MAX_BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(request)
+        size += bytes_more
+    if batch:
         yield batch
 
 
