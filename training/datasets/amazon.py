@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from training.datasets.columns import STARS_POSITIVE
-from training.datasets.files import Publisher, read_json_lines
+from training.datasets.files import Publisher, Schema, read_json_lines
 from training.errors import DataError
 from training.interactions import RawData
 
@@ -19,8 +19,13 @@ _PUBLISHER = Publisher(
     "amazon-2023", "The McAuley Lab offers them by category at https://amazon-reviews-2023.github.io/"
 )
 _SUFFIXES = (".jsonl.gz", ".jsonl")
-_REVIEW = {"user_id": pl.String, "parent_asin": pl.String, "rating": pl.Float64, "timestamp": pl.Int64}
-_META = {
+_REVIEW: Schema = {
+    "user_id": pl.String,
+    "parent_asin": pl.String,
+    "rating": pl.Float64,
+    "timestamp": pl.Int64,
+}
+_META: Schema = {
     "parent_asin": pl.String,
     "title": pl.String,
     "store": pl.String,

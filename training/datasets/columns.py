@@ -99,7 +99,7 @@ def attributes(table: pl.DataFrame, item: str, title: str | None) -> tuple[pl.Da
         if name in (item, title):
             continue
         column = table[name].alias(f"given_{name}" if name in _RESERVED else name)
-        if isinstance(dtype, pl.List) and not dtype.inner.is_nested():  # type: ignore[union-attr]
+        if isinstance(dtype, pl.List) and not dtype.inner.is_nested():
             columns.append(column.cast(pl.List(pl.String)))
         elif dtype.is_nested():
             notes.append(f"the items' column {name} holds {dtype}: left out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 from collections.abc import Mapping, Sequence
@@ -71,7 +72,10 @@ def read_separated(
     if schema is not None:
         settings["schema_overrides"] = schema
     try:
-        table = pl.read_csv(path if content is None else content, encoding=encoding, **settings)
+        if content is None and not _is_utf8(encoding):
+            with open_bytes(path) as file:
+                content = file.read().decode(encoding).encode()
+        table = pl.read_csv(path if content is None else content, **settings)
     except pl.exceptions.NoDataError as error:
         raise DataError(f"{path} is empty: expected rows") from error
     except (pl.exceptions.PolarsError, UnicodeDecodeError, EOFError) as error:
@@ -82,8 +86,12 @@ def read_separated(
     return table
 
 
+def _is_utf8(encoding: str) -> bool:
+    return codecs.lookup(encoding).name == "utf-8"
+
+
 def _no_table(path: Path, separator: str, encoding: str, error: Exception) -> str:
-    if encoding == "utf-8" and (place := wrong_utf8(path)):
+    if _is_utf8(encoding) and (place := wrong_utf8(path)):
         return f"{path}: {place}, expected UTF-8 throughout"
     return f"{path} is not a table separated by {separator!r}: {_first_line(error)}"
 

@@ -57,7 +57,8 @@ def load_csv(source: str, options: GroupLensOptions, seed: int) -> RawData:
     """
     ratings, movies = _publisher(source).locate(options.dir, ("ratings.csv", "movies.csv"))
     items = _items(read_separated(movies, ",", ("movieId", "title", "genres")))
-    tags, notes = ratings.with_name("tags.csv"), ()
+    tags = ratings.with_name("tags.csv")
+    notes: tuple[str, ...] = ()
     if tags.is_file():
         items = items.join(_tags(tags), on="item_id", how="left", maintain_order="left")
     else:
