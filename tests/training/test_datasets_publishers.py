@@ -1,4 +1,4 @@
-"""Publishers' own layouts: a few lines as each publisher writes them, whole and damaged."""
+"""Publishers' own layouts: small files made up in their formats are read, and malformed ones are refused."""
 
 import gzip
 import json
