@@ -160,23 +160,31 @@ def core(raw: RawData, user_core: int, item_core: int) -> RawData:
     Raises:
         DataError: if nothing is left.
     """
-    pairs = raw.events.select("user_id", "item_id").unique()
-    before = pairs.height
+    before = pairs = raw.events.select("user_id", "item_id").unique()
+    removed = {"user_id": 0, "item_id": 0}
     while True:
-        kept = pairs.filter((pl.len().over("user_id") >= user_core) & (pl.len().over("item_id") >= item_core))
-        if kept.height == pairs.height:
+        height = pairs.height
+        for column, least in (("user_id", user_core), ("item_id", item_core)):
+            kept = pairs.filter(pl.len().over(column) >= least)
+            removed[column] += pairs.height - kept.height
+            pairs = kept
+        if pairs.height == height:
             break
-        pairs = kept
     if pairs.is_empty():
         raise DataError(
             f"{raw.name}: no user has {user_core} items that each have {item_core} users: lower the cores"
         )
-    if pairs.height == before:
+    if pairs.height == before.height:
         return raw
     events = raw.events.join(pairs, on=["user_id", "item_id"], how="semi", maintain_order="left")
-    stay = f"{pairs['user_id'].n_unique()} users and {pairs['item_id'].n_unique()} items stay"
-    removed = f"{before - pairs.height} of {before} pairs"
-    note = f"the cores of {user_core} items a user and {item_core} users an item removed {removed}: {stay}"
+    stay = " and ".join(
+        f"{pairs[column].n_unique()} of {before[column].n_unique()} {word} stay"
+        for column, word in (("user_id", "users"), ("item_id", "items"))
+    )
+    note = (
+        f"of {before.height} pairs the core of {user_core} items a user removed {removed['user_id']}, "
+        f"that of {item_core} users an item {removed['item_id']}: {stay}"
+    )
     return raw._replace(events=events, notes=(*raw.notes, note))
 
 

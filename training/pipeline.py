@@ -157,7 +157,7 @@ def _load(config: TrainConfig, reporter: Reporter) -> _Data:
         min_value = raw.min_value
     interactions = prepared.interactions
     positives = interactions.positives(min_value)
-    summary = summarise(raw.name, prepared, positives)
+    summary = summarise(raw, prepared, positives)
     reporter.data(summary)
     split = hold_out(positives, interactions.user_ids, len(interactions.item_ids), config.split, config.seed)
     reporter.note(

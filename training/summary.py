@@ -13,7 +13,7 @@ import polars as pl
 
 from training.checkpoint import write_json
 from training.histories import Histories, Ints
-from training.interactions import Prepared
+from training.interactions import Prepared, RawData
 
 FILES = ("data.json", "data.png")
 _HEAD_SHARE = 0.1
@@ -24,10 +24,11 @@ _YEAR_2286_S = 10_000_000_000
 class DataSummary:
     """Figures of one data set.
 
-    positives are events that count as positive. history_lengths holds the quantiles 0, .25, .5, .75, .95
+    positives are events that count as positive; duplicates were dropped before, without_metadata counts
+    items of which nothing is known. history_lengths holds the quantiles 0, .25, .5, .75, .95
     and 1 of users' positive items; head_share the share of positives on the most popular tenth of the
-    items; attributes the share of the items that have each. span is the first and last time as dates,
-    where times are seconds or milliseconds since 1970.
+    items; attributes the share of the items that have a title, and each attribute. span is the first and
+    last time as dates, where times are seconds since 1970 or a thousandth, millionth or billionth of them.
     """
 
     name: str
@@ -37,6 +38,7 @@ class DataSummary:
     positives: int
     density: float
     duplicates: int
+    without_metadata: int
     history_lengths: tuple[int, ...]
     head_share: float
     attributes: dict[str, float]
@@ -50,7 +52,9 @@ class DataSummary:
             ("users, items", f"{self.users:,}, {self.items:,}"),
             ("interactions, positive", f"{self.interactions:,}, {self.positives:,}"),
             ("density", f"{self.density:.3%}"),
-            ("repeated pairs", f"{self.duplicates:,}"),
+            ("not positive", f"{self.interactions - self.positives:,}"),
+            ("repeated pairs, dropped", f"{self.duplicates:,}"),
+            ("items without metadata", f"{self.without_metadata:,}"),
             (
                 "positives a user",
                 f"{least} to {longest}; half {quarter} to {three}, median {half}, 95 % {most}",
@@ -63,22 +67,23 @@ class DataSummary:
         return rows
 
 
-def summarise(name: str, prepared: Prepared, positives: Histories) -> DataSummary:
+def summarise(raw: RawData, prepared: Prepared, positives: Histories) -> DataSummary:
     """The figures of a prepared data set and its users' positive items."""
     interactions = prepared.interactions
     lengths = positives.lengths
     items = prepared.catalogue.items
     return DataSummary(
-        name=name,
+        name=raw.name,
         users=len(interactions.user_ids),
         items=len(interactions.item_ids),
         interactions=len(interactions.users),
         positives=len(positives.items),
         density=interactions.density,
         duplicates=interactions.duplicate_count,
+        without_metadata=items.join(raw.items, on="item_id", how="anti").height,
         history_lengths=tuple(int(q) for q in np.quantile(lengths, (0, 0.25, 0.5, 0.75, 0.95, 1))),
         head_share=_head_share(popularity(positives, len(interactions.item_ids))),
-        attributes={attribute: _coverage(items[attribute]) for attribute in prepared.catalogue.attributes},
+        attributes={name: _coverage(items[name]) for name in ("title", *prepared.catalogue.attributes)},
         span=_span(interactions.time),
         notes=prepared.notes,
     )
@@ -128,6 +133,8 @@ def _span(time: Any) -> tuple[str, str] | None:
     known = time[time > 0]
     if not len(known) or known.max() < 1_000_000:  # positions in an order are no times
         return None
-    seconds = known // 1_000 if known.max() > _YEAR_2286_S else known
+    seconds = known
+    while seconds.max() > _YEAR_2286_S:  # milliseconds, microseconds, nanoseconds
+        seconds = seconds // 1_000
     first, last = (datetime.fromtimestamp(int(when), UTC) for when in (seconds.min(), seconds.max()))
     return f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d}"

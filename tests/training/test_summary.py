@@ -29,7 +29,8 @@ def test_cores_are_taken_in_turn_until_both_hold() -> None:
     assert sorted(kept.events.select("user_id", "item_id").rows()) == [
         ("u", "a"), ("u", "d"), ("w", "a"), ("w", "d"),
     ]  # fmt: skip
-    assert "removed 3 of 7 pairs: 2 users and 2 items stay" in kept.notes[0]
+    assert "of 7 pairs the core of 2 items a user removed 1, that of 2 users an item 2" in kept.notes[0]
+    assert "2 of 3 users stay and 2 of 4 items stay" in kept.notes[0]
     assert core(kept, 2, 2) is kept
     with pytest.raises(DataError, match="no user has 5 items"):
         core(raw, user_core=5, item_core=1)
@@ -46,14 +47,39 @@ def test_the_summary_counts_what_is_there() -> None:
     items = pl.DataFrame(
         {"item_id": ["a", "b"], "title": ["A", "B"], "tags": [["x"], []], "year": [1.0, None]}
     )
-    prepared = prepare(raw._replace(events=raw.events.with_columns(seconds), items=items))
-    summary = summarise("made up", prepared, prepared.interactions.positives(None))
+    raw = raw._replace(events=raw.events.with_columns(seconds), items=items)
+    prepared = prepare(raw)
+    summary = summarise(raw, prepared, prepared.interactions.positives(None))
     assert (summary.users, summary.items, summary.interactions, summary.positives) == (2, 2, 3, 3)
-    assert summary.attributes == {"tags": 0.5, "year": 0.5}
+    assert summary.attributes == {"title": 1.0, "tags": 0.5, "year": 0.5}
+    assert (summary.duplicates, summary.without_metadata) == (0, 0)
     assert summary.span == ("2000-12-31", "2001-01-01")
     assert summary.head_share == pytest.approx(2 / 3)
     assert summary.history_lengths[0] == 1
     assert summary.history_lengths[-1] == 2
+
+
+def test_repeated_pairs_bare_items_and_what_a_threshold_leaves_out_are_counted() -> None:
+    raw = events(("u", "a"), ("u", "a"), ("u", "b"), ("w", "c"))
+    raw = raw._replace(events=raw.events.with_columns(value=pl.Series([1.0, 5.0, 4.0, 2.0])))
+    prepared = prepare(raw)
+    summary = summarise(raw, prepared, prepared.interactions.positives(4.0))
+    shown = dict(summary.rows())
+    assert shown["interactions, positive"] == "3, 2"
+    assert (shown["not positive"], shown["repeated pairs, dropped"]) == ("1", "1")
+    assert shown["items without metadata"] == "2"
+    assert shown["items with title"] == "33%"
+
+
+@pytest.mark.parametrize("factor", [1, 1_000, 1_000_000, 1_000_000_000])
+def test_times_are_dates_whatever_part_of_a_second_they_count(factor: int) -> None:
+    raw = events(("u", "a"), ("u", "b"))
+    times = pl.Series("time", [978_300_760 * factor, 1_717_200_000 * factor])
+    prepared = prepare(raw._replace(events=raw.events.with_columns(times)))
+    assert summarise(raw, prepared, prepared.interactions.positives(None)).span == (
+        "2000-12-31",
+        "2024-06-01",
+    )
 
 
 def test_summary_only_leaves_a_picture_and_figures_and_training_may_follow(tmp_path: Path) -> None:
