@@ -1,8 +1,7 @@
 """One recommendation, start to end: the house's hallway. Each step of `answer` is a call into one module.
 
 `answer` is pure: it reads a query and what the store knew, and returns a reply. `Engine` puts it between the
-store
-and the caller: I/O on the event loop, the computation in a thread.
+store and the caller: I/O on the event loop, the computation in a thread.
 """
 
 import asyncio

@@ -13,6 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from training.datasets.columns import attributes, ids, rating_rule
+from training.datasets.files import require_columns
 from training.errors import DataError
 from training.interactions import RawData
 
@@ -57,8 +58,7 @@ def _read(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
         table = pl.read_parquet(path)
     except pl.exceptions.PolarsError as error:
         raise DataError(f"{path} is not a Parquet file: {error}") from error
-    if missing := [name for name in columns if name not in table.columns]:
-        raise DataError(f"{path} has the columns {table.columns}, expected also {missing}")
+    require_columns(path, table.columns, columns)
     if table.is_empty():
         raise DataError(f"{path} has no rows")
     return table

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import polars as pl
 
+from training.datasets.columns import STARS_POSITIVE
+from training.datasets.files import require_columns
 from training.errors import DataError
 from training.interactions import RawData
-
-STARS_POSITIVE = 4.0
-"""Of 1..5 stars, from here on a rating counts as positive (the protocol of arXiv 2601.11182)."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,7 @@ def read_typed_table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
     except pl.exceptions.NoDataError as error:
         raise DataError(f"{path} is empty: expected a header and rows") from error
     table = table.rename({name: name.split(":")[0] for name in table.columns})
-    if missing := [name for name in columns if name not in table.columns]:
-        raise DataError(f"{path} has the columns {table.columns}, expected also {missing}")
+    require_columns(path, table.columns, columns)
     return table
 
 
