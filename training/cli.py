@@ -46,7 +46,9 @@ def train(argv: Sequence[str] | None = None) -> int:
             if parsed.summary_only:
                 summarise_data(config, parsed.out, reporter)
                 return 0
-            run = run_training(config, parsed.out, reporter, parsed.checkpoint_every_s)
+            run = run_training(
+                config, parsed.out, reporter, parsed.checkpoint_every_s, _device(parsed.device)
+            )
     except TrainingError as error:
         errors.print(f"trimtab-train: {error}", markup=False, highlight=False, soft_wrap=True)
         return 1
@@ -106,6 +108,8 @@ def _train_config(arguments: list[str]) -> tuple[argparse.Namespace, TrainConfig
     parser.add_argument("--checkpoint-every-s", type=float, default=5.0, metavar="S", help=text)
     text = "Write the summary of the data to RUN, data.json and data.png, and stop."
     parser.add_argument("--summary-only", action="store_true", help=text)
+    text = "Where torch trains: auto (an accelerator if there is one), cpu, cuda, mps ... (default: auto)."
+    parser.add_argument("--device", default="auto", help=text)
     _add_threads(parser)
     add_flags(parser, TrainConfig, title="run")
     for name, (prefix, options) in sections.items():
@@ -201,3 +205,15 @@ def _use_threads(count: int) -> None:
         raise ConfigError(f"--threads is {count}, expected 0 or more")
     if count:
         torch.set_num_threads(count)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"--device is {name!r}: torch cannot use it here: {reason}") from error
+    return device

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -93,3 +93,10 @@ class Histories(NamedTuple):
         matrix.sum_duplicates()
         matrix.data[:] = 1.0
         return matrix
+
+
+def stacked(parts: Sequence[Histories]) -> Histories:
+    """The rows of all parts, one part after the other."""
+    lengths = np.concatenate([part.lengths for part in parts])
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return Histories(offsets, np.concatenate([part.items for part in parts]))

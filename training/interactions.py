@@ -103,6 +103,11 @@ class Interactions:
         """float32 [n_users, n_items] of the same."""
         return self.positives(min_value).matrix(len(self.item_ids))
 
+    @property
+    def untimed_count(self) -> int:
+        """Events of which neither time nor position is known."""
+        return int((self.time == -1).sum())
+
     @cached_property
     def density(self) -> float:
         """Share of the user-item pairs that occurred."""

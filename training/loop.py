@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from training.checkpoint import Checkpoints, Snapshot
-from training.errors import ConfigError, DivergedError
+from training.errors import DivergedError
+from training.schedule import Schedule
+
+_CPU = torch.device("cpu")
 
 
 class Task(Protocol):
@@ -39,36 +42,6 @@ class Task(Protocol):
 
     def validate(self) -> float:
         """A figure to be made larger, on validation users."""
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long, how fast, and when to stop."""
-
-    epochs: int
-    """Passes over the training users, at most."""
-    lr: float
-    """Adam's step size."""
-    decay_from: float = 1.0
-    """From this share of the epochs on, the step size falls linearly to 0."""
-    validate_every: int = 0
-    """Epochs between looks at the validation users; 0 never looks, and the last state is the result."""
-    patience: int = 1
-    """Looks without a new best after which training stops."""
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or not self.lr > 0 or self.patience < 1:
-            raise ConfigError(
-                "expected epochs >= 1, lr > 0 and patience >= 1, "
-                f"found {self.epochs}, {self.lr}, {self.patience}"
-            )
-
-    def lr_at(self, epoch: int) -> float:
-        """The step size of an epoch, counted from 0."""
-        progress = epoch / self.epochs
-        if progress <= self.decay_from or self.decay_from >= 1:
-            return self.lr
-        return self.lr * (1 - progress) / (1 - self.decay_from)
 
 
 class EpochReport(NamedTuple):
@@ -103,20 +76,24 @@ def fit(
     seed: int,
     checkpoints: Checkpoints,
     report: Callable[[EpochReport], None] = lambda _: None,
+    device: torch.device = _CPU,
 ) -> FitResult:
     """Trains task.module in place, going on from the newest checkpoint if there is one.
+
+    The module and each batch are moved to the device; afterwards the module is on the CPU and evaluates.
 
     An epoch's chance depends only on the seed and its number, so a resumed run ends in the same bytes.
 
     Raises:
         DivergedError: if a loss is not finite; the last good checkpoint stays.
     """
-    optimiser = torch.optim.Adam(task.module.parameters(), lr=schedule.lr)
+    task.module.to(device).train()
+    optimiser = torch.optim.Adam(task.module.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay)
     progress, best_state = _Progress(), _state(task.module)
     if (found := checkpoints.load(task.name)) is not None:
         progress, best_state = _restore(task, optimiser, found)
     while progress.epoch < schedule.epochs and progress.waited < schedule.patience:
-        mean_loss = _run_epoch(task, optimiser, schedule.lr_at(progress.epoch), seed, progress.epoch)
+        mean_loss = _run_epoch(task, optimiser, schedule.lr_at(progress.epoch), seed, progress.epoch, device)
         progress.epoch += 1
         last = progress.epoch == schedule.epochs
         if not schedule.validate_every:
@@ -136,18 +113,23 @@ def fit(
             f"{task.name}: the last step left values that are no numbers; lower the learning rate"
         )
     task.module.load_state_dict(best_state)
+    task.module.cpu().eval()
     return FitResult(progress.epoch, progress.best_epoch, progress.best)
 
 
-def _run_epoch(task: Task, optimiser: torch.optim.Optimizer, lr: float, seed: int, epoch: int) -> float:
+def _run_epoch(
+    task: Task, optimiser: torch.optim.Optimizer, lr: float, seed: int, epoch: int, device: torch.device
+) -> float:
     for group in optimiser.param_groups:
         group["lr"] = lr
     # The stage's name is part of the seed, so that two stages of one run do not share their chance.
     rng = np.random.default_rng([seed, *task.name.encode(), epoch])
+    # Dropout and the like draw from torch's generator, which thus depends on the epoch alone, too.
+    torch.manual_seed(int(rng.integers(2**62)))
     total, steps = 0.0, 0
     for batch in task.batches(rng):
         optimiser.zero_grad(set_to_none=True)
-        loss = task.loss(batch)
+        loss = task.loss(_moved(batch, device))
         value = loss.item()
         if not np.isfinite(value):
             raise DivergedError(
@@ -160,6 +142,15 @@ def _run_epoch(task: Task, optimiser: torch.optim.Optimizer, lr: float, seed: in
         task.after_step()
         total, steps = total + value, steps + 1
     return total / max(steps, 1)
+
+
+def _moved(batch: Any, device: torch.device) -> Any:
+    if device == _CPU:
+        return batch
+    if isinstance(batch, tuple):
+        parts = [_moved(part, device) for part in batch]
+        return type(batch)(*parts) if hasattr(batch, "_fields") else tuple(parts)
+    return batch.to(device) if isinstance(batch, Tensor) else batch
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:

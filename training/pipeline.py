@@ -15,7 +15,7 @@ from training.checkpoint import Checkpoints, read_json, write_json
 from training.concepts import fit_concepts
 from training.config import TrainConfig
 from training.datasets import load_data_set
-from training.errors import RunError
+from training.errors import DataError, RunError
 from training.evaluation.fidelity import measure_fidelity
 from training.evaluation.ranking import judge, mean_ndcg
 from training.evaluation.scorers import ModelScorer
@@ -86,7 +86,11 @@ def summarise_data(config: TrainConfig, out: Path, reporter: Reporter) -> None:
 
 
 def train(
-    config: TrainConfig, out: Path, reporter: Reporter | None = None, checkpoint_every_s: float = 5.0
+    config: TrainConfig,
+    out: Path,
+    reporter: Reporter | None = None,
+    checkpoint_every_s: float = 5.0,
+    device: torch.device = torch.device("cpu"),
 ) -> Run:
     """Trains into out, going on where an interrupted run of the same configuration stopped.
 
@@ -111,7 +115,9 @@ def train(
             ModelScorer(model, config.max_length), data.split, data.split.validation, LIST_LENGTH
         )
 
-    context = FitContext(data.split, config.max_length, config.seed, checkpoints, validate, reporter.epoch)
+    context = FitContext(
+        data.split, config.max_length, config.seed, checkpoints, validate, reporter.epoch, device
+    )
     recommender = _recommender(resolved, out, context)
     sae = _sae(resolved, out, recommender, context)
     fitted = fit_concepts(
@@ -156,6 +162,14 @@ def _load(config: TrainConfig, reporter: Reporter) -> _Data:
     if not config.implicit and min_value is None:
         min_value = raw.min_value
     interactions = prepared.interactions
+    if (RECOMMENDERS[config.recommender].ordered or config.split.kind == "leave-one-out") and (
+        untimed := interactions.untimed_count
+    ):
+        asker = config.recommender if RECOMMENDERS[config.recommender].ordered else "a leave-one-out split"
+        raise DataError(
+            f"{raw.name}: {untimed} of {len(interactions.users)} interactions have neither time nor "
+            f"position, but {asker} needs the order of every user's interactions"
+        )
     positives = interactions.positives(min_value)
     summary = summarise(raw, prepared, positives)
     reporter.data(summary)
@@ -213,7 +227,7 @@ def _recommender(config: TrainConfig, out: Path, context: FitContext) -> Recomme
     if not (out / "recommender.json").is_file():
         torch.manual_seed(config.seed)
         kind = RECOMMENDERS[config.recommender]
-        model = kind.build(config.recommender_options, n_items)
+        model = kind.build(config.recommender_options, n_items, config.max_length)
         result = kind.fit(model, config.recommender_options, context)
         about = {"kind": config.recommender, "n_items": n_items, "d": model.d, "p": model.p}
         save_model(out, "recommender", model, about | {"fit": result._asdict()})

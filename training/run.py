@@ -118,7 +118,7 @@ def save_model(path: Path, stage: str, module: nn.Module, about: dict[str, Any])
 
 def load_recommender(path: Path, config: TrainConfig, n_items: int) -> Recommender:
     """The trained recommender of a run, finished or not."""
-    model = RECOMMENDERS[config.recommender].build(config.recommender_options, n_items)
+    model = RECOMMENDERS[config.recommender].build(config.recommender_options, n_items, config.max_length)
     _fill(model, path, "recommender")
     return model
 

@@ -1,4 +1,8 @@
-"""Who is trained on and who is judged: users are held out whole (strong generalisation)."""
+"""Who is trained on and who is judged.
+
+Users are held out whole (strong generalisation), or each user's last two items are (leave-one-out), as the
+literature on sequential models does. The two are never mixed in one table.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,18 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from training.errors import ConfigError, DataError, RunError
-from training.histories import Histories, Ints
+from training.histories import Histories, Ints, stacked
+
+_SPLITS = ("users", "leave-one-out")
 
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """How users are held out; the protocol of arXiv 2601.11182."""
+    """How users or items are held out; held-out users after the protocol of arXiv 2601.11182."""
 
+    kind: str = "users"
+    """users holds users out whole; leave-one-out trains on all users, validates on each one's last item but
+    one and tests on the last (the other settings then have no effect, but for the positives it takes)."""
     validation_share: float = 0.1
     """Share of the eligible users on whom settings, strengths and units are chosen."""
     test_share: float = 0.1
@@ -28,6 +37,8 @@ class SplitConfig:
     """Users with fewer positive items are trained on, never held out."""
 
     def __post_init__(self) -> None:
+        if self.kind not in _SPLITS:
+            raise ConfigError(f"split: kind is {self.kind!r}, expected one of {', '.join(_SPLITS)}")
         for name in ("validation_share", "test_share", "target_share"):
             if not 0 < getattr(self, name) < 1:
                 raise ConfigError(f"split: {name} is {getattr(self, name)}, expected a share between 0 and 1")
@@ -41,11 +52,12 @@ class SplitConfig:
 
 @dataclass(frozen=True)
 class Split:
-    """Users by index, and what is known and asked of each.
+    """Rows, one a history, and what is known and asked of each.
 
-    train, validation and test are sorted user indices. inputs holds one row a user, oldest first: all
+    train, validation and test are sorted row numbers; user_ids names each row's user, who has one row where
+    users are held out, up to three where items are. inputs holds each row's history, oldest first: all
     positive items of a training user, the history part of a held-out one. target_items holds the targets of
-    the held-out users and is empty for the others.
+    the held-out rows and is empty for the others.
     """
 
     user_ids: tuple[str, ...]
@@ -113,11 +125,59 @@ class Split:
 def hold_out(
     positives: Histories, user_ids: tuple[str, ...], n_items: int, config: SplitConfig, seed: int
 ) -> Split:
-    """Draws validation and test users, and each one's targets.
+    """Splits as the configuration says; the seed decides which users are held out, and their targets.
 
     Raises:
         DataError: if too few users have enough positive items to hold any out.
     """
+    if config.kind == "leave-one-out":
+        return _leave_one_out(positives, user_ids, n_items, config.min_positives)
+    return _hold_out_users(positives, user_ids, n_items, config, seed)
+
+
+def _leave_one_out(
+    positives: Histories, user_ids: tuple[str, ...], n_items: int, min_positives: int
+) -> Split:
+    """Every user trains; those with enough items are validated on the last but one and tested on the last.
+
+    A test history holds the validation target; a training history neither.
+    """
+    held_out = np.flatnonzero(positives.lengths >= max(min_positives, 3))
+    if not len(held_out):
+        raise DataError(
+            f"none of {len(user_ids)} users has {max(min_positives, 3)} positive items: nothing to hold out"
+        )
+    from_end = np.repeat(positives.offsets[1:], positives.lengths) - np.arange(len(positives.items))
+    is_held_out = np.zeros(len(user_ids), np.bool_)
+    is_held_out[held_out] = True
+    in_held_out = np.repeat(is_held_out, positives.lengths)
+    parts = [
+        positives.keep(~in_held_out | (from_end > 2)),
+        positives.keep(from_end > 2).rows(held_out),
+        positives.keep(from_end > 1).rows(held_out),
+    ]
+    nothing = Histories(np.zeros(len(user_ids) + 1, np.int64), np.empty(0, np.int64))
+    targets = [
+        nothing,
+        positives.keep(from_end == 2).rows(held_out),
+        positives.keep(from_end == 1).rows(held_out),
+    ]
+    first, second = len(user_ids), len(user_ids) + len(held_out)
+    names = tuple(user_ids[user] for user in held_out)
+    return Split(
+        user_ids=(*user_ids, *names, *names),
+        n_items=n_items,
+        train=np.flatnonzero(parts[0].lengths > 0),
+        validation=np.arange(first, second),
+        test=np.arange(second, second + len(held_out)),
+        inputs=stacked(parts),
+        target_items=stacked(targets),
+    )
+
+
+def _hold_out_users(
+    positives: Histories, user_ids: tuple[str, ...], n_items: int, config: SplitConfig, seed: int
+) -> Split:
     rng = np.random.default_rng([seed, 0x5717])
     eligible = np.flatnonzero(positives.lengths >= config.min_positives)
     n_validation = round(len(eligible) * config.validation_share)

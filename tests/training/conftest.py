@@ -14,7 +14,7 @@ from training.evaluation.scorers import ModelScorer
 from training.interactions import Prepared, prepare
 from training.pipeline import train
 from training.recommenders import FitContext, Recommender
-from training.recommenders.fitting import ElsaOptions
+from training.recommenders.fitting.elsa import ElsaOptions
 from training.run import Run
 from training.saes.fitting import TopKOptions
 from training.splits import Split, SplitConfig, hold_out

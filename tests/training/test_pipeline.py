@@ -23,7 +23,8 @@ from training.evaluation.ranking import compare
 from training.evaluation.steering import steer_concepts
 from training.loop import EpochReport
 from training.pipeline import Silent, train
-from training.recommenders.fitting import ElsaOptions, PureSvdOptions
+from training.recommenders.fitting.elsa import ElsaOptions
+from training.recommenders.fitting.puresvd import PureSvdOptions
 from training.run import Run, load_run
 from training.saes.fitting import TopKOptions
 

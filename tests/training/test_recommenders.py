@@ -14,7 +14,8 @@ from training.evaluation.scorers import EaseScorer, ModelScorer, PopularityScore
 from training.histories import Histories
 from training.recommenders import RECOMMENDERS, FitContext, Recommender
 from training.recommenders.elsa import Elsa
-from training.recommenders.fitting import ElsaOptions, PureSvdOptions
+from training.recommenders.fitting.elsa import ElsaOptions
+from training.recommenders.fitting.puresvd import PureSvdOptions
 from training.splits import Split
 
 OPTIONS: dict[str, Any] = {"elsa": ElsaOptions(d=16, epochs=40, lr=2e-2), "puresvd": PureSvdOptions(d=8)}
@@ -28,7 +29,7 @@ def name(request: pytest.FixtureRequest) -> str:
 def fitted(name: str, context: FitContext) -> Recommender:
     torch.manual_seed(context.seed)
     kind = RECOMMENDERS[name]
-    model = kind.build(OPTIONS[name], context.split.n_items)
+    model = kind.build(OPTIONS[name], context.split.n_items, context.max_length)
     kind.fit(model, OPTIONS[name], context)
     return model.eval().requires_grad_(False)
 
@@ -64,7 +65,7 @@ def test_the_same_seed_gives_the_same_numbers(name: str, context: FitContext, tm
 def test_it_survives_its_checkpoint(name: str, context: FitContext, tmp_path: Path) -> None:
     model = fitted(name, context)
     save_tensors(tmp_path / "model.safetensors", dict(model.state_dict()))
-    other = RECOMMENDERS[name].build(OPTIONS[name], model.n_items)
+    other = RECOMMENDERS[name].build(OPTIONS[name], model.n_items, context.max_length)
     other.load_state_dict(load_tensors(tmp_path / "model.safetensors"))
     histories = context.split.histories(context.split.test)
     assert torch.equal(
@@ -117,7 +118,7 @@ def test_elsa_refuses_settings_without_meaning(wrong: dict[str, float]) -> None:
 
 def test_puresvd_refuses_more_vectors_than_there_are_items(context: FitContext) -> None:
     options = PureSvdOptions(d=context.split.n_items)
-    model = RECOMMENDERS["puresvd"].build(options, context.split.n_items)
+    model = RECOMMENDERS["puresvd"].build(options, context.split.n_items, context.max_length)
     with pytest.raises(ConfigError, match="expected less than"):
         RECOMMENDERS["puresvd"].fit(model, options, context)
 

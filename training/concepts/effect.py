@@ -21,11 +21,15 @@ _TOP_SHARE = 0.1
 
 
 class Audience(NamedTuple):
-    """Users on whom effects are measured: z [users, d], codes [users, n_neurons], what they have seen."""
+    """Users on whom effects are measured: z [users, d], what else the head reads, codes [users, n_neurons].
+
+    seen [users, n_items] holds what is never returned.
+    """
 
     recommender: Recommender
     sae: SparseAutoencoder
     z: Tensor
+    context: Tensor
     code: Tensor
     seen: csr_matrix
 
@@ -34,16 +38,16 @@ class Audience(NamedTuple):
         cls, recommender: Recommender, sae: SparseAutoencoder, histories: Histories, max_length: int
     ) -> Audience:
         """Encodes the histories; their items count as seen."""
-        z = recommender.embed(histories, max_length)
+        z, context = recommender.activations(histories, max_length)
         with torch.no_grad():
             code = sae.encode(z)
-        return cls(recommender, sae, z, code, histories.matrix(recommender.n_items))
+        return cls(recommender, sae, z, context, code, histories.matrix(recommender.n_items))
 
     def lists(self, edit: Tensor | None = None, n: int = LIST_LENGTH) -> Lists:
         """Top-n lists, with z' = z + scale(z) edit W_dec for an edit of the code, [n_neurons]."""
         with torch.no_grad():
             z = self.z if edit is None else self.z + self.sae.scale(self.z) * (edit @ self.sae.W_dec)
-            return best_lists(self.recommender.scores(z), self.seen, n)
+            return best_lists(self.recommender.scores(z, self.context), self.seen, n)
 
     def levels(self, w: Tensor) -> NDArray[np.float64]:
         """C = <s, w> / <w, w> of each user, [users]."""

@@ -26,6 +26,8 @@ class FolderOptions:
 
     rating_column: str = "rating"
     """Column of interactions.parquet that holds the value of an event, if there is one."""
+    where: str = ""
+    """Keep the interactions for which this SQL condition on their columns holds, such as user_id <= 2999."""
 
 
 def load_folder(source: str, options: FolderOptions, seed: int) -> RawData:
@@ -36,7 +38,7 @@ def load_folder(source: str, options: FolderOptions, seed: int) -> RawData:
     """
     folder = Path(source)
     events_path = folder / "interactions.parquet"
-    raw = _read(events_path, ("user_id", "item_id"))
+    raw = _where(_read(events_path, ("user_id", "item_id")), options.where, events_path)
     order = next((name for name in _ORDER_COLUMNS if name in raw.columns), None)
     events = raw.select(
         user_id=ids(raw["user_id"]),
@@ -62,6 +64,19 @@ def _read(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
     if table.is_empty():
         raise DataError(f"{path} has no rows")
     return table
+
+
+def _where(events: pl.DataFrame, condition: str, path: Path) -> pl.DataFrame:
+    if not condition:
+        return events
+    try:
+        kept = events.filter(pl.sql_expr(condition))
+    except pl.exceptions.PolarsError as error:
+        columns = ", ".join(events.columns)
+        raise DataError(f"{path}: no condition on its columns ({columns}): {condition!r}: {error}") from error
+    if kept.is_empty():
+        raise DataError(f"{path}: none of {events.height} interactions has {condition}")
+    return kept
 
 
 def _numbers(

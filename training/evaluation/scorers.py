@@ -30,9 +30,9 @@ class ModelScorer(NamedTuple):
     max_length: int
 
     def scores(self, histories: Histories) -> Tensor:
-        """V head(z) + b."""
+        """V head(z, context) + b."""
         with torch.no_grad():
-            return self.recommender.scores(self.recommender.embed(histories, self.max_length))
+            return self.recommender.scores(*self.recommender.activations(histories, self.max_length))
 
 
 class ReconstructedScorer(NamedTuple):
@@ -43,10 +43,10 @@ class ReconstructedScorer(NamedTuple):
     max_length: int
 
     def scores(self, histories: Histories) -> Tensor:
-        """V head(scale(z) D(s)) + b."""
+        """V head(scale(z) D(s), context) + b."""
         with torch.no_grad():
-            z = self.recommender.embed(histories, self.max_length)
-            return self.recommender.scores(self.sae.reconstruct(z))
+            z, context = self.recommender.activations(histories, self.max_length)
+            return self.recommender.scores(self.sae.reconstruct(z), context)
 
 
 class PopularityScorer(NamedTuple):

@@ -1,6 +1,6 @@
 """What every recommender is to the rest: an encoder, a head and an item matrix.
 
-z = encode(history) [d]      q = head(z) [p]      score_i = q . V_i + b_i
+z = encode(history) [d]      q = head(z [, context]) [p]      score_i = q . V_i + b_i
 """
 
 from __future__ import annotations
@@ -21,17 +21,25 @@ class ItemMatrix(NamedTuple):
     b: Tensor
 
 
+class Activation(NamedTuple):
+    """Where a model is read and edited: z [batch, d], and what else its head reads, [batch, context_size]."""
+
+    z: Tensor
+    context: Tensor
+
+
 class Recommender(nn.Module, ABC):
-    """A recommender seen as z = encode(history), q = head(z), score = V q + b.
+    """A recommender seen as z = encode(history), q = head(z, context), score = V q + b.
 
     n_items: size of the catalogue; d: width of the activation z at the hook point; p: width of the query q;
     hook_point: name of the place where z is read; ordered: whether a history's order matters; has_head: False
-    where head is the identity.
+    where head is the identity; context_size: width of what the head reads beside z, 0 for most.
     """
 
-    hook_point: ClassVar[str] = "user_embedding"
     ordered: ClassVar[bool] = False
-    has_head: ClassVar[bool] = False
+    hook_point: str = "user_embedding"
+    has_head: bool = False
+    context_size: int = 0
 
     def __init__(self, n_items: int, d: int, p: int) -> None:
         super().__init__()
@@ -41,25 +49,52 @@ class Recommender(nn.Module, ABC):
     def encode(self, items: Tensor, mask: Tensor) -> Tensor:
         """Histories -> z [batch, d].
 
-        items int64 [batch, length], padded at the end with 0; mask float32 [batch, length]; length may be 0.
-        Traceable to ONNX.
+        items int64 [batch, length], oldest first, padded at the end with 0; mask float32 [batch, length];
+        length may be 0. Traceable to ONNX.
         """
 
-    def head(self, z: Tensor) -> Tensor:
-        """[batch, d] -> [batch, p]; the identity unless has_head."""
+    def activate(self, items: Tensor, mask: Tensor) -> Activation:
+        """The same with the head's context; models with a context override this. Traceable to ONNX."""
+        z = self.encode(items, mask)
+        return Activation(z, z.new_zeros(len(z), 0))
+
+    def head(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """[batch, d] and, where context_size > 0, [batch, context_size] -> [batch, p].
+
+        The identity unless has_head. Traceable to ONNX.
+        """
         return z
 
     @abstractmethod
     def item_matrix(self) -> ItemMatrix:
         """V [n_items, p] and b [n_items]."""
 
-    def scores(self, z: Tensor) -> Tensor:
-        """[batch, d] -> [batch, n_items]."""
+    def scores(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """[batch, d] (and the context) -> [batch, n_items]."""
         V, b = self.item_matrix()
-        return self.head(z) @ V.T + b
+        return self.head(z, context) @ V.T + b
+
+    @torch.no_grad()
+    def activations(self, histories: Histories, max_length: int, batch_size: int = 512) -> Activation:
+        """Of each history's newest max_length items, on the CPU, without dropout: [len(histories), ...]."""
+        training, device = self.training, _device(self)
+        self.eval()
+        parts = []
+        for part in histories.batches(batch_size):
+            items, mask = part.last(max_length).padded()
+            z, context = self.activate(items.to(device), mask.to(device))
+            parts.append((z.cpu(), context.cpu()))
+        self.train(training)
+        if not parts:
+            return Activation(torch.zeros(0, self.d), torch.zeros(0, self.context_size))
+        return Activation(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
     def embed(self, histories: Histories, max_length: int, batch_size: int = 512) -> Tensor:
-        """The user embedding of each history's newest max_length items: -> float32 [len(histories), d]."""
-        with torch.no_grad():
-            parts = [self.encode(*part.last(max_length).padded()) for part in histories.batches(batch_size)]
-        return torch.cat(parts) if parts else torch.zeros(0, self.d)
+        """The user embedding z of each history: float32 [len(histories), d], on the CPU."""
+        return self.activations(histories, max_length, batch_size).z
+
+
+def _device(module: nn.Module) -> torch.device:
+    for tensor in (*module.parameters(), *module.buffers()):
+        return tensor.device
+    return torch.device("cpu")

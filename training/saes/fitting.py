@@ -12,12 +12,13 @@ from torch import Tensor
 
 from training.errors import ConfigError
 from training.histories import Histories
-from training.loop import FitResult, Schedule, fit
+from training.loop import FitResult
 from training.losses import relative_squared_error
 from training.recommenders.base import Recommender
-from training.recommenders.fitting import FitContext
+from training.recommenders.fitting.base import FitContext
 from training.saes.auxk import auxk_loss
 from training.saes.base import SparseAutoencoder
+from training.schedule import Schedule
 
 
 class SaeKind(NamedTuple):
@@ -154,4 +155,4 @@ def fit_sae(
     """Trains the SAE on the training users' activations."""
     task = SaeTask(sae, options, recommender, context)
     task.start()
-    return fit(task, options.schedule(), context.seed, context.checkpoints, context.report)
+    return context.fit(task, options.schedule())

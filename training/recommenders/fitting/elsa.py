@@ -1,45 +1,20 @@
-"""How each recommender is trained: options, task, fit."""
+"""How ELSA is trained."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from training.checkpoint import Checkpoints
 from training.errors import ConfigError
-from training.loop import EpochReport, FitResult, Schedule, fit
+from training.loop import FitResult
 from training.losses import normalised_squared_error
-from training.recommenders.base import Recommender
 from training.recommenders.elsa import Elsa
-from training.recommenders.puresvd import PureSvd, singular_vectors
-from training.splits import Split
-
-
-class FitContext(NamedTuple):
-    """What fitting needs beside the model and its options.
-
-    validate gives a figure to be made larger, measured on the validation users: their mean nDCG@20.
-    """
-
-    split: Split
-    max_length: int
-    seed: int
-    checkpoints: Checkpoints
-    validate: Callable[[Recommender], float]
-    report: Callable[[EpochReport], None] = lambda _: None
-
-
-class RecommenderKind(NamedTuple):
-    """A kind of recommender: its options, how they and the catalogue's size build it, how it is fitted."""
-
-    options: type[Any]
-    build: Callable[[Any, int], Recommender]
-    fit: Callable[[Any, Any, FitContext], FitResult]
+from training.recommenders.fitting.base import FitContext
+from training.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -73,18 +48,6 @@ class ElsaOptions:
     def schedule(self) -> Schedule:
         """The loop's settings."""
         return Schedule(self.epochs, self.lr, validate_every=self.validate_every, patience=self.patience)
-
-
-@dataclass(frozen=True)
-class PureSvdOptions:
-    """PureSVD's options."""
-
-    d: int = 64
-    """Number of singular vectors."""
-
-    def __post_init__(self) -> None:
-        if self.d < 1:
-            raise ConfigError(f"PureSVD: d is {self.d}, expected at least 1")
 
 
 class ElsaTask:
@@ -129,20 +92,4 @@ class ElsaTask:
 
 def fit_elsa(model: Elsa, options: ElsaOptions, context: FitContext) -> FitResult:
     """Trains ELSA with early stopping on the validation users."""
-    task = ElsaTask(model, options, context)
-    return fit(task, options.schedule(), context.seed, context.checkpoints, context.report)
-
-
-def fit_puresvd(model: PureSvd, options: PureSvdOptions, context: FitContext) -> FitResult:
-    """Decomposes the training users' matrix; exact, so there is nothing to resume.
-
-    Raises:
-        ConfigError: if there are not more training users and items than singular vectors asked for.
-    """
-    X = context.split.input_matrix(context.split.train)
-    if options.d >= min(X.shape):
-        raise ConfigError(
-            f"PureSVD: d is {options.d}, expected less than {min(X.shape)} (training users, items)"
-        )
-    model.V.copy_(singular_vectors(X, options.d))
-    return FitResult(epochs=1, best_epoch=1, best=context.validate(model))
+    return context.fit(ElsaTask(model, options, context), options.schedule())

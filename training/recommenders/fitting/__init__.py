@@ -1,0 +1,1 @@
+"""How each recommender is trained: options, task, fit."""
