@@ -23,8 +23,8 @@ class TrainConfig:
     """Data set: a publisher's (ml-100k, ml-1m, ml-25m, ml-32m, ml-latest-small, amazon-2023, lastfm-hetrec),
     synthetic, a folder with interactions.parquet and items.parquet, or a CSV, Parquet or JSON-lines file."""
     recommender: str = "elsa"
-    """Recommender: elsa, puresvd, multvae, multdae, als, bpr, logistic, lightgcn; in order of time: sasrec, gpt,
-    bert4rec, timirec."""
+    """Recommender: elsa, puresvd, multvae, multdae, als, bpr, logistic, lightgcn; in order of time: sasrec,
+    gpt, bert4rec, timirec."""
     sae: str = "topk"
     """Sparse autoencoder: relu, topk, batchtopk, jumprelu, matryoshka or tied."""
     seed: int = 42

@@ -30,6 +30,7 @@ from training.summary import FILES as SUMMARY_FILES
 from training.summary import DataSummary, summarise, write_summary
 
 LIST_LENGTH = 20
+CPU = torch.device("cpu")
 
 
 class Reporter(Protocol):
@@ -90,7 +91,7 @@ def train(
     out: Path,
     reporter: Reporter | None = None,
     checkpoint_every_s: float = 5.0,
-    device: torch.device = torch.device("cpu"),
+    device: torch.device = CPU,
 ) -> Run:
     """Trains into out, going on where an interrupted run of the same configuration stopped.
 
