@@ -65,7 +65,9 @@ class Silent:
         """Nothing."""
 
 
-class _Data(NamedTuple):
+class Data(NamedTuple):
+    """A data set, read, split and summarised."""
+
     name: str
     catalogue: Catalogue
     split: Split
@@ -82,7 +84,7 @@ def summarise_data(config: TrainConfig, out: Path, reporter: Reporter) -> None:
     Raises:
         DataError: if the data cannot be used.
     """
-    data = _load(config, reporter)
+    data = load_data(config, reporter)
     write_summary(data.summary, data.positives, out)
 
 
@@ -105,22 +107,15 @@ def train(
     reporter = reporter or Silent()
     if (out / "run.json").is_file():
         return _finished(config, out, reporter)
-    data = _load(config, reporter)
+    data = load_data(config, reporter)
     resolved = dataclasses.replace(config, min_value=data.min_value, implicit=data.min_value is None)
     _claim(out, {"config": resolved.to_json(), "data": data.digest}, reporter)
     write_summary(data.summary, data.positives, out)
     checkpoints = Checkpoints(out / "checkpoints", checkpoint_every_s)
 
-    def validate(model: Recommender) -> float:
-        return mean_ndcg(
-            ModelScorer(model, config.max_length), data.split, data.split.validation, LIST_LENGTH
-        )
-
-    context = FitContext(
-        data.split, config.max_length, config.seed, checkpoints, validate, reporter.epoch, device
-    )
-    recommender = _recommender(resolved, out, context)
-    sae = _sae(resolved, out, recommender, context)
+    context = fit_context(config, data.split, checkpoints, reporter, device)
+    recommender = fit_recommender(resolved, out, context)
+    sae = fit_autoencoder(resolved, out, recommender, context)
     fitted = fit_concepts(
         recommender,
         sae,
@@ -143,6 +138,17 @@ def train(
     return run
 
 
+def fit_context(
+    config: TrainConfig, split: Split, checkpoints: Checkpoints, reporter: Reporter, device: torch.device
+) -> FitContext:
+    """What fitting needs; models are validated by the nDCG@20 of the validation users."""
+
+    def validate(model: Recommender) -> float:
+        return mean_ndcg(ModelScorer(model, config.max_length), split, split.validation, LIST_LENGTH)
+
+    return FitContext(split, config.max_length, config.seed, checkpoints, validate, reporter.epoch, device)
+
+
 def code_version() -> str:
     """The version and a digest of this package's source, the same in a checkout and an installed wheel."""
     root = Path(__file__).parent
@@ -152,7 +158,12 @@ def code_version() -> str:
     return f"{version('trimtab')}+{digest.hexdigest()[:12]}"
 
 
-def _load(config: TrainConfig, reporter: Reporter) -> _Data:
+def load_data(config: TrainConfig, reporter: Reporter) -> Data:
+    """Reads and splits the configuration's data set.
+
+    Raises:
+        DataError: if it cannot be used.
+    """
     raw = load_data_set(config.data, config.data_options, config.seed)
     if config.user_core or config.item_core:
         raw = core(raw, config.user_core, config.item_core)
@@ -182,9 +193,7 @@ def _load(config: TrainConfig, reporter: Reporter) -> _Data:
     for part in (positives.offsets, positives.items):
         digest.update(part.tobytes())
     catalogue = prepared.catalogue.with_popularity(split.popularity())
-    return _Data(
-        raw.name, catalogue, split, min_value, prepared.notes, digest.hexdigest(), summary, positives
-    )
+    return Data(raw.name, catalogue, split, min_value, prepared.notes, digest.hexdigest(), summary, positives)
 
 
 def _claim(out: Path, claim: dict[str, Any], reporter: Reporter) -> None:
@@ -223,7 +232,8 @@ def _differences(left: Any, right: Any, name: str = "") -> list[str]:
     return [] if left == right else [f"{name}: {left} there, {right} here"]
 
 
-def _recommender(config: TrainConfig, out: Path, context: FitContext) -> Recommender:
+def fit_recommender(config: TrainConfig, out: Path, context: FitContext) -> Recommender:
+    """The configuration's recommender, trained into the folder out unless it is there already."""
     n_items = context.split.n_items
     if not (out / "recommender.json").is_file():
         torch.manual_seed(config.seed)
@@ -235,7 +245,10 @@ def _recommender(config: TrainConfig, out: Path, context: FitContext) -> Recomme
     return load_recommender(out, config, n_items)
 
 
-def _sae(config: TrainConfig, out: Path, recommender: Recommender, context: FitContext) -> SparseAutoencoder:
+def fit_autoencoder(
+    config: TrainConfig, out: Path, recommender: Recommender, context: FitContext
+) -> SparseAutoencoder:
+    """The configuration's SAE, trained into the folder out unless it is there already."""
     if not (out / "sae.json").is_file():
         torch.manual_seed(config.seed)
         sae = SAES[config.sae].build(config.sae_options, recommender.d)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from training.cli import evaluate, train
+from training.cli import train
 from training.commandline import field_docs
 from training.config import TrainConfig
+from training.evaluation.cli import main as evaluate
 from training.run import Run
 from training.saes.fitting import TopKOptions
 
@@ -89,13 +90,13 @@ def test_evaluations_print_a_table_and_write_json(
     figures = json.loads(target.read_text())
     shown = capsys.readouterr().out
     if what == "ranking":
-        methods = {row["method"]: row["ndcg"] for row in figures}
+        methods = {row["method"]: row["ndcg"] for row in figures[0]["methods"]}
         assert list(methods) == ["elsa", "EASE", "PureSVD", "popularity"]
         assert methods["elsa"] == planted_run.metrics["ndcg@20"]
         assert all(f"{value:.4f}" in shown for value in methods.values())
     elif what == "fidelity":
-        assert figures["ndcg_loss"] == planted_run.metrics["reconstruct_ndcg_loss@20"]
-        assert figures["l0"] <= planted_run.sae.k
+        assert figures[0]["ndcg_loss"] == planted_run.metrics["reconstruct_ndcg_loss@20"]
+        assert figures[0]["l0"] <= planted_run.sae.k
     elif what == "neurons":
         assert sorted(row["concept"] for row in figures) == [f"concept-{number:02d}" for number in range(10)]
         assert all(0 <= row["neuron"] < planted_run.sae.n_neurons for row in figures)

@@ -1,0 +1,86 @@
+"""A sweep's plan: a TOML file that names flags of trimtab-train and lists of values for some of them.
+
+[flags] and each [[grid]] hold flags without the dashes; a list is an axis, and a cell is one choice on every
+axis. measure is "ranking", which trains recommenders only, or "fidelity", which trains their SAEs too.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.config import TrainConfig
+from training.errors import ConfigError
+from training.flags import RaisingParser, read_config
+
+MEASURES = ("ranking", "fidelity")
+SEED = "seed"
+Flags = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep measures, lists of n, whether EASE and PureSVD stand beside, and the cells' flags."""
+
+    measure: str
+    n: int
+    references: bool
+    cells: tuple[Flags, ...]
+
+    @property
+    def varied(self) -> list[str]:
+        """Flags whose value is not the same in all cells; the seed apart."""
+        names = dict.fromkeys(name for cell in self.cells for name in cell if name != SEED)
+        return [name for name in names if len({str(cell.get(name)) for cell in self.cells}) > 1]
+
+
+def read_plan(path: Path) -> Plan:
+    """Reads a plan and checks the flags of every cell.
+
+    Raises:
+        ConfigError: the file cannot be read, or a part of it means nothing.
+    """
+    try:
+        document = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is not a readable TOML file: {error}") from error
+    known = ("measure", "n", "references", "flags", "grid")
+    if unknown := sorted(document.keys() - set(known)):
+        raise ConfigError(f"{path} holds {', '.join(unknown)}, expected only {', '.join(known)}")
+    measure = document.get("measure", MEASURES[0])
+    if measure not in MEASURES:
+        raise ConfigError(f"{path}: measure is {measure!r}, expected one of {', '.join(MEASURES)}")
+    shared = document.get("flags", {})
+    drawn = [cell for block in document.get("grid", [{}]) for cell in _product(shared | block)]
+    cells = {json.dumps(cell, sort_keys=True): cell for cell in drawn}
+    for cell in cells.values():
+        config_of(cell)
+    if not cells:
+        raise ConfigError(f"{path}: an axis has no values, so there is no cell")
+    return Plan(measure, document.get("n", 20), document.get("references", False), tuple(cells.values()))
+
+
+def config_of(flags: Flags) -> TrainConfig:
+    """The configuration that a cell's flags mean.
+
+    Raises:
+        ConfigError: a flag that there is not, or a value without meaning.
+    """
+    arguments = []
+    for name, value in flags.items():
+        if isinstance(value, bool):
+            arguments.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            arguments += [f"--{name}", str(value)]
+    return read_config(arguments, RaisingParser(allow_abbrev=False))[1]
+
+
+def _product(flags: Flags) -> Iterator[Flags]:
+    axes = [value if isinstance(value, list) else [value] for value in flags.values()]
+    for values in itertools.product(*axes):
+        yield dict(zip(flags, values, strict=True))
