@@ -16,6 +16,7 @@ import pytest
 from training.concepts.effect import Audience
 from training.concepts.membership import memberships
 from training.config import TrainConfig
+from training.datasets import load_data_set
 from training.datasets.folder import FolderOptions
 from training.datasets.synthetic import SyntheticOptions
 from training.errors import ConfigError, DataError, DivergedError, RunError
@@ -27,6 +28,7 @@ from training.recommenders.fitting.elsa import ElsaOptions
 from training.recommenders.fitting.puresvd import PureSvdOptions
 from training.run import Run, load_run
 from training.saes.fitting import TopKOptions
+from training.splits import SplitConfig
 
 TINY = TrainConfig(
     data="synthetic",
@@ -272,3 +274,57 @@ def test_on_movielens_a_genre_at_strength_1_gains_share_in_9_of_10_genres(demo_r
     assert len(figures) == 10
     assert sum(row.steered_share > row.share for row in figures) >= 9
     assert sum(row.steered_exposure > row.exposure for row in figures) >= 9
+
+
+def test_an_interrupted_run_says_so_and_ends_in_the_same_file(tmp_path: Path) -> None:
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    process = subprocess.Popen(command(stopped), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list((stopped / "checkpoints").glob("recommender-*[0-9]")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline, "no checkpoint within 60 s"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, text = process.communicate(timeout=60)
+    assert (process.returncode, text.strip()) == (
+        130,
+        "trimtab-train: interrupted; the same command goes on from the last checkpoint",
+    )
+    subprocess.run(command(stopped), capture_output=True, check=True)
+    subprocess.run(command(whole), capture_output=True, check=True)
+    assert digests(stopped) == digests(whole)
+
+
+def test_leave_one_out_without_any_order_is_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path / "data", time=False)
+    config = TrainConfig(data=str(tmp_path / "data"), split=SplitConfig(kind="leave-one-out"))
+    with pytest.raises(DataError, match="6 of 6 interactions have neither time nor position, but a leave"):
+        train(config, tmp_path / "run")
+
+
+def test_interactions_are_kept_where_an_sql_condition_holds(tmp_path: Path) -> None:
+    write_folder(tmp_path / "data")
+    events = load_data_set(
+        str(tmp_path / "data"), FolderOptions(where="user_id < 2 AND rating >= 4"), 0
+    ).events
+    assert events["user_id"].to_list() == ["1", "1"]
+    for condition, message in (
+        (
+            "no_such > 1",
+            r"no condition on its columns \(user_id, item_id, rating, timestamp\)",
+        ),
+        ("user_id > 9", "none of 6 interactions has user_id > 9"),
+    ):
+        with pytest.raises(DataError, match=message):
+            load_data_set(str(tmp_path / "data"), FolderOptions(where=condition), 0)
+
+
+def write_folder(folder: Path, time: bool = True) -> None:
+    folder.mkdir()
+    events = pl.DataFrame(
+        {"user_id": [1, 1, 1, 2, 2, 2], "item_id": [1, 2, 3, 1, 2, 3], "rating": [5, 4, 3] * 2}
+    )
+    if time:
+        events = events.with_columns(timestamp=pl.int_range(6))
+    events.write_parquet(folder / "interactions.parquet")
+    pl.DataFrame({"item_id": [1, 2, 3]}).write_parquet(folder / "items.parquet")

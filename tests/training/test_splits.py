@@ -102,3 +102,55 @@ def test_a_damaged_split_is_named(tmp_path: Path) -> None:
     (tmp_path / "split.npz").write_bytes(b"not a split")
     with pytest.raises(RunError, match=r"split\.npz"):
         Split.load(tmp_path / "split.npz")
+
+
+def leave_one_out(lengths: list[int]) -> Split:
+    return split_of(lengths, config=SplitConfig(kind="leave-one-out"))
+
+
+def test_leave_one_out_validates_on_the_last_item_but_one_and_tests_on_the_last() -> None:
+    split = leave_one_out([6, 9])
+    assert [row.items.tolist() for row in split.histories(split.train).batches(1)] == [
+        [0, 1, 2, 3],
+        [0, 1, 2, 3, 4, 5, 6],
+    ]
+    assert [row.items.tolist() for row in split.histories(split.validation).batches(1)] == [
+        [0, 1, 2, 3],
+        [0, 1, 2, 3, 4, 5, 6],
+    ]
+    assert [row.items.tolist() for row in split.histories(split.test).batches(1)] == [
+        [0, 1, 2, 3, 4],
+        [0, 1, 2, 3, 4, 5, 6, 7],
+    ]
+    assert split.targets(split.validation).indices.tolist() == [4, 7]
+    assert split.targets(split.test).indices.tolist() == [5, 8]
+    assert [split.user_ids[row] for row in (*split.validation, *split.test)] == ["0", "1", "0", "1"]
+
+
+def test_leave_one_out_trains_on_all_items_of_users_with_too_few() -> None:
+    split = leave_one_out([3, 8, 0])
+    assert [row.items.tolist() for row in split.histories(split.train).batches(1)] == [
+        [0, 1, 2],
+        [0, 1, 2, 3, 4, 5],
+    ]
+    assert (len(split.validation), len(split.test)) == (1, 1)
+    assert split.targets(split.train).sum() == 0
+
+
+def test_leave_one_out_survives_its_file(tmp_path: Path) -> None:
+    split = leave_one_out([6, 9, 2])
+    split.save(tmp_path / "split.npz")
+    other = Split.load(tmp_path / "split.npz")
+    assert other.user_ids == split.user_ids
+    assert np.array_equal(other.targets(other.test).toarray(), split.targets(split.test).toarray())
+    assert np.array_equal(other.inputs.items, split.inputs.items)
+
+
+def test_leave_one_out_without_long_enough_histories_is_refused() -> None:
+    with pytest.raises(DataError, match="none of 2 users has 5 positive items"):
+        leave_one_out([4, 2])
+
+
+def test_an_unknown_kind_of_split_is_refused() -> None:
+    with pytest.raises(ConfigError, match="kind is 'time', expected one of users, leave-one-out"):
+        SplitConfig(kind="time")
