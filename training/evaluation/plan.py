@@ -34,9 +34,12 @@ class Plan:
 
     @property
     def varied(self) -> list[str]:
-        """Flags whose value is not the same in all cells; the seed apart."""
+        """Flags whose value is not the same in all rows of the report; the seed apart."""
         names = dict.fromkeys(name for cell in self.cells for name in cell if name != SEED)
-        return [name for name in names if len({str(cell.get(name)) for cell in self.cells}) > 1]
+        kept = {name for name in names if len({str(cell.get(name)) for cell in self.cells}) > 1}
+        if self.references:
+            kept.add("recommender")
+        return [name for name in names if name in kept]
 
 
 def read_plan(path: Path) -> Plan:
