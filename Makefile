@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint format proto bench clean
+.PHONY: help demo serve test matrix lint format proto bench clean
 
 help:            ## this list
 	@sed -nE 's/^([a-z]+): .*## +/  make \1\t/p' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ serve: .venv/.installed   ## keep the demo's server running
 
 test: .venv/.installed    ## every test
 	$(BIN)/pytest
+
+matrix: .venv/.installed  ## every recommender with every SAE, exported and served (5 minutes)
+	$(BIN)/pytest -m matrix
 
 lint: .venv/.installed    ## format, style, types, layers, proto
 	$(BIN)/ruff format --check
