@@ -14,11 +14,17 @@ from training.evaluation.scorers import EaseScorer, ModelScorer, PopularityScore
 from training.histories import Histories
 from training.recommenders import RECOMMENDERS, FitContext, Recommender
 from training.recommenders.elsa import Elsa
+from training.recommenders.fitting.autoencoders import MultDaeOptions, MultVaeOptions
 from training.recommenders.fitting.elsa import ElsaOptions
 from training.recommenders.fitting.puresvd import PureSvdOptions
 from training.splits import Split
 
-OPTIONS: dict[str, Any] = {"elsa": ElsaOptions(d=16, epochs=40, lr=2e-2), "puresvd": PureSvdOptions(d=8)}
+OPTIONS: dict[str, Any] = {
+    "elsa": ElsaOptions(d=16, epochs=40, lr=2e-2),
+    "puresvd": PureSvdOptions(d=8),
+    "multdae": MultDaeOptions(d=16, epochs=20, lr=1e-2),
+    "multvae": MultVaeOptions(d=16, epochs=20, lr=1e-2),
+}
 
 
 @pytest.fixture(params=sorted(RECOMMENDERS))

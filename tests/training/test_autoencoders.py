@@ -1,0 +1,152 @@
+"""Mult-DAE, Mult-VAE and ELSA against the formulas of their papers, with dense users x items matrices."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+from training.checkpoint import Checkpoints
+from training.errors import ConfigError
+from training.histories import Histories
+from training.loop import EpochReport
+from training.losses import kl_from_standard_normal, multinomial_loss
+from training.pooling import Bags, masked_sum
+from training.recommenders import FitContext
+from training.recommenders.fitting.autoencoders import (
+    HistoryBatch,
+    MultDaeOptions,
+    MultDaeTask,
+    MultVaeOptions,
+    MultVaeTask,
+    fit_multvae,
+)
+from training.recommenders.multvae import MultDae, MultVae
+
+HISTORIES = Histories(np.array([0, 3, 3, 5]), np.array([4, 0, 2, 1, 4]))
+N_ITEMS = 6
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.from_numpy(HISTORIES.matrix(N_ITEMS).toarray())
+
+
+@pytest.fixture
+def vae() -> MultVae:
+    torch.manual_seed(4)
+    return MultVae(N_ITEMS, d=3, p=5)
+
+
+def test_sums_over_bags_and_over_padded_histories_are_those_of_the_dense_matrix(x: Tensor) -> None:
+    W = torch.randn(N_ITEMS, 4)
+    bags = Bags.of(HISTORIES)
+    torch.testing.assert_close(bags.sum(W), x @ W)
+    torch.testing.assert_close(masked_sum(W, *HISTORIES.padded()), x @ W)
+    assert bags.lengths.tolist() == [3, 0, 2]
+    assert bags.rows.tolist() == [0, 0, 0, 2, 2]
+
+
+def test_a_bag_of_nothing_sums_to_0() -> None:
+    empty = Histories(np.zeros(3, np.int64), np.zeros(0, np.int64))
+    assert torch.equal(Bags.of(empty).sum(torch.ones(4, 2)), torch.zeros(2, 2))
+    assert torch.equal(masked_sum(torch.ones(4, 2), *empty.padded()), torch.zeros(2, 2))
+
+
+def test_multvae_is_the_papers_network(vae: MultVae, x: Tensor) -> None:
+    normalised = x / x.norm(dim=1, keepdim=True).clamp_min(1)
+    h = torch.tanh(normalised @ vae.E + vae.b_E)
+    mean = h @ vae.to_mean.weight.T + vae.to_mean.bias
+    z = vae.encode(*HISTORIES.padded())
+    torch.testing.assert_close(z, mean)
+    q = torch.tanh(mean @ vae.to_query.weight.T + vae.to_query.bias)
+    torch.testing.assert_close(vae.scores(z), q @ vae.V.T + vae.b)
+    torch.testing.assert_close(vae.logits(z), q @ vae.V.T + vae.b)
+
+
+def test_multdae_is_the_papers_network(x: Tensor) -> None:
+    dae = MultDae(N_ITEMS, d=3)
+    with torch.no_grad():
+        dae.b_E.normal_(), dae.b.normal_()
+    normalised = x / x.norm(dim=1, keepdim=True).clamp_min(1)
+    z = dae.encode(*HISTORIES.padded())
+    torch.testing.assert_close(dae.scores(z), torch.tanh(normalised @ dae.E + dae.b_E) @ dae.V.T + dae.b)
+
+
+def test_the_multinomial_loss_is_that_of_the_dense_target(x: Tensor) -> None:
+    logits = torch.randn(3, N_ITEMS)
+    dense = -(x * torch.log_softmax(logits, dim=-1)).sum(dim=-1).mean()
+    torch.testing.assert_close(multinomial_loss(logits, Bags.of(HISTORIES)), dense)
+
+
+def test_the_divergence_is_that_of_normal_distributions() -> None:
+    mean, log_variance = torch.randn(7, 3), torch.randn(7, 3)
+    expected = kl_divergence(Normal(mean, (0.5 * log_variance).exp()), Normal(0.0, 1.0)).sum(dim=-1).mean()
+    torch.testing.assert_close(kl_from_standard_normal(mean, log_variance), expected)
+
+
+def test_samples_have_the_posteriors_moments(vae: MultVae) -> None:
+    torch.manual_seed(0)
+    posterior = vae.posterior(torch.randn(1, 5))
+    samples = posterior._replace(mean=posterior.mean.expand(20_000, -1)).sample()
+    torch.testing.assert_close(samples.mean(dim=0), posterior.mean[0], atol=0.05, rtol=0.05)
+    torch.testing.assert_close(samples.var(dim=0), posterior.log_variance[0].exp(), atol=0.05, rtol=0.05)
+
+
+def test_dropout_on_the_input_keeps_its_expectation(context: FitContext) -> None:
+    model = MultDae(context.split.n_items, d=3)
+    task = MultDaeTask(model, MultDaeOptions(d=3, input_dropout=0.5, batch_size=10_000), context)
+    rng = np.random.default_rng(0)
+    shown, whole = torch.zeros(3), torch.zeros(3)
+    for _ in range(50):
+        (batch,) = task.batches(rng)
+        shown += task.pooled(batch).detach().mean(dim=0)
+        whole += task.pooled(HistoryBatch(batch.whole, batch.whole)).detach().mean(dim=0) / 2
+    torch.testing.assert_close(shown, whole, atol=0.02 * float(whole.abs().max()), rtol=0.02)
+
+
+def test_the_divergences_weight_rises_linearly_and_then_stays(context: FitContext) -> None:
+    options = MultVaeOptions(d=3, batch_size=10_000, kl_weight=0.4, anneal_epochs=4)
+    task = MultVaeTask(MultVae(context.split.n_items, 3, options.p()), options, context)
+    weights = []
+    for epoch in range(6):
+        for batch in task.batches(np.random.default_rng(epoch)):
+            task.loss(batch)
+            weights.append(task.kl_weight())
+    assert weights == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
+
+
+def test_an_interrupted_training_of_multvae_ends_in_the_same_bytes(
+    context: FitContext, tmp_path: Path
+) -> None:
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(report: EpochReport) -> None:
+        if report.epoch == 3:
+            raise Interrupted
+
+    options = MultVaeOptions(d=4, epochs=6, anneal_epochs=4)
+
+    def fitted(context: FitContext) -> MultVae:
+        torch.manual_seed(context.seed)
+        model = MultVae(context.split.n_items, 4, options.p())
+        fit_multvae(model, options, context)
+        return model
+
+    whole = fitted(context)
+    halves = context._replace(checkpoints=Checkpoints(tmp_path / "halves", every_s=0))
+    with pytest.raises(Interrupted):
+        fitted(halves._replace(report=interrupt))
+    resumed = fitted(halves).state_dict()
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"d": 0}, {"input_dropout": 1.0}, {"weight_decay": -1.0}, {"kl_weight": -0.1}, {"hidden": -1}]
+)
+def test_multvae_refuses_settings_without_meaning(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="Mult-VAE"):
+        MultVaeOptions(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,166 @@
+"""How Mult-DAE and Mult-VAE are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.errors import ConfigError
+from training.loop import FitResult
+from training.losses import kl_from_standard_normal, multinomial_loss
+from training.pooling import Bags
+from training.recommenders.fitting.base import FitContext
+from training.recommenders.multvae import MultDae, MultVae
+from training.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class MultDaeOptions:
+    """Mult-DAE's options."""
+
+    name: ClassVar[str] = "Mult-DAE"
+
+    d: int = 128
+    """Width of the user embedding."""
+    lr: float = 1e-3
+    """Adam's step size."""
+    batch_size: int = 128
+    """Users a step; a step holds batch_size x n_items scores."""
+    input_dropout: float = 0.5
+    """Share of a history's items that is hidden from the input, drawn anew each time; all are the target."""
+    weight_decay: float = 0.0
+    """Adam's L2 penalty."""
+    epochs: int = 200
+    """Passes over the training users, at most."""
+    validate_every: int = 2
+    """Epochs between looks at the validation users' nDCG@20."""
+    patience: int = 10
+    """Looks without a new best after which training stops; the best state is kept."""
+
+    def __post_init__(self) -> None:
+        if self.d < 1 or self.batch_size < 1 or self.validate_every < 1:
+            raise ConfigError(f"{self.name}: d, batch_size and validate_every must be at least 1")
+        if not 0 <= self.input_dropout < 1 or self.weight_decay < 0:
+            raise ConfigError(
+                f"{self.name}: expected 0 <= input_dropout < 1 and weight_decay >= 0, "
+                f"found {self.input_dropout} and {self.weight_decay}"
+            )
+        self.schedule()
+
+    def schedule(self) -> Schedule:
+        """The loop's settings."""
+        return Schedule(
+            self.epochs,
+            self.lr,
+            validate_every=self.validate_every,
+            patience=self.patience,
+            weight_decay=self.weight_decay,
+        )
+
+
+@dataclass(frozen=True)
+class MultVaeOptions(MultDaeOptions):
+    """Mult-VAE's options."""
+
+    name: ClassVar[str] = "Mult-VAE"
+
+    hidden: int = 0
+    """Width of the tanh layers on either side of the user embedding; 0 means 3 d."""
+    kl_weight: float = 0.2
+    """Weight of the Kullback-Leibler divergence from a standard normal, once annealing is over."""
+    anneal_epochs: int = 50
+    """Passes over the training users in which that weight rises linearly from 0."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hidden < 0 or self.kl_weight < 0 or self.anneal_epochs < 0:
+            raise ConfigError(f"{self.name}: hidden, kl_weight and anneal_epochs must not be negative")
+
+    def p(self) -> int:
+        """Width of the query."""
+        return self.hidden or 3 * self.d
+
+
+class HistoryBatch(NamedTuple):
+    """Histories and the part of each that is shown."""
+
+    whole: Bags
+    shown: Bags
+
+
+class MultDaeTask:
+    """Mult-DAE's training as the loop sees it."""
+
+    name = "recommender"
+
+    def __init__(self, model: MultDae, options: MultDaeOptions, context: FitContext) -> None:
+        self.module, self.options, self.context = model, options, context
+        self.histories = context.split.histories(context.split.train)
+        self.memory: dict[str, Tensor] = {}
+
+    def batches(self, rng: np.random.Generator) -> Iterator[HistoryBatch]:
+        """Histories of batch_size users at a time, and random parts of them."""
+        kept = 1 - self.options.input_dropout
+        order = rng.permutation(self.histories.size)
+        for part in self.histories.rows(order).batches(self.options.batch_size):
+            yield HistoryBatch(Bags.of(part), Bags.of(part.thinned(rng, kept, kept)))
+
+    def loss(self, batch: HistoryBatch) -> Tensor:
+        """The multinomial's negative log-likelihood of whole histories."""
+        return multinomial_loss(self.module.logits(self.module.bottleneck(self.pooled(batch))), batch.whole)
+
+    def pooled(self, batch: HistoryBatch) -> Tensor:
+        """x/||x|| E with dropout on x/||x||, [batch, p]: what is shown is scaled up for what is hidden."""
+        size = batch.whole.lengths.clamp_min(1).sqrt().unsqueeze(-1)
+        return batch.shown.sum(self.module.E) / (size * (1 - self.options.input_dropout))
+
+    def before_step(self) -> None:
+        """Nothing."""
+
+    def after_step(self) -> None:
+        """Nothing."""
+
+    def validate(self) -> float:
+        """nDCG@20 of the validation users."""
+        return self.context.validate(self.module)
+
+
+class MultVaeTask(MultDaeTask):
+    """Mult-VAE's training as the loop sees it."""
+
+    module: MultVae
+    options: MultVaeOptions
+
+    def __init__(self, model: MultVae, options: MultVaeOptions, context: FitContext) -> None:
+        super().__init__(model, options, context)
+        self.steps = torch.zeros((), dtype=torch.int64)
+        self.memory = {"steps": self.steps}
+
+    def loss(self, batch: HistoryBatch) -> Tensor:
+        """The negative evidence lower bound, its divergence weighted as far as annealing has come."""
+        posterior = self.module.posterior(self.pooled(batch))
+        divergence = kl_from_standard_normal(posterior.mean, posterior.log_variance)
+        self.steps += 1
+        reconstruction = multinomial_loss(self.module.logits(posterior.sample()), batch.whole)
+        return reconstruction + self.kl_weight() * divergence
+
+    def kl_weight(self) -> float:
+        """The divergence's weight at the present step."""
+        steps_an_epoch = -(-self.histories.size // self.options.batch_size)
+        annealing = self.options.anneal_epochs * steps_an_epoch
+        return self.options.kl_weight * min(1.0, int(self.steps) / max(annealing, 1))
+
+
+def fit_multdae(model: MultDae, options: MultDaeOptions, context: FitContext) -> FitResult:
+    """Trains Mult-DAE with early stopping on the validation users."""
+    return context.fit(MultDaeTask(model, options, context), options.schedule())
+
+
+def fit_multvae(model: MultVae, options: MultVaeOptions, context: FitContext) -> FitResult:
+    """Trains Mult-VAE with early stopping on the validation users."""
+    return context.fit(MultVaeTask(model, options, context), options.schedule())
