@@ -5,13 +5,12 @@ process even when that is killed.
 """
 
 import asyncio
-import ctypes
 import fcntl
 import logging
 import os
-import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,7 +23,13 @@ START_TIMEOUT_S = 600.0
 """Reading a large append-only file takes minutes; a Valkey that ends instead is seen at once."""
 STOP_TIMEOUT_S = 10.0
 RESTART_AFTER_S = 0.5
-_PR_SET_PDEATHSIG = 1
+# A process that becomes Valkey after it asked Linux for SIGTERM when its parent ends, however that ends
+# (PR_SET_PDEATHSIG is 1). Doing so between fork and exec instead runs gRPC's fork handlers, which may crash.
+_DIE_WITH_PARENT = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 _logger = logging.getLogger(__name__)
@@ -73,7 +78,8 @@ class _Valkey:
 
     async def start(self) -> None:
         self._path.unlink(missing_ok=True)
-        command = [str(get_binary_path()), "--port", "0", "--unixsocket", str(self._path)]
+        command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(get_binary_path())]
+        command += ["--port", "0", "--unixsocket", str(self._path)]
         command += ["--unixsocketperm", "700", "--dir", str(self._store.resolve()), "--appendonly", "yes"]
         command += ["--save", "", "--daemonize", "no"]
         with self._log.open("ab") as log:
@@ -82,7 +88,6 @@ class _Valkey:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches us, not the store: it goes last
-                preexec_fn=_die_with_parent,
             )
         await _wait_for(self._path, self._process, self._log)
 
@@ -147,8 +152,3 @@ def _answers(path: Path) -> bool:
             return connection.recv(16).startswith(b"+PONG")
         except OSError:
             return False
-
-
-def _die_with_parent() -> None:
-    """Runs in the child: SIGTERM when the parent ends, however it ends (Linux)."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
