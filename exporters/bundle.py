@@ -20,7 +20,7 @@ from trimtab.v1.bundle_pb2 import AttributeKind as WireKind
 from exporters.contents import BundleContents
 from exporters.errors import BundleExistsError, BundleFaultError, BundleWriteError
 from exporters.files import Written, new_file, write_files
-from exporters.graphs import OPSET
+from exporters.graphs import OPSET, RecommenderGraphs
 from exporters.index import FLAT_LIMIT
 from exporters.sealed import read_manifest, verify_files
 from exporters.stages import Report, silent
@@ -37,7 +37,12 @@ _WIRE_KINDS = {
 
 
 def write_bundle(
-    contents: BundleContents, out: Path, *, report: Report = silent, flat_limit: int = FLAT_LIMIT
+    contents: BundleContents,
+    out: Path,
+    *,
+    report: Report = silent,
+    flat_limit: int = FLAT_LIMIT,
+    graphs: RecommenderGraphs | None = None,
 ) -> BundleManifest:
     """Writes, checks and publishes a bundle.
 
@@ -46,6 +51,8 @@ def write_bundle(
         out: the directory to make. It may exist if it is empty, or if it is this very bundle already.
         report: told the name of each stage as it begins.
         flat_limit: catalogues above this size may get an approximate index.
+        graphs: the recommender's, if they were exported before, for a bundle with another SAE. They are
+            checked like all else.
 
     Raises:
         BundleExistsError: out is taken, from the start or by another export that was quicker.
@@ -60,7 +67,7 @@ def write_bundle(
     except OSError as error:
         raise BundleWriteError(f"cannot make {out.parent}: {error.strerror}") from error
     with _partial_directory(out) as partial:
-        written = write_files(contents, partial, report, flat_limit)
+        written = write_files(contents, partial, report, flat_limit, graphs)
         report("checking against torch")
         manifest = _describe(contents, written)
         check_parity(partial, manifest, contents)
@@ -86,7 +93,7 @@ def _describe(contents: BundleContents, written: Written) -> BundleManifest:
             p=dims.p,
             n_neurons=dims.n_neurons,
             k=dims.k,
-            context=0,
+            context=dims.context,
             has_head=contents.recommender.has_head,
             has_bias=contents.has_bias,
         ),

@@ -17,9 +17,11 @@ HISTOGRAM_BINS = 20
 ITEMS_PER_CARD = 20
 NEAREST_NEURONS = 8
 
-# Activation statistics are measured on at most this many training users: 200,000 codes of 32 neurons take
-# 77 MB, and a density of .001 is then known to within a tenth of itself (1 / sqrt(200) = .07).
+# Activation statistics are measured on at most this many training users: a density of .001 is then known to
+# within a tenth of itself (1 / sqrt(200) = .07).
 MAX_USERS = 200_000
+# And on so many that their active neurons stay below this number, which take 12 bytes each.
+_MAX_ENTRIES = 2**25
 
 # A padded batch holds about this many positions: 65,536 rows of 512 floats are 128 MiB.
 _POSITIONS_PER_BATCH = 65_536
@@ -83,20 +85,22 @@ class NeuronCards(NamedTuple):
 
 @torch.no_grad()
 def encode_population(recommender: HookedRecommender, sae: SparseCoder, histories: Histories) -> Population:
-    """Encodes all histories, or MAX_USERS of them drawn with a fixed seed."""
-    if len(histories.lengths) > MAX_USERS:
-        chosen = np.random.default_rng(0).choice(len(histories.lengths), MAX_USERS, replace=False)
+    """Encodes all histories, or as many as can be held, drawn with a fixed seed."""
+    most = min(MAX_USERS, max(_MAX_ENTRIES // sae.k, 1))
+    if len(histories.lengths) > most:
+        chosen = np.random.default_rng(0).choice(len(histories.lengths), most, replace=False)
         histories = histories.rows(np.sort(chosen))
     neurons, activations = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
     total: Tensor | None = None
     for batch in bounded_batches(histories):
-        z = recommender.encode(batch.items, batch.mask)
+        z = recommender.activate(batch.items, batch.mask).z
         batch_sum = z.to(torch.float64).sum(dim=0)
         total = batch_sum if total is None else total + batch_sum
-        code = sae.encode_sparse(z)
-        active = code.activations > 0
-        neurons.append(code.neurons[active].numpy())
-        activations.append(code.activations[active].numpy())
+        for part in torch.split(z, _rows(sae)):
+            code = sae.encode_sparse(part)
+            active = code.activations > 0
+            neurons.append(code.neurons[active].numpy())
+            activations.append(code.activations[active].numpy())
     if total is None:
         raise ValueError("no training histories: neurons' units and the mean user cannot be measured")
     mean_user = (total / len(histories.lengths)).to(torch.float32).numpy()
@@ -138,9 +142,8 @@ def find_top_items(recommender: HookedRecommender, sae: SparseCoder, n_items: in
     """Per neuron the items whose one-item histories activate it most."""
     neurons, items = np.zeros(0, np.int64), np.zeros(0, np.int64)
     activations = np.zeros(0, np.float32)
-    for start in range(0, n_items, _ITEMS_PER_CHUNK):
-        chunk = torch.arange(start, min(start + _ITEMS_PER_CHUNK, n_items)).unsqueeze(1)
-        code = sae.encode_sparse(recommender.encode(chunk, torch.ones(chunk.shape)))
+    for chunk in torch.split(torch.arange(n_items).unsqueeze(1), min(_ITEMS_PER_CHUNK, _rows(sae))):
+        code = sae.encode_sparse(recommender.activate(chunk, torch.ones(chunk.shape)).z)
         active = code.activations > 0
         neurons = np.concatenate([neurons, code.neurons[active].numpy()])
         items = np.concatenate([items, chunk.expand(code.neurons.shape)[active].numpy()])
@@ -162,14 +165,16 @@ def find_moved_items(
     """Per neuron the items whose score strength 1 raises most, and those it lowers most.
 
     An edit of one unit moves z by scale(z) unit W_dec[n]; a nonlinear head is replaced by its derivative at
-    the mean user, J [p, d], so the scores [n_items] move by V J W_dec[n] scale(z) unit.
+    the mean user, J [p, d], so the scores [n_items] move by V J W_dec[n] scale(z) unit. A context, where the
+    head reads one, is that of the empty history, as online.
     """
     user = torch.from_numpy(mean_user)
     with torch.no_grad():
         doses = sae.scale(user.unsqueeze(0)) * torch.from_numpy(unit).unsqueeze(1)
         moves = doses * sae.W_dec
     if recommender.has_head:
-        jacobian = torch.func.jacrev(lambda z: recommender.head(z.unsqueeze(0))[0])(user)
+        context = recommender.activate(torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, 0)).context
+        jacobian = torch.func.jacrev(lambda z: recommender.head(z.unsqueeze(0), context)[0])(user)
         moves = moves @ jacobian.detach().T
     length = min(ITEMS_PER_CARD, len(V))
     raised, lowered = [], []
@@ -217,6 +222,11 @@ def bounded_batches(histories: Histories) -> Iterator[PaddedHistories]:
         stop = min(stop, start + max(_POSITIONS_PER_BATCH // max(int(lengths[stop - 1]), 1), 1))
         yield histories.rows(order[start:stop]).padded()
         start = stop
+
+
+def _rows(sae: SparseCoder) -> int:
+    """How many samples' activations of all neurons are held at once."""
+    return max(_CHUNK_ELEMENTS // sae.n_neurons, 1)
 
 
 def _rank_in_group(sorted_groups: Ints) -> Ints:

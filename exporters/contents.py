@@ -14,6 +14,7 @@ from trimtab.v1.bundle_pb2 import HistoryRule, Provenance, ScaleRule
 from exporters.cards import NeuronCards, encode_population, make_cards
 from exporters.errors import ContentsError
 from exporters.models import Floats, HookedRecommender, NamedConcept, NeuronLabel, SparseCoder
+from exporters.normalisation import SCALE_RULES, normalisation
 from exporters.stages import Report, silent
 from training.histories import Histories
 from training.interactions import Catalogue
@@ -37,6 +38,8 @@ class References(NamedTuple):
     """float32 [64, length]."""
     z: Tensor
     """[64, d]."""
+    context: Tensor
+    """[64, context]: what else the head reads."""
     neurons: Tensor
     """int64 [64, k]."""
     activations: Tensor
@@ -57,6 +60,7 @@ class Dims(NamedTuple):
     p: int
     n_neurons: int
     k: int
+    context: int
 
 
 @dataclass(frozen=True)
@@ -90,18 +94,22 @@ class BundleContents:
     dims: Dims = field(init=False)
     """Derived from the parts."""
     scale_rule: ScaleRule.ValueType = field(init=False)
-    """Found by asking the SAE."""
+    """The SAE's, checked against what it does."""
 
     def __post_init__(self) -> None:
         n_items, p = self.V.shape
         n_neurons, d = self.sae.W_dec.shape
         k = self.references.neurons.shape[1]
-        object.__setattr__(self, "dims", Dims(n_items, d, p, n_neurons, k))
-        object.__setattr__(self, "scale_rule", _scale_rule(self.sae, d))
+        context = self.recommender.context_size
+        object.__setattr__(self, "dims", Dims(n_items, d, p, n_neurons, k, context))
+        object.__setattr__(self, "scale_rule", _scale_rule(self.sae, self.references.z))
         _expect("the catalogue's items", self.catalogue.n_items, n_items)
         _expect("the biases", len(self.b), n_items)
         _expect("the embedding's width", self.references.z.shape[1], d)
         _expect("the query's width", self.references.q.shape[1], p)
+        _expect("the context's width", self.references.context.shape[1], context)
+        if context and not self.recommender.has_head:
+            raise ContentsError(f"a context of width {context} found, but no head that reads it")
         _expect("the lists of labels", len(self.labels), n_neurons)
         if not self.catalogue.items["item_id"].is_unique().all():
             raise ContentsError("the catalogue holds an item id twice")
@@ -208,24 +216,30 @@ def _references(
     chosen = histories.rows(_draw(len(histories.lengths), REFERENCE_COUNT - 1, rng))
     empty_first = Histories(np.concatenate([[0], chosen.offsets]), chosen.items)
     padded = empty_first.padded()
-    z = recommender.encode(padded.items, padded.mask)
-    code = sae.encode_sparse(z)
-    asked = histories.rows(_draw(len(histories.lengths), QUERY_COUNT, rng)).padded()
-    # The service keeps embeddings as float16, so its queries come from rounded ones.
-    users = recommender.encode(asked.items, asked.mask).half().float()
+    state = recommender.activate(padded.items, padded.mask)
+    code = sae.encode_sparse(state.z)
+    asked = recommender.activate(*histories.rows(_draw(len(histories.lengths), QUERY_COUNT, rng)).padded())
+    users, context = as_stored(asked.z), as_stored(asked.context)
     edits = random_code_edits(users.shape[0], unit, concepts, rng)
     steered = users + sae.scale(users) * (edits @ sae.W_dec)
     return References(
         histories=empty_first,
         items=padded.items,
         mask=padded.mask,
-        z=z,
+        z=state.z,
+        context=state.context,
         neurons=code.neurons,
         activations=code.activations,
-        q=recommender.head(z),
-        queries=recommender.head(users),
-        steered_queries=recommender.head(steered),
+        q=recommender.head(state.z, state.context),
+        queries=recommender.head(users, context),
+        steered_queries=recommender.head(steered, context),
     )
+
+
+def as_stored(values: Tensor) -> Tensor:
+    """Activations and contexts as the service keeps them: rounded to float16, in its range."""
+    largest = torch.finfo(torch.float16).max
+    return values.clamp(-largest, largest).half().float()
 
 
 def random_code_edits(
@@ -249,18 +263,21 @@ def _draw(available: int, count: int, rng: np.random.Generator) -> np.ndarray[tu
     return rng.choice(available, count, replace=available < count)
 
 
-def _scale_rule(sae: SparseCoder, d: int) -> ScaleRule.ValueType:
-    probe = torch.zeros(2, d)
-    probe[0, 0] = 3.0
+def _scale_rule(sae: SparseCoder, z: Tensor) -> ScaleRule.ValueType:
+    """The rule that the SAE names, if it is what the SAE does to z [batch, d], which has a row of zeros."""
+    if sae.scale_rule not in SCALE_RULES:
+        raise ContentsError(f"the SAE's scale rule is {sae.scale_rule!r}, which the format does not have")
+    rule = SCALE_RULES[sae.scale_rule]
+    expected = normalisation(rule, sae.scale_factor, z.detach().numpy())
     with torch.no_grad():
-        scales = sae.scale(probe)[:, 0] / sae.scale_factor
-    if torch.allclose(scales, torch.tensor([3.0, 1.0])):
-        return ScaleRule.SCALE_RULE_UNIT_NORM
-    if torch.allclose(scales, torch.tensor([1.0, 1.0])):
-        return ScaleRule.SCALE_RULE_NONE
-    raise ContentsError(
-        f"the SAE scales norms 3 and 0 by {scales.tolist()}: a rule that the format does not have"
-    )
+        found = sae.scale(z).numpy(), sae.shift(z).numpy()
+    for name, values, wanted in zip(expected._fields, found, expected, strict=True):
+        if not np.allclose(values, wanted, rtol=1e-4, atol=1e-6):
+            raise ContentsError(
+                f"the SAE's {name} is not that of its scale rule {sae.scale_rule!r}: "
+                f"{values[1, 0]:.6g} found, {wanted[1, 0]:.6g} expected"
+            )
+    return rule
 
 
 def _expect(what: str, found: int, expected: int) -> None:

@@ -19,7 +19,7 @@ from trimtab.v1.bundle_pb2 import BundleFile
 
 from exporters.contents import BundleContents
 from exporters.errors import BundleWriteError
-from exporters.graphs import export_graphs
+from exporters.graphs import RecommenderGraphs, export_graphs
 from exporters.index import ChosenIndex, choose_index
 from exporters.stages import Report
 from exporters.tables import concept_table, item_table, neuron_table
@@ -37,7 +37,13 @@ class Written(NamedTuple):
     """The index, and what it finds."""
 
 
-def write_files(contents: BundleContents, directory: Path, report: Report, flat_limit: int) -> Written:
+def write_files(
+    contents: BundleContents,
+    directory: Path,
+    report: Report,
+    flat_limit: int,
+    ready: RecommenderGraphs | None,
+) -> Written:
     """Writes every file but the manifest into an empty directory.
 
     Raises:
@@ -45,7 +51,7 @@ def write_files(contents: BundleContents, directory: Path, report: Report, flat_
         GraphError: a model cannot be exported.
     """
     report("exporting graphs")
-    graphs = export_graphs(contents.recommender, contents.sae, contents.dims.d)
+    graphs = export_graphs(contents.recommender, contents.sae, contents.dims.d, ready)
     for name, graph in graphs._asdict().items():
         if graph is not None:
             with new_file(directory / f"{name}.onnx") as file:
@@ -84,7 +90,7 @@ def _write_tables(contents: BundleContents, directory: Path) -> None:
     _write_table(directory / "neurons.parquet", neuron_table(contents.cards, contents.labels))
     _write_table(directory / "concepts.parquet", concept_table(contents.concepts))
     parts = contents.references._asdict()
-    arrays = {name: _array(part) for name, part in parts.items() if isinstance(part, Tensor)}
+    arrays = {name: _array(part) for name, part in parts.items() if isinstance(part, Tensor) and part.numel()}
     with new_file(directory / "reference.npz") as file:
         _write_npz(file, arrays)
 

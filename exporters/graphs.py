@@ -5,9 +5,10 @@ source lines) are removed, so that the same run always gives the same bytes.
 """
 
 import contextlib
+import itertools
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,11 +26,13 @@ OPSET = 20
 # Protobuf's own limit for one message, and so for one ONNX file with its weights inside.
 MAX_GRAPH_BYTES = 2**31 - 1
 
-_INPUTS_AND_OUTPUTS = {
-    "encoder": (("items", "mask"), ("z",)),
-    "sae": (("z",), ("neurons", "activations")),
-    "head": (("z",), ("q",)),
-}
+Feed = dict[str, NDArray[Any]]
+
+_AXES = {name: {0: "batch", 1: "length"} for name in ("items", "mask")}
+
+# Rows and lengths that every graph is tried with before it is written.
+_BATCHES = (1, 64)
+_LENGTHS = (0, 1, 7)
 
 
 class Graphs(NamedTuple):
@@ -41,13 +44,23 @@ class Graphs(NamedTuple):
     """None where the head is the identity."""
 
 
+class RecommenderGraphs(NamedTuple):
+    """The recommender's part of Graphs, which bundles with several SAEs can share."""
+
+    encoder: bytes
+    head: bytes | None
+
+
 class _Encoder(nn.Module):
     def __init__(self, recommender: HookedRecommender) -> None:
         super().__init__()
         self.recommender = recommender
 
-    def forward(self, items: Tensor, mask: Tensor) -> Tensor:
-        return self.recommender.encode(items, mask)
+    def forward(self, items: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        if not self.recommender.context_size:
+            return (self.recommender.encode(items, mask),)
+        state = self.recommender.activate(items, mask)
+        return state.z, state.context
 
 
 class _Sae(nn.Module):
@@ -65,28 +78,56 @@ class _Head(nn.Module):
         super().__init__()
         self.recommender = recommender
 
-    def forward(self, z: Tensor) -> Tensor:
-        return self.recommender.head(z)
+    def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.recommender.head(z, z[:, :0] if context is None else context)
 
 
-def export_graphs(recommender: HookedRecommender, sae: SparseCoder, d: int) -> Graphs:
+def export_graphs(
+    recommender: HookedRecommender, sae: SparseCoder, d: int, ready: RecommenderGraphs | None = None
+) -> Graphs:
     """Exports the encoder, the SAE and, unless it is the identity, the head.
+
+    Args:
+        recommender: a torch module in evaluation mode.
+        sae: likewise.
+        d: width of z.
+        ready: the recommender's part, if it was exported before.
 
     Raises:
         GraphError: a model cannot be traced, or its graph fails for length 0, batch 1 or batch 64.
     """
-    items = torch.zeros(2, 3, dtype=torch.int64)
-    mask = torch.ones(2, 3)
-    z = torch.linspace(-1.0, 1.0, 2 * d).reshape(2, d)
-    history_axes = {0: "batch", 1: "length"}
-    encoder = _export("encoder", _Encoder(recommender), (items, mask), [history_axes, history_axes])
-    sae_graph = _export("sae", _Sae(sae), (z,), [{0: "batch"}])
-    head = _export("head", _Head(recommender), (z,), [{0: "batch"}]) if recommender.has_head else None
-    _check_shapes("encoder", encoder, [(1, 0), (1, 1), (64, 0), (64, 7)])
-    _check_shapes("sae", sae_graph, [(1, d), (64, d)])
-    if head is not None:
-        _check_shapes("head", head, [(1, d), (64, d)])
-    return Graphs(encoder, sae_graph, head)
+    encoder, head = ready or export_recommender(recommender, d)
+    return Graphs(encoder, _export_sae(sae, d), head)
+
+
+def export_recommender(recommender: HookedRecommender, d: int) -> RecommenderGraphs:
+    """The part of export_graphs that depends on the recommender alone."""
+    widths = {"context": recommender.context_size} if recommender.context_size else {}
+    state = ("z", *widths)
+    history = {"items": torch.zeros(2, 3, dtype=torch.int64), "mask": torch.ones(2, 3)}
+    encoder = _export("encoder", _Encoder(recommender), history, state)
+    shapes = itertools.product(_BATCHES, _LENGTHS)
+    feeds: list[Feed] = [
+        {"items": np.zeros(shape, np.int64), "mask": np.ones(shape, np.float32)} for shape in shapes
+    ]
+    _check("encoder", encoder, feeds, {"z": d, **widths})
+    if not recommender.has_head:
+        return RecommenderGraphs(encoder, None)
+    example = {"z": torch.linspace(-1.0, 1.0, 2 * d).reshape(2, d)}
+    if widths:
+        with torch.no_grad():  # only the model knows what a context may hold
+            example["context"] = recommender.activate(*history.values()).context
+    head = _export("head", _Head(recommender), example, ("q",))
+    rows = {name: part[:1].numpy() for name, part in example.items()}
+    _check("head", head, ({name: row.repeat(n, 0) for name, row in rows.items()} for n in _BATCHES), {})
+    return RecommenderGraphs(encoder, head)
+
+
+def _export_sae(sae: SparseCoder, d: int) -> bytes:
+    example = {"z": torch.linspace(-1.0, 1.0, 2 * d).reshape(2, d)}
+    graph = _export("sae", _Sae(sae), example, ("neurons", "activations"))
+    _check("sae", graph, ({"z": np.zeros((batch, d), np.float32)} for batch in _BATCHES), {})
+    return graph
 
 
 def session(graph: bytes | str, threads: int = 0) -> onnxruntime.InferenceSession:
@@ -97,15 +138,15 @@ def session(graph: bytes | str, threads: int = 0) -> onnxruntime.InferenceSessio
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-def _export(name: str, module: nn.Module, args: tuple[Tensor, ...], axes: Sequence[dict[int, str]]) -> bytes:
-    inputs, outputs = _INPUTS_AND_OUTPUTS[name]
+def _export(name: str, module: nn.Module, example: Mapping[str, Tensor], outputs: Sequence[str]) -> bytes:
+    axes = [_AXES.get(argument, {0: "batch"}) for argument in example]
     dynamic = tuple(dict.fromkeys(names, torch.export.Dim.DYNAMIC) for names in axes)
     try:
         with _silence(), torch.no_grad():
             program = torch.onnx.export(
                 module.eval(),
-                args,
-                input_names=list(inputs),
+                tuple(example.values()),
+                input_names=list(example),
                 output_names=list(outputs),
                 dynamic_shapes=dynamic,
                 opset_version=OPSET,
@@ -143,21 +184,23 @@ def _make_reproducible(model: onnx.ModelProto, axes: Sequence[dict[int, str]]) -
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
 
 
-def _check_shapes(name: str, graph: bytes, shapes: Sequence[tuple[int, int]]) -> None:
-    inputs, outputs = _INPUTS_AND_OUTPUTS[name]
+def _check(name: str, graph: bytes, feeds: Iterable[Feed], widths: Mapping[str, int]) -> None:
+    """Runs a graph; every output must have the batch's rows, and those named in widths that width."""
     runner = session(graph, threads=1)
-    for shape in shapes:
-        feed: dict[str, NDArray[np.generic]] = {"z": np.zeros(shape, np.float32)}
-        if name == "encoder":
-            feed = {"items": np.zeros(shape, np.int64), "mask": np.ones(shape, np.float32)}
+    outputs = [one.name for one in runner.get_outputs()]
+    for feed in feeds:
+        shape = list(next(iter(feed.values())).shape)
         try:
-            found = runner.run(list(outputs), {key: feed[key] for key in inputs})
+            found = dict(zip(outputs, runner.run(outputs, feed), strict=True))
         except Exception as error:  # onnxruntime's exceptions share no base class but Exception
-            raise GraphError(
-                f"the {name}'s graph fails for inputs {list(shape)}: {_first_line(error)}"
-            ) from error
-        if any(len(output) != shape[0] for output in found):
-            raise GraphError(f"the {name}'s graph gives {len(found[0])} rows for inputs {list(shape)}")
+            raise GraphError(f"the {name}'s graph fails for inputs {shape}: {_first_line(error)}") from error
+        for output, values in found.items():
+            expected = (shape[0], widths.get(output, values.shape[1]))
+            if values.shape != expected:
+                raise GraphError(
+                    f"the {name}'s graph gives {output} of shape {list(values.shape)} for inputs {shape}, "
+                    f"{list(expected)} expected"
+                )
 
 
 def _first_line(error: Exception) -> str:

@@ -1,5 +1,7 @@
 """What the exporters need of a recommender, an SAE and a concept: the smallest interfaces that do."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -34,8 +36,23 @@ class ItemVectors(Protocol):
         """float32 [n_items]."""
 
 
+class HookedState(Protocol):
+    """Where a recommender is read and edited."""
+
+    @property
+    def z(self) -> Tensor:
+        """float32 [batch, d]."""
+
+    @property
+    def context(self) -> Tensor:
+        """float32 [batch, context_size]: what else the head reads; edits leave it as it is."""
+
+
 class HookedRecommender(Protocol):
-    """A recommender seen as z = encode(history), q = head(z), score = q . V_i + b_i; a torch module."""
+    """A recommender: z, context = activate(history), q = head(z, context), score = q . V_i + b_i.
+
+    A torch module.
+    """
 
     @property
     def hook_point(self) -> str:
@@ -49,11 +66,18 @@ class HookedRecommender(Protocol):
     def has_head(self) -> bool:
         """False where the head is the identity."""
 
+    @property
+    def context_size(self) -> int:
+        """Width of what the head reads beside z; 0 where it needs nothing."""
+
     def encode(self, items: Tensor, mask: Tensor) -> Tensor:
         """Items int64 and mask float32 [batch, length] -> z [batch, d]."""
 
-    def head(self, z: Tensor) -> Tensor:
-        """Z [batch, d] -> q [batch, p]."""
+    def activate(self, items: Tensor, mask: Tensor) -> HookedState:
+        """The same with its context."""
+
+    def head(self, z: Tensor, context: Tensor) -> Tensor:
+        """Z [batch, d] and its context [batch, context_size] -> q [batch, p]."""
 
     def item_matrix(self) -> ItemVectors:
         """V and b."""
@@ -65,6 +89,10 @@ class SparseCoder(Protocol):
     n_neurons: int
 
     @property
+    def k(self) -> int:
+        """Most neurons that one code has active."""
+
+    @property
     def W_dec(self) -> Tensor:  # noqa: N802
         """[n_neurons, d], rows of unit norm."""
 
@@ -73,14 +101,21 @@ class SparseCoder(Protocol):
         """[d]."""
 
     @property
+    def scale_rule(self) -> str:
+        """How z is normalised: "unit", "none" or "standard"."""
+
+    @property
     def scale_factor(self) -> float:
         """What the scale rule is multiplied with."""
 
     def scale(self, z: Tensor) -> Tensor:
-        """Z [batch, d] -> what undoes the input normalisation, [batch, 1]."""
+        """What z [batch, d] is divided by, [batch, 1], after shift(z) is taken from it."""
+
+    def shift(self, z: Tensor) -> Tensor:
+        """What is taken from z [batch, d], [batch, 1]; 0 for all rules but "standard"."""
 
     def encode_sparse(self, z: Tensor) -> SparseActivations:
-        """Raw z [batch, d] -> the k largest activations."""
+        """Raw z [batch, d] -> at most k activations, k being the same for every batch."""
 
 
 class NeuronLabel(NamedTuple):

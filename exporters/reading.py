@@ -30,11 +30,14 @@ def contents_of(run: Run, max_history: int | None = None, report: Report = silen
     """
     split = run.split
     train = split.histories(split.train)
+    # A transformer has so many positions and no more; others read histories of any length.
+    readable = min(getattr(run.recommender, "max_length", MAX_HISTORY), MAX_HISTORY)
     if max_history is None:
         longest = int(train.lengths.max(initial=0))
-        max_history = max(1, min(longest, run.config.max_length, MAX_HISTORY))
-    if not 1 <= max_history <= MAX_HISTORY:
-        raise ContentsError(f"max_history is {max_history}, expected 1 to {MAX_HISTORY}")
+        max_history = max(1, min(longest, run.config.max_length, readable))
+    if not 1 <= max_history <= readable:
+        trained = f": {run.config.recommender} was trained on no more" if readable < MAX_HISTORY else ""
+        raise ContentsError(f"max_history is {max_history}, expected 1 to {readable}{trained}")
     held_out = np.sort(np.concatenate([split.validation, split.test]))
     return assemble(
         recommender=run.recommender,
@@ -52,14 +55,10 @@ def contents_of(run: Run, max_history: int | None = None, report: Report = silen
 
 
 def _provenance(run: Run) -> Provenance:
-    split = run.split
     config = run.config
     return Provenance(
         data_set=run.data_set,
-        split=(
-            f"users held out whole: {len(split.train)} train, {len(split.validation)} validation, "
-            f"{len(split.test)} test; {config.split.target_share:g} of a held-out user's items are targets"
-        ),
+        split=_split(run),
         seed=config.seed,
         code_version=run.code_version,
         recommender=config.recommender,
@@ -67,4 +66,18 @@ def _provenance(run: Run) -> Provenance:
         # JSON has no NaN: a figure that could not be measured is left out.
         metrics={name: value for name, value in run.metrics.items() if math.isfinite(value)},
         config_json=json.dumps(config.to_json(), sort_keys=True),
+    )
+
+
+def _split(run: Run) -> str:
+    """How users or items were held out, and how many."""
+    train, validation, test = (len(rows) for rows in (run.split.train, run.split.validation, run.split.test))
+    if run.config.split.kind == "leave-one-out":
+        return (
+            f"each user's last items held out: {train} users train without them, {validation} are validated "
+            f"on the last but one and {test} tested on the last"
+        )
+    return (
+        f"users held out whole: {train} train, {validation} validation, {test} test; "
+        f"{run.config.split.target_share:g} of a held-out user's items are targets"
     )

@@ -1,19 +1,20 @@
 """Does a written bundle answer as torch does? It is used here the way a server uses it."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from trimtab.v1.bundle_pb2 import BundleManifest, ScaleRule
+from trimtab.v1.bundle_pb2 import BundleManifest
 
-from exporters.contents import BundleContents, random_code_edits
+from exporters.contents import BundleContents, as_stored, random_code_edits
 from exporters.errors import ParityError
 from exporters.graphs import session
 from exporters.index import measure_recall
 from exporters.models import Floats
+from exporters.normalisation import Normalisation, normalisation
 
 # Rounding differs between torch's and onnxruntime's kernels; a wrong graph is off by far more.
 RELATIVE_TOLERANCE = 1e-4
@@ -35,6 +36,11 @@ def check_parity(directory: Path, manifest: BundleManifest, contents: BundleCont
     _check_lists(served, contents, steered=True)
 
 
+class _State(NamedTuple):
+    z: Floats
+    context: Floats
+
+
 class _ServedModel:
     """The written files, used the way a server uses them: onnxruntime, faiss and numpy."""
 
@@ -46,30 +52,35 @@ class _ServedModel:
         self.decoder: Floats = np.load(directory / "decoder.npy")
         self.items: Floats = np.load(directory / "items.npy")
         self.has_bias = manifest.dimensions.has_bias
-        self.scale_factor = manifest.scale_factor
+        self._scale_rule, self._scale_factor = manifest.scale_rule, manifest.scale_factor
         self.index: Any = faiss.read_index(str(directory / "items.faiss"))
         with np.load(directory / "reference.npz") as file:
             self.reference: dict[str, NDArray[Any]] = dict(file)
+        self.has_context = manifest.dimensions.context > 0
+        self.reference.setdefault("context", np.zeros((len(self.reference["z"]), 0), np.float32))
 
-    def encode(self, items: NDArray[np.int64], mask: Floats) -> Floats:
-        z: Floats = self.encoder.run(["z"], {"items": items, "mask": mask})[0]
-        return z
+    def encode(self, items: NDArray[np.int64], mask: Floats) -> _State:
+        z, *rest = self.encoder.run(None, {"items": items, "mask": mask})
+        return _State(z, rest[0] if self.has_context else np.zeros((len(items), 0), np.float32))
 
-    def head(self, z: Floats) -> Floats:
+    def head(self, z: Floats, context: Floats) -> Floats:
         if self._head is None:
             return z
-        q: Floats = self._head.run(["q"], {"z": z})[0]
+        q: Floats = self._head.run(["q"], {"z": z, "context": context} if self.has_context else {"z": z})[0]
         return q
 
-    def scores(self, z: Floats) -> Floats:
-        scores: Floats = self.head(z) @ self.items[:, :-1].T + self.items[:, -1]
+    def scores(self, z: Floats, context: Floats) -> Floats:
+        scores: Floats = self.head(z, context) @ self.items[:, :-1].T + self.items[:, -1]
         return scores
 
+    def normalisation(self, z: Floats) -> Normalisation:
+        return normalisation(self._scale_rule, self._scale_factor, z)
 
+
+@torch.no_grad()
 def _check_outputs(served: _ServedModel, contents: BundleContents) -> None:
     reference = served.reference
-    z = served.encode(reference["items"], reference["mask"])
-    _compare("encoder.onnx: z", z, reference["z"])
+    _compare_states("", served.encode(reference["items"], reference["mask"]), reference, slice(None))
     neurons, activations = served.sae.run(["neurons", "activations"], {"z": reference["z"]})
     _compare("sae.onnx: activations", activations, reference["activations"])
     n_neurons = contents.dims.n_neurons
@@ -79,14 +90,24 @@ def _check_outputs(served: _ServedModel, contents: BundleContents) -> None:
         _dense(reference["neurons"], reference["activations"], n_neurons),
     )
     _compare("sae.onnx: code", found, expected)
-    _compare("head.onnx: q", served.head(reference["z"]), reference["q"])
+    _compare("head.onnx: q", served.head(reference["z"], reference["context"]), reference["q"])
+    sae, z = contents.sae, contents.references.z
+    rebuilt = sae.scale(z) * (torch.from_numpy(expected) @ sae.W_dec + sae.b_dec) + sae.shift(z)
+    scale, shift = served.normalisation(reference["z"])
+    decoded = scale * (expected @ served.decoder[:-1] + served.decoder[-1]) + shift
+    _compare("decoder.npy: reconstruction", decoded, rebuilt.numpy())
     # What the service reads must also not depend on who else is in the batch, or on padding.
     longest = int(reference["mask"].sum(axis=1).argmax())
     length = int(reference["mask"][longest].sum())
     alone = served.encode(reference["items"][[longest], :length], reference["mask"][[longest], :length])
-    _compare("encoder.onnx: z of one history alone", alone, reference["z"][[longest]])
+    _compare_states(" of one history alone", alone, reference, slice(longest, longest + 1))
     empty = served.encode(np.zeros((1, 0), np.int64), np.zeros((1, 0), np.float32))
-    _compare("encoder.onnx: z of the empty history", empty, reference["z"][:1])
+    _compare_states(" of the empty history", empty, reference, slice(1))
+
+
+def _compare_states(of: str, found: _State, reference: dict[str, NDArray[Any]], rows: slice) -> None:
+    for name, values in found._asdict().items():
+        _compare(f"encoder.onnx: {name}{of}", values, reference[name][rows])
 
 
 def _check_recall(served: _ServedModel, manifest: BundleManifest) -> None:
@@ -109,16 +130,13 @@ def _check_lists(served: _ServedModel, contents: BundleContents, steered: bool) 
     codes = random_code_edits(
         len(reference["z"]), contents.cards.activity.unit, contents.concepts, np.random.default_rng(1)
     ) * float(steered)
-    embeddings = contents.recommender.encode(contents.references.items, contents.references.mask)
-    z = embeddings.half().float()
+    z, context = as_stored(contents.references.z), as_stored(contents.references.context)
     edited = z + contents.sae.scale(z) * (codes @ contents.sae.W_dec)
-    expected = (contents.recommender.head(edited) @ contents.V.T + contents.b).numpy()
-    users = served.encode(reference["items"], reference["mask"]).astype(np.float16).astype(np.float32)
-    norms = np.linalg.norm(users, axis=1, keepdims=True)
-    scales = served.scale_factor * np.where(norms > 0, norms, 1.0)
-    if contents.scale_rule == ScaleRule.SCALE_RULE_NONE:
-        scales = np.full_like(norms, served.scale_factor)
-    found = served.scores((users + scales * (codes.numpy() @ served.decoder[:-1])).astype(np.float32))
+    expected = (contents.recommender.head(edited, context) @ contents.V.T + contents.b).numpy()
+    state = served.encode(reference["items"], reference["mask"])
+    users, contexts = (as_stored(torch.from_numpy(part)).numpy() for part in state)
+    moved = users + served.normalisation(users).scale * (codes.numpy() @ served.decoder[:-1])
+    found = served.scores(moved.astype(np.float32), contexts)
     compare_lists("steered" if steered else "unsteered", found, expected, reference)
 
 

@@ -21,8 +21,9 @@ MAX_SEEN = 20_000
 EVENT = np.dtype([("item", "<u8"), ("time_ms", "<i8"), ("event", "<u8"), ("positive", "?")])
 NO_EVENTS = np.empty(0, EVENT)
 _HEADER = struct.Struct("<8s8s")  # magic with version, stamp
-_EMBEDDING = struct.Struct("<2sHHxB8s")  # magic with version, active neurons, ignored items, width, stamp
-_SEEN_MAGIC, _HISTORY_MAGIC, _EMBEDDING_MAGIC = b"tt-seen1", b"tt-hist1", b"e1"
+# Magic with version, ignored items, active neurons, their indices' width, the context's size, stamp.
+_EMBEDDING = struct.Struct("<2sHIBI8s")
+_SEEN_MAGIC, _HISTORY_MAGIC, _EMBEDDING_MAGIC = b"tt-seen1", b"tt-hist1", b"e2"
 _WIDE_FROM = 2**16
 
 
@@ -97,27 +98,28 @@ def merge(
 
 
 def pack_embedding(embedding: CachedEmbedding, stamp: bytes) -> bytes:
-    """One user state as one blob: at d = 512 and 32 active neurons 1,168 bytes."""
-    z, (neurons, activations) = embedding.state
+    """One user state as one blob: at d = 512, 32 active neurons and no context 1,173 bytes."""
+    z, (neurons, activations), context = embedding.state
     width = 4 if len(neurons) and int(neurons.max()) >= _WIDE_FROM else 2
     ignored_count = min(embedding.ignored_count, 0xFFFF)
-    header = _EMBEDDING.pack(_EMBEDDING_MAGIC, len(neurons), ignored_count, width, stamp)
-    indices = neurons.astype(f"<u{width}")
-    return header + z.astype("<f2").tobytes() + indices.tobytes() + activations.astype("<f2").tobytes()
+    header = _EMBEDDING.pack(_EMBEDDING_MAGIC, ignored_count, len(neurons), width, len(context), stamp)
+    floats = np.concatenate([z, context, activations]).astype("<f2")
+    return header + neurons.astype(f"<u{width}").tobytes() + floats.tobytes()
 
 
 def unpack_embedding(blob: bytes, stamp: bytes) -> CachedEmbedding | None:
     """The user state in a blob; None if it was made from another history, or by another release."""
     if len(blob) < _EMBEDDING.size:
         return None
-    magic, m, ignored_count, width, made_from = _EMBEDDING.unpack_from(blob)
-    codes = len(blob) - m * (width + 2)
-    if magic != _EMBEDDING_MAGIC or made_from != stamp or width not in (2, 4) or codes < _EMBEDDING.size:
+    magic, ignored_count, m, width, context_size, made_from = _EMBEDDING.unpack_from(blob)
+    floats_from = _EMBEDDING.size + m * width
+    d, odd = divmod(len(blob) - floats_from - 2 * (m + context_size), 2)
+    if magic != _EMBEDDING_MAGIC or made_from != stamp or width not in (2, 4) or d < 0 or odd:
         return None
-    z = np.frombuffer(blob[_EMBEDDING.size : codes], "<f2").astype(np.float32)
-    neurons = np.frombuffer(blob, f"<u{width}", m, codes).astype(np.int64)
-    activations = np.frombuffer(blob, "<f2", m, codes + m * width).astype(np.float32)
-    return CachedEmbedding(UserState(z, SparseCode(neurons, activations)), ignored_count)
+    neurons = np.frombuffer(blob, f"<u{width}", m, _EMBEDDING.size).astype(np.int64)
+    floats = np.frombuffer(blob, "<f2", offset=floats_from).astype(np.float32)
+    z, context, activations = np.split(floats, [d, d + context_size])
+    return CachedEmbedding(UserState(z, SparseCode(neurons, activations), context), ignored_count)
 
 
 def pack_seen(seen: Hashes, stamp: bytes) -> bytes:

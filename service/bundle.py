@@ -6,12 +6,17 @@ from pathlib import Path
 
 import numpy as np
 from trimtab.manifest import MANIFEST_NAME, ManifestError, content_id, file_digest, from_json
-from trimtab.v1.bundle_pb2 import SCALE_RULE_NONE, SCALE_RULE_UNIT_NORM, BundleManifest
+from trimtab.v1.bundle_pb2 import (
+    SCALE_RULE_NONE,
+    SCALE_RULE_STANDARD,
+    SCALE_RULE_UNIT_NORM,
+    BundleManifest,
+)
 
 from service.arrays import AnyArray, Floats
 from service.catalogue import Catalogue
 from service.concepts import LabelSet
-from service.encoding import Encoder, UserState
+from service.encoding import Encoder, UserState, pad, rounded
 from service.histories import HistoryRule
 from service.retrieval import FaissIndex, Index
 
@@ -34,7 +39,8 @@ class Bundle:
 
     Attributes:
         items: [V | b], float32 [n_items, p + 1], memory-mapped.
-        mean_user: Whom an unknown user is taken for when steering is asked.
+        mean_user: Whom an unknown user is taken for when steering is asked: the mean user embedding, in the
+            context of the empty history.
         cache_key: Short name of encoder and SAE, within which cached embeddings are valid.
     """
 
@@ -61,15 +67,25 @@ class Bundle:
         """How events become the encoder's input."""
         rule = self.manifest.history
         min_value = rule.min_value if rule.HasField("min_value") else None
-        return HistoryRule(rule.ordered, max(1, rule.max_length), min_value)
+        return HistoryRule(max(1, rule.max_length), min_value)
 
     def scale(self, z: Floats) -> float:
-        """The factor that undoes the SAE's input normalisation of z [d]."""
-        factor = self.manifest.scale_factor
-        if self.manifest.scale_rule == SCALE_RULE_NONE:
+        """What z [d] is divided by before the SAE reads it; see ScaleRule in bundle.proto."""
+        rule, factor = self.manifest.scale_rule, self.manifest.scale_factor
+        if rule == SCALE_RULE_NONE:
             return factor
-        norm = float(np.linalg.norm(z))
-        return factor * norm if norm > 0.0 else factor
+        size = float(z.std() if rule == SCALE_RULE_STANDARD else np.linalg.norm(z))
+        return factor * size if size > 0.0 else factor
+
+    def shift(self, z: Floats) -> float:
+        """What is taken from z [d] before that."""
+        return float(z.mean()) if self.manifest.scale_rule == SCALE_RULE_STANDARD else 0.0
+
+    def fits(self, state: UserState) -> bool:
+        """Whether a state could come from this bundle's encoder and SAE."""
+        dims = self.manifest.dimensions
+        shapes = state.z.shape == (dims.d,) and state.context.shape == (dims.context,)
+        return shapes and bool((state.code.neurons < dims.n_neurons).all())
 
 
 def open_bundle(directory: Path) -> Bundle:
@@ -116,11 +132,14 @@ def _check_files(directory: Path, manifest: BundleManifest) -> None:
 
 
 def _assemble(directory: Path, manifest: BundleManifest) -> Bundle:
-    if manifest.scale_rule not in (SCALE_RULE_UNIT_NORM, SCALE_RULE_NONE):
+    if manifest.scale_rule not in (SCALE_RULE_UNIT_NORM, SCALE_RULE_NONE, SCALE_RULE_STANDARD):
         raise ValueError(f"scale rule {manifest.scale_rule} is not known")
-    encoder = Encoder(directory, manifest.dimensions.has_head)
-    z = np.array([manifest.mean_user], np.float32).astype(np.float16).astype(np.float32)
-    neurons, activations = encoder.code(z)
+    dims = manifest.dimensions
+    if dims.context and not dims.has_head:
+        raise ValueError(f"a context of width {dims.context} is of no use without a head")
+    encoder = Encoder(directory, dims.has_head, dims.context)
+    nothing = encoder.embed(*pad([np.empty(0, np.int64)]))
+    (mean_user,) = encoder.states(rounded(np.array([manifest.mean_user], np.float32)), nothing.context)
     return Bundle(
         manifest=manifest,
         catalogue=Catalogue.read(directory / "items.parquet", [a.name for a in manifest.attributes]),
@@ -128,7 +147,7 @@ def _assemble(directory: Path, manifest: BundleManifest) -> Bundle:
         encoder=encoder,
         index=FaissIndex(directory / "items.faiss"),
         items=np.load(directory / "items.npy", mmap_mode="r"),
-        mean_user=UserState.from_model(z[0], neurons[0], activations[0]),
+        mean_user=mean_user,
     )
 
 
@@ -141,6 +160,7 @@ def _check_shapes(directory: Path, bundle: Bundle) -> None:
         "neurons.parquet": (len(bundle.labels.units), dims.n_neurons),
         "items.faiss": (bundle.index.n_items, dims.n_items),
         "mean_user": (bundle.mean_user.z.shape, (dims.d,)),
+        "encoder.onnx's context": (bundle.mean_user.context.shape, (dims.context,)),
     }
     for concept in bundle.labels.concepts:
         if concept.attribute not in bundle.catalogue.attributes:
@@ -159,10 +179,12 @@ def _replay(directory: Path, bundle: Bundle) -> None:
     try:
         with np.load(directory / "reference.npz", allow_pickle=False) as archive:
             reference = dict(archive)
-        z = bundle.encoder.embed(reference["items"], reference["mask"])
+        state = bundle.encoder.embed(reference["items"], reference["mask"])
+        context = reference.get("context", np.empty((len(state.context), 0), np.float32))
         code = bundle.encoder.code(reference["z"])
-        q = bundle.encoder.head(reference["z"])
-        _compare(directory, "encoder.onnx", z, reference["z"])
+        q = bundle.encoder.head(reference["z"], context)
+        _compare(directory, "encoder.onnx", state.z, reference["z"])
+        _compare(directory, "encoder.onnx's context", state.context, context)
         n_neurons = bundle.labels.n_neurons
         _compare(
             directory,
@@ -213,5 +235,6 @@ def _compare(directory: Path, name: str, found: AnyArray, expected: AnyArray) ->
 
 def _dense(neurons: AnyArray, activations: AnyArray, n_neurons: int) -> Floats:
     code = np.zeros((len(neurons), n_neurons), np.float32)
-    np.put_along_axis(code, neurons.astype(np.int64), activations, axis=1)
+    # Entries that mean "none" may repeat a neuron, so values are added.
+    np.add.at(code, (np.arange(len(neurons))[:, None], neurons), activations)
     return code

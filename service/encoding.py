@@ -11,23 +11,26 @@ from service.arrays import Floats, Ints
 from service.steering import SparseCode
 
 LARGEST = float(np.finfo(np.float16).max)
+NO_CONTEXT: Floats = np.empty(0, np.float32)
 
 
 class UserState(NamedTuple):
-    """A user embedding z, float32 [d], and its code; both hold only values that float16 can hold.
+    """A user embedding z, float32 [d], its code, and what else the head reads, float32 [context].
 
-    Rounding happens here, on the cold path too, so that a cached and a fresh answer are the same.
+    All hold only values that float16 can hold. Rounding happens here, on the cold path too, so that a cached
+    and a fresh answer are the same.
     """
 
     z: Floats
     code: SparseCode
+    context: Floats = NO_CONTEXT
 
-    @classmethod
-    def from_model(cls, z: Floats, neurons: Ints, activations: Floats) -> "UserState":
-        """From one row of the graphs' outputs; z is rounded already."""
-        rounded = activations.astype(np.float16).astype(np.float32)
-        active = rounded != 0.0
-        return cls(z, SparseCode(neurons[active], rounded[active]))
+
+class Activation(NamedTuple):
+    """What the encoder gives: z [batch, d] and, for the head alone, context [batch, context]."""
+
+    z: Floats
+    context: Floats
 
 
 class Encoder:
@@ -35,34 +38,50 @@ class Encoder:
 
     Sessions have no state and may be used by several threads. One thread each: many requests in parallel
     fill the cores better than one request on several.
+
+    Raises:
+        ValueError: the graphs give or read a context, and should not; or the other way round.
     """
 
-    def __init__(self, directory: Path, has_head: bool) -> None:
+    def __init__(self, directory: Path, has_head: bool, context_size: int = 0) -> None:
         self._encoder = _session(directory / "encoder.onnx")
         self._sae = _session(directory / "sae.onnx")
         self._head = _session(directory / "head.onnx") if has_head else None
-        self.has_head = has_head
+        self.has_head, self.context_size = has_head, context_size
+        self._state = ["z", "context"] if context_size else ["z"]
+        _expect("encoder.onnx gives", self._encoder.get_outputs(), self._state)
+        if self._head is not None:
+            _expect("head.onnx reads", self._head.get_inputs(), self._state)
 
     def encode(self, histories: Sequence[Ints]) -> list[UserState]:
         """User states for histories of item indices, oldest first."""
-        z = np.clip(self.embed(*pad(histories)), -LARGEST, LARGEST).astype(np.float16).astype(np.float32)
-        return [UserState.from_model(*row) for row in zip(z, *self.code(z), strict=True)]
+        z, context = self.embed(*pad(histories))
+        return self.states(rounded(z), context)
 
-    def embed(self, items: Ints, mask: Floats) -> Floats:
-        """[batch, length] item indices and mask -> z [batch, d], not yet rounded."""
-        z: Floats = self._encoder.run(["z"], {"items": items, "mask": mask})[0]
-        return z
+    def states(self, z: Floats, context: Floats) -> list[UserState]:
+        """User states for z [batch, d], rounded, and its context [batch, context]."""
+        rows = zip(z, *self.code(z), rounded(context), strict=True)
+        return [UserState(z, _active(neurons, values), context) for z, neurons, values, context in rows]
+
+    def embed(self, items: Ints, mask: Floats) -> Activation:
+        """[batch, length] item indices and mask -> z and its context, not yet rounded."""
+        found = self._encoder.run(self._state, {"items": items, "mask": mask})
+        return Activation(found[0], found[1] if self.context_size else np.empty((len(items), 0), np.float32))
 
     def code(self, z: Floats) -> tuple[Ints, Floats]:
         """[batch, d] -> neurons [batch, k] and activations [batch, k]."""
         neurons, activations = self._sae.run(["neurons", "activations"], {"z": z})
         return neurons, activations
 
-    def head(self, z: Floats) -> Floats:
-        """What is left of the model after the hook: [batch, d] -> [batch, p]."""
+    def head(self, z: Floats, context: Floats) -> Floats:
+        """What is left of the model after the hook: z [batch, d] -> [batch, p].
+
+        The context is each row's, [batch, context], or that of them all, [context].
+        """
         if self._head is None:
             return z
-        q: Floats = self._head.run(["q"], {"z": z})[0]
+        each = np.ascontiguousarray(np.broadcast_to(context, (len(z), self.context_size)))
+        q: Floats = self._head.run(["q"], dict(zip(self._state, (z, each), strict=False)))[0]
         return q
 
 
@@ -75,6 +94,24 @@ def pad(histories: Sequence[Ints]) -> tuple[Ints, Floats]:
         items[row, : len(history)] = history
         mask[row, : len(history)] = 1.0
     return items, mask
+
+
+def rounded(values: Floats) -> Floats:
+    """The nearest values that float16 can hold."""
+    return np.clip(values, -LARGEST, LARGEST).astype(np.float16).astype(np.float32)
+
+
+def _active(neurons: Ints, activations: Floats) -> SparseCode:
+    """A row of the SAE's outputs without the entries that mean "none"."""
+    values = rounded(activations)
+    active = values != 0.0
+    return SparseCode(neurons[active], values[active])
+
+
+def _expect(what: str, found: Sequence[ort.NodeArg], expected: Sequence[str]) -> None:
+    names = [one.name for one in found]
+    if names != list(expected):
+        raise ValueError(f"{what} {', '.join(names)}; {', '.join(expected)} expected")
 
 
 def _session(path: Path) -> ort.InferenceSession:

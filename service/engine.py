@@ -99,7 +99,10 @@ class Engine:
         if not query.user_id:
             return UNKNOWN_USER, ()
         try:
-            return await self._store.read(query.user_id, query.bundle.cache_key if cached else None), ()
+            stored = await self._store.read(query.user_id, query.bundle.cache_key if cached else None)
+            if stored.embedding is not None and not query.bundle.fits(stored.embedding.state):
+                stored = await self._store.read(query.user_id, None)
+            return stored, ()
         except StoreUnavailable:
             return UNKNOWN_USER, (Degradation.NO_STORE,)
 
@@ -134,11 +137,10 @@ def answer(
         unwanted = np.union1d(unwanted, returned)
         return _popular(query, who._replace(source=Source.POPULAR), steered, unwanted, tuple(degradations))
 
-    z = who.state.z
-    plain_query = bundle.encoder.head(z[None])[0]
-    steered_query = (
-        plain_query if steered.change is None else bundle.encoder.head((z + steered.change)[None])[0]
-    )
+    z, context = who.state.z, who.state.context
+    plain_query = steered_query = bundle.encoder.head(z[None], context)[0]
+    if steered.change is not None:
+        steered_query = bundle.encoder.head((z + steered.change)[None], context)[0]
 
     depth = query.n + len(returned)
     needed = max(depth, RELEVANCE_DEPTH) if query.include_report else depth
@@ -159,7 +161,7 @@ def answer(
         np.searchsorted(found.items, ranking.items)
     ]  # candidates are sorted by index
     unsteered = rank(found.items, plain_scores, needed) if query.compares else None
-    terms = explain(bundle, z, ranking, unsteered_scores, steered) if query.explain else ()
+    terms = explain(bundle, who.state, ranking, unsteered_scores, steered) if query.explain else ()
     report = _report(query, steered, ranking, unsteered_scores, unsteered) if query.include_report else None
     shown = Ranking(unsteered.items[:depth], unsteered.scores[:depth]) if unsteered else None
     timings.lap("rank")
@@ -209,16 +211,17 @@ def audience(query: Query, stored: StoredUser) -> Audience:
 
 
 def steer(query: Query, who: Audience) -> Steered:
-    """The change z' - z: scale(z) (s' - s) W_dec, and in RECONSTRUCT mode scale(z) D(s) - z besides."""
-    labels = query.bundle.labels
-    scale = np.float32(query.bundle.scale(who.state.z))
+    """The change z' - z: scale(z) (s' - s) W_dec; RECONSTRUCT adds scale(z) D(s) + shift(z) - z."""
+    labels, z = query.bundle.labels, who.state.z
+    scale = np.float32(query.bundle.scale(z))
     with np.errstate(over="ignore", invalid="ignore"):  # what leaves the range of numbers is refused below
         steps = apply_edits(who.state.code, query.plan.edits, labels.decoder)
         effects = tuple(zip(query.plan.edits, steps, strict=True))
         parts = tuple((edit, scale * step.change) for edit, step in effects if step.change is not None)
     reconstruction = None
     if query.plan.mode is Mode.RECONSTRUCT:
-        reconstruction = scale * (decode(who.state.code, labels.decoder) + labels.bias) - who.state.z
+        decoded = decode(who.state.code, labels.decoder) + labels.bias
+        reconstruction = scale * decoded + np.float32(query.bundle.shift(z)) - z
     changes = [part for _, part in parts] + ([] if reconstruction is None else [reconstruction])
     change = np.sum(changes, axis=0) if changes else None
     if change is not None and not np.isfinite(change).all():

@@ -38,7 +38,6 @@ class Event:
 class HistoryRule:
     """How a user's events become the encoder's input; see BundleManifest.history."""
 
-    ordered: bool
     max_length: int
     min_value: float | None
 
@@ -67,10 +66,10 @@ def in_time_order(events: Sequence[Event]) -> Sequence[Event]:
 
 
 def encoder_input(items: Ints, positive: Bools, rule: HistoryRule) -> EncoderInput:
-    """Chooses what the encoder reads from events in time order.
+    """Chooses what the encoder reads from events in time order, and keeps that order.
 
-    Negative feedback takes back the positive events on its item that came before it. Without order, an item
-    counts once, at its last place.
+    Negative feedback takes back the positive events on its item that came before it. An item counts once, at
+    its last place: so it was in training, where repeated pairs of user and item are one.
 
     Args:
         items: Item indices, -1 for items that the bundle does not know, int64 [m].
@@ -86,7 +85,6 @@ def encoder_input(items: Ints, positive: Bools, rule: HistoryRule) -> EncoderInp
         np.maximum.at(last_revoked, items[revoked], position[revoked])
         keep &= position > last_revoked[items]
     kept = items[keep]
-    if not rule.ordered and len(kept):
-        _, last_from_end = np.unique(kept[::-1], return_index=True)
-        kept = kept[np.sort(len(kept) - 1 - last_from_end)]
+    _, last_from_end = np.unique(kept[::-1], return_index=True)
+    kept = kept[np.sort(len(kept) - 1 - last_from_end)]
     return EncoderInput(kept[-rule.max_length :], ignored)

@@ -4,13 +4,14 @@ import numpy as np
 
 from service.arrays import Floats
 from service.bundle import Bundle
+from service.encoding import UserState
 from service.ranking import Ranking
 from service.reply import Steered, Term, TermKind
 from service.steering import RawEdit
 
 
 def explain(
-    bundle: Bundle, z: Floats, ranking: Ranking, unsteered_scores: Floats, steered: Steered
+    bundle: Bundle, state: UserState, ranking: Ranking, unsteered_scores: Floats, steered: Steered
 ) -> tuple[Term, ...]:
     """Splits the scores of the listed items into the unsteered score and one term a part of the change.
 
@@ -19,7 +20,7 @@ def explain(
 
     Args:
         bundle: The models.
-        z: The unsteered user embedding, float32 [d].
+        state: The unsteered user's.
         ranking: The steered list.
         unsteered_scores: Of its items, float32 [n].
         steered: The change and its parts.
@@ -33,7 +34,8 @@ def explain(
         changes.append(steered.reconstruction)
         kinds.append((TermKind.RECONSTRUCTION, None))
     rows = bundle.items[ranking.items, :-1]
-    queries = bundle.encoder.head(z + np.array([np.zeros_like(z), *changes], np.float32))
+    moved = state.z + np.array([np.zeros_like(state.z), *changes], np.float32)
+    queries = bundle.encoder.head(moved, state.context)
     contributions = (
         (queries[1:] - queries[0]) @ rows.T if bundle.encoder.has_head else np.array(changes) @ rows.T
     )

@@ -54,7 +54,7 @@ class Steered(NamedTuple):
     Attributes:
         parts: Each edit that had an effect, beside its part.
         effects: What every edit of the plan did, identities included, in the request's order.
-        reconstruction: scale(z) D(s) - z in RECONSTRUCT mode, else None.
+        reconstruction: scale(z) D(s) + shift(z) - z in RECONSTRUCT mode, else None.
         change: The sum; None if there is nothing to add.
     """
 

@@ -2,7 +2,7 @@
 
     tt:{user}:s            seen items: header, then one 64-bit item hash each
     tt:{user}:h            history: header, then one fixed-width record an event, in time order
-    tt:{user}:e:{model}    one packed blob: header, z as float16, neurons, activations as float16
+    tt:{user}:e:{model}    one packed blob: header, neurons; z, context and activations as float16
     tt:models              cache keys of the bundles that were loaded, by time
 
 The braces keep one user's keys in one slot of a Redis Cluster. Every change of a history writes a new random

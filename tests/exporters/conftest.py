@@ -7,6 +7,12 @@ from typing import Any
 
 import pytest
 
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "head and bias": {"with_head": True, "with_bias": True},
+    "context": {"with_context": True},
+    "standard": {"with_bias": True, "scale_rule": "standard", "scale_factor": 2.5, "padded": True, "k": 128},
+}
 FACTORY = Path(__file__).parent.parent / "fixtures" / "bundle_factory.py"
 
 
@@ -30,9 +36,9 @@ def contents(factory: ModuleType) -> Any:
     return factory.make_contents()
 
 
-@pytest.fixture(scope="session", params=["plain", "head", "bias", "head and bias"])
+@pytest.fixture(scope="session", params=VARIANTS)
 def any_contents(request: pytest.FixtureRequest, factory: ModuleType) -> Any:
-    return factory.make_contents(with_head="head" in request.param, with_bias="bias" in request.param)
+    return factory.make_contents(**VARIANTS[request.param])
 
 
 @pytest.fixture(scope="session")

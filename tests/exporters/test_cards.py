@@ -10,34 +10,60 @@ import torch
 from numpy.typing import NDArray
 
 from exporters import cards as cards_module
-from exporters.cards import Population, bounded_batches, find_top_items, measure_activity
+from exporters.cards import (
+    Population,
+    bounded_batches,
+    encode_population,
+    find_top_items,
+    measure_activity,
+)
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "identity head": {},
+    "tanh head": {"with_head": True},
+    "context, neurons without a fixed number": {
+        "with_context": True,
+        "k": 128,
+        "padded": True,
+        "scale_rule": "standard",
+        "scale_factor": 2.5,
+    },
+}
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["identity head", "tanh head"])
-def world(request: pytest.FixtureRequest, factory: Any) -> Any:
-    return factory.make_world(200, 32, 128, 8, request.param, False, 0)
+@pytest.fixture(scope="module", params=VARIANTS)
+def variant(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return VARIANTS[request.param]
 
 
 @pytest.fixture(scope="module")
-def made(world: Any, factory: Any) -> Any:
-    return factory.make_contents(with_head=world.recommender.has_head)
+def world(variant: dict[str, Any], factory: Any) -> Any:
+    return factory.make_world(**variant)
+
+
+@pytest.fixture(scope="module")
+def made(variant: dict[str, Any], factory: Any) -> Any:
+    return factory.make_contents(**variant)
 
 
 def _codes(world: Any, z: torch.Tensor) -> NDArray[np.float32]:
     code = world.sae.encode_sparse(z)
     dense: NDArray[np.float32] = (
-        torch.zeros(len(z), world.sae.n_neurons).scatter(1, code.neurons, code.activations).detach().numpy()
+        torch.zeros(len(z), world.sae.n_neurons)
+        .scatter_add(1, code.neurons, code.activations)
+        .detach()
+        .numpy()
     )
     return dense
 
 
 @pytest.fixture(scope="module")
 def user_codes(world: Any) -> NDArray[np.float32]:
-    return _codes(world, world.recommender.encode(*world.train.padded()))
+    return _codes(world, world.recommender.activate(*world.train.padded()).z)
 
 
 def test_density_quantiles_and_units_are_those_of_the_users_in_whom_a_neuron_is_active(
-    made: Any, user_codes: NDArray[np.float32]
+    world: Any, made: Any, user_codes: NDArray[np.float32]
 ) -> None:
     activity = made.cards.activity
     units = []
@@ -54,7 +80,7 @@ def test_density_quantiles_and_units_are_those_of_the_users_in_whom_a_neuron_is_
             assert activity.histogram[neuron].sum() == len(active)
             assert activity.unit[neuron] == activity.quantiles[neuron, 3]
             units.append(activity.unit[neuron])
-    assert activity.dead.any()
+    assert activity.dead.any() or world.sae.k == world.sae.n_neurons
     np.testing.assert_array_equal(activity.unit[activity.dead], np.float32(np.median(units)))
     assert not activity.quantiles[activity.dead].any()
     assert not activity.histogram[activity.dead].any()
@@ -62,7 +88,8 @@ def test_density_quantiles_and_units_are_those_of_the_users_in_whom_a_neuron_is_
 
 def test_top_items_are_the_one_item_histories_that_activate_a_neuron_most(world: Any, made: Any) -> None:
     n_items = len(world.genres)
-    codes = _codes(world, world.recommender.encode(torch.arange(n_items)[:, None], torch.ones(n_items, 1)))
+    ones = torch.ones(n_items, 1)
+    codes = _codes(world, world.recommender.activate(torch.arange(n_items)[:, None], ones).z)
     for neuron, column in enumerate(codes.T):
         expected = -np.sort(-column[column > 0])[:20]
         listed = made.cards.top_items.indices[neuron]
@@ -79,15 +106,27 @@ def test_top_items_do_not_depend_on_how_the_catalogue_is_cut(
     np.testing.assert_allclose(cut.values, made.cards.top_items.values, rtol=1e-4)
 
 
+def test_users_with_many_active_neurons_are_sampled_so_that_their_codes_fit(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cards_module, "_MAX_ENTRIES", 50 * world.sae.k)
+    monkeypatch.setattr(cards_module, "_CHUNK_ELEMENTS", 7 * world.sae.n_neurons)
+    population = encode_population(world.recommender, world.sae, world.train)
+    assert population.n_users == 50
+    assert len(population.neurons) <= 50 * world.sae.k
+    assert (population.activations > 0).all()
+
+
 def test_raised_and_lowered_items_are_what_a_small_edit_does_to_the_mean_users_scores(
     world: Any, made: Any
 ) -> None:
     user = torch.from_numpy(made.mean_user)[None].double()
     recommender, sae = world.recommender.double(), world.sae.double()
+    context = recommender.activate(torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, 0)).context
     try:
         for neuron in range(0, 128, 9):
             step = 1e-4 * sae.scale(user) * float(made.cards.activity.unit[neuron]) * sae.W_dec[neuron]
-            up, down = recommender.head(user + step), recommender.head(user - step)
+            up, down = recommender.head(user + step, context), recommender.head(user - step, context)
             effect = ((up - down) @ recommender.V.T)[0].detach().numpy() / 2e-4
             raised, lowered = made.cards.raised_items, made.cards.lowered_items
             np.testing.assert_allclose(raised.values[neuron], -np.sort(-effect)[:20], rtol=1e-3)

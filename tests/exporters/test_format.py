@@ -35,12 +35,15 @@ def test_the_manifest_is_filled(any_contents: Any, manifest: BundleManifest) -> 
     }
     assert not unset
     dims = manifest.dimensions
-    assert (dims.n_items, dims.d, dims.n_neurons, dims.k) == (200, 32, 128, 8)
-    assert dims.p == (48 if dims.has_head else 32)
+    assert (dims.n_items, dims.d, dims.n_neurons, dims.k) == (200, 32, 128, any_contents.sae.k)
+    assert dims.context == any_contents.recommender.context_size
+    assert dims.p == (48 if dims.has_head and not dims.context else 32)
     assert dims.has_head == any_contents.recommender.has_head
     assert dims.has_bias == bool((any_contents.b != 0).any())
-    assert manifest.scale_rule == ScaleRule.SCALE_RULE_UNIT_NORM
-    assert manifest.scale_factor == 1.0
+    standard = any_contents.sae.scale_rule == "standard"
+    rules = ScaleRule.SCALE_RULE_UNIT_NORM, ScaleRule.SCALE_RULE_STANDARD
+    assert manifest.scale_rule == rules[standard]
+    assert manifest.scale_factor == (2.5 if standard else 1.0)
     assert manifest.index.kind == "flat"
     assert manifest.index.recall_plain == manifest.index.recall_steered == 1.0
     assert [(one.name, one.kind) for one in manifest.attributes] == [
@@ -57,9 +60,8 @@ def test_the_ids_are_digests_of_the_files_that_they_stand_for(manifest: BundleMa
 
 
 def test_the_mean_user_is_the_mean_of_the_training_users(factory: Any, contents: Any) -> None:
-    world = factory.make_world(200, 32, 128, 8, False, False, 0)
-    padded = world.train.padded()
-    expected = world.recommender.encode(padded.items, padded.mask).mean(dim=0).detach().numpy()
+    world = factory.make_world()
+    expected = world.recommender.activate(*world.train.padded()).z.mean(dim=0).detach().numpy()
     np.testing.assert_allclose(contents.mean_user, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -105,8 +107,10 @@ def test_graphs_have_the_names_and_types_that_the_format_states(
         "encoder": [("items", integers), ("mask", floats), ("z", floats)],
         "sae": [("z", floats), ("neurons", integers), ("activations", floats)],
     }
+    context = [("context", floats)] if manifest.dimensions.context else []
+    expected["encoder"] += context
     if manifest.dimensions.has_head:
-        expected["head"] = [("z", floats), ("q", floats)]
+        expected["head"] = [("z", floats), *context, ("q", floats)]
     assert found == expected
 
 
@@ -180,11 +184,13 @@ def test_references_are_64_histories_with_the_empty_one_first_and_256_queries_of
     with np.load(any_bundle / "reference.npz") as file:
         reference = dict(file)
     length = reference["items"].shape[1]
+    context = {"context": (64, dims.context)} if dims.context else {}
     assert length <= manifest.history.max_length
     assert {name: array.shape for name, array in reference.items()} == {
         "items": (64, length),
         "mask": (64, length),
         "z": (64, dims.d),
+        **context,
         "neurons": (64, dims.k),
         "activations": (64, dims.k),
         "q": (64, dims.p),

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from exporters.errors import GraphError
-from exporters.graphs import OPSET, Graphs, export_graphs, session
+from exporters.graphs import OPSET, Graphs, export_graphs, export_recommender, session
+from training.recommenders import Activation
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +27,12 @@ def test_the_encoder_equals_torch_whatever_batch_and_length(
     rng = np.random.default_rng(len(lengths))
     mask = (np.arange(max(lengths))[None, :] < np.array(lengths)[:, None]).astype(np.float32)
     items = rng.integers(200, size=mask.shape) * mask.astype(np.int64)
-    (found,) = session(graphs.encoder).run(["z"], {"items": items, "mask": mask})
-    expected = any_contents.recommender.encode(torch.from_numpy(items), torch.from_numpy(mask))
-    assert found.shape == (len(lengths), 32)
-    np.testing.assert_allclose(found, expected.detach(), rtol=1e-4, atol=1e-5)
+    found = session(graphs.encoder).run(None, {"items": items, "mask": mask})
+    expected = any_contents.recommender.activate(torch.from_numpy(items), torch.from_numpy(mask))
+    assert found[0].shape == (len(lengths), 32)
+    assert len(found) == (2 if any_contents.dims.context else 1)
+    for values, wanted in zip(found, expected, strict=False):
+        np.testing.assert_allclose(values, wanted.detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_an_empty_history_gives_what_torch_gives_and_a_code_without_nan(
@@ -47,11 +50,12 @@ def test_padding_changes_nothing(graphs: Graphs) -> None:
     encoder = session(graphs.encoder)
     items = np.array([[5, 9, 11]])
     ones = np.ones((1, 3), np.float32)
-    (short,) = encoder.run(["z"], {"items": items, "mask": ones})
-    (long,) = encoder.run(
-        ["z"], {"items": np.pad(items, ((0, 0), (0, 40))), "mask": np.pad(ones, ((0, 0), (0, 40)))}
+    short = encoder.run(None, {"items": items, "mask": ones})
+    long = encoder.run(
+        None, {"items": np.pad(items, ((0, 0), (0, 40))), "mask": np.pad(ones, ((0, 0), (0, 40)))}
     )
-    np.testing.assert_allclose(short, long, rtol=1e-6, atol=1e-6)
+    for values, padded in zip(short, long, strict=True):
+        np.testing.assert_allclose(values, padded, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("batch", [1, 64])
@@ -73,8 +77,12 @@ def test_the_head_equals_torch_and_is_left_out_where_it_is_the_identity(
     assert (graphs.head is not None) == any_contents.recommender.has_head
     if graphs.head is not None:
         z = torch.randn(batch, 32, generator=torch.Generator().manual_seed(3))
-        (found,) = session(graphs.head).run(["q"], {"z": z.numpy()})
-        np.testing.assert_allclose(found, any_contents.recommender.head(z).detach(), rtol=1e-4, atol=1e-6)
+        items = torch.randint(200, (batch, 4), generator=torch.Generator().manual_seed(4))
+        context = any_contents.recommender.activate(items, torch.ones(batch, 4)).context.detach()
+        feed = {"z": z.numpy()} | ({"context": context.numpy()} if any_contents.dims.context else {})
+        (found,) = session(graphs.head).run(["q"], feed)
+        expected = any_contents.recommender.head(z, context).detach()
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_graphs_hold_no_trace_of_where_they_were_made(graphs: Graphs) -> None:
@@ -104,6 +112,7 @@ class _NeedsAnItem(nn.Module):
     hook_point = "user_embedding"
     ordered = True
     has_head = False
+    context_size = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,13 +128,26 @@ class _AsksInPython(_NeedsAnItem):
         return super().encode(items, mask) * (2.0 if total > 3 else 1.0)
 
 
-def test_an_encoder_that_cannot_read_an_empty_history_is_refused_by_name(factory: Any) -> None:
-    sae = factory.TopKSae(torch.eye(4), 2)
-    with pytest.raises(GraphError, match=r"encoder's graph fails for inputs \[1, 0\]"):
-        export_graphs(_NeedsAnItem(), sae, 4)
+class _HasAnotherContext(_NeedsAnItem):
+    has_head = True
+    context_size = 7
+
+    def activate(self, items: Tensor, mask: Tensor) -> Activation:
+        z = (self.A[items] * mask.unsqueeze(-1)).sum(dim=1)
+        return Activation(z, torch.cat([z, z], dim=1))
 
 
-def test_an_encoder_that_cannot_be_traced_is_refused_by_name(factory: Any) -> None:
-    sae = factory.TopKSae(torch.eye(4), 2)
-    with pytest.raises(GraphError, match="the encoder cannot be exported to ONNX"):
-        export_graphs(_AsksInPython(), sae, 4)
+@pytest.mark.parametrize(
+    ("recommender", "fault"),
+    [
+        (_NeedsAnItem(), r"encoder's graph fails for inputs \[1, 0\]"),
+        (_AsksInPython(), "the encoder cannot be exported to ONNX"),
+        (_HasAnotherContext(), r"gives context of shape \[1, 8\] for inputs \[1, 0\], \[1, 7\] expected"),
+    ],
+    ids=["needs an item", "asks in Python", "has another context"],
+)
+def test_an_encoder_that_does_not_fit_the_format_is_refused_by_name(
+    recommender: _NeedsAnItem, fault: str
+) -> None:
+    with pytest.raises(GraphError, match=fault):
+        export_recommender(recommender, 4)

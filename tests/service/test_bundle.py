@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,11 @@ from service.bundle import Bundle, BundleError, open_bundle, recall
 @pytest.fixture
 def copy(bundle_dir: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(bundle_dir, tmp_path / "copy"))
+
+
+@pytest.fixture
+def context_copy(variant: Callable[[str], Any], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(variant("context").path, tmp_path / "context"))
 
 
 def reseal(directory: Path, change: Callable[[BundleManifest], None] = lambda manifest: None) -> None:
@@ -107,6 +113,62 @@ def test_a_model_that_differs_from_its_reference_is_refused(copy: Path) -> None:
     np.savez(copy / "reference.npz", **reference)
     reseal(copy)
     with pytest.raises(BundleError, match=r"encoder\.onnx differs from its reference"):
+        open_bundle(copy)
+
+
+def _edit_reference(copy: Path, change: Callable[[dict[str, np.ndarray]], None]) -> None:
+    with np.load(copy / "reference.npz") as archive:
+        reference = dict(archive)
+    change(reference)
+    np.savez(copy / "reference.npz", **reference)
+    reseal(copy)
+
+
+def _scale_context(reference: dict[str, np.ndarray]) -> None:
+    reference["context"][5, 3] += 0.1
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (_scale_context, r"encoder\.onnx's context differs from its reference by 1\.00e-01"),
+        (lambda reference: reference.pop("context"), r"reference\.npz cannot be replayed"),
+    ],
+)
+def test_an_edited_context_is_refused(
+    context_copy: Path, change: Callable[[dict[str, np.ndarray]], None], fault: str
+) -> None:
+    _edit_reference(context_copy, change)
+    with pytest.raises(BundleError, match=fault):
+        open_bundle(context_copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"context": 0}, r"encoder\.onnx gives z, context; z expected"),
+        ({"context": 7}, r"encoder\.onnx's context has shape \(198,\), .* say \(7,\)"),
+        ({"has_head": False}, "a context of width 198 is of no use without a head"),
+    ],
+)
+def test_a_context_size_that_does_not_fit_is_refused(
+    context_copy: Path, change: dict[str, int], fault: str
+) -> None:
+    def resize(manifest: BundleManifest) -> None:
+        for name, value in change.items():
+            setattr(manifest.dimensions, name, value)
+
+    reseal(context_copy, resize)
+    with pytest.raises(BundleError, match=fault):
+        open_bundle(context_copy)
+
+
+def test_an_unknown_scale_rule_is_refused(copy: Path) -> None:
+    def change(manifest: BundleManifest) -> None:
+        manifest.scale_rule = 9
+
+    reseal(copy, change)
+    with pytest.raises(BundleError, match="scale rule 9 is not known"):
         open_bundle(copy)
 
 

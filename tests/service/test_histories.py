@@ -7,12 +7,11 @@ from hypothesis import strategies as st
 
 from service.histories import Event, EventKind, HistoryRule, encoder_input, in_time_order
 
-SET = HistoryRule(ordered=False, max_length=5, min_value=4.0)
-SEQUENCE = HistoryRule(ordered=True, max_length=5, min_value=4.0)
+RULE = HistoryRule(max_length=5, min_value=4.0)
 
 
-def read(items: list[int], positive: list[bool], rule: HistoryRule) -> tuple[list[int], int]:
-    found = encoder_input(np.array(items, np.int64), np.array(positive, bool), rule)
+def read(items: list[int], positive: list[bool]) -> tuple[list[int], int]:
+    found = encoder_input(np.array(items, np.int64), np.array(positive, bool), RULE)
     return found.items.tolist(), found.ignored_count
 
 
@@ -29,26 +28,26 @@ def read(items: list[int], positive: list[bool], rule: HistoryRule) -> tuple[lis
     ],
 )
 def test_kind_and_value_decide_whether_feedback_is_positive(event: Event, positive: bool) -> None:
-    assert SET.is_positive(event) is positive
+    assert RULE.is_positive(event) is positive
 
 
 def test_only_the_last_positive_items_are_read() -> None:
-    assert read([1, 2, 3, 4, 5, 6, 7], [True] * 7, SET) == ([3, 4, 5, 6, 7], 0)
+    assert read([1, 2, 3, 4, 5, 6, 7], [True] * 7) == ([3, 4, 5, 6, 7], 0)
 
 
-def test_a_repeated_item_counts_once_in_a_set_and_each_time_in_a_sequence() -> None:
-    assert read([1, 2, 1, 3], [True] * 4, SET) == ([2, 1, 3], 0)
-    assert read([1, 2, 1, 3], [True] * 4, SEQUENCE) == ([1, 2, 1, 3], 0)
+def test_a_repeated_item_counts_once_at_its_last_place() -> None:
+    assert read([1, 2, 1, 3], [True] * 4) == ([2, 1, 3], 0)
+    assert read([1, 1, 2, 3, 4, 5, 1], [True] * 7) == ([2, 3, 4, 5, 1], 0)
 
 
 def test_negative_feedback_takes_back_what_came_before_it_and_not_after() -> None:
-    assert read([1, 2, 1], [True, True, False], SET) == ([2], 0)
-    assert read([1, 1, 2], [False, True, True], SET) == ([1, 2], 0)
+    assert read([1, 2, 1], [True, True, False]) == ([2], 0)
+    assert read([1, 1, 2], [False, True, True]) == ([1, 2], 0)
 
 
 def test_unknown_items_are_ignored_and_counted() -> None:
-    assert read([-1, 2, -1], [True, True, False], SET) == ([2], 1)
-    assert read([], [], SET) == ([], 0)
+    assert read([-1, 2, -1], [True, True, False]) == ([2], 1)
+    assert read([], []) == ([], 0)
 
 
 @given(st.lists(st.tuples(st.integers(-1, 6), st.booleans()), max_size=30))
@@ -59,7 +58,7 @@ def test_what_is_read_equals_a_naive_walk(events: list[tuple[int, bool]]) -> Non
             kept = [other for other in kept if other != item]
             if positive:
                 kept.append(item)
-    assert read([e[0] for e in events], [e[1] for e in events], SET)[0] == kept[-5:]
+    assert read([e[0] for e in events], [e[1] for e in events])[0] == kept[-5:]
 
 
 def test_events_are_sorted_by_time_only_if_all_have_one() -> None:

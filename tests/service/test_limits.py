@@ -18,7 +18,7 @@ from trimtab.v1 import steering_pb2 as sp
 
 from service.arrays import Bools, Floats, Ints
 from service.bundle import Bundle
-from service.encoding import Encoder
+from service.encoding import Activation, Encoder
 from service.retrieval import find_candidates
 from service.settings import read_settings
 
@@ -133,10 +133,11 @@ def test_an_index_that_finds_too_few_is_replaced_by_an_exact_pass() -> None:
 
 def test_an_embedding_beyond_float16_is_bounded(bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = Encoder(bundle_dir, has_head=False)
-    huge = np.full((1, 32), 1e6, np.float32)
+    huge = Activation(np.full((1, 32), 1e6, np.float32), np.full((1, 2), -np.inf, np.float32))
     monkeypatch.setattr(encoder, "embed", lambda items, mask: huge)  # no bundle of ours goes so far
     (state,) = encoder.encode([np.array([1])])
     assert np.isfinite(state.z).all()
+    assert np.isfinite(state.context).all()
 
 
 async def test_a_user_is_forgotten_whole_though_the_store_was_gone_at_the_start(

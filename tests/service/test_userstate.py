@@ -55,12 +55,15 @@ def events(*items: int, positive: bool = True, start: int = 0) -> list[RecordedE
     return [RecordedEvent(item, start + item, 1_000 + item, positive) for item in items]
 
 
-def embedding(d: int = 512, k: int = 32, n_neurons: int = 8_192, seed: int = 0) -> CachedEmbedding:
+def embedding(
+    d: int = 512, k: int = 32, n_neurons: int = 8_192, seed: int = 0, context_size: int = 0
+) -> CachedEmbedding:
     rng = np.random.default_rng(seed)
     z = rng.normal(size=d).astype(np.float16).astype(np.float32)
     neurons = np.sort(rng.choice(n_neurons, k, replace=False))
     activations = rng.random(k).astype(np.float16).astype(np.float32)
-    return CachedEmbedding(UserState(z, SparseCode(neurons, activations)), 3)
+    context = rng.normal(size=context_size).astype(np.float16).astype(np.float32)
+    return CachedEmbedding(UserState(z, SparseCode(neurons, activations), context), 3)
 
 
 @given(
@@ -68,12 +71,16 @@ def embedding(d: int = 512, k: int = 32, n_neurons: int = 8_192, seed: int = 0) 
     k=st.integers(0, 64),
     n_neurons=st.sampled_from([64, 65_536, 200_000]),
     seed=st.integers(0, 9),
+    context_size=st.sampled_from([0, 1, 70_000]),
 )
-def test_a_packed_embedding_comes_back_bit_for_bit(d: int, k: int, n_neurons: int, seed: int) -> None:
-    packed = embedding(d, k, n_neurons, seed)
+def test_a_packed_embedding_comes_back_bit_for_bit(
+    d: int, k: int, n_neurons: int, seed: int, context_size: int
+) -> None:
+    packed = embedding(d, k, n_neurons, seed, context_size)
     found = unpack_embedding(pack_embedding(packed, STAMP), STAMP)
     assert found is not None
     assert np.array_equal(found.state.z, packed.state.z)
+    assert np.array_equal(found.state.context, packed.state.context)
     assert np.array_equal(found.state.code.neurons, packed.state.code.neurons)
     assert np.array_equal(found.state.code.activations, packed.state.code.activations)
     assert found.ignored_count == 3

@@ -28,18 +28,28 @@ class _ScaleRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ScaleRule.V
     DESCRIPTOR: _descriptor.EnumDescriptor
     SCALE_RULE_UNSPECIFIED: _ScaleRule.ValueType  # 0
     SCALE_RULE_UNIT_NORM: _ScaleRule.ValueType  # 1
-    """The euclidean norm of z; 1 where z = 0."""
+    """scale: the euclidean norm of z; 1 where z = 0. shift: 0."""
     SCALE_RULE_NONE: _ScaleRule.ValueType  # 2
-    """1: the SAE reads z as it is."""
+    """scale: 1. shift: 0."""
+    SCALE_RULE_STANDARD: _ScaleRule.ValueType  # 3
+    """scale: the standard deviation of z's d entries (of all d, not of a sample); 1 where they are all equal.
+    shift: their mean.
+    """
 
 class ScaleRule(_ScaleRule, metaclass=_ScaleRuleEnumTypeWrapper):
-    """scale(z), which undoes the SAE's input normalisation."""
+    """The SAE's input normalisation: it reads (z - shift(z)) / scale(z). Every rule's scale is multiplied with the
+    manifest's scale_factor.
+    """
 
 SCALE_RULE_UNSPECIFIED: ScaleRule.ValueType  # 0
 SCALE_RULE_UNIT_NORM: ScaleRule.ValueType  # 1
-"""The euclidean norm of z; 1 where z = 0."""
+"""scale: the euclidean norm of z; 1 where z = 0. shift: 0."""
 SCALE_RULE_NONE: ScaleRule.ValueType  # 2
-"""1: the SAE reads z as it is."""
+"""scale: 1. shift: 0."""
+SCALE_RULE_STANDARD: ScaleRule.ValueType  # 3
+"""scale: the standard deviation of z's d entries (of all d, not of a sample); 1 where they are all equal.
+shift: their mean.
+"""
 Global___ScaleRule: _TypeAlias = ScaleRule  # noqa: Y015
 
 class _AttributeKind:
@@ -119,7 +129,9 @@ class BundleManifest(_message.Message):
     def attributes(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttributeInfo]: ...
     @_builtins.property
     def mean_user(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Mean activation of the training users, [d]: who an unknown user is taken for when steering is asked."""
+        """Mean activation of the training users, [d]: who an unknown user is taken for when steering is asked. Where
+        the head reads a context, it is that of the empty history: a mean over contexts would be nobody's.
+        """
 
     def __init__(
         self,
@@ -237,7 +249,7 @@ class Dimensions(_message.Message):
     k: _builtins.int
     """Most neurons that one code has active."""
     context: _builtins.int
-    """Length of the head's context; 0 where the head needs none."""
+    """Width of the head's context, what it reads beside the activation; 0 where it needs none."""
     has_head: _builtins.bool
     has_bias: _builtins.bool
     """True if any item has a bias other than 0."""
@@ -302,9 +314,9 @@ class HistoryRule(_message.Message):
     MAX_LENGTH_FIELD_NUMBER: _builtins.int
     MIN_VALUE_FIELD_NUMBER: _builtins.int
     ordered: _builtins.bool
-    """True: order and repeats matter. False: a set of items."""
+    """True: the items' order matters. False: they are a set. An item counts once, at its last place."""
     max_length: _builtins.int
-    """The last so many positive items are read."""
+    """The newest so many positive items are read."""
     min_value: _builtins.float
     """Events with a value below it are negative feedback. Unset: every value is positive."""
     def __init__(

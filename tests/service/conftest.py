@@ -1,0 +1,46 @@
+"""Bundles of every kind with the torch models behind them: contexts, scale rules, uncounted codes."""
+
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from service.bundle import Bundle, open_bundle
+
+KINDS: dict[str, dict[str, Any]] = {
+    "unit": {},
+    "standard": {"with_bias": True, "scale_rule": "standard", "scale_factor": 2.5},
+    "context": {
+        "with_context": True,
+        "k": 128,
+        "padded": True,
+        "scale_rule": "none",
+        "scale_factor": 0.5,
+    },
+}
+
+
+class Variant(NamedTuple):
+    """A bundle and its torch models."""
+
+    path: Path
+    bundle: Bundle
+    world: Any
+
+
+@pytest.fixture(scope="session")
+def variant(
+    make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Variant]:
+    """Makes the bundle of a kind, once."""
+    factory = sys.modules["bundle_factory"]
+
+    @cache
+    def make(kind: str) -> Variant:
+        path = make_bundle(tmp_path_factory.mktemp("bundles") / kind, **KINDS[kind])
+        return Variant(path, open_bundle(path), factory.make_world(**KINDS[kind]))
+
+    return make
