@@ -7,14 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
+from torch.nn.functional import normalize
 
 from training.checkpoint import Checkpoints
 from training.errors import ConfigError
 from training.histories import Histories
 from training.loop import EpochReport
-from training.losses import kl_from_standard_normal, multinomial_loss
+from training.losses import elsa_loss, kl_from_standard_normal, linear_elsa_loss, multinomial_loss
 from training.pooling import Bags, masked_sum
 from training.recommenders import FitContext
+from training.recommenders.elsa import Elsa
 from training.recommenders.fitting.autoencoders import (
     HistoryBatch,
     MultDaeOptions,
@@ -22,7 +24,9 @@ from training.recommenders.fitting.autoencoders import (
     MultVaeOptions,
     MultVaeTask,
     fit_multvae,
+    pooled,
 )
+from training.recommenders.fitting.elsa import ElsaOptions, ElsaTask
 from training.recommenders.multvae import MultDae, MultVae
 
 HISTORIES = Histories(np.array([0, 3, 3, 5]), np.array([4, 0, 2, 1, 4]))
@@ -102,8 +106,8 @@ def test_dropout_on_the_input_keeps_its_expectation(context: FitContext) -> None
     shown, whole = torch.zeros(3), torch.zeros(3)
     for _ in range(50):
         (batch,) = task.batches(rng)
-        shown += task.pooled(batch).detach().mean(dim=0)
-        whole += task.pooled(HistoryBatch(batch.whole, batch.whole)).detach().mean(dim=0) / 2
+        shown += pooled(model.E, batch, 0.5).detach().mean(dim=0)
+        whole += pooled(model.E, HistoryBatch(batch.whole, batch.whole), 0.0).detach().mean(dim=0)
     torch.testing.assert_close(shown, whole, atol=0.02 * float(whole.abs().max()), rtol=0.02)
 
 
@@ -144,9 +148,55 @@ def test_an_interrupted_training_of_multvae_ends_in_the_same_bytes(
     assert all(torch.equal(value, resumed[name]) for name, value in whole.state_dict().items())
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"d": 0}, {"input_dropout": 1.0}, {"weight_decay": -1.0}, {"kl_weight": -0.1}, {"hidden": -1}]
-)
+@pytest.mark.parametrize("wrong", [{"d": 0}, {"input_dropout": 1.0}, {"kl_weight": -0.1}, {"hidden": -1}])
 def test_multvae_refuses_settings_without_meaning(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="Mult-VAE"):
         MultVaeOptions(**wrong)  # type: ignore[arg-type]
+
+
+def dense_elsa_loss(A: Tensor, x: Tensor, x_shown: Tensor, rectified: bool) -> Tensor:
+    """ELSA's loss written down as in the paper, up to the factor n_items."""
+    A = normalize(A, dim=-1)
+    s = x_shown @ A @ A.T - x_shown
+    if rectified:
+        s = s.relu()
+    return (normalize(s, dim=-1) - normalize(x, dim=-1)).square().sum(dim=-1).mean()
+
+
+@pytest.mark.parametrize("loss", ["exact", "linear"])
+def test_elsas_loss_and_gradient_are_those_of_dense_matrices(loss: str, context: FitContext) -> None:
+    torch.manual_seed(3)
+    model, dense = Elsa(context.split.n_items, 8), Elsa(context.split.n_items, 8)
+    dense.load_state_dict(model.state_dict())
+    task = ElsaTask(model, ElsaOptions(d=8, loss=loss, batch_size=100), context)
+    rng = np.random.default_rng(1)
+    part = task.histories.rows(rng.permutation(task.histories.size)[:100])
+    shown = part.thinned(rng, 0.3, 0.3)
+    task_loss = task.loss(HistoryBatch(Bags.of(part), Bags.of(shown)))
+    task_loss.backward()
+    task.before_step()
+    x, x_shown = (torch.from_numpy(rows.matrix(model.n_items).toarray()) for rows in (part, shown))
+    expected = dense_elsa_loss(dense.A, x, x_shown, rectified=loss == "exact")
+    expected.backward()
+    torch.testing.assert_close(task_loss, expected)
+    torch.testing.assert_close(model.A.grad, dense.A.grad, atol=1e-7, rtol=1e-4)
+
+
+def test_elsas_gradient_is_right_to_first_order() -> None:
+    torch.manual_seed(0)
+    A = torch.randn(N_ITEMS, 3, dtype=torch.float64).requires_grad_()
+    whole = Bags.of(HISTORIES.rows(np.array([0, 2])))
+    shown = Bags(whole.items[[0, 1, 3]], torch.tensor([0, 2]))
+    for loss in (elsa_loss, linear_elsa_loss):
+        assert torch.autograd.gradcheck(lambda A, loss=loss: loss(shown.sum(A), A, whole, shown), (A,))
+
+
+def test_elsas_rows_keep_unit_norm(context: FitContext) -> None:
+    task = ElsaTask(Elsa(context.split.n_items, 8), ElsaOptions(d=8, epochs=3), context)
+    context.fit(task, task.options.schedule())
+    torch.testing.assert_close(task.module.A.norm(dim=1), torch.ones(context.split.n_items))
+
+
+def test_elsa_refuses_a_loss_that_there_is_not() -> None:
+    with pytest.raises(ConfigError, match="'cosine', expected one of exact, linear"):
+        ElsaOptions(loss="cosine")

@@ -13,7 +13,6 @@ from training.evaluation.ranking import mean_ndcg
 from training.evaluation.scorers import EaseScorer, ModelScorer, PopularityScorer, best_lists
 from training.histories import Histories
 from training.recommenders import RECOMMENDERS, FitContext, Recommender
-from training.recommenders.elsa import Elsa
 from training.recommenders.fitting.autoencoders import MultDaeOptions, MultVaeOptions
 from training.recommenders.fitting.elsa import ElsaOptions
 from training.recommenders.fitting.puresvd import PureSvdOptions
@@ -87,14 +86,6 @@ def test_its_scores_are_its_item_matrix_times_its_query(name: str, context: FitC
     assert V.shape == (model.n_items, model.p)
     assert model.has_head or torch.equal(model.head(z), z)
     torch.testing.assert_close(model.scores(z), model.head(z) @ V.T + b)
-
-
-def test_elsas_loss_is_that_of_the_formula(context: FitContext) -> None:
-    model = Elsa(context.split.n_items, 8)
-    x = torch.from_numpy(context.split.input_matrix(context.split.test).toarray())
-    A = model.A / model.A.norm(dim=1, keepdim=True)
-    torch.testing.assert_close(model(x, x), torch.relu(x @ A @ A.T - x))
-    torch.testing.assert_close(fitted("elsa", context).item_matrix().V.norm(dim=1), torch.ones(model.n_items))
 
 
 def test_ease_is_the_least_squares_solution_with_a_zero_diagonal(split: Split) -> None:

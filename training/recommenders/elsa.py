@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, normalize, relu
+from torch.nn.functional import normalize
 
+from training.pooling import masked_sum
 from training.recommenders.base import ItemMatrix, Recommender
 
 
@@ -13,7 +14,8 @@ class Elsa(Recommender):
     """score = ReLU(x A A^T - x), with A [n_items, d] of unit rows; z = x A.
 
     V. Vancura et al., "Scalable Linear Shallow Autoencoder for Collaborative Filtering", RecSys 2022. The -x
-    term keeps an item from recommending itself in training; online, seen items are never returned.
+    term keeps an item from recommending itself in training; online, seen items are never returned, and the
+    ReLU does not change the order of the others.
     """
 
     def __init__(self, n_items: int, d: int) -> None:
@@ -22,16 +24,17 @@ class Elsa(Recommender):
 
     def encode(self, items: Tensor, mask: Tensor) -> Tensor:
         """Z = x A: the sum of the history's item vectors."""
-        return (embedding(items, self.A) * mask.unsqueeze(-1)).sum(dim=1)
+        return masked_sum(self.A, items, mask)
 
     def item_matrix(self) -> ItemMatrix:
         """V = A, no biases."""
         return ItemMatrix(self.A.detach(), torch.zeros(self.n_items))
 
-    def forward(self, x: Tensor, x_input: Tensor) -> Tensor:
-        """x_input [batch, n_items], what is shown of x -> ReLU(x_input A A^T - x_input) [batch, n_items]."""
-        A = normalize(self.A, dim=-1)
-        return relu(x_input @ A @ A.T - x_input)
+    @torch.no_grad()
+    def drop_parallel_gradient(self) -> None:
+        """Removes the gradient along A's rows: what is left is that of the normalised rows."""
+        if self.A.grad is not None:
+            self.A.grad -= (self.A.grad * self.A).sum(dim=-1, keepdim=True) * self.A
 
     @torch.no_grad()
     def normalise_rows(self) -> None:

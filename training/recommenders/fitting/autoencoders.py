@@ -1,10 +1,10 @@
-"""How Mult-DAE and Mult-VAE are trained."""
+"""How autoencoders of whole histories are trained, and Mult-DAE and Mult-VAE among them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -14,27 +14,24 @@ from training.errors import ConfigError
 from training.loop import FitResult
 from training.losses import kl_from_standard_normal, multinomial_loss
 from training.pooling import Bags
+from training.recommenders.base import Recommender
 from training.recommenders.fitting.base import FitContext
 from training.recommenders.multvae import MultDae, MultVae
 from training.schedule import Schedule
 
 
 @dataclass(frozen=True)
-class MultDaeOptions:
-    """Mult-DAE's options."""
-
-    name: ClassVar[str] = "Mult-DAE"
+class AutoencoderOptions:
+    """What every autoencoder of histories is trained with."""
 
     d: int = 128
     """Width of the user embedding."""
     lr: float = 1e-3
     """Adam's step size."""
     batch_size: int = 128
-    """Users a step; a step holds batch_size x n_items scores."""
+    """Users a step."""
     input_dropout: float = 0.5
     """Share of a history's items that is hidden from the input, drawn anew each time; all are the target."""
-    weight_decay: float = 0.0
-    """Adam's L2 penalty."""
     epochs: int = 200
     """Passes over the training users, at most."""
     validate_every: int = 2
@@ -42,29 +39,31 @@ class MultDaeOptions:
     patience: int = 10
     """Looks without a new best after which training stops; the best state is kept."""
 
+    name: ClassVar[str]
+
     def __post_init__(self) -> None:
         if self.d < 1 or self.batch_size < 1 or self.validate_every < 1:
             raise ConfigError(f"{self.name}: d, batch_size and validate_every must be at least 1")
-        if not 0 <= self.input_dropout < 1 or self.weight_decay < 0:
+        if not 0 <= self.input_dropout < 1:
             raise ConfigError(
-                f"{self.name}: expected 0 <= input_dropout < 1 and weight_decay >= 0, "
-                f"found {self.input_dropout} and {self.weight_decay}"
+                f"{self.name}: input_dropout is {self.input_dropout}, expected a share from 0 to below 1"
             )
         self.schedule()
 
     def schedule(self) -> Schedule:
         """The loop's settings."""
-        return Schedule(
-            self.epochs,
-            self.lr,
-            validate_every=self.validate_every,
-            patience=self.patience,
-            weight_decay=self.weight_decay,
-        )
+        return Schedule(self.epochs, self.lr, validate_every=self.validate_every, patience=self.patience)
 
 
 @dataclass(frozen=True)
-class MultVaeOptions(MultDaeOptions):
+class MultDaeOptions(AutoencoderOptions):
+    """Mult-DAE's options."""
+
+    name: ClassVar[str] = "Mult-DAE"
+
+
+@dataclass(frozen=True)
+class MultVaeOptions(AutoencoderOptions):
     """Mult-VAE's options."""
 
     name: ClassVar[str] = "Mult-VAE"
@@ -93,12 +92,16 @@ class HistoryBatch(NamedTuple):
     shown: Bags
 
 
-class MultDaeTask:
-    """Mult-DAE's training as the loop sees it."""
+Model = TypeVar("Model", bound=Recommender)
+Options = TypeVar("Options", bound=AutoencoderOptions)
+
+
+class AutoencoderTask(Generic[Model, Options]):
+    """An autoencoder's training as the loop sees it, but for the loss."""
 
     name = "recommender"
 
-    def __init__(self, model: MultDae, options: MultDaeOptions, context: FitContext) -> None:
+    def __init__(self, model: Model, options: Options, context: FitContext) -> None:
         self.module, self.options, self.context = model, options, context
         self.histories = context.split.histories(context.split.train)
         self.memory: dict[str, Tensor] = {}
@@ -109,15 +112,6 @@ class MultDaeTask:
         order = rng.permutation(self.histories.size)
         for part in self.histories.rows(order).batches(self.options.batch_size):
             yield HistoryBatch(Bags.of(part), Bags.of(part.thinned(rng, kept, kept)))
-
-    def loss(self, batch: HistoryBatch) -> Tensor:
-        """The multinomial's negative log-likelihood of whole histories."""
-        return multinomial_loss(self.module.logits(self.module.bottleneck(self.pooled(batch))), batch.whole)
-
-    def pooled(self, batch: HistoryBatch) -> Tensor:
-        """x/||x|| E with dropout on x/||x||, [batch, p]: what is shown is scaled up for what is hidden."""
-        size = batch.whole.lengths.clamp_min(1).sqrt().unsqueeze(-1)
-        return batch.shown.sum(self.module.E) / (size * (1 - self.options.input_dropout))
 
     def before_step(self) -> None:
         """Nothing."""
@@ -130,11 +124,17 @@ class MultDaeTask:
         return self.context.validate(self.module)
 
 
-class MultVaeTask(MultDaeTask):
-    """Mult-VAE's training as the loop sees it."""
+class MultDaeTask(AutoencoderTask[MultDae, MultDaeOptions]):
+    """Mult-DAE's training as the loop sees it."""
 
-    module: MultVae
-    options: MultVaeOptions
+    def loss(self, batch: HistoryBatch) -> Tensor:
+        """The multinomial's negative log-likelihood of whole histories."""
+        z = self.module.bottleneck(pooled(self.module.E, batch, self.options.input_dropout))
+        return multinomial_loss(self.module.logits(z), batch.whole)
+
+
+class MultVaeTask(AutoencoderTask[MultVae, MultVaeOptions]):
+    """Mult-VAE's training as the loop sees it."""
 
     def __init__(self, model: MultVae, options: MultVaeOptions, context: FitContext) -> None:
         super().__init__(model, options, context)
@@ -143,17 +143,25 @@ class MultVaeTask(MultDaeTask):
 
     def loss(self, batch: HistoryBatch) -> Tensor:
         """The negative evidence lower bound, its divergence weighted as far as annealing has come."""
-        posterior = self.module.posterior(self.pooled(batch))
-        divergence = kl_from_standard_normal(posterior.mean, posterior.log_variance)
         self.steps += 1
-        reconstruction = multinomial_loss(self.module.logits(posterior.sample()), batch.whole)
-        return reconstruction + self.kl_weight() * divergence
+        posterior = self.module.posterior(pooled(self.module.E, batch, self.options.input_dropout))
+        divergence = kl_from_standard_normal(posterior.mean, posterior.log_variance)
+        return (
+            multinomial_loss(self.module.logits(posterior.sample()), batch.whole)
+            + self.kl_weight() * divergence
+        )
 
     def kl_weight(self) -> float:
         """The divergence's weight at the present step."""
         steps_an_epoch = -(-self.histories.size // self.options.batch_size)
-        annealing = self.options.anneal_epochs * steps_an_epoch
-        return self.options.kl_weight * min(1.0, int(self.steps) / max(annealing, 1))
+        annealing = max(self.options.anneal_epochs * steps_an_epoch, 1)
+        return self.options.kl_weight * min(1.0, int(self.steps) / annealing)
+
+
+def pooled(E: Tensor, batch: HistoryBatch, input_dropout: float) -> Tensor:
+    """x/||x|| E with dropout on x/||x||, [batch, p]: what is shown is scaled up for what is hidden."""
+    size = batch.whole.lengths.clamp_min(1).sqrt().unsqueeze(-1)
+    return batch.shown.sum(E) / (size * (1 - input_dropout))
 
 
 def fit_multdae(model: MultDae, options: MultDaeOptions, context: FitContext) -> FitResult:
