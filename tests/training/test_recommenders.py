@@ -16,13 +16,21 @@ from training.recommenders import RECOMMENDERS, FitContext, Recommender
 from training.recommenders.fitting.autoencoders import MultDaeOptions, MultVaeOptions
 from training.recommenders.fitting.elsa import ElsaOptions
 from training.recommenders.fitting.puresvd import PureSvdOptions
+from training.recommenders.fitting.sequential_causal import GptOptions, SasRecOptions
+from training.recommenders.fitting.sequential_interests import TimiRecOptions
+from training.recommenders.fitting.sequential_masked import Bert4RecOptions
 from training.splits import Split
 
+SEQUENTIAL: dict[str, Any] = {"dropout": 0.1, "lr": 1e-2, "batch_size": 64, "validate_every": 4}
 OPTIONS: dict[str, Any] = {
     "elsa": ElsaOptions(d=16, epochs=40, lr=2e-2),
     "puresvd": PureSvdOptions(d=8),
     "multdae": MultDaeOptions(d=16, epochs=20, lr=1e-2),
     "multvae": MultVaeOptions(d=16, epochs=20, lr=1e-2),
+    "sasrec": SasRecOptions(d=16, blocks=1, epochs=8, **SEQUENTIAL),
+    "gpt": GptOptions(d=16, blocks=1, epochs=8, **SEQUENTIAL),
+    "bert4rec": Bert4RecOptions(blocks=1, epochs=15, **SEQUENTIAL | {"dropout": 0.0, "lr": 3e-3}),
+    "timirec": TimiRecOptions(d=16, epochs=8, warm_up=2, **SEQUENTIAL),
 }
 
 

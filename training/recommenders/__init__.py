@@ -1,6 +1,7 @@
 """Recommenders, each an encoder, a head and an item matrix; and the registry of those that can be trained."""
 
 from training.recommenders.base import Activation, ItemMatrix, Recommender
+from training.recommenders.bert4rec import Bert4Rec
 from training.recommenders.elsa import Elsa
 from training.recommenders.fitting.autoencoders import (
     MultDaeOptions,
@@ -11,8 +12,14 @@ from training.recommenders.fitting.autoencoders import (
 from training.recommenders.fitting.base import FitContext, RecommenderKind
 from training.recommenders.fitting.elsa import ElsaOptions, fit_elsa
 from training.recommenders.fitting.puresvd import PureSvdOptions, fit_puresvd
+from training.recommenders.fitting.sequential_causal import GptOptions, SasRecOptions, fit_gpt, fit_sasrec
+from training.recommenders.fitting.sequential_interests import TimiRecOptions, fit_timirec
+from training.recommenders.fitting.sequential_masked import Bert4RecOptions, fit_bert4rec
+from training.recommenders.gpt import Gpt
 from training.recommenders.multvae import MultDae, MultVae
 from training.recommenders.puresvd import PureSvd
+from training.recommenders.sasrec import SasRec
+from training.recommenders.timirec import TimiRec
 
 RECOMMENDERS: dict[str, RecommenderKind] = {
     "elsa": RecommenderKind(ElsaOptions, lambda options, n_items, _: Elsa(n_items, options.d), fit_elsa),
@@ -24,6 +31,32 @@ RECOMMENDERS: dict[str, RecommenderKind] = {
     ),
     "multvae": RecommenderKind(
         MultVaeOptions, lambda options, n_items, _: MultVae(n_items, options.d, options.p()), fit_multvae
+    ),
+    "sasrec": RecommenderKind(
+        SasRecOptions,
+        lambda options, n_items, max_length: SasRec(n_items, max_length, options.shape()),
+        fit_sasrec,
+        ordered=True,
+    ),
+    "gpt": RecommenderKind(
+        GptOptions,
+        lambda options, n_items, max_length: Gpt(n_items, max_length, options.shape()),
+        fit_gpt,
+        ordered=True,
+    ),
+    "bert4rec": RecommenderKind(
+        Bert4RecOptions,
+        lambda options, n_items, max_length: Bert4Rec(n_items, max_length, options.shape()),
+        fit_bert4rec,
+        ordered=True,
+    ),
+    "timirec": RecommenderKind(
+        TimiRecOptions,
+        lambda options, n_items, max_length: TimiRec(
+            n_items, max_length, options.d, options.interests, options.attention, options.dropout
+        ),
+        fit_timirec,
+        ordered=True,
     ),
 }
 

@@ -1,0 +1,116 @@
+"""What training the sequential models has in common: options, batches without much padding, the task."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from training.errors import ConfigError
+from training.histories import Histories
+from training.recommenders.fitting.base import FitContext
+from training.recommenders.transformer import Shape
+from training.schedule import Schedule
+
+_GROUPS = 8
+
+
+@dataclass(frozen=True)
+class SequentialOptions:
+    """What every sequential model is trained with."""
+
+    d: int = 64
+    """Width of the items' embeddings and of the user's."""
+    dropout: float = 0.5
+    """Rate of dropout while training."""
+    lr: float = 1e-3
+    """Adam's step size."""
+    batch_size: int = 256
+    """Histories a step."""
+    epochs: int = 200
+    """Passes over the training users, at most."""
+    validate_every: int = 1
+    """Epochs between looks at the validation users' nDCG@20."""
+    patience: int = 5
+    """Looks without a new best after which training stops; the best state is kept."""
+
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        if self.d < 1 or self.batch_size < 1 or self.validate_every < 1:
+            raise ConfigError(f"{self.name}: d, batch_size and validate_every must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"{self.name}: dropout is {self.dropout}, expected a rate from 0 to below 1")
+        self.schedule()
+
+    def schedule(self) -> Schedule:
+        """The loop's settings."""
+        return Schedule(self.epochs, self.lr, validate_every=self.validate_every, patience=self.patience)
+
+
+@dataclass(frozen=True)
+class TransformerOptions(SequentialOptions):
+    """The same for a transformer."""
+
+    blocks: int = 2
+    """Layers of attention and feed-forward."""
+    heads: int = 2
+    """Heads of attention in each; d is a multiple of it."""
+    hook_point: str = "output"
+    """Where z is read and edited: output, after all blocks, or block1, block2 ..., after that block."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.blocks < 1 or self.heads < 1 or self.d % self.heads:
+            raise ConfigError(
+                f"{self.name}: expected at least 1 block and a number of heads that divides d, "
+                f"found blocks {self.blocks}, heads {self.heads} and d {self.d}"
+            )
+        self.shape().blocks_before_hook()
+
+    def shape(self) -> Shape:
+        """What the model is built from."""
+        return Shape(self.d, self.blocks, self.heads, self.dropout, self.hook_point)
+
+
+class SequentialTask:
+    """A sequential model's training as the loop sees it; subclasses say what is read and what predicted."""
+
+    name = "recommender"
+
+    def __init__(self, model: Any, options: SequentialOptions, context: FitContext, shortest: int) -> None:
+        self.module, self.options, self.context = model, options, context
+        histories = context.split.histories(context.split.train)
+        self.histories = histories.rows(np.flatnonzero(histories.lengths >= shortest))
+        self.memory: dict[str, Tensor] = {}
+
+    def batches(self, rng: np.random.Generator) -> Iterator[Any]:
+        """batch_size random histories a step, in groups of like length, so that little is padding."""
+        for part in self.histories.rows(rng.permutation(self.histories.size)).batches(
+            self.options.batch_size
+        ):
+            by_length = part.rows(np.argsort(part.lengths, kind="stable"))
+            groups = by_length.batches(-(-self.options.batch_size // _GROUPS))
+            yield self.batch(list(groups), rng)
+
+    @abstractmethod
+    def batch(self, groups: list[Histories], rng: np.random.Generator) -> Any:
+        """What loss reads: tuples of tensors."""
+
+    @abstractmethod
+    def loss(self, batch: Any) -> Tensor:
+        """The scalar to be made smaller."""
+
+    def before_step(self) -> None:
+        """Nothing."""
+
+    def after_step(self) -> None:
+        """Nothing."""
+
+    def validate(self) -> float:
+        """nDCG@20 of the validation users."""
+        return self.context.validate(self.module)

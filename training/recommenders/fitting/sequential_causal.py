@@ -1,0 +1,115 @@
+"""How SASRec and GPT are trained: every item of a history is predicted from those before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.errors import ConfigError
+from training.histories import Histories, PaddedHistories
+from training.loop import FitResult
+from training.recommenders.fitting.base import FitContext
+from training.recommenders.fitting.sequential import SequentialOptions, SequentialTask, TransformerOptions
+from training.recommenders.fitting.sequential_losses import (
+    binary_cross_entropy,
+    full_cross_entropy,
+    sampled_cross_entropy,
+)
+from training.recommenders.gpt import Gpt
+from training.recommenders.sasrec import SasRec
+from training.recommenders.timirec import TimiRec
+from training.recommenders.transformer import TransformerRecommender
+
+_LOSSES = ("full", "sampled", "binary")
+
+
+@dataclass(frozen=True)
+class SasRecOptions(TransformerOptions):
+    """SASRec's options."""
+
+    loss: str = "full"
+    """full: cross-entropy over all items; sampled: over the next item and `negatives` random ones, the same
+    for a whole step; binary: the paper's, one random item against each next item."""
+    negatives: int = 512
+    """Random items a step of the sampled loss."""
+
+    name: ClassVar[str] = "SASRec"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss not in _LOSSES:
+            raise ConfigError(f"SASRec: loss is {self.loss!r}, expected one of {', '.join(_LOSSES)}")
+        if self.negatives < 1:
+            raise ConfigError(f"SASRec: negatives is {self.negatives}, expected at least 1")
+
+
+@dataclass(frozen=True)
+class GptOptions(TransformerOptions):
+    """GPT's options."""
+
+    name: ClassVar[str] = "GPT"
+
+
+class CausalBatch(NamedTuple):
+    """Histories in groups of like length, what follows each of their slots, and random items."""
+
+    inputs: tuple[PaddedHistories, ...]
+    targets: tuple[PaddedHistories, ...]
+    negatives: Tensor
+
+
+class CausalTask(SequentialTask):
+    """Histories in groups of like length, the items after each of their slots, and random items."""
+
+    def __init__(
+        self,
+        model: TransformerRecommender | TimiRec,
+        options: SequentialOptions,
+        context: FitContext,
+        first: bool,
+        loss: str = "full",
+        negatives: int = 0,
+    ) -> None:
+        super().__init__(model, options, context, shortest=1 if first else 2)
+        self.histories = self.histories.last(model.max_length + 1)
+        self.first, self.kind, self.negatives = first, loss, negatives
+
+    def batch(self, groups: list[Histories], rng: np.random.Generator) -> CausalBatch:
+        """All but the newest item as input, all but the oldest (unless it is predicted) as targets."""
+        inputs = tuple(_without(group, newest=True).padded() for group in groups)
+        targets = tuple((group if self.first else _without(group, newest=False)).padded() for group in groups)
+        count = sum(int(part.mask.sum()) for part in targets) if self.kind == "binary" else self.negatives
+        return CausalBatch(inputs, targets, torch.from_numpy(rng.integers(self.module.n_items, size=count)))
+
+    def loss(self, batch: CausalBatch) -> Tensor:
+        """Mean over all predicted slots."""
+        q = torch.cat([self.module.queries_along(*part) for part in batch.inputs])
+        targets = torch.cat([items[mask > 0] for items, mask in batch.targets])
+        V = self.module.token.weight[: self.module.n_items]
+        if self.kind == "binary":
+            return binary_cross_entropy(q, V, targets, batch.negatives)
+        if self.kind == "sampled":
+            return sampled_cross_entropy(q, V, targets, batch.negatives)
+        return full_cross_entropy(q, V, V.new_zeros(len(V)), targets)
+
+
+def fit_sasrec(model: SasRec, options: SasRecOptions, context: FitContext) -> FitResult:
+    """Trains SASRec with early stopping on the validation users."""
+    task = CausalTask(model, options, context, first=False, loss=options.loss, negatives=options.negatives)
+    return context.fit(task, options.schedule())
+
+
+def fit_gpt(model: Gpt, options: GptOptions, context: FitContext) -> FitResult:
+    """Trains GPT with early stopping on the validation users."""
+    return context.fit(CausalTask(model, options, context, first=True), options.schedule())
+
+
+def _without(histories: Histories, newest: bool) -> Histories:
+    ends = histories.offsets[1:] - 1 if newest else histories.offsets[:-1]
+    kept = np.ones(len(histories.items), dtype=np.bool_)
+    kept[ends[histories.lengths > 0]] = False
+    return histories.keep(kept)

@@ -1,0 +1,88 @@
+"""How TiMiRec is trained: first the interests, then, together with them, the predictor that mixes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, kl_div
+
+from training.errors import ConfigError
+from training.loop import FitResult
+from training.recommenders.fitting.base import FitContext
+from training.recommenders.fitting.sequential import SequentialOptions
+from training.recommenders.fitting.sequential_causal import CausalBatch, CausalTask
+from training.recommenders.fitting.sequential_losses import full_cross_entropy
+from training.recommenders.timirec import Interests, TimiRec
+
+
+@dataclass(frozen=True)
+class TimiRecOptions(SequentialOptions):
+    """TiMiRec's options."""
+
+    interests: int = 4
+    """Interest vectors of a user."""
+    attention: int = 8
+    """Width of the attention that gathers them."""
+    temperature: float = 1.0
+    """Softens the target's and the predicted distribution over interests where they are compared."""
+    distillation: float = 1.0
+    """Weight of that comparison; 0 leaves it out."""
+    warm_up: int = 5
+    """First epochs, in which the interest that fits the target best stands for the mixture."""
+
+    name: ClassVar[str] = "TiMiRec"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.interests < 1 or self.attention < 1 or self.warm_up < 0:
+            raise ConfigError("TiMiRec: interests and attention must be at least 1, warm_up not negative")
+        if not self.temperature > 0 or self.distillation < 0:
+            raise ConfigError("TiMiRec: temperature must be positive and distillation not negative")
+
+
+class InterestTask(CausalTask):
+    """The next item after every item, from the interests; memory counts the steps that were made."""
+
+    options: TimiRecOptions
+
+    def __init__(self, model: TimiRec, options: TimiRecOptions, context: FitContext) -> None:
+        super().__init__(model, options, context, first=False)
+        self.steps = torch.zeros((), dtype=torch.int64)
+        self.memory = {"steps": self.steps}
+        per_epoch = -(-self.histories.size // options.batch_size)
+        self.warm_up_steps = options.warm_up * per_epoch
+
+    def loss(self, batch: CausalBatch) -> Tensor:
+        """Cross-entropy + weight temperature^2 KL(target's distribution over interests || predicted)."""
+        m, p = self._along(batch)
+        targets = torch.cat([items[mask > 0] for items, mask in batch.targets])
+        V = self.module.token.weight
+        if self.steps < self.warm_up_steps:
+            best = (m @ V[targets].unsqueeze(-1)).squeeze(-1).argmax(dim=1)
+            return full_cross_entropy(m[torch.arange(len(m)), best], V, V.new_zeros(len(V)), targets)
+        z = Interests(m, p).mixed()
+        loss = full_cross_entropy(z, V, V.new_zeros(len(V)), targets)
+        t, temperature = cosine_similarity(m, V[targets].unsqueeze(1), dim=-1), self.options.temperature
+        wanted = (t.detach() / temperature).softmax(dim=-1)
+        apart = kl_div((p / temperature).log_softmax(dim=-1), wanted, reduction="batchmean")
+        return loss + self.options.distillation * temperature**2 * apart
+
+    def after_step(self) -> None:
+        """One more."""
+        self.steps += 1
+
+    def _along(self, batch: CausalBatch) -> Interests:
+        """After every input item: m [slots, K, d] and p [slots, K]."""
+        parts = []
+        for items, mask in batch.inputs:
+            found, filled = self.module.interests(items, mask), mask > 0
+            parts.append((found.m[:, :-1][filled], found.p[:, :-1][filled]))
+        return Interests(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def fit_timirec(model: TimiRec, options: TimiRecOptions, context: FitContext) -> FitResult:
+    """Trains TiMiRec with early stopping on the validation users."""
+    return context.fit(InterestTask(model, options, context), options.schedule())

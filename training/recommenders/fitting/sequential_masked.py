@@ -1,0 +1,98 @@
+"""How BERT4Rec is trained: items are masked at random, and predicted from all that are left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.errors import ConfigError
+from training.histories import Histories, PaddedHistories
+from training.loop import FitResult
+from training.recommenders.bert4rec import Bert4Rec
+from training.recommenders.fitting.base import FitContext
+from training.recommenders.fitting.sequential import SequentialTask, TransformerOptions
+from training.recommenders.fitting.sequential_losses import full_cross_entropy
+from training.recommenders.transformer import newest_last
+
+
+@dataclass(frozen=True)
+class Bert4RecOptions(TransformerOptions):
+    """BERT4Rec's options."""
+
+    mask_share: float = 0.4
+    """Chance of an item to be masked while training."""
+    newest_share: float = 0.2
+    """Share of the histories of which only the newest item is masked, as when recommending."""
+
+    name: ClassVar[str] = "BERT4Rec"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (0 < self.mask_share < 1 and 0 <= self.newest_share <= 1):
+            raise ConfigError(
+                "BERT4Rec: expected a mask_share between 0 and 1 and a newest_share from 0 to 1, "
+                f"found {self.mask_share} and {self.newest_share}"
+            )
+
+
+class MaskedBatch(NamedTuple):
+    """Histories in groups of like length, masks in place; masked bool [batch, length]; all targets."""
+
+    inputs: tuple[PaddedHistories, ...]
+    masked: tuple[Tensor, ...]
+    targets: Tensor
+
+
+class MaskedTask(SequentialTask):
+    """The cloze task."""
+
+    options: Bert4RecOptions
+
+    def __init__(self, model: Bert4Rec, options: Bert4RecOptions, context: FitContext) -> None:
+        super().__init__(model, options, context, shortest=2)
+        self.histories = self.histories.last(model.positions)
+
+    def batch(self, groups: list[Histories], rng: np.random.Generator) -> MaskedBatch:
+        """Masks drawn anew; never none of a history, and never all."""
+        inputs, places, targets = [], [], []
+        for group in groups:
+            masked = self._drawn(group, rng)
+            hidden = np.where(masked, self.module.n_items, group.items)
+            inputs.append(Histories(group.offsets, hidden).padded())
+            places.append(Histories(group.offsets, masked.astype(np.int64)).padded().items > 0)
+            targets.append(group.items[masked])
+        return MaskedBatch(tuple(inputs), tuple(places), torch.from_numpy(np.concatenate(targets)))
+
+    def loss(self, batch: MaskedBatch) -> Tensor:
+        """Mean over all masked places."""
+        found = []
+        for (items, mask), masked in zip(batch.inputs, batch.masked, strict=True):
+            width = items.shape[1]
+            at, _ = newest_last(masked.to(torch.int64), mask, width, width)
+            found.append(self.module.queries(newest_last(items, mask, width, width))[at > 0])
+        V = self.module.token.weight[: self.module.n_items]
+        return full_cross_entropy(torch.cat(found), V, self.module.b, batch.targets)
+
+    def _drawn(self, group: Histories, rng: np.random.Generator) -> NDArray[np.bool_]:
+        draws = rng.random(len(group.items))
+        first, newest = group.offsets[:-1], group.offsets[1:] - 1
+        lowest, highest = (
+            np.repeat(part.reduceat(draws, first), group.lengths) for part in (np.minimum, np.maximum)
+        )
+        masked: NDArray[np.bool_] = ((draws < self.options.mask_share) | (draws == lowest)) & (
+            draws != highest
+        )
+        alone = rng.random(group.size) < self.options.newest_share
+        masked &= ~np.repeat(alone, group.lengths)
+        masked[newest[alone]] = True
+        return masked
+
+
+def fit_bert4rec(model: Bert4Rec, options: Bert4RecOptions, context: FitContext) -> FitResult:
+    """Trains BERT4Rec with early stopping on the validation users."""
+    return context.fit(MaskedTask(model, options, context), options.schedule())
