@@ -15,19 +15,20 @@ Config = TypeVar("Config")
 
 
 def field_docs(kind: type[Any]) -> dict[str, str]:
-    """The text under each field of a dataclass, read from its source."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    """The text under each field of a dataclass and of those that it extends, read from their source."""
     docs: dict[str, str] = {}
-    if not isinstance(body, ast.ClassDef):
-        return docs
-    for statement, following in zip(body.body, body.body[1:], strict=False):
-        if (
-            isinstance(statement, ast.AnnAssign)
-            and isinstance(statement.target, ast.Name)
-            and isinstance(following, ast.Expr)
-            and isinstance(following.value, ast.Constant)
-        ):
-            docs[statement.target.id] = " ".join(str(following.value.value).split())
+    for part in reversed([part for part in kind.__mro__ if dataclasses.is_dataclass(part)]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(part))).body[0]
+        if not isinstance(body, ast.ClassDef):
+            continue
+        for statement, following in zip(body.body, body.body[1:], strict=False):
+            if (
+                isinstance(statement, ast.AnnAssign)
+                and isinstance(statement.target, ast.Name)
+                and isinstance(following, ast.Expr)
+                and isinstance(following.value, ast.Constant)
+            ):
+                docs[statement.target.id] = " ".join(str(following.value.value).split())
     return docs
 
 

@@ -70,6 +70,12 @@ class Histories(NamedTuple):
             kept |= draws == np.repeat(row_minimum, self.lengths[filled])
         return self.keep(kept)
 
+    def prefixes(self, rng: np.random.Generator) -> Histories:
+        """The oldest items of each row, from one to all of them, every number as likely."""
+        kept = np.minimum((rng.random(self.size) * self.lengths).astype(np.int64) + 1, self.lengths)
+        place = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], self.lengths)
+        return self.keep(place < np.repeat(kept, self.lengths))
+
     def padded(self) -> PaddedHistories:
         """Rows side by side, padded at the end with item 0 under mask 0."""
         width = int(self.lengths.max(initial=0))

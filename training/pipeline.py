@@ -24,7 +24,7 @@ from training.interactions import Catalogue, Prepared, core, prepare
 from training.loop import EpochReport
 from training.recommenders import RECOMMENDERS, FitContext, Recommender
 from training.run import Run, load_recommender, load_run, load_sae, save_model, save_run
-from training.saes import SAES, SparseAutoencoder, fit_sae
+from training.saes import SAES, SparseAutoencoder
 from training.splits import Split, hold_out
 from training.summary import FILES as SUMMARY_FILES
 from training.summary import DataSummary, summarise, write_summary
@@ -252,7 +252,7 @@ def fit_autoencoder(
     if not (out / "sae.json").is_file():
         torch.manual_seed(config.seed)
         sae = SAES[config.sae].build(config.sae_options, recommender.d)
-        result = fit_sae(sae, config.sae_options, recommender, context)
+        result = SAES[config.sae].fit(sae, config.sae_options, recommender, context)
         about = {
             "kind": config.sae,
             "d": sae.d,

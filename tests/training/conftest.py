@@ -16,7 +16,7 @@ from training.pipeline import train
 from training.recommenders import FitContext, Recommender
 from training.recommenders.fitting.elsa import ElsaOptions
 from training.run import Run
-from training.saes.fitting import TopKOptions
+from training.saes.options import TopKOptions
 from training.splits import Split, SplitConfig, hold_out
 
 SMALL = SyntheticOptions(n_users=400, n_items=150, n_concepts=6, mean_events=20)

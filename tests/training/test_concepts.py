@@ -137,7 +137,7 @@ def test_an_edit_moves_the_embedding_by_scale_times_edit_times_decoder(planted_r
     V, b = run.recommender.item_matrix()
     lists = audience.lists(edit, n=10)
     for user, z in enumerate(audience.z):
-        steered = z + z.norm() * (2.0 * run.sae.W_dec[3] - run.sae.W_dec[7])
+        steered = z + run.sae.scale(z[None])[0] * (2.0 * run.sae.W_dec[3] - run.sae.W_dec[7])
         scores = V @ steered + b
         scores[audience.seen[user].indices.tolist()] = -torch.inf
         assert lists[user].tolist() == torch.topk(scores, 10).indices.tolist()

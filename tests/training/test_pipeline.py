@@ -27,7 +27,7 @@ from training.pipeline import Silent, train
 from training.recommenders.fitting.elsa import ElsaOptions
 from training.recommenders.fitting.puresvd import PureSvdOptions
 from training.run import Run, load_run
-from training.saes.fitting import TopKOptions
+from training.saes.options import TopKOptions
 from training.splits import SplitConfig
 
 TINY = TrainConfig(

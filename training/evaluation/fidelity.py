@@ -21,7 +21,7 @@ class Fidelity(NamedTuple):
 
     ndcg_loss is 1 - reconstructed / unsteered nDCG, ndcg_loss_error the standard error of the paired
     difference over the unsteered mean; overlap the share of the top n that both lists hold; cosine between z
-    and its reconstruction; l0 the mean number of active neurons; fvu the fraction of variance of z / scale(z)
+    and its reconstruction; l0 the mean number of active neurons; fvu the fraction of variance of normalised z
     unexplained; dead_share the share of the neurons that no training user activates.
     """
 
@@ -47,7 +47,7 @@ def measure_fidelity(
     with torch.no_grad():
         z = recommender.embed(histories, max_length)
         code = sae.encode(z)
-        y, y_hat = z / sae.scale(z), sae.decode(code)
+        y, y_hat = sae.normalised(z), sae.decode(code)
     lost = before - after
     return Fidelity(
         ndcg=float(before.mean()),

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag, relu
 
-from training.saes.base import SparseAutoencoder
+from training.saes.base import SparseAutoencoder, largest
 
 
-def auxk_loss(
-    sae: SparseAutoencoder, activations: Tensor, residual: Tensor, dead: Tensor, k_aux: int
-) -> Tensor:
+def auxk_loss(sae: SparseAutoencoder, pre: Tensor, residual: Tensor, dead: Tensor, k_aux: int) -> Tensor:
     """How badly the k_aux largest dead neurons reconstruct the residual: a scalar, 0 where no neuron is dead.
 
-    activations [batch, n_neurons] before the sparsity rule; residual [batch, d] = y - y_hat, detached here;
+    pre [batch, n_neurons] before ReLU and the sparsity rule; residual [batch, d] = y - y_hat, detached here;
     dead bool [n_neurons]. The mean squared error is divided by the residual's own variance, so 1 means
     "nothing explained".
     """
-    count = min(k_aux, int(dead.sum()))
-    if count == 0:
+    neurons = dead.nonzero().squeeze(-1)
+    if not len(neurons):
         return residual.new_zeros(())
     target = residual.detach()
-    values, neurons = torch.topk(activations.masked_fill(~dead, 0.0), count, dim=-1)
-    code = torch.zeros_like(activations).scatter(-1, neurons, values)
-    error = (code @ sae.W_dec - target).square().mean()
+    found = pre[:, neurons]
+    places = largest(found, min(k_aux, len(neurons)))
+    activations = relu(found.gather(-1, places))
+    rebuilt = embedding_bag(neurons[places], sae.W_dec, per_sample_weights=activations, mode="sum")
     variance = (target - target.mean(dim=0)).square().mean()
-    return error / variance.clamp_min(torch.finfo(variance.dtype).tiny)
+    return (rebuilt - target).square().mean() / variance.clamp_min(torch.finfo(variance.dtype).tiny)

@@ -1,16 +1,21 @@
-"""The sparse autoencoder as equations; the sparsity rule is a part that is passed in."""
+"""The sparse autoencoder as equations; the sparsity rule and the input normalisation are passed in."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+import math
+from abc import ABC, abstractmethod
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize, relu
+from torch.nn.functional import embedding_bag, normalize
+
+from training.saes.normalisation import Normalisation, UnitNorm
 
 
 class SparseCode(NamedTuple):
-    """The active neurons of a code, largest first: neurons int64 and activations float32, both [batch, k].
+    """The active neurons of a code: neurons int64 and activations float32, both [batch, k].
 
     Entries with activation 0 mean "none".
     """
@@ -19,36 +24,78 @@ class SparseCode(NamedTuple):
     activations: Tensor
 
 
-class Sparsity(Protocol):
-    """Which activations stay."""
+class Sparsity(nn.Module, ABC):
+    """Which neurons are active, given their pre-activations; k is the most that one code keeps."""
 
-    @property
-    def name(self) -> str:
-        """The rule's name in the registry."""
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        self.k = k
 
-    @property
-    def k(self) -> int:
-        """Most neurons that stay active in one code."""
+    @abstractmethod
+    def keep(self, pre: Tensor) -> Tensor:
+        """ReLU, and what the rule does not keep is 0: both [batch, n_neurons]; k is not yet applied.
 
-    def __call__(self, activations: Tensor) -> Tensor:
-        """Non-negative [batch, n_neurons] -> the same with all but the kept ones 0."""
+        Traceable to ONNX in evaluation.
+        """
 
-    def select(self, activations: Tensor) -> SparseCode:
-        """Non-negative [batch, n_neurons] -> the kept ones."""
+    def select(self, pre: Tensor) -> SparseCode:
+        """[batch, n_neurons] -> the k largest of the kept ones, largest first."""
+        activations, neurons = torch.topk(self.keep(pre), self.k, dim=-1)
+        return SparseCode(neurons, activations)
+
+    def forward(self, pre: Tensor) -> Tensor:
+        """The same as select, dense: [batch, n_neurons]."""
+        kept = self.select(pre)
+        return torch.zeros_like(pre).scatter(-1, kept.neurons, kept.activations)
+
+    def training_code(self, pre: Tensor) -> Tensor | SparseCode:
+        """What is decoded while training, in the form that is cheaper to decode."""
+        return self.keep(pre)
+
+    def start(self, pre: Tensor) -> None:
+        """Before training: may fit what the rule has to untrained pre-activations [batch, n_neurons]."""
+
+    def cap(self, most: int) -> None:
+        """After training: most is the largest number of neurons that stayed in any training code."""
+
+
+class Uncounted(Sparsity):
+    """A rule that fixes no number: k is n_neurons until cap gives it room for the largest training code.
+
+    k is part of the state, so that a loaded rule has the one that it was saved with.
+    """
+
+    def __init__(self, n_neurons: int) -> None:
+        super().__init__(n_neurons)
+        self.n_neurons = n_neurons
+
+    def cap(self, most: int) -> None:
+        """A tenth more than the largest training code, never more than n_neurons."""
+        self.k = min(max(1, math.ceil(1.1 * most)), self.n_neurons)
+
+    def get_extra_state(self) -> Tensor:
+        """k, for the state dict."""
+        return torch.tensor(self.k)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """k, from a state dict."""
+        self.k = int(state)
 
 
 class SparseAutoencoder(nn.Module):
-    """s = sparsity(ReLU((z / scale(z) - b_dec) W_enc + b_enc)), D(s) = s W_dec + b_dec ~ z / scale(z).
+    """s = sparsity((y - b_dec) W_enc + b_enc), D(s) = s W_dec + b_dec ~ y = (z - shift(z)) / scale(z).
 
-    scale(z) = scale_factor ||z||, and scale_factor where z = 0, so that a code does not depend on a history's
-    length. W_enc [d, n_neurons], b_enc [n_neurons], W_dec [n_neurons, d] with rows of unit norm, b_dec [d];
-    W_enc starts as the transpose of W_dec (L. Gao et al., "Scaling and evaluating sparse autoencoders",
-    arXiv 2406.04093).
+    scale(z) is scale_factor times the normalisation's. W_enc [d, n_neurons], b_enc [n_neurons], W_dec
+    [n_neurons, d] with rows of unit norm, b_dec [d]; W_enc starts as the transpose of W_dec (L. Gao et al.,
+    "Scaling and evaluating sparse autoencoders", arXiv 2406.04093).
     """
 
-    def __init__(self, d: int, n_neurons: int, sparsity: Sparsity) -> None:
+    def __init__(
+        self, d: int, n_neurons: int, sparsity: Sparsity, normalisation: Normalisation | None = None
+    ) -> None:
         super().__init__()
         self.d, self.n_neurons, self.sparsity = d, n_neurons, sparsity
+        self.normalisation = normalisation or UnitNorm()
         self.scale_factor = 1.0
         self.W_dec = nn.Parameter(normalize(torch.empty(n_neurons, d).normal_(), dim=-1))
         self.W_enc = nn.Parameter(self.W_dec.detach().T.clone())
@@ -60,30 +107,54 @@ class SparseAutoencoder(nn.Module):
         """Most neurons that one code has active."""
         return self.sparsity.k
 
-    def scale(self, z: Tensor) -> Tensor:
-        """[batch, d] -> [batch, 1], what z is divided by."""
-        norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
-        return self.scale_factor * torch.where(norm > 0, norm, torch.ones_like(norm))
+    @property
+    def scale_rule(self) -> str:
+        """The normalisation's name."""
+        return self.normalisation.name
 
-    def activations(self, z: Tensor) -> Tensor:
-        """ReLU of the pre-activations, before the sparsity rule: [batch, d] -> [batch, n_neurons]."""
-        return relu((z / self.scale(z) - self.b_dec) @ self.W_enc + self.b_enc)
+    def scale(self, z: Tensor) -> Tensor:
+        """[batch, d] -> [batch, 1], what z - shift(z) is divided by."""
+        return self.scale_factor * self.normalisation.scale(z)
+
+    def shift(self, z: Tensor) -> Tensor:
+        """[batch, d] -> [batch, 1], what is subtracted from each of z's entries."""
+        return self.normalisation.shift(z)
+
+    def normalised(self, z: Tensor) -> Tensor:
+        """Raw z [batch, d] -> y [batch, d]."""
+        return (z - self.shift(z)) / self.scale(z)
+
+    def pre_activations(self, y: Tensor) -> Tensor:
+        """What ReLU and the sparsity rule are applied to: y [batch, d] -> [batch, n_neurons]."""
+        # b_dec is taken to the neurons' side: its gradient then costs no product with W_enc^T.
+        return torch.addmm(self.b_enc - self.b_dec @ self.W_enc, y, self.W_enc)
 
     def encode(self, z: Tensor) -> Tensor:
         """Raw z [batch, d] -> code [batch, n_neurons]."""
-        return self.sparsity(self.activations(z))
+        code: Tensor = self.sparsity(self.pre_activations(self.normalised(z)))
+        return code
 
     def encode_sparse(self, z: Tensor) -> SparseCode:
-        """Raw z [batch, d] -> its active neurons. Traceable to ONNX."""
-        return self.sparsity.select(self.activations(z))
+        """Raw z [batch, d] -> its active neurons, largest first. Traceable to ONNX."""
+        return self.sparsity.select(self.pre_activations(self.normalised(z)))
 
-    def decode(self, code: Tensor) -> Tensor:
-        """[batch, n_neurons] -> D(s) [batch, d], in normalised space: denorm is scale(z) D(s)."""
+    def decode(self, code: Tensor | SparseCode) -> Tensor:
+        """[batch, n_neurons], or its active neurons -> D(s) [batch, d], in normalised space."""
+        if isinstance(code, SparseCode):
+            rows = embedding_bag(code.neurons, self.W_dec, per_sample_weights=code.activations, mode="sum")
+            return rows + self.b_dec
         return code @ self.W_dec + self.b_dec
 
     def reconstruct(self, z: Tensor) -> Tensor:
-        """Z -> scale(z) D(encode(z)), [batch, d]."""
-        return self.scale(z) * self.decode(self.encode(z))
+        """Z -> scale(z) D(encode(z)) + shift(z), [batch, d]."""
+        return self.scale(z) * self.decode(self.encode(z)) + self.shift(z)
+
+    @torch.no_grad()
+    def rescale(self, factor: float) -> None:
+        """Multiplies every reconstruction by factor and leaves every code as it is."""
+        self.scale_factor *= factor
+        self.b_enc.add_(self.b_dec @ self.W_enc, alpha=factor - 1)
+        self.W_enc.mul_(factor)
 
     @torch.no_grad()
     def normalise_rows(self) -> None:
@@ -96,3 +167,12 @@ class SparseAutoencoder(nn.Module):
         if self.W_dec.grad is not None:
             along = (self.W_dec.grad * self.W_dec).sum(dim=-1, keepdim=True)
             self.W_dec.grad -= along * self.W_dec
+
+
+def largest(values: Tensor, k: int) -> Tensor:
+    """The places of the k largest of each row, in no order: int64 [batch, k]."""
+    values = values.detach()
+    if values.device.type != "cpu":
+        return torch.topk(values, k, dim=-1, sorted=False).indices
+    # numpy's vectorised partition takes an eighth of the time of torch's topk on a CPU (without many equals).
+    return torch.from_numpy(np.argpartition(values.numpy(), -k, axis=-1)[:, -k:])

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import torch
 from torch import Tensor
+from torch.nn.functional import relu
 
 from training.errors import ConfigError
-from training.saes.base import SparseCode
+from training.saes.base import SparseCode, Sparsity, largest
 
 
-@dataclass(frozen=True)
-class TopK:
-    """Keeps the k largest."""
+class TopK(Sparsity):
+    """Keeps the k largest of each row."""
 
-    k: int
-    name: str = "topk"
+    def __init__(self, k: int) -> None:
+        if k < 1:
+            raise ConfigError(f"k is {k}, expected at least 1 active neuron")
+        super().__init__(k)
 
-    def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ConfigError(f"k is {self.k}, expected at least 1 active neuron")
+    def keep(self, pre: Tensor) -> Tensor:
+        """ReLU alone: select keeps the k largest."""
+        return relu(pre)
 
-    def __call__(self, activations: Tensor) -> Tensor:
-        """[batch, n_neurons] -> the same with all but the k largest of each row 0."""
-        kept = self.select(activations)
-        return torch.zeros_like(activations).scatter(-1, kept.neurons, kept.activations)
-
-    def select(self, activations: Tensor) -> SparseCode:
-        """[batch, n_neurons] -> the k largest of each row, largest first."""
-        values, neurons = torch.topk(activations, self.k, dim=-1)
-        return SparseCode(neurons, values)
+    def training_code(self, pre: Tensor) -> SparseCode:
+        """The k largest, in no order."""
+        neurons = largest(pre, self.k)
+        return SparseCode(neurons, relu(pre.gather(-1, neurons)))

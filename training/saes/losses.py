@@ -1,0 +1,46 @@
+"""What an SAE's reconstruction is judged by while it is trained."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class ReconstructionLoss(Protocol):
+    """A figure to be made smaller, and what goes with it; y_hat and y [batch, d]."""
+
+    def __call__(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        """The scalar."""
+
+    def factor(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        """What y_hat should be multiplied with, [batch, 1]: this loss may not care about its length."""
+
+
+class SquaredError:
+    """Mean of (y_hat - y)^2."""
+
+    def __call__(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        """The mean over batch and entries."""
+        return (y_hat - y).square().mean()
+
+    def factor(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        """1: the length is learned."""
+        return torch.ones_like(y[:, :1])
+
+
+class CosineDistance:
+    """1 - cos(y_hat, y): the direction alone, as arXiv 2601.11182 trains its SAEs."""
+
+    def __call__(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        """The mean over the batch."""
+        return (1 - torch.cosine_similarity(y_hat, y, dim=-1)).mean()
+
+    def factor(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        """The least-squares length of each row."""
+        tiny = torch.finfo(y.dtype).tiny
+        return (y_hat * y).sum(-1, keepdim=True) / y_hat.square().sum(-1, keepdim=True).clamp_min(tiny)
+
+
+LOSSES: dict[str, type[ReconstructionLoss]] = {"l2": SquaredError, "cosine": CosineDistance}
