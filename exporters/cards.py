@@ -174,8 +174,9 @@ def find_moved_items(
         moves = doses * sae.W_dec
     if recommender.has_head:
         context = recommender.activate(torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, 0)).context
-        jacobian = torch.func.jacrev(lambda z: recommender.head(z.unsqueeze(0), context)[0])(user)
-        moves = moves @ jacobian.detach().T
+        # Row by row, because attention cannot be differentiated for many rows at once.
+        jacobian = torch.func.jacrev(lambda z: recommender.head(z.unsqueeze(0), context)[0], chunk_size=1)
+        moves = moves @ jacobian(user).detach().T
     length = min(ITEMS_PER_CARD, len(V))
     raised, lowered = [], []
     for chunk in torch.split(moves, max(_CHUNK_ELEMENTS // len(V), 1)):

@@ -18,6 +18,9 @@ from exporters.normalisation import Normalisation, normalisation
 
 # Rounding differs between torch's and onnxruntime's kernels; a wrong graph is off by far more.
 RELATIVE_TOLERANCE = 1e-4
+# Activations below this share of the norm of what the SAE reads are differences of larger numbers, and carry
+# the rounding of those: they are judged relative to this share.
+SMALLEST_ACTIVATION = 0.02
 # z rounded to float16 is off by up to 2**-11 = 5e-4 of itself, so scores this close have no order.
 SCORE_TOLERANCE = 1e-3
 LIST_LENGTH = 100
@@ -82,18 +85,20 @@ def _check_outputs(served: _ServedModel, contents: BundleContents) -> None:
     reference = served.reference
     _compare_states("", served.encode(reference["items"], reference["mask"]), reference, slice(None))
     neurons, activations = served.sae.run(["neurons", "activations"], {"z": reference["z"]})
-    _compare("sae.onnx: activations", activations, reference["activations"])
+    scale, shift = served.normalisation(reference["z"])
+    read = np.linalg.norm((reference["z"] - shift) / scale, axis=1, keepdims=True)
+    least = SMALLEST_ACTIVATION * read
+    _compare("sae.onnx: activations", activations, reference["activations"], least)
     n_neurons = contents.dims.n_neurons
     # Activations that tie may come in another order, so codes are compared as vectors.
     found, expected = (
         _dense(neurons, activations, n_neurons),
         _dense(reference["neurons"], reference["activations"], n_neurons),
     )
-    _compare("sae.onnx: code", found, expected)
+    _compare("sae.onnx: code", found, expected, least)
     _compare("head.onnx: q", served.head(reference["z"], reference["context"]), reference["q"])
     sae, z = contents.sae, contents.references.z
     rebuilt = sae.scale(z) * (torch.from_numpy(expected) @ sae.W_dec + sae.b_dec) + sae.shift(z)
-    scale, shift = served.normalisation(reference["z"])
     decoded = scale * (expected @ served.decoder[:-1] + served.decoder[-1]) + shift
     _compare("decoder.npy: reconstruction", decoded, rebuilt.numpy())
     # What the service reads must also not depend on who else is in the batch, or on padding.
@@ -167,11 +172,13 @@ def compare_lists(kind: str, found: Floats, expected: Floats, reference: dict[st
         )
 
 
-def _compare(what: str, found: Floats, expected: Floats) -> None:
+def _compare(what: str, found: Floats, expected: Floats, least: Floats | float = 0.0) -> None:
+    """Differences count relative to each row's largest value, or to least [rows, 1] if that is more."""
     if found.shape != expected.shape:
         raise ParityError(f"{what} has shape {list(found.shape)}, torch gave {list(expected.shape)}")
     scale = np.abs(expected).max(axis=1, keepdims=True, initial=np.finfo(np.float32).tiny)
-    error = float((np.abs(found - expected) / np.maximum(scale, 1e-6)).max(initial=0.0))
+    scale = np.maximum(np.maximum(scale, least), 1e-6)
+    error = float((np.abs(found - expected) / scale).max(initial=0.0))
     if not error <= RELATIVE_TOLERANCE:
         raise ParityError(
             f"{what} differs from torch by {error:.1e}, at most {RELATIVE_TOLERANCE:.0e} is allowed"

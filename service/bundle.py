@@ -22,6 +22,9 @@ from service.retrieval import FaissIndex, Index
 
 REPLAY_TOLERANCE = 1e-4
 """How far onnxruntime here may be from torch there, relative to the largest value of each output."""
+SMALLEST_ACTIVATION = 0.02
+"""Activations below this share of the norm of what the SAE reads are differences of larger numbers, and carry
+the rounding of those: they are judged relative to this share."""
 RECALL_DEPTH = 100
 REQUIRED_FILES = {
     "encoder.onnx", "sae.onnx", "decoder.npy", "items.npy", "items.faiss",
@@ -191,6 +194,7 @@ def _replay(directory: Path, bundle: Bundle) -> None:
             "sae.onnx",
             _dense(*code, n_neurons),
             _dense(reference["neurons"], reference["activations"], n_neurons),
+            SMALLEST_ACTIVATION * max(_norm_read(bundle, z) for z in reference["z"]),
         )
         _compare(directory, "head.onnx", q, reference["q"])
         info = bundle.manifest.index
@@ -219,12 +223,18 @@ def recall(bundle: Bundle, queries: Floats) -> float:
     return float((reached & (found >= 0)).mean())
 
 
-def _compare(directory: Path, name: str, found: AnyArray, expected: AnyArray) -> None:
+def _norm_read(bundle: Bundle, z: Floats) -> float:
+    """The norm of what the SAE makes of z [d] before it encodes it."""
+    return float(np.linalg.norm(z - bundle.shift(z))) / bundle.scale(z)
+
+
+def _compare(directory: Path, name: str, found: AnyArray, expected: AnyArray, least: float = 0.0) -> None:
+    """Differences count relative to the largest value, or to least if that is more."""
     if found.shape != expected.shape:
         raise BundleError(
             f"{directory}: {name} gives shape {found.shape}, its reference has {expected.shape}"
         )
-    largest = float(np.abs(expected).max(initial=0.0))
+    largest = float(np.abs(expected).max(initial=least))
     difference = float(np.abs(found - expected).max(initial=0.0))
     if not difference <= REPLAY_TOLERANCE * max(largest, 1e-6):
         raise BundleError(

@@ -1,7 +1,11 @@
-"""Train, export, answer: the bundle's files give the lists that torch gives, for every recommender."""
+"""Train, export, read by hand: the commands give a bundle whose files alone give torch's lists.
+
+Every recommender and every SAE passes through the server's engine in test_matrix.py.
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,18 +37,14 @@ class Exported(NamedTuple):
     bundle: Path
 
 
-@pytest.fixture(scope="module", params=sorted(RECOMMENDERS))
-def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     folder = tmp_path_factory.mktemp("parity")
-    recommender, topk = RECOMMENDERS[request.param].options, SAES["topk"].options
-    # Parity needs a model, not a good one.
-    short = {"epochs": 6} if hasattr(recommender, "epochs") else {}
     config = TrainConfig(
         data="synthetic",
-        recommender=request.param,
         data_options=SyntheticOptions(n_users=300, n_items=120, n_concepts=6),
-        recommender_options=recommender(d=16, **short),
-        sae_options=topk(k=4, expansion=4, epochs=10),
+        recommender_options=RECOMMENDERS["elsa"].options(d=16, epochs=6),
+        sae_options=SAES["topk"].options(k=4, expansion=4, epochs=10),
     )
     train(config, folder / "run")
     assert main([str(folder / "run"), "--out", str(folder / "bundle")]) == 0
@@ -61,6 +61,9 @@ class _Files:
         self.head = onnxruntime.InferenceSession(head) if head.exists() else None
         self.items: Floats = np.load(folder / "items.npy")
         self.W_dec: Floats = np.load(folder / "decoder.npy")[:-1]
+        manifest = json.loads((folder / "manifest.json").read_text())
+        assert manifest["scale_rule"] == "SCALE_RULE_UNIT_NORM"
+        self.scale_factor = manifest["scale_factor"]
         self.index = faiss.read_index(str(folder / "items.faiss"))
         self.concepts = pq.read_table(folder / "concepts.parquet").to_pylist()
 
@@ -74,9 +77,9 @@ class _Files:
         return q
 
     def steered(self, z: Floats, concept: dict[str, Any], strength: float) -> Floats:
-        norm = np.linalg.norm(z)
+        scale = self.scale_factor * (np.linalg.norm(z) or 1.0)
         direction = np.array(concept["weights"], np.float32) @ self.W_dec
-        moved: Floats = z + np.float32((norm if norm > 0 else 1.0) * strength * concept["unit"]) * direction
+        moved: Floats = z + np.float32(scale * strength * concept["unit"]) * direction
         return moved
 
     def best(self, q: Floats, history: NDArray[np.int64]) -> NDArray[np.int64]:
