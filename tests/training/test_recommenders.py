@@ -13,8 +13,12 @@ from training.evaluation.ranking import mean_ndcg
 from training.evaluation.scorers import EaseScorer, ModelScorer, PopularityScorer, best_lists
 from training.histories import Histories
 from training.recommenders import RECOMMENDERS, FitContext, Recommender
+from training.recommenders.fitting.als import AlsOptions
 from training.recommenders.fitting.autoencoders import MultDaeOptions, MultVaeOptions
+from training.recommenders.fitting.bpr import BprOptions
 from training.recommenders.fitting.elsa import ElsaOptions
+from training.recommenders.fitting.lightgcn import LightGcnOptions
+from training.recommenders.fitting.logistic import LogisticOptions
 from training.recommenders.fitting.puresvd import PureSvdOptions
 from training.recommenders.fitting.sequential_causal import GptOptions, SasRecOptions
 from training.recommenders.fitting.sequential_interests import TimiRecOptions
@@ -27,6 +31,10 @@ OPTIONS: dict[str, Any] = {
     "puresvd": PureSvdOptions(d=8),
     "multdae": MultDaeOptions(d=16, epochs=20, lr=1e-2),
     "multvae": MultVaeOptions(d=16, epochs=20, lr=1e-2),
+    "als": AlsOptions(d=16, penalty=5.0, sweeps=5),
+    "bpr": BprOptions(d=16, epochs=15, lr=5e-2, batch_size=2048),
+    "logistic": LogisticOptions(d=16, epochs=20, lr=3e-2, sample_size=64),
+    "lightgcn": LightGcnOptions(d=16, epochs=15, lr=5e-2, batch_size=2048),
     "sasrec": SasRecOptions(d=16, blocks=1, epochs=8, **SEQUENTIAL),
     "gpt": GptOptions(d=16, blocks=1, epochs=8, **SEQUENTIAL),
     "bert4rec": Bert4RecOptions(blocks=1, epochs=15, **SEQUENTIAL | {"dropout": 0.0, "lr": 3e-3}),

@@ -3,6 +3,7 @@
 from training.recommenders.base import Activation, ItemMatrix, Recommender
 from training.recommenders.bert4rec import Bert4Rec
 from training.recommenders.elsa import Elsa
+from training.recommenders.fitting.als import AlsOptions, build_als, fit_als
 from training.recommenders.fitting.autoencoders import (
     MultDaeOptions,
     MultVaeOptions,
@@ -10,7 +11,10 @@ from training.recommenders.fitting.autoencoders import (
     fit_multvae,
 )
 from training.recommenders.fitting.base import FitContext, RecommenderKind
+from training.recommenders.fitting.bpr import BprOptions, build_bpr, fit_bpr
 from training.recommenders.fitting.elsa import ElsaOptions, fit_elsa
+from training.recommenders.fitting.lightgcn import LightGcnOptions, build_lightgcn, fit_lightgcn
+from training.recommenders.fitting.logistic import LogisticOptions, build_logistic, fit_logistic
 from training.recommenders.fitting.puresvd import PureSvdOptions, fit_puresvd
 from training.recommenders.fitting.sequential_causal import GptOptions, SasRecOptions, fit_gpt, fit_sasrec
 from training.recommenders.fitting.sequential_interests import TimiRecOptions, fit_timirec
@@ -32,6 +36,10 @@ RECOMMENDERS: dict[str, RecommenderKind] = {
     "multvae": RecommenderKind(
         MultVaeOptions, lambda options, n_items, _: MultVae(n_items, options.d, options.p()), fit_multvae
     ),
+    "als": RecommenderKind(AlsOptions, build_als, fit_als),
+    "bpr": RecommenderKind(BprOptions, build_bpr, fit_bpr),
+    "logistic": RecommenderKind(LogisticOptions, build_logistic, fit_logistic),
+    "lightgcn": RecommenderKind(LightGcnOptions, build_lightgcn, fit_lightgcn),
     "sasrec": RecommenderKind(
         SasRecOptions,
         lambda options, n_items, max_length: SasRec(n_items, max_length, options.shape()),
