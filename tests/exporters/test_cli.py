@@ -18,6 +18,7 @@ from training.pipeline import train
 from training.recommenders import RECOMMENDERS
 from training.run import load_run
 from training.saes import SAES
+from training.splits import SplitConfig
 
 
 @pytest.fixture(scope="session")
@@ -89,6 +90,32 @@ def test_the_history_is_as_long_as_the_longest_in_training_unless_said_otherwise
     assert contents_of(run, max_history=5).references.items.shape[1] == 5
     short = dataclasses.replace(run, config=dataclasses.replace(run.config, max_length=7))
     assert contents_of(short).history.max_length == 7
+
+
+def test_provenance_says_how_users_or_items_were_held_out(run_path: Path) -> None:
+    run = load_run(run_path)
+    assert contents_of(run).provenance.split.startswith("users held out whole: ")
+    last = dataclasses.replace(run.config, split=SplitConfig(kind="leave-one-out"))
+    train, validation, test = (len(rows) for rows in (run.split.train, run.split.validation, run.split.test))
+    assert contents_of(dataclasses.replace(run, config=last)).provenance.split == (
+        f"each user's last items held out: {train} users train without them, {validation} are validated on the "
+        f"last but one and {test} tested on the last"
+    )
+
+
+def test_a_transformers_history_ends_at_the_positions_that_it_was_trained_with(
+    run_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sasrec = RECOMMENDERS["sasrec"].options(d=8, epochs=1)
+    config = dataclasses.replace(
+        load_run(run_path).config, recommender="sasrec", recommender_options=sasrec, max_length=9
+    )
+    run = train(config, tmp_path / "run")
+    assert contents_of(run).history.max_length == 9
+    assert contents_of(run).history.ordered
+    assert contents_of(run, max_history=4).history.max_length == 4
+    assert main([str(tmp_path / "run"), "--out", str(tmp_path / "bundle"), "--max-history", "10"]) == 1
+    assert "max_history is 10, expected 1 to 9: sasrec was trained on no more" in capsys.readouterr().err
 
 
 def test_a_threshold_is_carried_over_and_its_absence_too(run_path: Path) -> None:

@@ -250,6 +250,28 @@ def test_parts_that_do_not_fit_are_refused_before_a_file_is_written(
         _with(contents, **change(contents))
 
 
+def test_an_sae_that_does_not_do_what_its_scale_rule_says_is_refused(factory: Any) -> None:
+    contents = factory.make_contents()
+    contents.sae.scale_rule = "standard"
+    contents.sae.scale = lambda z: z.std(dim=1, keepdim=True)  # of a sample: over d - 1
+    with pytest.raises(ContentsError, match="the SAE's scale is not that of its scale rule 'standard'"):
+        _with(contents)
+    contents.sae.scale_rule = "whitened"
+    with pytest.raises(ContentsError, match="scale rule is 'whitened', which the format does not have"):
+        _with(contents)
+
+
+def test_a_context_that_does_not_fit_is_refused(factory: Any) -> None:
+    contents = factory.make_contents(with_context=True)
+    contents.recommender.context_size = 5
+    with pytest.raises(ContentsError, match="the context's width: 198 found, 5 expected"):
+        _with(contents)
+    contents.recommender.context_size = 198
+    contents.recommender.has_head = False
+    with pytest.raises(ContentsError, match="a context of width 198 found, but no head that reads it"):
+        _with(contents)
+
+
 def _concept(contents: Any, **changes: Any) -> Any:
     concept = contents.concepts[0]
     return type(concept)(**(vars(concept) | changes))
