@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding
@@ -11,6 +13,14 @@ from training.recommenders.foldin import fold_in
 
 _BIAS_PENALTY = 1e-4
 """On a new user's bias, which no ranking depends on: just enough to keep the system regular."""
+
+
+class FoldIn(NamedTuple):
+    """A new user's step: weight of the catalogue, penalty, and conjugate-gradient steps that solve it."""
+
+    negatives: float
+    penalty: float
+    steps: int
 
 
 class Factorisation(Recommender):
@@ -27,9 +37,9 @@ class Factorisation(Recommender):
     ALS's fold-in costs. More Newton steps were measured and bring nothing (docs/results/references.md).
     """
 
-    def __init__(self, n_items: int, d: int, negatives: float, penalty: float, steps: int) -> None:
+    def __init__(self, n_items: int, d: int, rule: FoldIn) -> None:
         super().__init__(n_items, d, p=d)
-        self.negatives, self.penalty, self.steps = negatives, penalty, steps
+        self.rule = rule
         self.V: Tensor
         self.b: Tensor
         self.A: Tensor
@@ -48,7 +58,7 @@ class Factorisation(Recommender):
         p = torch.sigmoid(self.b[items])
         V_u = torch.cat([embedding(items, self.V), torch.ones_like(mask).unsqueeze(-1)], dim=-1)
         r = ((share * (1 - p)).unsqueeze(1) @ V_u).squeeze(1) - self.g * length.clamp(max=1)
-        return fold_in(V_u, share * p * (1 - p), r, self.A, self.A_inverse, self.steps)[:, : self.d]
+        return fold_in(V_u, share * p * (1 - p), r, self.A, self.A_inverse, self.rule.steps)[:, : self.d]
 
     def item_matrix(self) -> ItemMatrix:
         """V and b."""
@@ -61,9 +71,9 @@ class Factorisation(Recommender):
         self.b.copy_(b)
         with_bias = torch.cat([V, V.new_ones(self.n_items, 1)], dim=1).double()
         p = torch.sigmoid(b).double().unsqueeze(1)
-        penalties = with_bias.new_full((self.d + 1,), self.penalty)
+        penalties = with_bias.new_full((self.d + 1,), self.rule.penalty)
         penalties[-1] = _BIAS_PENALTY
-        A = self.negatives / self.n_items * with_bias.T @ (p * (1 - p) * with_bias) + penalties.diag()
+        A = self.rule.negatives / self.n_items * with_bias.T @ (p * (1 - p) * with_bias) + penalties.diag()
         self.A.copy_(A)
         self.A_inverse.copy_(torch.linalg.inv(A))
-        self.g.copy_(self.negatives * (p * with_bias).mean(dim=0))
+        self.g.copy_(self.rule.negatives * (p * with_bias).mean(dim=0))

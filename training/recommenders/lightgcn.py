@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, embedding_bag
 
 from training.histories import Histories
-from training.recommenders.factorisation import Factorisation
+from training.recommenders.factorisation import Factorisation, FoldIn
 
 
 class LightGcn(Factorisation):
@@ -25,10 +25,8 @@ class LightGcn(Factorisation):
     e_i^(k) / ((n_layers + 1) sqrt(|N_i|)). Otherwise z is Factorisation's Newton step, which ranks better.
     """
 
-    def __init__(
-        self, n_items: int, d: int, negatives: float, penalty: float, steps: int, propagation: bool
-    ) -> None:
-        super().__init__(n_items, d, negatives, penalty, steps)
+    def __init__(self, n_items: int, d: int, rule: FoldIn, propagation: bool = False) -> None:
+        super().__init__(n_items, d, rule)
         self.propagation = propagation
         self.pooled: Tensor
         self.register_buffer("pooled", torch.zeros(n_items, d))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -12,44 +13,23 @@ from torch.nn.functional import embedding
 from training.loop import FitResult
 from training.recommenders.factorisation import Factorisation
 from training.recommenders.fitting.base import FitContext
-from training.recommenders.fitting.factors import Factors, FactorsTask, check
+from training.recommenders.fitting.factors import Factors, FactorsOptions, FactorsTask
 from training.recommenders.fitting.pairs import PairBatch, Pairs, bpr_loss
-from training.schedule import Schedule
 
 
 @dataclass(frozen=True)
-class BprOptions:
+class BprOptions(FactorsOptions):
     """BPR's options."""
 
-    d: int = 64
-    """Number of factors."""
-    lr: float = 1e-2
-    """Adam's step size."""
+    name: ClassVar[str] = "BPR"
+    counts: ClassVar[tuple[str, ...]] = (*FactorsOptions.counts, "batch_size", "negatives")
+
     batch_size: int = 8192
     """User-item pairs a step."""
     negatives: int = 4
     """Items a pair is compared with, drawn by popularity from those its user does not have."""
-    penalty: float = 2e-2
-    """On the squared length of the factors of each compared user and item."""
-    epochs: int = 100
-    """Passes over the training users' pairs, at most."""
-    validate_every: int = 5
-    """Epochs between looks at the validation users' nDCG@20."""
-    patience: int = 3
-    """Looks without a new best after which training stops; the best state is kept."""
-    fold_in_negatives: float = 4.0
-    """Weight of the catalogue, against that of the history, when a new user is folded in."""
     fold_in_penalty: float = 0.03
     """On the squared length of a new user's factors."""
-    fold_in_steps: int = 8
-    """Conjugate-gradient steps that fold a new user in."""
-
-    def __post_init__(self) -> None:
-        self.schedule()
-
-    def schedule(self) -> Schedule:
-        """The loop's settings."""
-        return check("BPR", self)
 
 
 class BprTask(FactorsTask):
@@ -78,9 +58,7 @@ class BprTask(FactorsTask):
 
 def build_bpr(options: BprOptions, n_items: int, max_length: int) -> Factorisation:
     """The model, its items still without vectors."""
-    return Factorisation(
-        n_items, options.d, options.fold_in_negatives, options.fold_in_penalty, options.fold_in_steps
-    )
+    return Factorisation(n_items, options.d, options.fold_in())
 
 
 def fit_bpr(model: Factorisation, options: BprOptions, context: FitContext) -> FitResult:

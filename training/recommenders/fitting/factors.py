@@ -1,19 +1,67 @@
-"""What is trained where users have factors of their own, and the task that all such trainings share."""
+"""What is trained where users have factors of their own: options, module and task that they share."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from training.errors import ConfigError
-from training.recommenders.factorisation import Factorisation
+from training.recommenders.factorisation import Factorisation, FoldIn
 from training.recommenders.fitting.base import FitContext
 from training.schedule import Schedule
 
 _START = 0.1
 """Standard deviation of the factors before training."""
+
+
+@dataclass(frozen=True)
+class FactorsOptions:
+    """What every such training has."""
+
+    d: int = 64
+    """Number of factors."""
+    lr: float = 1e-2
+    """Adam's step size."""
+    penalty: float = 2e-2
+    """On the squared length of the factors, for each time they take part in a comparison."""
+    epochs: int = 100
+    """Passes over the training users, at most."""
+    validate_every: int = 5
+    """Epochs between looks at the validation users' nDCG@20."""
+    patience: int = 3
+    """Looks without a new best after which training stops; the best state is kept."""
+    fold_in_negatives: float = 4.0
+    """Weight of the catalogue, against that of the history, when a new user is folded in."""
+    fold_in_penalty: float = 0.1
+    """On the squared length of a new user's factors."""
+    fold_in_steps: int = 8
+    """Conjugate-gradient steps that fold a new user in."""
+
+    name: ClassVar[str]
+    counts: ClassVar[tuple[str, ...]] = ("d", "fold_in_steps", "validate_every")
+    """Options that must be at least 1."""
+
+    def __post_init__(self) -> None:
+        for option in self.counts:
+            if getattr(self, option) < 1:
+                raise ConfigError(f"{self.name}: {option} is {getattr(self, option)}, expected at least 1")
+        if not self.penalty >= 0:
+            raise ConfigError(f"{self.name}: penalty is {self.penalty}, expected at least 0")
+        for option in ("fold_in_negatives", "fold_in_penalty"):
+            if not getattr(self, option) > 0:
+                raise ConfigError(f"{self.name}: {option} is {getattr(self, option)}, expected more than 0")
+        self.schedule()
+
+    def schedule(self) -> Schedule:
+        """The loop's settings."""
+        return Schedule(self.epochs, self.lr, validate_every=self.validate_every, patience=self.patience)
+
+    def fold_in(self) -> FoldIn:
+        """How new users are folded in."""
+        return FoldIn(self.fold_in_negatives, self.fold_in_penalty, self.fold_in_steps)
 
 
 class Factors(nn.Module):
@@ -54,22 +102,3 @@ class FactorsTask:
         """nDCG@20 of the validation users, folded in."""
         self.module.hand_over()
         return self.context.validate(self.module.model)
-
-
-def check(name: str, options: Any) -> Schedule:
-    """The loop's settings of options that have the fields which all factorisations share.
-
-    Raises:
-        ConfigError: if one of them has no meaning.
-    """
-    for field in ("d", "batch_size", "negatives", "fold_in_steps", "validate_every"):
-        if getattr(options, field) < 1:
-            raise ConfigError(f"{name}: {field} is {getattr(options, field)}, expected at least 1")
-    if not options.penalty >= 0:
-        raise ConfigError(f"{name}: penalty is {options.penalty}, expected at least 0")
-    for field in ("fold_in_negatives", "fold_in_penalty"):
-        if not getattr(options, field) > 0:
-            raise ConfigError(f"{name}: {field} is {getattr(options, field)}, expected more than 0")
-    return Schedule(
-        options.epochs, options.lr, validate_every=options.validate_every, patience=options.patience
-    )

@@ -4,61 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from training.errors import ConfigError
 from training.loop import FitResult
 from training.recommenders.fitting.base import FitContext
-from training.recommenders.fitting.factors import Factors, FactorsTask, check
+from training.recommenders.fitting.factors import Factors, FactorsOptions, FactorsTask
 from training.recommenders.fitting.pairs import PairBatch, Pairs, bpr_loss
 from training.recommenders.lightgcn import Graph, Layer, LightGcn
-from training.schedule import Schedule
 
 
 @dataclass(frozen=True)
-class LightGcnOptions:
+class LightGcnOptions(FactorsOptions):
     """LightGCN's options."""
 
-    d: int = 64
-    """Width of the embeddings."""
+    name: ClassVar[str] = "LightGCN"
+    counts: ClassVar[tuple[str, ...]] = (*FactorsOptions.counts, "layers", "batch_size", "negatives")
+
     layers: int = 3
     """Layers of propagation over the user-item graph."""
-    lr: float = 1e-2
-    """Adam's step size."""
     batch_size: int = 16384
     """User-item pairs a step; every step propagates over the whole graph."""
     negatives: int = 4
     """Items a pair is compared with, drawn by popularity from those its user does not have."""
     penalty: float = 1e-4
-    """On the squared length of layer 0 of each compared user and item."""
-    epochs: int = 60
-    """Passes over the training users' pairs, at most."""
-    validate_every: int = 5
-    """Epochs between looks at the validation users' nDCG@20."""
-    patience: int = 3
-    """Looks without a new best after which training stops; the best state is kept."""
+    """On the squared length of layer 0, for each time it takes part in a comparison."""
     propagation: bool = False
     """Fold new users in by propagation to them alone, rather than by the step that ranks better."""
-    fold_in_negatives: float = 4.0
-    """Weight of the catalogue, against that of the history, when a new user is folded in."""
     fold_in_penalty: float = 0.3
     """On the squared length of a new user's embedding."""
-    fold_in_steps: int = 8
-    """Conjugate-gradient steps that fold a new user in."""
-
-    def __post_init__(self) -> None:
-        if self.layers < 1:
-            raise ConfigError(f"LightGCN: layers is {self.layers}, expected at least 1")
-        self.schedule()
-
-    def schedule(self) -> Schedule:
-        """The loop's settings."""
-        return check("LightGCN", self)
 
 
 class GraphFactors(Factors):
@@ -111,8 +89,7 @@ class LightGcnTask(FactorsTask):
 
 def build_lightgcn(options: LightGcnOptions, n_items: int, max_length: int) -> LightGcn:
     """The model, its items still without vectors."""
-    fold_in = (options.fold_in_negatives, options.fold_in_penalty, options.fold_in_steps)
-    return LightGcn(n_items, options.d, *fold_in, propagation=options.propagation)
+    return LightGcn(n_items, options.d, options.fold_in(), options.propagation)
 
 
 def fit_lightgcn(model: LightGcn, options: LightGcnOptions, context: FitContext) -> FitResult:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -16,47 +16,29 @@ from training.histories import Histories, Ints
 from training.loop import FitResult
 from training.recommenders.factorisation import Factorisation
 from training.recommenders.fitting.base import FitContext
-from training.recommenders.fitting.factors import Factors, FactorsTask, check
-from training.schedule import Schedule
+from training.recommenders.fitting.factors import Factors, FactorsOptions, FactorsTask
 
 
 @dataclass(frozen=True)
-class LogisticOptions:
+class LogisticOptions(FactorsOptions):
     """Logistic matrix factorisation's options."""
 
-    d: int = 64
-    """Number of factors."""
-    lr: float = 1e-2
-    """Adam's step size."""
+    name: ClassVar[str] = "logistic"
+    counts: ClassVar[tuple[str, ...]] = (*FactorsOptions.counts, "batch_size", "sample_size")
+
     batch_size: int = 64
     """Users a step, with all their items."""
     negatives: float = 8.0
     """Weight of the items a user does not have, against that of those it has."""
     sample_size: int = 1024
     """Items drawn uniformly a step, which stand for all that each of the step's users does not have."""
-    penalty: float = 2e-2
-    """On the squared length of the factors, for each time they take part in a comparison."""
-    epochs: int = 100
-    """Passes over the training users, at most."""
-    validate_every: int = 5
-    """Epochs between looks at the validation users' nDCG@20."""
-    patience: int = 3
-    """Looks without a new best after which training stops; the best state is kept."""
     fold_in_negatives: float = 8.0
     """Weight of the catalogue, against that of the history, when a new user is folded in."""
-    fold_in_penalty: float = 0.08
-    """On the squared length of a new user's factors."""
-    fold_in_steps: int = 8
-    """Conjugate-gradient steps that fold a new user in."""
 
     def __post_init__(self) -> None:
-        if self.sample_size < 1:
-            raise ConfigError(f"logistic: sample_size is {self.sample_size}, expected at least 1")
-        self.schedule()
-
-    def schedule(self) -> Schedule:
-        """The loop's settings."""
-        return check("logistic", self)
+        super().__post_init__()
+        if not self.negatives > 0:
+            raise ConfigError(f"logistic: negatives is {self.negatives}, expected more than 0")
 
 
 class UserBatch(NamedTuple):
@@ -124,9 +106,7 @@ def _user_batch(users: Tensor, histories: Histories, sample: Ints, n_items: int)
 
 def build_logistic(options: LogisticOptions, n_items: int, max_length: int) -> Factorisation:
     """The model, its items still without vectors."""
-    return Factorisation(
-        n_items, options.d, options.fold_in_negatives, options.fold_in_penalty, options.fold_in_steps
-    )
+    return Factorisation(n_items, options.d, options.fold_in())
 
 
 def fit_logistic(model: Factorisation, options: LogisticOptions, context: FitContext) -> FitResult:
