@@ -98,8 +98,8 @@ def test_provenance_says_how_users_or_items_were_held_out(run_path: Path) -> Non
     last = dataclasses.replace(run.config, split=SplitConfig(kind="leave-one-out"))
     train, validation, test = (len(rows) for rows in (run.split.train, run.split.validation, run.split.test))
     assert contents_of(dataclasses.replace(run, config=last)).provenance.split == (
-        f"each user's last items held out: {train} users train without them, {validation} are validated on the "
-        f"last but one and {test} tested on the last"
+        f"each user's last items held out: {train} users train without them, {validation} are validated on "
+        f"the last but one and {test} tested on the last"
     )
 
 
