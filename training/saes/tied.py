@@ -23,9 +23,10 @@ class TiedTask(PenalisedTask):
     reconstruction_weight sum_m [error(U_m, U) + error(V_m, V)] + penalty mean(s)
     + kl_weight KL(kl_rate || mean(s)) + score_weight error(U_n V_n^T, U V^T)
 
-    Each error is over that of the mean. An item's vector is its row of the item matrix where the head is the
-    identity, else the activation of the history that holds it alone. While training, the rows of W_dec have
-    any norm; finish makes them unit and leaves all reconstructions as they were.
+    Each error is over that of the mean; AuxK, which the paper does not have, is weighted like the errors. An
+    item's vector is its row of the item matrix where the head is the identity, else the activation of the
+    history that holds it alone. While training, the rows of W_dec have any norm; finish makes them unit and
+    leaves all reconstructions as they were.
     """
 
     options: TiedOptions
@@ -61,12 +62,12 @@ class TiedTask(PenalisedTask):
         scores, scores_hat = y @ items.T, users_hat[-1] @ items_hat[-1].T
         score_error = (scores_hat - scores).square().mean() / scores.var().clamp_min(1e-12)
         codes = torch.cat([user_code, item_code])
+        revival = self.revival(y, users_hat[-1], pre)
         loss = (
-            options.reconstruction_weight * errors.sum()
+            options.reconstruction_weight * (errors.sum() + len(self.sizes) * revival)
             + self.weight.clone() * codes.mean()
             + options.kl_weight * _kl(options.kl_rate, codes.mean(dim=0))
             + self._score_weight() * score_error
-            + self.revival(y, users_hat[-1], pre)
         )
         self.seen.add_(len(y))
         if not options.penalty:
