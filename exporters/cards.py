@@ -92,11 +92,11 @@ def encode_population(recommender: HookedRecommender, sae: SparseCoder, historie
         histories = histories.rows(np.sort(chosen))
     neurons, activations = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
     total: Tensor | None = None
-    for batch in bounded_batches(histories):
-        z = recommender.activate(batch.items, batch.mask).z
+    for batch in bounded_batches(histories, _rows(recommender.context_size)):
+        z = recommender.encode(batch.items, batch.mask)
         batch_sum = z.to(torch.float64).sum(dim=0)
         total = batch_sum if total is None else total + batch_sum
-        for part in torch.split(z, _rows(sae)):
+        for part in torch.split(z, _rows(sae.n_neurons)):
             code = sae.encode_sparse(part)
             active = code.activations > 0
             neurons.append(code.neurons[active].numpy())
@@ -142,8 +142,9 @@ def find_top_items(recommender: HookedRecommender, sae: SparseCoder, n_items: in
     """Per neuron the items whose one-item histories activate it most."""
     neurons, items = np.zeros(0, np.int64), np.zeros(0, np.int64)
     activations = np.zeros(0, np.float32)
-    for chunk in torch.split(torch.arange(n_items).unsqueeze(1), min(_ITEMS_PER_CHUNK, _rows(sae))):
-        code = sae.encode_sparse(recommender.activate(chunk, torch.ones(chunk.shape)).z)
+    rows = min(_ITEMS_PER_CHUNK, _rows(sae.n_neurons), _rows(recommender.context_size))
+    for chunk in torch.split(torch.arange(n_items).unsqueeze(1), rows):
+        code = sae.encode_sparse(recommender.encode(chunk, torch.ones(chunk.shape)))
         active = code.activations > 0
         neurons = np.concatenate([neurons, code.neurons[active].numpy()])
         items = np.concatenate([items, chunk.expand(code.neurons.shape)[active].numpy()])
@@ -213,21 +214,22 @@ def make_cards(
     return NeuronCards(activity, top_items, raised, lowered, find_nearest_neurons(sae.W_dec))
 
 
-def bounded_batches(histories: Histories) -> Iterator[PaddedHistories]:
+def bounded_batches(histories: Histories, most_rows: int = _ROWS_PER_BATCH) -> Iterator[PaddedHistories]:
     """All histories in padded batches of bounded size, shortest first so that little of it is padding."""
+    most_rows = min(most_rows, _ROWS_PER_BATCH)
     order = np.argsort(histories.lengths, kind="stable")
     lengths = histories.lengths[order]
     start = 0
     while start < len(order):
-        stop = min(start + _ROWS_PER_BATCH, len(order))
+        stop = min(start + most_rows, len(order))
         stop = min(stop, start + max(_POSITIONS_PER_BATCH // max(int(lengths[stop - 1]), 1), 1))
         yield histories.rows(order[start:stop]).padded()
         start = stop
 
 
-def _rows(sae: SparseCoder) -> int:
-    """How many samples' activations of all neurons are held at once."""
-    return max(_CHUNK_ELEMENTS // sae.n_neurons, 1)
+def _rows(width: int) -> int:
+    """How many rows of a width are held at once."""
+    return max(_CHUNK_ELEMENTS // max(width, 1), 1)
 
 
 def _rank_in_group(sorted_groups: Ints) -> Ints:

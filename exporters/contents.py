@@ -14,7 +14,7 @@ from trimtab.v1.bundle_pb2 import HistoryRule, Provenance, ScaleRule
 from exporters.cards import NeuronCards, encode_population, make_cards
 from exporters.errors import ContentsError
 from exporters.models import Floats, HookedRecommender, NamedConcept, NeuronLabel, SparseCoder
-from exporters.normalisation import SCALE_RULES, normalisation
+from exporters.normalisation import scale_rule
 from exporters.stages import Report, silent
 from training.histories import Histories
 from training.interactions import Catalogue
@@ -102,7 +102,7 @@ class BundleContents:
         k = self.references.neurons.shape[1]
         context = self.recommender.context_size
         object.__setattr__(self, "dims", Dims(n_items, d, p, n_neurons, k, context))
-        object.__setattr__(self, "scale_rule", _scale_rule(self.sae, self.references.z))
+        object.__setattr__(self, "scale_rule", scale_rule(self.sae, self.references.z))
         _expect("the catalogue's items", self.catalogue.n_items, n_items)
         _expect("the biases", len(self.b), n_items)
         _expect("the embedding's width", self.references.z.shape[1], d)
@@ -261,23 +261,6 @@ def random_code_edits(
 
 def _draw(available: int, count: int, rng: np.random.Generator) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return rng.choice(available, count, replace=available < count)
-
-
-def _scale_rule(sae: SparseCoder, z: Tensor) -> ScaleRule.ValueType:
-    """The rule that the SAE names, if it is what the SAE does to z [batch, d], which has a row of zeros."""
-    if sae.scale_rule not in SCALE_RULES:
-        raise ContentsError(f"the SAE's scale rule is {sae.scale_rule!r}, which the format does not have")
-    rule = SCALE_RULES[sae.scale_rule]
-    expected = normalisation(rule, sae.scale_factor, z.detach().numpy())
-    with torch.no_grad():
-        found = sae.scale(z).numpy(), sae.shift(z).numpy()
-    for name, values, wanted in zip(expected._fields, found, expected, strict=True):
-        if not np.allclose(values, wanted, rtol=1e-4, atol=1e-6):
-            raise ContentsError(
-                f"the SAE's {name} is not that of its scale rule {sae.scale_rule!r}: "
-                f"{values[1, 0]:.6g} found, {wanted[1, 0]:.6g} expected"
-            )
-    return rule
 
 
 def _expect(what: str, found: int, expected: int) -> None:

@@ -3,9 +3,12 @@
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 from trimtab.v1.bundle_pb2 import ScaleRule
 
-from exporters.models import Floats
+from exporters.errors import ContentsError
+from exporters.models import Floats, SparseCoder
 
 SCALE_RULES = {
     "unit": ScaleRule.SCALE_RULE_UNIT_NORM,
@@ -32,3 +35,26 @@ def normalisation(rule: ScaleRule.ValueType, factor: float, z: Floats) -> Normal
     scale[scale == 0] = 1.0
     scale *= factor
     return Normalisation(scale, shift)
+
+
+def scale_rule(sae: SparseCoder, z: Tensor) -> ScaleRule.ValueType:
+    """The rule that an SAE names.
+
+    Raises:
+        ContentsError: the format has no such rule, or it is not what the SAE does to z [batch, d].
+    """
+    if sae.scale_rule not in SCALE_RULES:
+        raise ContentsError(f"the SAE's scale rule is {sae.scale_rule!r}, which the format does not have")
+    rule = SCALE_RULES[sae.scale_rule]
+    expected = normalisation(rule, sae.scale_factor, z.detach().numpy())
+    with torch.no_grad():
+        found = sae.scale(z).numpy(), sae.shift(z).numpy()
+    rounding = 1e-5 * float(z.abs().max())
+    for name, values, wanted in zip(expected._fields, found, expected, strict=True):
+        if not np.allclose(values, wanted, rtol=1e-4, atol=rounding):
+            row = int(np.abs(values - wanted).argmax())
+            raise ContentsError(
+                f"the SAE's {name} is not that of its scale rule {sae.scale_rule!r}: "
+                f"{values[row, 0]:.6g} found, {wanted[row, 0]:.6g} expected"
+            )
+    return rule

@@ -65,13 +65,16 @@ def _model_rows(manifest: BundleManifest) -> list[tuple[str, str]]:
     dims, index, history = manifest.dimensions, manifest.index, manifest.history
     rule = ScaleRule.Name(manifest.scale_rule).removeprefix("SCALE_RULE_").lower().replace("_", " ")
     threshold = f", values from {history.min_value:g}" if history.HasField("min_value") else ""
+    order = ", in order" if history.ordered else ""
+    head = "nonlinear head" if dims.has_head else "no head"
+    head += f" with a context of {dims.context:,}" if dims.context else ""
     return [
         ("recommender", f"{manifest.provenance.recommender}, read at {manifest.hook_point}"),
         ("items", f"{dims.n_items:,}" + (" with biases" if dims.has_bias else "")),
-        ("widths", f"d {dims.d}, p {dims.p}" + (", nonlinear head" if dims.has_head else ", no head")),
+        ("widths", f"d {dims.d}, p {dims.p}, {head}"),
         ("SAE", f"{manifest.provenance.sae}: {dims.n_neurons:,} neurons, at most {dims.k} active"),
         ("scale", f"{rule}, times {manifest.scale_factor:g}"),
-        ("history", f"newest {history.max_length:,} positive items{threshold}"),
+        ("history", f"newest {history.max_length:,} positive items{threshold}{order}"),
         (
             "index",
             f"{index.kind}, recall@100 {index.recall_plain:.4f} plain, {index.recall_steered:.4f} steered",

@@ -157,8 +157,9 @@ def test_a_neuron_that_no_one_has_leaves_a_population_of_dead_neurons_with_unit_
 def test_batches_are_bounded_and_hold_every_history_once(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cards_module, "_POSITIONS_PER_BATCH", 100)
     total, items = 0, []
-    for batch in bounded_batches(world.train):
+    for batch in bounded_batches(world.train, most_rows=9):
         assert batch.items.numel() <= 100
+        assert len(batch.items) <= 9
         total += len(batch.items)
         items.append(batch.items[batch.mask > 0])
     assert total == len(world.train.lengths)
