@@ -512,5 +512,9 @@ def test_metrics_count_what_was_served(served: Any, stub: Any) -> None:
         after['trimtab_stage_seconds_count{stage="search"}']
         > before['trimtab_stage_seconds_count{stage="search"}']
     )
-    assert after["trimtab_in_flight"] == 0
+    for _ in range(100):  # a refused call's permit comes back just after its answer
+        if scrape()["trimtab_in_flight"] == 0:
+            break
+    else:
+        pytest.fail("a permit did not come back")
     assert any(key.startswith("trimtab_bundle_info{") and 'bundle_id="' in key for key in after)
