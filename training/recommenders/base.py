@@ -56,7 +56,7 @@ class Recommender(nn.Module, ABC):
     def activate(self, items: Tensor, mask: Tensor) -> Activation:
         """The same with the head's context; models with a context override this. Traceable to ONNX."""
         z = self.encode(items, mask)
-        return Activation(z, z.new_zeros(len(z), 0))
+        return Activation(z, z[:, :0])
 
     def head(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """[batch, d] and, where context_size > 0, [batch, context_size] -> [batch, p].
