@@ -108,9 +108,10 @@ class AutoencoderTask(Generic[Model, Options]):
 
     def batches(self, rng: np.random.Generator) -> Iterator[HistoryBatch]:
         """Histories of batch_size users at a time, and random parts of them."""
-        kept = 1 - self.options.input_dropout
+        kept, size = 1 - self.options.input_dropout, self.options.batch_size
         order = rng.permutation(self.histories.size)
-        for part in self.histories.rows(order).batches(self.options.batch_size):
+        for start in range(0, len(order), size):
+            part = self.histories.rows(order[start : start + size])
             yield HistoryBatch(Bags.of(part), Bags.of(part.thinned(rng, kept, kept)))
 
     def before_step(self) -> None:

@@ -23,12 +23,13 @@ class ElsaOptions(AutoencoderOptions):
 
     name: ClassVar[str] = "ELSA"
 
-    lr: float = 3e-3
-    input_dropout: float = 0.7
-    epochs: int = 100
-    loss: str = "exact"
-    """exact: the paper's; a step holds batch_size x n_items scores. linear: without the ReLU on the scores
-    and so without holding them, for large catalogues."""
+    d: int = 256
+    lr: float = 5e-3
+    batch_size: int = 512
+    epochs: int = 300
+    loss: str = "linear"
+    """linear: without the ReLU on the scores, which then need not be computed; as good as exact from d = 256
+    on. exact: the paper's; a step holds batch_size x n_items scores."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
