@@ -381,8 +381,8 @@ def report(bench: Bench, settings: list[str], names: list[str], command: str) ->
         figures += [cell._asdict() for row_cells in cells.values() for cell in row_cells]
     searched = []
     for setting, name in itertools.product(settings, names):
-        for cell in bench.searched(setting, name):
-            searched.append((setting, name, choice(cell), cell.validation))
+        tried = bench.searched(setting, name)
+        searched += [(setting, name, choice(cell), cell.validation) for cell in tried]
     tables.append(
         Table(
             "The search: validation users, first seed", ("setting", "method", "choice", "nDCG@20"), searched
