@@ -28,8 +28,8 @@ class ElsaOptions(AutoencoderOptions):
     batch_size: int = 512
     epochs: int = 300
     loss: str = "linear"
-    """linear: without the ReLU on the scores, which then need not be computed; as good as exact from d = 256
-    on. exact: the paper's; a step holds batch_size x n_items scores."""
+    """linear: without the ReLU on the scores, which then need not be computed. exact: the paper's, which
+    needs a smaller d and on some data finds more; a step holds batch_size x n_items scores."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
