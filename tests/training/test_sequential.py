@@ -185,13 +185,14 @@ def test_timirecs_interests_mix_what_the_history_holds() -> None:
     assert model.encode(*histories([])).abs().max() == 0
 
 
-def test_full_cross_entropy_and_its_gradients_are_those_of_the_formula() -> None:
+@pytest.mark.parametrize("biases", [False, True])
+def test_full_cross_entropy_and_its_gradients_are_those_of_the_formula(biases: bool) -> None:
     torch.manual_seed(0)
-    parts = [torch.randn(300, 8), torch.randn(50, 8), torch.randn(50)]
+    parts = [torch.randn(300, 8), torch.randn(50, 8), *([torch.randn(50)] if biases else [])]
     targets = torch.randint(50, (300,))
     ours, plain = ([part.clone().requires_grad_() for part in parts] for _ in range(2))
-    loss = full_cross_entropy(*ours, targets)
-    expected = cross_entropy(plain[0] @ plain[1].T + plain[2], targets)
+    loss = full_cross_entropy(ours[0], ours[1], targets, *ours[2:])
+    expected = cross_entropy(plain[0] @ plain[1].T + sum(plain[2:]), targets)
     torch.testing.assert_close(loss, expected)
     (3 * loss).backward()  # type: ignore[no-untyped-call]
     (3 * expected).backward()  # type: ignore[no-untyped-call]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -47,16 +47,6 @@ class Shape(NamedTuple):
         return names[self.hook_point]
 
 
-class Block(Protocol):
-    """One layer of a transformer."""
-
-    def __call__(self, x: Tensor, allowed: Tensor, last: bool = False) -> Tensor:
-        """X [batch, width, d] and who may look at whom, bool [batch, 1, width, width] -> the next x.
-
-        last computes the last slot alone: [batch, 1, d].
-        """
-
-
 class Attention(nn.Module):
     """Multi-head attention: softmax(Q K^T / sqrt(d / heads)) V W_o over the allowed keys."""
 
@@ -94,8 +84,8 @@ class FeedForward(nn.Module):
         return y
 
 
-class PreNormBlock(nn.Module):
-    """x + A(N(x)), then x + F(N(x)): A attention, F feed-forward, N layer norm, dropout on A and F."""
+class Block(nn.Module):
+    """One layer: attention A, feed-forward F, two layer norms N, dropout on what A and F give."""
 
     def __init__(self, shape: Shape, inner: int, activation: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -103,6 +93,17 @@ class PreNormBlock(nn.Module):
         self.attention = Attention(shape)
         self.feed_forward = FeedForward(shape.d, inner, activation)
         self.norm_1, self.norm_2 = nn.LayerNorm(shape.d), nn.LayerNorm(shape.d)
+
+    @abstractmethod
+    def forward(self, x: Tensor, allowed: Tensor, last: bool = False) -> Tensor:
+        """Takes x [batch, width, d] and who may look at whom, bool [batch, 1, width, width] -> the next x.
+
+        last computes the last slot alone: [batch, 1, d].
+        """
+
+
+class PreNormBlock(Block):
+    """x + A(N(x)), then x + F(N(x))."""
 
     def forward(self, x: Tensor, allowed: Tensor, last: bool = False) -> Tensor:
         """As Block says."""
@@ -112,15 +113,8 @@ class PreNormBlock(nn.Module):
         return x + dropout(self.feed_forward(self.norm_2(x)), self.rate, self.training)
 
 
-class PostNormBlock(nn.Module):
+class PostNormBlock(Block):
     """N(x + A(x)), then N(x + F(x)): as in BERT."""
-
-    def __init__(self, shape: Shape, inner: int, activation: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.rate = shape.dropout
-        self.attention = Attention(shape)
-        self.feed_forward = FeedForward(shape.d, inner, activation)
-        self.norm_1, self.norm_2 = nn.LayerNorm(shape.d), nn.LayerNorm(shape.d)
 
     def forward(self, x: Tensor, allowed: Tensor, last: bool = False) -> Tensor:
         """As Block says."""
@@ -162,7 +156,7 @@ class TransformerRecommender(Recommender):
         max_length: int,
         positions: int,
         shape: Shape,
-        blocks: Sequence[nn.Module],
+        blocks: Sequence[Block],
     ) -> None:
         super().__init__(n_items, shape.d, p=shape.d)
         self.max_length, self.positions, self.shape = max_length, positions, shape

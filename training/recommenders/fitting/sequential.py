@@ -27,7 +27,7 @@ class SequentialOptions:
     """Width of the items' embeddings and of the user's."""
     dropout: float = 0.5
     """Rate of dropout while training."""
-    lr: float = 1e-3
+    lr: float = 3e-3
     """Adam's step size."""
     batch_size: int = 256
     """Histories a step."""

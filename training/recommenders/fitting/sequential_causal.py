@@ -94,7 +94,7 @@ class CausalTask(SequentialTask):
             return binary_cross_entropy(q, V, targets, batch.negatives)
         if self.kind == "sampled":
             return sampled_cross_entropy(q, V, targets, batch.negatives)
-        return full_cross_entropy(q, V, V.new_zeros(len(V)), targets)
+        return full_cross_entropy(q, V, targets)
 
 
 def fit_sasrec(model: SasRec, options: SasRecOptions, context: FitContext) -> FitResult:

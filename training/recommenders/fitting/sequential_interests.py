@@ -62,9 +62,9 @@ class InterestTask(CausalTask):
         V = self.module.token.weight
         if self.steps < self.warm_up_steps:
             best = (m @ V[targets].unsqueeze(-1)).squeeze(-1).argmax(dim=1)
-            return full_cross_entropy(m[torch.arange(len(m)), best], V, V.new_zeros(len(V)), targets)
+            return full_cross_entropy(m[torch.arange(len(m)), best], V, targets)
         z = Interests(m, p).mixed()
-        loss = full_cross_entropy(z, V, V.new_zeros(len(V)), targets)
+        loss = full_cross_entropy(z, V, targets)
         t, temperature = cosine_similarity(m, V[targets].unsqueeze(1), dim=-1), self.options.temperature
         wanted = (t.detach() / temperature).softmax(dim=-1)
         apart = kl_div((p / temperature).log_softmax(dim=-1), wanted, reduction="batchmean")

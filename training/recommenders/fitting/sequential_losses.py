@@ -15,12 +15,12 @@ class _FullCrossEntropy(torch.autograd.Function):
     """Computes the gradients along with the loss, a few rows at a time: no matrix of all scores."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, V: Tensor, b: Tensor, targets: Tensor) -> Tensor:
-        dq, dV, db = torch.empty_like(q), torch.zeros_like(V), torch.zeros_like(b)
-        loss = q.new_zeros(())
+    def forward(ctx: Any, q: Tensor, V: Tensor, b: Tensor | None, targets: Tensor) -> Tensor:
+        dq, dV, loss = torch.empty_like(q), torch.zeros_like(V), q.new_zeros(())
+        db = None if b is None else torch.zeros_like(b)
         for start in range(0, len(q), _ROWS):
             rows = slice(start, start + _ROWS)
-            scores = torch.addmm(b, q[rows], V.T)
+            scores = q[rows] @ V.T if b is None else torch.addmm(b, q[rows], V.T)
             wanted = targets[rows].unsqueeze(1)
             highest = scores.amax(dim=1, keepdim=True)
             loss += (highest - scores.gather(1, wanted)).sum()
@@ -31,19 +31,20 @@ class _FullCrossEntropy(torch.autograd.Function):
             weights.scatter_add_(1, wanted, -total)
             dq[rows] = (weights @ V).div_(total)
             dV.addmm_(weights.T, q[rows] / total)
-            db.addmv_(weights.T, 1 / total.squeeze(1))
+            if db is not None:
+                db.addmv_(weights.T, 1 / total.squeeze(1))
         ctx.save_for_backward(dq, dV, db)
         return loss / len(q)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
         dq, dV, db = ctx.saved_tensors
         scale = gradients[0] / len(dq)
-        return dq * scale, dV * scale, db * scale, None
+        return dq * scale, dV * scale, None if db is None else db * scale, None
 
 
-def full_cross_entropy(q: Tensor, V: Tensor, b: Tensor, targets: Tensor) -> Tensor:
-    """Mean of -log softmax(q V^T + b) at the targets: q [m, p], V [n_items, p], b [n_items], targets [m]."""
+def full_cross_entropy(q: Tensor, V: Tensor, targets: Tensor, b: Tensor | None = None) -> Tensor:
+    """Mean of -log softmax(q V^T + b) at the targets: q [m, p], V [n_items, p], targets [m], b [n_items]."""
     loss: Tensor = _FullCrossEntropy.apply(q, V, b, targets)  # type: ignore[no-untyped-call]
     return loss
 

@@ -76,7 +76,7 @@ class MaskedTask(SequentialTask):
             at, _ = newest_last(masked.to(torch.int64), mask, width, width)
             found.append(self.module.queries(newest_last(items, mask, width, width))[at > 0])
         V = self.module.token.weight[: self.module.n_items]
-        return full_cross_entropy(torch.cat(found), V, self.module.b, batch.targets)
+        return full_cross_entropy(torch.cat(found), V, batch.targets, self.module.b)
 
     def _drawn(self, group: Histories, rng: np.random.Generator) -> NDArray[np.bool_]:
         draws = rng.random(len(group.items))
