@@ -34,7 +34,7 @@ class Factorisation(Recommender):
 
     the logistic loss against the whole catalogue (C. C. Johnson, "Logistic Matrix Factorization for Implicit
     Feedback Data", 2014). The catalogue's part of that step is the same for everybody, so a step costs what
-    ALS's fold-in costs. More Newton steps were measured and bring nothing (docs/results/references.md).
+    ALS's fold-in costs. docs/results/fold-in.md measures it beside more steps and other ways.
     """
 
     def __init__(self, n_items: int, d: int, rule: FoldIn) -> None:
