@@ -110,7 +110,7 @@ async def test_the_keys_in_redis_are_those_of_the_table_and_as_large_as_it_says(
                 keys = list(store.scan_iter())
                 lengths = {key.decode(): store.strlen(key) for key in keys if key.startswith(b"tt:{")}
                 others = [key.decode() for key in keys if not key.startswith(b"tt:{")]
-    active = (lengths[embedding] - 16 - 2 * manifest.dimensions.d) / 4
+    active = (lengths[embedding] - 21 - 2 * manifest.dimensions.d) / 4
     assert active == int(active)
     assert 0 < active <= manifest.dimensions.k
     assert lengths == {"tt:{u}:s": 16 + 8 * 10, "tt:{u}:h": 16 + 25 * 10, embedding: lengths[embedding]}

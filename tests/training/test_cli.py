@@ -66,7 +66,7 @@ def test_help_shows_every_documented_field_with_its_default(capsys: pytest.Captu
         (["--recommender", "gru"], "--recommender is 'gru', expected one of als, bert4rec"),
         (["--sae", "gated"], "--sae is 'gated', expected one of batchtopk, jumprelu"),
         (["--data", "ml-100k", "--data-dir", "/nowhere"], "pip install --no-deps recbole==1.2.1"),
-        (["--sae-k", "5000"], "SAE: k is 5000, expected at most n_neurons = 256 x 8"),
+        (["--sae-k", "5000"], "SAE: k is 5000, expected at most n_neurons = 256 x 4"),
         (["--sae-expansion", "0"], "expected k, expansion and batch_size of at least 1, found 32, 0"),
         (["--threads", "-1"], "--threads is -1, expected 0 or more"),
     ],

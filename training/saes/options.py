@@ -16,7 +16,7 @@ class SaeOptions:
 
     k: int = 32
     """Neurons that are to be active in a code, on average over the training users."""
-    expansion: int = 8
+    expansion: int = 4
     """n_neurons / d."""
     normalise: str = "unit"
     """What is done to an embedding before the SAE reads it, and undone afterwards: unit (norm 1), standard
