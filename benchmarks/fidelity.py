@@ -36,6 +36,12 @@ from training.recommenders import RECOMMENDERS, FitContext, Recommender
 from training.saes import SAES, SparseAutoencoder
 from training.splits import Split, SplitConfig, hold_out
 
+TUNED: dict[str, dict[str, Any]] = {
+    "elsa": {"d": 128, "lr": 3e-3, "batch_size": 128, "input_dropout": 0.7, "epochs": 100, "loss": "exact"}
+}
+"""Recommenders whose options are not their defaults."""
+BASE = {"expansion": 8}
+"""Of every SAE here: 1,024 neurons on ELSA's 128 dimensions, as many as the defaults of both give it."""
 USERS = 4000
 """Held-out users that are looked at, at most: a random choice."""
 
@@ -59,7 +65,7 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One SAE on one recommender: options are those that differ from the defaults."""
+    """One SAE on one recommender: options are those that differ from the defaults and BASE."""
 
     table: str
     label: str
@@ -72,7 +78,7 @@ class Cell:
     @property
     def name(self) -> str:
         """What its figures depend on; cells of several tables may share them."""
-        defaults = SAES[self.sae].options()
+        defaults = SAES[self.sae].options(**BASE)
         changed = [(name, value) for name, value in self.options if value != getattr(defaults, name)]
         options = "".join(f" {name}={value}" for name, value in sorted(changed))
         return f"{self.data} {self.recommender} {self.sae}{options} {self.seed}".replace(" ", "_")
@@ -94,7 +100,7 @@ def plan() -> Iterator[Cell]:
         yield cell("paper", label, "ml-1m-rated", "elsa", "topk", **options)
     for k in (32, 16, 64):
         for sae in SAES:
-            yield cell("saes", sae, "ml-1m-rated", "elsa", sae, k=k)
+            yield cell("saes", sae, "ml-1m-rated", "elsa", sae, k=k, epochs=100)
     for recommender, kind in RECOMMENDERS.items():
         for sae in SAES:
             if kind.ordered:
@@ -118,8 +124,6 @@ ABLATION: dict[str, dict[str, Any]] = {
     "not normalised": {"normalise": "none"},
     "standardised": {"normalise": "standard"},
     "no AuxK": {"auxk_weight": 0.0},
-    "learning rate 1e-3": {"lr": 1e-3},
-    "batches of 1024": {"batch_size": 1024},
 }
 _THEIRS: dict[str, Any] = {"keep_low": 1.0, "joined": 0.0, "auxk_weight": 0.0, "loss": "cosine"}
 PAPER: dict[str, dict[str, Any]] = {
@@ -154,9 +158,9 @@ def load(folder: Path, data: str, seed: int) -> Prepared:
 
 @cache
 def trained(folder: Path, out: Path, data: str, name: str, seed: int) -> Recommender:
-    """The recommender with its default options, from DIR/recommenders if it is there."""
+    """The recommender, from DIR/recommenders if it is there."""
     prepared, kind = load(folder, data, seed), RECOMMENDERS[name]
-    options = kind.options()
+    options = kind.options(**TUNED.get(name, {}))
     torch.manual_seed(seed)
     model = kind.build(options, prepared.split.n_items, prepared.max_length)
     path = out / "recommenders" / f"{data}-{name}-{seed}.safetensors"
@@ -186,7 +190,7 @@ def run(cell: Cell, folder: Path, out: Path) -> None:
     prepared = load(folder, cell.data, cell.seed)
     model = trained(folder, out, cell.data, cell.recommender, cell.seed)
     kind = SAES[cell.sae]
-    options = kind.options(**dict(cell.options))
+    options = kind.options(**BASE | dict(cell.options))
     torch.manual_seed(cell.seed)
     sae = kind.build(options, model.d)
     began = time.process_time()

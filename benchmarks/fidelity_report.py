@@ -154,7 +154,7 @@ def saes(groups: Iterable[Group]) -> Table:
         ]
         for group in sorted(groups, key=lambda group: dict(group.cell.options)["k"])
     ]
-    title = f"{DATA['ml-1m-rated']}: ELSA, every SAE"
+    title = f"{DATA['ml-1m-rated']}: ELSA, every SAE, 100 epochs"
     return Table(title, ("SAE", "nDCG@20 lost", *_QUALITY, "CPU s"), rows)
 
 
