@@ -27,7 +27,9 @@ trimtab-serve --bundle $home/bundle --data-dir $home/data --listen "$target" --m
   2>$home/server.log &
 server=$!
 trap 'kill $server 2>/dev/null; wait $server 2>/dev/null || true' EXIT
-if ! trimtab status --wait 30 >$home/status.txt 2>&1; then
+trimtab status --wait 120 >$home/status.txt 2>&1 &
+# Whichever ends first: the answer, or a server that did not start.
+if ! wait -n $server $! || ! kill -0 $server; then
   tail -n 5 $home/server.log $home/status.txt
   exit 1
 fi
