@@ -36,12 +36,16 @@ from training.recommenders import RECOMMENDERS, FitContext, Recommender
 from training.saes import SAES, SparseAutoencoder
 from training.splits import Split, SplitConfig, hold_out
 
-TUNED: dict[str, dict[str, Any]] = {
-    "elsa": {"d": 128, "lr": 3e-3, "batch_size": 128, "input_dropout": 0.7, "epochs": 100, "loss": "exact"}
+ELSA = "elsa d 128"
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    ELSA: (
+        "elsa",
+        {"d": 128, "lr": 3e-3, "batch_size": 128, "input_dropout": 0.7, "epochs": 100, "loss": "exact"},
+    )
 }
-"""Recommenders whose options are not their defaults."""
+"""Recommenders whose options are not their defaults: name -> kind, options."""
 BASE = {"expansion": 8}
-"""Of every SAE here: 1,024 neurons on ELSA's 128 dimensions, as many as the defaults of both give it."""
+"""Of every SAE here: 1,024 neurons on 128 dimensions, as many as the defaults give ELSA's 256."""
 USERS = 4000
 """Held-out users that are looked at, at most: a random choice."""
 
@@ -92,21 +96,24 @@ def plan() -> Iterator[Cell]:
 
     for data in ("ml-1m-rated", "ml-1m"):
         for k in (32, 16, 64):
-            yield cell("bars", f"k = {k}", data, "elsa", "topk", k=k)
-    for label, options in ABLATION.items():
-        yield cell("ablation", label, "ml-1m-rated", "elsa", "topk", **options)
+            yield cell("bars", f"k = {k}", data, ELSA, "topk", k=k)
     for label, options in PAPER.items():
         yield cell("paper", label, "ml-1m-rated", "multvae", "topk", **options)
-        yield cell("paper", label, "ml-1m-rated", "elsa", "topk", **options)
+        yield cell("paper", label, "ml-1m-rated", ELSA, "topk", **options)
+    for k in (32, 16, 64):
+        yield cell("bars", f"k = {k}", "ml-1m-rated", "elsa", "topk", k=k, expansion=4)
+    for label, options in ABLATION.items():
+        yield cell("ablation", label, "ml-1m-rated", ELSA, "topk", **options)
     for k in (32, 16, 64):
         for sae in SAES:
-            yield cell("saes", sae, "ml-1m-rated", "elsa", sae, k=k, epochs=100)
+            yield cell("saes", sae, "ml-1m-rated", ELSA, sae, k=k, epochs=100)
     for recommender, kind in RECOMMENDERS.items():
         for sae in SAES:
             if kind.ordered:
                 yield cell("sequential", sae, "amazon-beauty", recommender, sae, epochs=10)
             else:
-                yield cell("matrix", sae, "ml-1m-rated", recommender, sae, epochs=100)
+                name = ELSA if recommender == "elsa" else recommender
+                yield cell("matrix", sae, "ml-1m-rated", name, sae, epochs=100)
 
 
 ABLATION: dict[str, dict[str, Any]] = {
@@ -159,11 +166,12 @@ def load(folder: Path, data: str, seed: int) -> Prepared:
 @cache
 def trained(folder: Path, out: Path, data: str, name: str, seed: int) -> Recommender:
     """The recommender, from DIR/recommenders if it is there."""
-    prepared, kind = load(folder, data, seed), RECOMMENDERS[name]
-    options = kind.options(**TUNED.get(name, {}))
+    kind_name, changed = VARIANTS.get(name, (name, {}))
+    prepared, kind = load(folder, data, seed), RECOMMENDERS[kind_name]
+    options = kind.options(**changed)
     torch.manual_seed(seed)
     model = kind.build(options, prepared.split.n_items, prepared.max_length)
-    path = out / "recommenders" / f"{data}-{name}-{seed}.safetensors"
+    path = out / "recommenders" / f"{data}-{name}-{seed}.safetensors".replace(" ", "_")
     if path.is_file():
         model.load_state_dict(load_tensors(path))
     else:
@@ -239,7 +247,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="Folder of the data sets; without it nothing is trained.")
     parser.add_argument("--out", type=Path, required=True, help="Where recommenders and cells are kept.")
     parser.add_argument("--tables", nargs="*", choices=tables, default=tables)
-    parser.add_argument("--recommenders", nargs="*", default=list(RECOMMENDERS))
+    parser.add_argument("--recommenders", nargs="*", default=[*VARIANTS, *RECOMMENDERS])
     parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
     parser.add_argument("--report", type=Path, help="Folder to write fidelity.md, .json and .png to.")
     parser.add_argument("--threads", type=int, default=1)

@@ -37,9 +37,9 @@ class SaeOptions:
     """Largest such share; each draw's share is uniform between the two."""
     joined: float = 0.5
     """Share of the sub-histories that are joined to a random part of another user's history."""
-    auxk_weight: float = 1 / 32
+    auxk_weight: float = 1 / 8
     """Weight of AuxK, which revives dead neurons; 0 leaves it out."""
-    dead_after: float = 1.5
+    dead_after: float = 0.5
     """Passes over the training users after which a silent neuron counts as dead."""
 
     def __post_init__(self) -> None:
