@@ -14,8 +14,8 @@ FLAGS = ["--data", "synthetic", "--data-n-users", "200", "--data-n-items", "60",
 FLAGS += ["--recommender-d", "16", "--recommender-epochs", "10", "--sae-epochs", "20", "--sae-k", "4"]
 
 
-# The process sets its limit itself: code between fork and exec would run gRPC's fork handlers, if another test
-# has a channel open.
+# The process sets its limit itself: code between fork and exec would run gRPC's fork handlers, where another
+# test has a channel open.
 PROGRAM = """
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write then fails as it does on a full disk
