@@ -10,9 +10,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-import shlex
-import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,7 +115,10 @@ def ways(name: str, model: Recommender, chosen: dict[str, Any], split: Split) ->
             yield f"new: {steps} conjugate-gradient steps{served}", ModelScorer(other, WHOLE)
         return
     V, b = model.item_matrix()
-    step = factorisation(V, b, chosen["fold_in_negatives"], chosen["fold_in_penalty"])
+    settings = {
+        name: chosen.get(f"fold_in_{name}", getattr(model.rule, name)) for name in ("negatives", "penalty")
+    }
+    step = factorisation(V, b, **settings)
     yield STEP, ModelScorer(step, WHOLE)
     yield "new: 1 Newton step, solved exactly", Newton(step, 1)
     yield "new: 5 Newton steps", Newton(step, 5)
@@ -135,7 +137,7 @@ def ways(name: str, model: Recommender, chosen: dict[str, Any], split: Split) ->
 
 def measured(bench: Bench, setting: str, name: str, seed: int) -> dict[str, float]:
     """nDCG@20 of the test users, by way."""
-    best = bench.best(setting, name)
+    best = bench.kept(setting, name)[0]
     split = load(bench.data, SETTINGS[setting], seed)
     known = torch.from_numpy(split.popularity() > 0)
 
@@ -157,7 +159,7 @@ def measured(bench: Bench, setting: str, name: str, seed: int) -> dict[str, floa
     return found
 
 
-def report(bench: Bench, setting: str, names: list[str], seeds: list[int], command: str) -> Report:
+def report(bench: Bench, setting: str, names: list[str], seeds: list[int]) -> Report:
     """One table a model."""
     tables, figures = [], {}
     for name in names:
@@ -169,7 +171,8 @@ def report(bench: Bench, setting: str, names: list[str], seeds: list[int], comma
             rows.append((way, Estimate.of([found[way] for found in cells]), percent(Estimate.of(ratios))))
         tables.append(Table(name, ("test users", "nDCG@20", "against what is served"), rows))
         figures[name] = cells
-    title = f"Folding new users in: {SETTINGS[setting].title}, {len(seeds)} seeds"
+    title = f"Folding new users in: {SETTINGS[setting].title}, seeds {', '.join(map(str, seeds))}"
+    command = f"python benchmarks/fold_in.py --data ML-1M --cells CELLS --setting {setting} --report FOLDER"
     return Report("fold-in", title, command, PARAGRAPHS, tables, None, figures)
 
 
@@ -194,6 +197,10 @@ PARAGRAPHS = [
     "part of the training (their targets never are). 'Their own factors' are what the training learned for "
     "them, where it learns any. ± is the standard error over the seeds, which decide the split, too; "
     "differences are paired by seed. Settings of each way are chosen on the validation users.",
+    "BPR and LightGCN are trained against items drawn by popularity. Their own factors so rank by how much "
+    "more a user likes an item than others do, which leaves popularity out and costs a third of the nDCG; "
+    "the step weighs a history against the whole catalogue and puts it back. More Newton steps get closer to the "
+    "users' own factors, and rank no better.",
 ]
 
 
@@ -207,13 +214,12 @@ def main() -> None:
     parser.add_argument("--report", type=Path, help="write fold-in.md and fold-in.json here")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    bench = Bench(arguments.data, arguments.cells, None)
+    bench, start = Bench(arguments.data, arguments.cells, None), time.monotonic()
     for seed, name in itertools.product(arguments.seeds, arguments.models):
         cell(bench, arguments.setting, name, seed)
     if arguments.report:
-        command = shlex.join(["python", *sys.argv])
-        made = report(bench, arguments.setting, arguments.models, arguments.seeds, command)
-        made.write(arguments.report)
+        made = report(bench, arguments.setting, arguments.models, arguments.seeds)
+        made.lasting(time.monotonic() - start).write(arguments.report)
 
 
 if __name__ == "__main__":

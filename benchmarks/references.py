@@ -3,7 +3,8 @@
 python benchmarks/references.py --data ML-1M --out DIR [--libraries PYTHON] [--settings ...] [--methods ...]
 trains a cell for each setting, method, choice of options and seed, keeps its figures under DIR and goes on
 where it was stopped. The first seed tries the whole grid of a method; the choice with the best validation
-figure is run on the other seeds. --report FOLDER writes references.md and references.json from all cells.
+figure is run on the other seeds. With --report FOLDER it trains nothing, and writes references.md and
+references.json from the cells that are there.
 
 The libraries need a Python of their own, as RecBole 1.2.1 wants an older numpy and scipy than we do:
     python -m venv DIR
@@ -19,9 +20,7 @@ import argparse
 import hashlib
 import itertools
 import json
-import shlex
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -338,6 +337,13 @@ class Bench(NamedTuple):
         cells = [self.cell(setting, name, options, SEEDS[0]) for options in choices]
         return sorted(cells, key=lambda cell: -cell.validation)
 
+    def kept(self, setting: str, name: str) -> list[Cell]:
+        """All cells that are there: those of the best choice first, as the first seed's validation has it."""
+        paths = sorted(self.out.glob(f"{setting}.{name.replace(' ', '-')}.*.json"))
+        cells = [Cell(**read_json(path)) for path in paths]
+        first = {json.dumps(cell.options): cell.validation for cell in cells if cell.seed == SEEDS[0]}
+        return sorted(cells, key=lambda cell: (-first.get(json.dumps(cell.options), -1.0), cell.seed))
+
     def _measured(self, setting: str, name: str, options: dict[str, Any], seed: int) -> Cell:
         method, split = METHODS[name], load(self.data, SETTINGS[setting], seed)
         known = torch.from_numpy(split.popularity() > 0)
@@ -358,50 +364,62 @@ class Bench(NamedTuple):
         )
 
 
-def report(bench: Bench, settings: list[str], names: list[str], command: str) -> Report:
-    """Tables of all cells that are there."""
-    tables, figures = [], []
+def report(bench: Bench, settings: list[str], names: list[str]) -> Report:
+    """Tables of the cells that are there; nothing is trained."""
+    tables: list[Table] = []
+    figures: list[dict[str, Any]] = []
+    tried: list[tuple[object, ...]] = []
+    missing: list[str] = []
+    seconds = 0.0
     for setting in settings:
-        chosen = {name: bench.best(setting, name) for name in names}
-        cells = {
-            name: [bench.cell(setting, name, best.options, seed) for seed in SEEDS]
-            for name, best in chosen.items()
+        kept = {name: bench.kept(setting, name) for name in names}
+        absent = [name for name in names if not kept[name]]
+        if absent:
+            missing.append(f"{SETTINGS[setting].title}: {', '.join(absent)}")
+        kept = {name: found for name, found in kept.items() if found}
+        best = {
+            name: [cell for cell in found if cell.options == found[0].options] for name, found in kept.items()
         }
-        title = SETTINGS[setting].title
-        rows = [(name, *row(cells, name), choice(chosen[name])) for name in names]
-        columns = (
-            "method",
-            "nDCG@20",
-            "recall@20",
-            "ours against it",
-            "CPU s a training",
-            "chosen on validation users",
-        )
-        tables.append(Table(f"{title}, {len(SEEDS)} seeds", columns, rows))
-        figures += [cell._asdict() for row_cells in cells.values() for cell in row_cells]
-    searched = []
-    for setting, name in itertools.product(settings, names):
-        tried = bench.searched(setting, name)
-        searched += [(setting, name, choice(cell), cell.validation) for cell in tried]
-    tables.append(
-        Table(
-            "The search: validation users, first seed", ("setting", "method", "choice", "nDCG@20"), searched
-        )
-    )
-    return Report("references", "Beside the libraries", command, PARAGRAPHS, tables, None, figures)
+        rows = [(name, *row(best, name), choice(found[0])) for name, found in kept.items()]
+        tables += [Table(SETTINGS[setting].title, COLUMNS, rows)] if rows else []
+        figures += [cell._asdict() for cells in best.values() for cell in cells]
+        every = [cell for found in kept.values() for cell in found]
+        seconds += sum(cell.cpu_seconds for cell in every)
+        tried += [
+            (setting, cell.method, choice(cell), cell.validation) for cell in every if cell.seed == SEEDS[0]
+        ]
+    title = "The search: nDCG@20 of the validation users, first seed"
+    tables.append(Table(title, ("setting", "method", "choice", "nDCG@20"), tried))
+    paragraphs = [*PARAGRAPHS, *([f"Not measured yet. {'; '.join(missing)}."] if missing else [])]
+    return Report("references", "Beside the libraries", COMMAND, paragraphs, tables, None, figures, seconds)
+
+
+COMMAND = (
+    "python benchmarks/references.py --data ML-1M --out DIR --libraries PYTHON; the same with --report FOLDER"
+)
+COLUMNS = (
+    "method",
+    "seeds",
+    "nDCG@20",
+    "recall@20",
+    "ours against it",
+    "CPU s a training",
+    "chosen on validation users, first seed",
+)
 
 
 def row(cells: dict[str, list[Cell]], name: str) -> tuple[object, ...]:
     """Figures over the seeds, and for a reference how far ours is from it, seed by seed."""
     own, reference_of = cells[name], METHODS[name].reference_of
     against: object = None
-    if reference_of in cells:
-        ratios = [
-            100 * (ours.ndcg / other.ndcg - 1) for ours, other in zip(cells[reference_of], own, strict=True)
-        ]
+    theirs = {cell.seed: cell.ndcg for cell in own}
+    ours = {cell.seed: cell.ndcg for cell in cells.get(reference_of, [])}
+    if ratios := [100 * (ours[seed] / theirs[seed] - 1) for seed in ours.keys() & theirs.keys()]:
         estimate = Estimate.of(ratios)
-        against = f"{reference_of} {estimate.mean:+.1f} ± {estimate.error:.1f} %"
+        error = "" if estimate.error is None else f" ± {estimate.error:.1f}"
+        against = f"{reference_of} {estimate.mean:+.1f}{error} %"
     return (
+        len(own),
         Estimate.of([cell.ndcg for cell in own]),
         Estimate.of([cell.recall for cell in own]),
         against,
@@ -423,7 +441,8 @@ PARAGRAPHS = [
     "Factorisation's step on the trained item vectors, its two settings chosen on the validation users for "
     "each. What a library learned of its training users is not used. Our epochs are stopped on validation "
     "users; RecBole's are chosen among the saved ones the same way. implicit 0.7.3 and RecBole 1.2.1, "
-    "unpatched, with torch 2.13.0, numpy 1.26.4 and scipy 1.11.4.",
+    "unpatched, with torch 2.13.0, numpy 1.26.4 and scipy 1.11.4. Seconds are CPU time on one thread of a "
+    "machine with other work; the sum at the end is that of all trainings, the search included.",
 ]
 
 
@@ -442,13 +461,14 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     arguments.out.mkdir(parents=True, exist_ok=True)
     bench = Bench(arguments.data, arguments.out, arguments.libraries)
+    if arguments.report:
+        report(bench, arguments.settings, arguments.methods).write(arguments.report)
+        return
     names = [name for name in arguments.methods if bench.python or METHODS[name].library == "ours"]
     for name, setting in itertools.product(names, arguments.settings):
         best = bench.best(setting, name)
         for seed in SEEDS:
             bench.cell(setting, name, best.options, seed)
-    if arguments.report:
-        report(bench, arguments.settings, names, shlex.join(["python", *sys.argv])).write(arguments.report)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ n = 10
 seed = [1, 2]
 recommender = "puresvd"
 [[grid]]
-recommender-d = [4, 8]
+recommender-d = [8, 12]
 """
 FIDELITY = f"""
 measure = "fidelity"
