@@ -199,8 +199,8 @@ PARAGRAPHS = [
     "differences are paired by seed. Settings of each way are chosen on the validation users.",
     "BPR and LightGCN are trained against items drawn by popularity. Their own factors so rank by how much "
     "more a user likes an item than others do, which leaves popularity out and costs a third of the nDCG; "
-    "the step weighs a history against the whole catalogue and puts it back. More Newton steps get closer to the "
-    "users' own factors, and rank no better.",
+    "the step weighs a history against the whole catalogue and puts it back. More Newton steps get closer to "
+    "the users' own factors, and rank no better.",
 ]
 
 
