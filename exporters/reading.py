@@ -31,7 +31,7 @@ def contents_of(run: Run, max_history: int | None = None, report: Report = silen
     split = run.split
     train = split.histories(split.train)
     # A transformer has so many positions and no more; others read histories of any length.
-    readable = min(getattr(run.recommender, "max_length", None) or MAX_HISTORY, MAX_HISTORY)
+    readable = min(run.recommender.max_length or MAX_HISTORY, MAX_HISTORY)
     if max_history is None:
         longest = int(train.lengths.max(initial=0))
         max_history = max(1, min(longest, run.config.max_length, readable))

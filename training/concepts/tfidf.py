@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from training.concepts.mapping import Evidence, Floats
+
 Figures = NDArray[np.float64]
 
 
@@ -17,6 +19,16 @@ class Label(NamedTuple):
     text: str
     method: str
     score: float
+
+
+def tfidf(evidence: Evidence) -> Floats:
+    """Neurons as terms, concepts as documents: [n_concepts, n_neurons]."""
+    return characterises(tag_activations(evidence.members, evidence.codes)).astype(np.float32)
+
+
+def tfidf_unique(evidence: Evidence) -> Floats:
+    """Concepts as terms, neurons as documents: [n_concepts, n_neurons]."""
+    return most_unique(tag_activations(evidence.members, evidence.codes)).astype(np.float32)
 
 
 def tag_activations(members: csr_matrix, codes: csr_matrix) -> Figures:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.concepts.contrast import area_under_curve
+from training.concepts.association import area_under_curve
 from training.concepts.effect import Audience
 from training.concepts.fitting import item_codes
 from training.concepts.membership import memberships

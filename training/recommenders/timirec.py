@@ -34,6 +34,7 @@ class TimiRec(Recommender):
     """
 
     ordered = True
+    max_length: int
 
     def __init__(
         self, n_items: int, max_length: int, d: int, interests: int, attention: int, rate: float

@@ -148,6 +148,7 @@ class TransformerRecommender(Recommender):
 
     ordered = True
     has_query: ClassVar[bool] = False
+    max_length: int
 
     def __init__(
         self,
@@ -212,7 +213,7 @@ class TransformerRecommender(Recommender):
             return Activation(x[:, -1], torch.cat([window.filled.to(x.dtype), x.flatten(1)], dim=1))
         x = self._run(x, allowed, 0, self.shape.blocks, last=True)[:, -1]
         z = self.output(x) if self.hook_point == "output" else x
-        return Activation(z, z.new_zeros(len(z), 0))
+        return Activation(z, z[:, :0])
 
     def head(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """The blocks after the hook point, z in the last slot, and the output."""
