@@ -33,8 +33,8 @@ class Recommender(nn.Module, ABC):
 
     n_items: size of the catalogue; d: width of the activation z at the hook point; p: width of the query q;
     hook_point: name of the place where z is read; ordered: whether a history's order matters; has_head: False
-    where head is the identity; context_size: width of what the head reads beside z, 0 for most; max_length: how
-    many of a history's items it can read, None where that has no end.
+    where head is the identity; context_size: width of what the head reads beside z, 0 for most; max_length:
+    how many of a history's items it can read, None where that has no end.
     """
 
     ordered: ClassVar[bool] = False
