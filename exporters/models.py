@@ -124,6 +124,7 @@ class NeuronLabel(NamedTuple):
     text: str
     method: str
     score: float
+    provenance: str = ""
 
 
 class NamedConcept(Protocol):

@@ -11,7 +11,9 @@ from exporters.contents import MAX_BLEND_NEURONS, attribute_columns
 from exporters.models import Floats, NamedConcept, NeuronLabel
 from training.interactions import AttributeKind
 
-_LABEL = pa.struct([("text", pa.string()), ("method", pa.string()), ("score", pa.float32())])
+_LABEL = pa.struct(
+    [("text", pa.string()), ("method", pa.string()), ("score", pa.float32()), ("provenance", pa.string())]
+)
 _CONCEPT_SCHEMA = pa.schema(
     [
         ("name", pa.string()),
@@ -44,12 +46,9 @@ def item_table(items: pl.DataFrame, attributes: dict[str, AttributeKind]) -> pa.
 def neuron_table(cards: NeuronCards, labels: Sequence[Sequence[NeuronLabel]]) -> pa.Table:
     """neurons.parquet: one row a neuron, in index order."""
     activity = cards.activity
-    best_first = [sorted(found, key=lambda label: -label.score) for found in labels]
     return pa.table(
         {
-            "labels": pa.array(
-                [[label._asdict() for label in found] for found in best_first], pa.list_(_LABEL)
-            ),
+            "labels": pa.array([[label._asdict() for label in found] for found in labels], pa.list_(_LABEL)),
             "density": activity.density,
             "unit": activity.unit,
             "dead": activity.dead,

@@ -38,7 +38,9 @@ _CONCEPT_SCHEMA: dict[str, Any] = {
 }
 _LABEL_SCHEMA: dict[str, Any] = {
     "neuron": pl.Int32,
-    "labels": pl.List(pl.Struct({"text": pl.String, "method": pl.String, "score": pl.Float64})),
+    "labels": pl.List(
+        pl.Struct({"text": pl.String, "method": pl.String, "score": pl.Float64, "provenance": pl.String})
+    ),
 }
 
 

@@ -14,7 +14,7 @@ from training.concepts import ConceptConfig, fit_concepts, item_codes
 from training.concepts.contrast import contrast_weights
 from training.concepts.effect import Audience, typical_unit
 from training.concepts.membership import memberships
-from training.concepts.tfidf import characterises, most_unique, neuron_labels, tag_activations, top_neurons
+from training.concepts.tfidf import characterises, most_unique, tag_activations, top_neurons
 from training.errors import ConfigError
 from training.evaluation.metrics import exposure_share
 from training.evaluation.neurons import best_neuron, best_neurons
@@ -106,12 +106,9 @@ def test_tf_idf_is_the_papers_formula_in_both_directions(
             assert math.isclose(second[t, n], A[t, n] / total * idf if total else 0, abs_tol=1e-9)
 
 
-def test_labels_and_blend_neurons_are_the_best_of_the_table_and_never_zeros() -> None:
+def test_blend_neurons_are_the_best_of_the_table_and_never_zeros() -> None:
     table = np.array([[0.5, 0.0, 0.2], [0.1, 0.0, 0.9]])
     assert top_neurons(table, 2) == [[0, 2], [2, 0]]
-    labels = neuron_labels(table, ("x", "y"))
-    assert [[label.text for label in row] for row in labels] == [["x", "y"], [], ["y", "x"]]
-    assert labels[2][0] == ("y", "tfidf", 0.9)
 
 
 def test_a_unit_is_the_top_tenths_mean_level_above_the_mean_of_all() -> None:

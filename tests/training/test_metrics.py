@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from training.concepts.contrast import area_under_curve
+from training.concepts.association import area_under_curve
 from training.evaluation import metrics
 
 N_ITEMS = 12

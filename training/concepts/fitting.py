@@ -11,11 +11,16 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
+from training.concepts.association import weights_aucs
 from training.concepts.config import ConceptConfig
-from training.concepts.contrast import fit_contrast
+from training.concepts.dictionary import DICTIONARY, Dictionary, DictionaryOptions, make_dictionary
 from training.concepts.effect import Audience, measure
+from training.concepts.labels import Label, joined, labels_by
+from training.concepts.mapping import Evidence, Floats
 from training.concepts.membership import Membership, memberships
-from training.concepts.tfidf import Label, characterises, neuron_labels, tag_activations, top_neurons
+from training.concepts.metadata import MetadataDescriber
+from training.concepts.methods import METHODS
+from training.concepts.tfidf import tfidf, top_neurons
 from training.histories import Histories
 from training.interactions import Catalogue
 from training.recommenders.base import Recommender
@@ -23,6 +28,7 @@ from training.saes.base import SparseAutoencoder
 from training.splits import Split
 
 _BLEND_NEURONS = 10
+_LABELS_PER_METHOD = 3
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ def fit_concepts(
     seed: int,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> FittedConcepts:
-    """Fits every concept of the catalogue by contrast, labels neurons by TF-IDF, measures effects.
+    """Finds every concept's weights and every neuron's labels, and measures the concepts' effects.
 
     report is told how many concepts of how many are done.
     """
@@ -88,30 +94,80 @@ def fit_concepts(
     codes = item_codes(recommender, sae, max_length)
     # An item that hardly any training user has is close to the random vector that it began with.
     trained = catalogue.popularity >= config.min_popularity
-    contrast = fit_contrast(members.matrix, codes, trained, config.held_out_share, rng)
-    table = characterises(tag_activations(members.matrix[:, trained], codes[trained]))
-    blend = top_neurons(table, _BLEND_NEURONS)
+    judged = (rng.random(len(trained)) < config.held_out_share)[trained]
     users = np.sort(rng.permutation(split.validation)[: config.max_users])
     audience = Audience.of(recommender, sae, split.histories(users), max_length)
+    evidence = Evidence.whole(members.matrix, codes, audience).of(trained)
+    weights, aucs = fit_weights(config.method, evidence, judged)
+    concepts = _measure(config.method, members, weights, aucs, evidence, audience, report)
+    silent = [name for name, row in zip(members.names, weights, strict=True) if not row.any()]
+    notes = (f"no neuron tells apart the items of {', '.join(silent)}: not a concept",) if silent else ()
+    labels = [
+        metadata_labels(members, evidence, rng, sae.n_neurons)
+        if method == DICTIONARY
+        else labels_by(method, members.names, evidence, judged, _LABELS_PER_METHOD)
+        for method in config.label_methods
+    ]
+    return FittedConcepts(concepts, joined(labels) or [[] for _ in range(sae.n_neurons)], notes)
+
+
+def fit_weights(
+    method: str, evidence: Evidence, judged: NDArray[np.bool_]
+) -> tuple[Floats, NDArray[np.float64]]:
+    """Weights [n_concepts, n_neurons] from all items, and the AUC on judged items of weights without them."""
+    fit = METHODS[method].map
+    weights = np.where(evidence.tells_apart[:, None], fit(evidence), np.float32(0.0))
+    return weights, weights_aucs(fit(evidence.of(~judged)), evidence.of(judged))
+
+
+def metadata_labels(
+    members: Membership, evidence: Evidence, rng: np.random.Generator, n_neurons: int
+) -> list[list[Label]]:
+    """Per neuron its entry in the dictionary of attribute values, or none."""
+    describer = MetadataDescriber(members.names, members.matrix)
+    made = make_dictionary(evidence.codes, evidence.items, describer, DictionaryOptions(), rng)
+    return dictionary_labels(made, describer.name, describer.provenance, n_neurons)
+
+
+def dictionary_labels(made: Dictionary, method: str, provenance: str, n_neurons: int) -> list[list[Label]]:
+    """Per neuron its entry as a label, scored by its confidence, or none."""
+    labels: list[list[Label]] = [[] for _ in range(n_neurons)]
+    for entry in made.entries:
+        tested = f"tested on {entry.on_count} items that fire it and {entry.off_count} that do not"
+        figures = f"precision {entry.precision:.2f}, recall {entry.recall:.2f}"
+        about = f"{provenance}; {tested}: {figures}"
+        labels[entry.neuron].append(Label(entry.text, method, entry.confidence, about))
+    return labels
+
+
+def _measure(
+    method: str,
+    members: Membership,
+    weights: Floats,
+    aucs: NDArray[np.float64],
+    evidence: Evidence,
+    audience: Audience,
+    report: Callable[[int, int], None],
+) -> list[FittedConcept]:
+    """The concepts whose weights are not all 0, with units and effects."""
+    blend = top_neurons(tfidf(evidence), _BLEND_NEURONS)
     unsteered = audience.lists()
-    concepts, silent = [], []
+    concepts = []
     for row, name in enumerate(members.names):
         report(row + 1, len(members.names))
-        w = contrast.weights[row]
+        w = weights[row]
         if not w.any():
-            silent.append(name)
             continue
         flags = members.matrix[row].toarray()[0] > 0
         effect = measure(audience, torch.from_numpy(w), flags, unsteered)
-        auc = float(contrast.auc[row])
+        auc = None if np.isnan(aucs[row]) else float(aucs[row])
         concepts.append(
             FittedConcept(
-                name, members.attributes[row], int(flags.sum()), "contrast", w, effect.unit,
-                None if np.isnan(auc) else auc, blend[row], effect.unsteered_share, effect.steered_share,
+                name, members.attributes[row], int(flags.sum()), method, w, effect.unit, auc, blend[row],
+                effect.unsteered_share, effect.steered_share,
             )
         )  # fmt: skip
-    notes = (f"no neuron tells apart the items of {', '.join(silent)}: not a concept",) if silent else ()
-    return FittedConcepts(concepts, neuron_labels(table, members.names), notes)
+    return concepts
 
 
 __all__ = ["FittedConcept", "FittedConcepts", "Membership", "fit_concepts", "item_codes"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
@@ -11,14 +9,6 @@ from scipy.sparse import csr_matrix
 from training.concepts.mapping import Evidence, Floats
 
 Figures = NDArray[np.float64]
-
-
-class Label(NamedTuple):
-    """A neuron's text, how it was found, and how well it fits."""
-
-    text: str
-    method: str
-    score: float
 
 
 def tfidf(evidence: Evidence) -> Floats:
@@ -59,20 +49,7 @@ def most_unique(A: Figures) -> Figures:
     return tf_idf(A.T).T
 
 
-def top_neurons(table: Figures, count: int) -> list[list[int]]:
+def top_neurons(table: NDArray[np.floating], count: int) -> list[list[int]]:
     """Per tag, at most count neurons of positive score, best first."""
     order = np.argsort(-table, axis=1, kind="stable")[:, :count]
     return [[int(neuron) for neuron in row if table[tag, neuron] > 0] for tag, row in enumerate(order)]
-
-
-def neuron_labels(table: Figures, names: tuple[str, ...], count: int = 5) -> list[list[Label]]:
-    """Per neuron, at most count tags of positive score, best first."""
-    order = np.argsort(-table, axis=0, kind="stable")[:count]
-    return [
-        [
-            Label(names[tag], "tfidf", float(table[tag, neuron]))
-            for tag in order[:, neuron]
-            if table[tag, neuron] > 0
-        ]
-        for neuron in range(table.shape[1])
-    ]

@@ -1,0 +1,198 @@
+"""A concept dictionary: per neuron a description that was tested on items which it was not made from.
+
+Source: RecSAE (arXiv 2411.06112). Activations of one-item histories fall into 10 levels, the same for all
+neurons. A neuron's samples of level 5 and more, and items that leave it silent, are split into those that it
+is described by and those that the description is tested on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csc_matrix, csr_matrix
+
+from training.errors import ConfigError
+
+DICTIONARY = "dictionary"
+"""The labels' method where attribute values describe."""
+LEVELS = 10
+ON_LEVEL = 5
+CONFIDENT = 0.8
+"""Confidence from which a neuron counts as interpretable (the paper's)."""
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class DictionaryOptions:
+    """How many samples a neuron is described by and tested on."""
+
+    on_samples: int = 10
+    """Items that fire the neuron, of each set: those it is described by, and those it is tested on."""
+    off_samples: int = 200
+    """Items that leave it silent, of each set, drawn at random."""
+    least_on: int = 4
+    """A neuron that fewer items fire is not described: nothing would be left to test it on."""
+
+    def __post_init__(self) -> None:
+        if self.on_samples < 2 or self.off_samples < 1 or self.least_on < 2:
+            raise ConfigError(
+                f"dictionary: on_samples {self.on_samples}, off_samples {self.off_samples} and least_on "
+                f"{self.least_on} found, expected at least 2, 1 and 2"
+            )
+
+
+class Samples(NamedTuple):
+    """Items that fire a neuron, with their levels (1 to 10), the strongest first; items that do not."""
+
+    on: Ints
+    levels: Ints
+    off: Ints
+
+
+class Description(Protocol):
+    """What a neuron is said to mean."""
+
+    @property
+    def text(self) -> str:
+        """In words."""
+
+    def predict(self, items: Ints) -> NDArray[np.bool_]:
+        """Whether the neuron should fire for each item; raises DescriberError where that cannot be told."""
+
+
+class Describer(Protocol):
+    """Who finds out what a neuron means."""
+
+    @property
+    def name(self) -> str:
+        """What labels give as their method."""
+
+    @property
+    def provenance(self) -> str:
+        """What stands behind the descriptions."""
+
+    def describe(self, neuron: int, samples: Samples) -> Description | None:
+        """From the samples alone; None if nothing fits them. Raises DescriberError if it cannot work now."""
+
+
+class DescriberError(Exception):
+    """A description or a prediction could not be had; the neuron stays without, and the message says why."""
+
+
+class Entry(NamedTuple):
+    """A neuron's description and how it did on unseen items.
+
+    confidence = (correct on + correct off) / all with as many on as off, that is, the mean of the share of
+    firing items that were said to fire (recall) and of silent ones that were said to be silent. precision is
+    what that means at the neuron's true rate: few items fire it, so false alarms weigh more.
+    """
+
+    neuron: int
+    text: str
+    confidence: float
+    precision: float
+    recall: float
+    on_count: int
+    off_count: int
+
+
+class Dictionary(NamedTuple):
+    """entries of the neurons that got one; undescribed counts the others that enough items fire."""
+
+    entries: list[Entry]
+    undescribed: int
+    faults: list[str]
+
+    @property
+    def confident(self) -> list[Entry]:
+        """Those of confidence >= .8."""
+        return [entry for entry in self.entries if entry.confidence >= CONFIDENT]
+
+
+def activation_levels(codes: csr_matrix) -> csc_matrix:
+    """Activations [n_items, n_neurons] -> levels 1 to 10 in equal steps up to the largest of all, 0 for 0."""
+    levels = csc_matrix(codes)
+    levels.eliminate_zeros()
+    largest = levels.data.max(initial=0.0)
+    levels.data = np.ceil(levels.data / largest * LEVELS).clip(1, LEVELS) if largest > 0 else levels.data
+    return levels
+
+
+def make_dictionary(
+    codes: csr_matrix,
+    items: Ints,
+    describer: Describer,
+    options: DictionaryOptions,
+    rng: np.random.Generator,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Dictionary:
+    """Describes and tests every neuron that at least least_on items fire.
+
+    Args:
+        codes: [n_items, n_neurons] of one-item histories.
+        items: [n_items], what the describer knows the rows as.
+        describer: makes and applies descriptions.
+        options: how many samples.
+        rng: draws them.
+        report: told how many neurons of how many are done.
+    """
+    levels = activation_levels(codes)
+    entries, faults, undescribed = [], [], 0
+    for neuron in range(levels.shape[1]):
+        report(neuron + 1, levels.shape[1])
+        told, tested = _split(levels, neuron, options, rng)
+        if len(told.on) + len(tested.on) < options.least_on:
+            continue
+        try:
+            description = describer.describe(neuron, _known_as(told, items))
+            seen = _known_as(tested, items)
+            entry = None if description is None else _test(neuron, description, seen, levels)
+        except DescriberError as error:
+            entry = None
+            faults.append(f"neuron {neuron}: {error}")
+        if entry is None:
+            undescribed += 1
+        else:
+            entries.append(entry)
+    return Dictionary(entries, undescribed, faults)
+
+
+def _split(
+    levels: csc_matrix, neuron: int, options: DictionaryOptions, rng: np.random.Generator
+) -> tuple[Samples, Samples]:
+    """Two disjoint sets of samples; of the strongest items every other goes to each."""
+    column = slice(levels.indptr[neuron], levels.indptr[neuron + 1])
+    active, level = levels.indices[column].astype(np.int64), levels.data[column].astype(np.int64)
+    strong = active[level >= ON_LEVEL], level[level >= ON_LEVEL]
+    order = rng.permutation(len(strong[0]))
+    on, on_levels = strong[0][order], strong[1][order]
+    half = min(len(on) // 2, options.on_samples)
+    silent = np.setdiff1d(np.arange(levels.shape[0]), active)
+    off = rng.permutation(silent)[: 2 * options.off_samples]
+    sets = []
+    for chosen, quiet in ((slice(half), off[::2]), (slice(half, 2 * half), off[1::2])):
+        strongest = np.argsort(-on_levels[chosen], kind="stable")
+        sets.append(Samples(on[chosen][strongest], on_levels[chosen][strongest], quiet))
+    return sets[0], sets[1]
+
+
+def _known_as(samples: Samples, items: Ints) -> Samples:
+    return Samples(items[samples.on], samples.levels, items[samples.off])
+
+
+def _test(neuron: int, description: Description, samples: Samples, levels: csc_matrix) -> Entry | None:
+    if not len(samples.off):  # it is never silent: nothing to tell apart
+        return None
+    hits = float(description.predict(samples.on).mean())
+    alarms = float(description.predict(samples.off).mean())
+    column = levels.data[levels.indptr[neuron] : levels.indptr[neuron + 1]]
+    rate_on, rate_off = float((column >= ON_LEVEL).sum()), float(levels.shape[0] - len(column))
+    fired = hits * rate_on + alarms * rate_off
+    precision = hits * rate_on / fired if fired else 0.0
+    confidence = (hits + 1 - alarms) / 2
+    return Entry(neuron, description.text, confidence, precision, hits, len(samples.on), len(samples.off))

@@ -1,0 +1,53 @@
+"""Neurons' labels: the concepts that mapping methods find for them, with score and provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.concepts.mapping import Evidence
+from training.concepts.methods import METHODS
+
+
+class Label(NamedTuple):
+    """A neuron's text, how it was found, how well it fits, and on what that was measured."""
+
+    text: str
+    method: str
+    score: float
+    provenance: str = ""
+
+
+def labels_by(
+    method: str, names: Sequence[str], evidence: Evidence, judged: NDArray[np.bool_], count: int
+) -> list[list[Label]]:
+    """Per neuron the concepts that a mapping method puts first, at most count, best first.
+
+    A method that has a judge chooses without the items that judged [n_items] flags, and scores by them; a
+    label that they cannot tell of is left out.
+    """
+    found = METHODS[method]
+    if found.judge is None:
+        choice = found.map(evidence)
+        scores, provenance = choice, f"{found.text}; {evidence.codes.shape[0]} items"
+    else:
+        choice, scores = found.map(evidence.of(~judged)), found.judge(evidence.of(judged))
+        provenance = f"{found.text}; chosen on {(~judged).sum()} items, judged on {judged.sum()} others"
+    wanted = np.where(np.isfinite(scores) & (choice > 0), choice, 0.0)
+    order = np.argsort(-wanted, axis=0, kind="stable")[:count]
+    return [
+        [
+            Label(names[concept], method, float(scores[concept, neuron]), provenance)
+            for concept in order[:, neuron]
+            if wanted[concept, neuron] > 0
+        ]
+        for neuron in range(choice.shape[1])
+    ]
+
+
+def joined(parts: Iterable[list[list[Label]]]) -> list[list[Label]]:
+    """Each neuron's labels of all parts, in the order of the parts."""
+    return [[label for labels in row for label in labels] for row in zip(*parts, strict=True)]

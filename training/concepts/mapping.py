@@ -1,0 +1,71 @@
+"""The protocol of the methods that relate concepts to neurons: what they see, and what they give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from training.concepts.effect import Audience
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Figures = NDArray[np.floating]
+
+
+class Evidence(NamedTuple):
+    """What a mapping method may look at.
+
+    members float32 [n_concepts, n_items], 1 where an item carries a concept; codes float32 [n_items,
+    n_neurons] of the items' one-item histories (or any other numbers per item, such as raw dimensions); items
+    int64 [n_items], which items of the catalogue these are; audience: users on whose lists effects are
+    measured, None where a method needs none.
+    """
+
+    members: csr_matrix
+    codes: csr_matrix
+    items: Ints
+    audience: Audience | None = None
+
+    @classmethod
+    def whole(cls, members: csr_matrix, codes: csr_matrix, audience: Audience | None = None) -> Evidence:
+        """Of all items of the catalogue."""
+        return cls(members, codes, np.arange(codes.shape[0]), audience)
+
+    def of(self, items: NDArray[np.bool_]) -> Evidence:
+        """The same of some of its items only: items [n_items] flags those that stay."""
+        rows = np.flatnonzero(items)
+        return self._replace(members=self.members[:, rows], codes=self.codes[rows], items=self.items[rows])
+
+    @property
+    def tells_apart(self) -> NDArray[np.bool_]:
+        """Which concepts some items carry and some do not, [n_concepts]; of others nothing can be learnt."""
+        counts = np.diff(self.members.indptr)
+        apart: NDArray[np.bool_] = (counts > 0) & (counts < self.members.shape[1])
+        return apart
+
+
+class Mapping(Protocol):
+    """A way to relate concepts to neurons."""
+
+    def __call__(self, evidence: Evidence) -> Floats:
+        """-> float32 [n_concepts, n_neurons]: how strongly each neuron stands for each concept.
+
+        A row serves as a concept's weights over neurons, a column as a neuron's scores for labels.
+        """
+
+
+class Method(NamedTuple):
+    """A mapping, what it is in one line (help texts and provenance tell it), and how its labels are judged.
+
+    judge gives a label's score on held-out items, [n_concepts, n_neurons], NaN where it cannot be told; None:
+    the score is the mapping's own, on the items that it was fitted to.
+    """
+
+    text: str
+    map: Mapping
+    judge: Callable[[Evidence], Figures] | None = None
+    needs_audience: bool = False
