@@ -2,7 +2,9 @@
 
 Source: RecSAE (arXiv 2411.06112). Activations of one-item histories fall into 10 levels, the same for all
 neurons. A neuron's samples of level 5 and more, and items that leave it silent, are split into those that it
-is described by and those that the description is tested on.
+is described by and those that the description is tested on. The levels here are tenths of all activations: in
+ten equal steps up to the largest, that one outlier decides, and few neurons reach level 5 at all (of 1,024 on
+ml-100k 30, with tenths 813, had four such items).
 """
 
 from __future__ import annotations
@@ -35,8 +37,8 @@ class DictionaryOptions:
     """Items that fire the neuron, of each set: those it is described by, and those it is tested on."""
     off_samples: int = 200
     """Items that leave it silent, of each set, drawn at random."""
-    least_on: int = 4
-    """A neuron that fewer items fire is not described: nothing would be left to test it on."""
+    least_on: int = 10
+    """A neuron that fewer items fire is not described: half of them would be too few to test it on."""
 
     def __post_init__(self) -> None:
         if self.on_samples < 2 or self.off_samples < 1 or self.least_on < 2:
@@ -115,11 +117,12 @@ class Dictionary(NamedTuple):
 
 
 def activation_levels(codes: csr_matrix) -> csc_matrix:
-    """Activations [n_items, n_neurons] -> levels 1 to 10 in equal steps up to the largest of all, 0 for 0."""
+    """Activations [n_items, n_neurons] -> levels 1 to 10, a tenth of all activations in each; 0 for 0."""
     levels = csc_matrix(codes)
     levels.eliminate_zeros()
-    largest = levels.data.max(initial=0.0)
-    levels.data = np.ceil(levels.data / largest * LEVELS).clip(1, LEVELS) if largest > 0 else levels.data
+    if levels.nnz:
+        edges = np.quantile(levels.data, np.arange(1, LEVELS) / LEVELS)
+        levels.data = 1.0 + np.searchsorted(edges, levels.data, side="right")
     return levels
 
 
@@ -146,7 +149,7 @@ def make_dictionary(
     for neuron in range(levels.shape[1]):
         report(neuron + 1, levels.shape[1])
         told, tested = _split(levels, neuron, options, rng)
-        if len(told.on) + len(tested.on) < options.least_on:
+        if len(told.on) + len(tested.on) < options.least_on or not len(tested.off):
             continue
         try:
             description = describer.describe(neuron, _known_as(told, items))
@@ -165,7 +168,7 @@ def make_dictionary(
 def _split(
     levels: csc_matrix, neuron: int, options: DictionaryOptions, rng: np.random.Generator
 ) -> tuple[Samples, Samples]:
-    """Two disjoint sets of samples; of the strongest items every other goes to each."""
+    """Two disjoint sets of samples, drawn at random, the strongest first."""
     column = slice(levels.indptr[neuron], levels.indptr[neuron + 1])
     active, level = levels.indices[column].astype(np.int64), levels.data[column].astype(np.int64)
     strong = active[level >= ON_LEVEL], level[level >= ON_LEVEL]
@@ -185,9 +188,7 @@ def _known_as(samples: Samples, items: Ints) -> Samples:
     return Samples(items[samples.on], samples.levels, items[samples.off])
 
 
-def _test(neuron: int, description: Description, samples: Samples, levels: csc_matrix) -> Entry | None:
-    if not len(samples.off):  # it is never silent: nothing to tell apart
-        return None
+def _test(neuron: int, description: Description, samples: Samples, levels: csc_matrix) -> Entry:
     hits = float(description.predict(samples.on).mean())
     alarms = float(description.predict(samples.off).mean())
     column = levels.data[levels.indptr[neuron] : levels.indptr[neuron + 1]]

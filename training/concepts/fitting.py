@@ -28,7 +28,7 @@ from training.saes.base import SparseAutoencoder
 from training.splits import Split
 
 _BLEND_NEURONS = 10
-_LABELS_PER_METHOD = 3
+_LABELS_PER_METHOD = 2
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from training.concepts.dictionary import CONFIDENT, DICTIONARY
 from training.concepts.mapping import Evidence
 from training.concepts.methods import METHODS
 
@@ -49,5 +50,8 @@ def labels_by(
 
 
 def joined(parts: Iterable[list[list[Label]]]) -> list[list[Label]]:
-    """Each neuron's labels of all parts, in the order of the parts."""
-    return [[label for labels in row for label in labels] for row in zip(*parts, strict=True)]
+    """Each neuron's labels of all parts, in the order of the parts; last what its own test refuted."""
+    rows = ([label for labels in row for label in labels] for row in zip(*parts, strict=True))
+    return [
+        sorted(row, key=lambda label: label.method == DICTIONARY and label.score < CONFIDENT) for row in rows
+    ]

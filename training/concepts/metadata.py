@@ -65,7 +65,7 @@ class MetadataDescriber:
             return None
         chosen = self._members[rows]
         flags: Flags = np.all(chosen, axis=0) if joint == "and" else np.any(chosen, axis=0)
-        return Rule(tuple(self._names[row] for row in rows), flags, joint)
+        return Rule(tuple(self._names[row] for row in sorted(rows)), flags, joint)
 
 
 def _greedy(on: Flags, off: Flags, join: Callable[[Flags, Flags], Flags]) -> tuple[list[int], float]:
