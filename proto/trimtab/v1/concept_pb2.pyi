@@ -85,19 +85,24 @@ class Label(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    PROVENANCE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     method: _builtins.str
+    """How it was found, for instance "tfidf", "auc", "dictionary", "llm"; docs/concepts.md tells what each score is."""
     score: _builtins.float
+    provenance: _builtins.str
+    """On what that stands, in words: which items it was chosen and judged on, which model described it."""
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
         method: _builtins.str = ...,
         score: _builtins.float = ...,
+        provenance: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "score", b"score", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "provenance", b"provenance", "score", b"score", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -171,12 +176,22 @@ class NeuronCard(_message.Message):
     RAISED_ITEMS_FIELD_NUMBER: _builtins.int
     LOWERED_ITEMS_FIELD_NUMBER: _builtins.int
     NEAREST_FIELD_NUMBER: _builtins.int
+    MONOSEMANTICITY_FIELD_NUMBER: _builtins.int
+    ENTROPY_FIELD_NUMBER: _builtins.int
     neuron: _builtins.int
     density: _builtins.float
     """Share of users in whom it is active."""
     unit: _builtins.float
     """One TYPICAL unit, in units of the code."""
     dead: _builtins.bool
+    monosemanticity: _builtins.float
+    """Mean cosine between the items that fire it, weighted by their activations: 1 for items all alike. Unset where fewer
+    than two items fire it.
+    """
+    entropy: _builtins.float
+    """How its activation is spread over the concepts, from 0 (one concept) to 1 (all alike). Unset where no concept's
+    items fire it.
+    """
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]:
         """Best first; empty where nothing was found."""
@@ -215,12 +230,21 @@ class NeuronCard(_message.Message):
         raised_items: _abc.Iterable[Global___ItemActivation] | None = ...,
         lowered_items: _abc.Iterable[Global___ItemActivation] | None = ...,
         nearest: _abc.Iterable[Global___NeuronSimilarity] | None = ...,
+        monosemanticity: _builtins.float | None = ...,
+        entropy: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_entropy", b"_entropy", "_monosemanticity", b"_monosemanticity", "entropy", b"entropy", "monosemanticity", b"monosemanticity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead", b"dead", "density", b"density", "histogram", b"histogram", "labels", b"labels", "lowered_items", b"lowered_items", "nearest", b"nearest", "neuron", b"neuron", "quantiles", b"quantiles", "raised_items", b"raised_items", "top_items", b"top_items", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_entropy", b"_entropy", "_monosemanticity", b"_monosemanticity", "dead", b"dead", "density", b"density", "entropy", b"entropy", "histogram", b"histogram", "labels", b"labels", "lowered_items", b"lowered_items", "monosemanticity", b"monosemanticity", "nearest", b"nearest", "neuron", b"neuron", "quantiles", b"quantiles", "raised_items", b"raised_items", "top_items", b"top_items", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__entropy: _TypeAlias = _typing.Literal["entropy"]  # noqa: Y015
+    _WhichOneofArgType__entropy: _TypeAlias = _typing.Literal["_entropy", b"_entropy"]  # noqa: Y015
+    _WhichOneofReturnType__monosemanticity: _TypeAlias = _typing.Literal["monosemanticity"]  # noqa: Y015
+    _WhichOneofArgType__monosemanticity: _TypeAlias = _typing.Literal["_monosemanticity", b"_monosemanticity"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__entropy) -> _WhichOneofReturnType__entropy | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__monosemanticity) -> _WhichOneofReturnType__monosemanticity | None: ...
 
 Global___NeuronCard: _TypeAlias = NeuronCard  # noqa: Y015
 
@@ -635,7 +659,7 @@ Global___ContrastResponse: _TypeAlias = ContrastResponse  # noqa: Y015
 
 @_typing.final
 class LabelRecord(_message.Message):
-    """One line of a label set."""
+    """One line of a label set: a concept, or one of a neuron's labels, the best first."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -643,12 +667,41 @@ class LabelRecord(_message.Message):
     CONCEPT_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
     WEIGHTS_FIELD_NUMBER: _builtins.int
+    ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    ITEM_COUNT_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    AUC_FIELD_NUMBER: _builtins.int
+    BLEND_NEURONS_FIELD_NUMBER: _builtins.int
+    UNSTEERED_SHARE_FIELD_NUMBER: _builtins.int
+    STEERED_SHARE_FIELD_NUMBER: _builtins.int
     neuron: _builtins.int
     concept: _builtins.str
+    """The concept's name."""
+    attribute: _builtins.str
+    """The attribute and the value of it that say which items carry the concept."""
+    value: _builtins.str
+    """The name, if empty."""
+    item_count: _builtins.int
+    unit: _builtins.float
+    """One TYPICAL unit, in units of the code; if 0, the neurons' units, weighted."""
+    auc: _builtins.float
+    unsteered_share: _builtins.float
+    steered_share: _builtins.float
     @_builtins.property
-    def label(self) -> Global___Label: ...
+    def label(self) -> Global___Label:
+        """A neuron's label. Of a concept's only the method counts: how its weights were found."""
+
     @_builtins.property
-    def weights(self) -> _containers.RepeatedCompositeFieldContainer[_steering_pb2.WeightedNeuron]: ...
+    def weights(self) -> _containers.RepeatedCompositeFieldContainer[_steering_pb2.WeightedNeuron]:
+        """A concept's weights over neurons; neurons that are left out weigh 0. What follows is a concept's, too. A concept
+        without weights is the bundle's of this name, unchanged.
+        """
+
+    @_builtins.property
+    def blend_neurons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """What BLEND mixes in, best first; if empty, the neurons of the largest weights."""
+
     def __init__(
         self,
         *,
@@ -656,13 +709,26 @@ class LabelRecord(_message.Message):
         concept: _builtins.str = ...,
         label: Global___Label | None = ...,
         weights: _abc.Iterable[_steering_pb2.WeightedNeuron] | None = ...,
+        attribute: _builtins.str = ...,
+        value: _builtins.str = ...,
+        item_count: _builtins.int = ...,
+        unit: _builtins.float = ...,
+        auc: _builtins.float | None = ...,
+        blend_neurons: _abc.Iterable[_builtins.int] | None = ...,
+        unsteered_share: _builtins.float = ...,
+        steered_share: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["concept", b"concept", "label", b"label", "neuron", b"neuron", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auc", b"_auc", "auc", b"auc", "concept", b"concept", "label", b"label", "neuron", b"neuron", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concept", b"concept", "label", b"label", "neuron", b"neuron", "target", b"target", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auc", b"_auc", "attribute", b"attribute", "auc", b"auc", "blend_neurons", b"blend_neurons", "concept", b"concept", "item_count", b"item_count", "label", b"label", "neuron", b"neuron", "steered_share", b"steered_share", "target", b"target", "unit", b"unit", "unsteered_share", b"unsteered_share", "value", b"value", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__auc: _TypeAlias = _typing.Literal["auc"]  # noqa: Y015
+    _WhichOneofArgType__auc: _TypeAlias = _typing.Literal["_auc", b"_auc"]  # noqa: Y015
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["neuron", "concept"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__auc) -> _WhichOneofReturnType__auc | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
 Global___LabelRecord: _TypeAlias = LabelRecord  # noqa: Y015
@@ -673,7 +739,11 @@ class ImportLabelsRequest(_message.Message):
 
     BUNDLE_FIELD_NUMBER: _builtins.int
     RECORD_FIELD_NUMBER: _builtins.int
+    PINNED_ONLY_FIELD_NUMBER: _builtins.int
     bundle: _builtins.str
+    """Read from the first message."""
+    pinned_only: _builtins.bool
+    """True in the first message: requests may pin the set, but others are not read in it."""
     @_builtins.property
     def record(self) -> Global___LabelRecord: ...
     def __init__(
@@ -681,10 +751,11 @@ class ImportLabelsRequest(_message.Message):
         *,
         bundle: _builtins.str = ...,
         record: Global___LabelRecord | None = ...,
+        pinned_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "record", b"record"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "pinned_only", b"pinned_only", "record", b"record"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -696,21 +767,142 @@ class ImportLabelsResponse(_message.Message):
 
     LABEL_SET_FIELD_NUMBER: _builtins.int
     IMPORTED_COUNT_FIELD_NUMBER: _builtins.int
+    CONCEPT_COUNT_FIELD_NUMBER: _builtins.int
+    LOST_CONCEPTS_FIELD_NUMBER: _builtins.int
     label_set: _builtins.str
+    """The set's version. The same records make the same version."""
     imported_count: _builtins.int
+    """Records that were read."""
+    concept_count: _builtins.int
+    @_builtins.property
+    def lost_concepts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Concepts of the set that was current before, which this one does not have."""
+
     def __init__(
         self,
         *,
         label_set: _builtins.str = ...,
         imported_count: _builtins.int = ...,
+        concept_count: _builtins.int = ...,
+        lost_concepts: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["imported_count", b"imported_count", "label_set", b"label_set"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concept_count", b"concept_count", "imported_count", b"imported_count", "label_set", b"label_set", "lost_concepts", b"lost_concepts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImportLabelsResponse: _TypeAlias = ImportLabelsResponse  # noqa: Y015
+
+@_typing.final
+class LabelSetInfo(_message.Message):
+    """A label set of a bundle."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_SET_FIELD_NUMBER: _builtins.int
+    CURRENT_FIELD_NUMBER: _builtins.int
+    OF_BUNDLE_FIELD_NUMBER: _builtins.int
+    CONCEPT_COUNT_FIELD_NUMBER: _builtins.int
+    label_set: _builtins.str
+    current: _builtins.bool
+    """True for the one that names are read in where a request pins none."""
+    of_bundle: _builtins.bool
+    """True for the one that the bundle came with."""
+    concept_count: _builtins.int
+    def __init__(
+        self,
+        *,
+        label_set: _builtins.str = ...,
+        current: _builtins.bool = ...,
+        of_bundle: _builtins.bool = ...,
+        concept_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concept_count", b"concept_count", "current", b"current", "label_set", b"label_set", "of_bundle", b"of_bundle"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelSetInfo: _TypeAlias = LabelSetInfo  # noqa: Y015
+
+@_typing.final
+class ListLabelSetsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUNDLE_FIELD_NUMBER: _builtins.int
+    bundle: _builtins.str
+    def __init__(
+        self,
+        *,
+        bundle: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLabelSetsRequest: _TypeAlias = ListLabelSetsRequest  # noqa: Y015
+
+@_typing.final
+class ListLabelSetsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_SETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def label_sets(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelSetInfo]:
+        """The bundle's own first, then by import."""
+
+    def __init__(
+        self,
+        *,
+        label_sets: _abc.Iterable[Global___LabelSetInfo] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label_sets", b"label_sets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLabelSetsResponse: _TypeAlias = ListLabelSetsResponse  # noqa: Y015
+
+@_typing.final
+class UseLabelSetRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUNDLE_FIELD_NUMBER: _builtins.int
+    LABEL_SET_FIELD_NUMBER: _builtins.int
+    bundle: _builtins.str
+    label_set: _builtins.str
+    def __init__(
+        self,
+        *,
+        bundle: _builtins.str = ...,
+        label_set: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "label_set", b"label_set"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UseLabelSetRequest: _TypeAlias = UseLabelSetRequest  # noqa: Y015
+
+@_typing.final
+class UseLabelSetResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UseLabelSetResponse: _TypeAlias = UseLabelSetResponse  # noqa: Y015
 
 @_typing.final
 class ExportLabelsRequest(_message.Message):
@@ -720,6 +912,7 @@ class ExportLabelsRequest(_message.Message):
     LABEL_SET_FIELD_NUMBER: _builtins.int
     bundle: _builtins.str
     label_set: _builtins.str
+    """The current one if empty."""
     def __init__(
         self,
         *,

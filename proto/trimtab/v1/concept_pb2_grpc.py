@@ -70,6 +70,16 @@ class ConceptServiceStub(object):
                 request_serializer=trimtab_dot_v1_dot_concept__pb2.ExportLabelsRequest.SerializeToString,
                 response_deserializer=trimtab_dot_v1_dot_concept__pb2.ExportLabelsResponse.FromString,
                 _registered_method=True)
+        self.ListLabelSets = channel.unary_unary(
+                '/trimtab.v1.ConceptService/ListLabelSets',
+                request_serializer=trimtab_dot_v1_dot_concept__pb2.ListLabelSetsRequest.SerializeToString,
+                response_deserializer=trimtab_dot_v1_dot_concept__pb2.ListLabelSetsResponse.FromString,
+                _registered_method=True)
+        self.UseLabelSet = channel.unary_unary(
+                '/trimtab.v1.ConceptService/UseLabelSet',
+                request_serializer=trimtab_dot_v1_dot_concept__pb2.UseLabelSetRequest.SerializeToString,
+                response_deserializer=trimtab_dot_v1_dot_concept__pb2.UseLabelSetResponse.FromString,
+                _registered_method=True)
 
 
 class ConceptServiceServicer(object):
@@ -111,13 +121,30 @@ class ConceptServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ImportLabels(self, request_iterator, context):
-        """Missing associated documentation comment in .proto file."""
+        """Makes a label set beside the bundle; the bundle itself never changes. The set is whole: a name that it does not
+        hold is gone from it.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExportLabels(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """A whole label set, as ImportLabels takes it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLabelSets(self, request, context):
+        """The bundle's own label set and those that were imported.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UseLabelSet(self, request, context):
+        """Makes one of them the one that names are read in where a request pins none.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -159,6 +186,16 @@ def add_ConceptServiceServicer_to_server(servicer, server):
                     servicer.ExportLabels,
                     request_deserializer=trimtab_dot_v1_dot_concept__pb2.ExportLabelsRequest.FromString,
                     response_serializer=trimtab_dot_v1_dot_concept__pb2.ExportLabelsResponse.SerializeToString,
+            ),
+            'ListLabelSets': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLabelSets,
+                    request_deserializer=trimtab_dot_v1_dot_concept__pb2.ListLabelSetsRequest.FromString,
+                    response_serializer=trimtab_dot_v1_dot_concept__pb2.ListLabelSetsResponse.SerializeToString,
+            ),
+            'UseLabelSet': grpc.unary_unary_rpc_method_handler(
+                    servicer.UseLabelSet,
+                    request_deserializer=trimtab_dot_v1_dot_concept__pb2.UseLabelSetRequest.FromString,
+                    response_serializer=trimtab_dot_v1_dot_concept__pb2.UseLabelSetResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -351,6 +388,60 @@ class ConceptService(object):
             '/trimtab.v1.ConceptService/ExportLabels',
             trimtab_dot_v1_dot_concept__pb2.ExportLabelsRequest.SerializeToString,
             trimtab_dot_v1_dot_concept__pb2.ExportLabelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLabelSets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trimtab.v1.ConceptService/ListLabelSets',
+            trimtab_dot_v1_dot_concept__pb2.ListLabelSetsRequest.SerializeToString,
+            trimtab_dot_v1_dot_concept__pb2.ListLabelSetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UseLabelSet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trimtab.v1.ConceptService/UseLabelSet',
+            trimtab_dot_v1_dot_concept__pb2.UseLabelSetRequest.SerializeToString,
+            trimtab_dot_v1_dot_concept__pb2.UseLabelSetResponse.FromString,
             options,
             channel_credentials,
             insecure,

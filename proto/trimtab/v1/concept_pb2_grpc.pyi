@@ -43,7 +43,15 @@ class ConceptServiceStub:
     Contrast: _grpc.UnaryUnaryMultiCallable[_concept_pb2.ContrastRequest, _concept_pb2.ContrastResponse]
     """What differs between two sets of users."""
     ImportLabels: _grpc.StreamUnaryMultiCallable[_concept_pb2.ImportLabelsRequest, _concept_pb2.ImportLabelsResponse]
+    """Makes a label set beside the bundle; the bundle itself never changes. The set is whole: a name that it does not
+    hold is gone from it.
+    """
     ExportLabels: _grpc.UnaryStreamMultiCallable[_concept_pb2.ExportLabelsRequest, _concept_pb2.ExportLabelsResponse]
+    """A whole label set, as ImportLabels takes it."""
+    ListLabelSets: _grpc.UnaryUnaryMultiCallable[_concept_pb2.ListLabelSetsRequest, _concept_pb2.ListLabelSetsResponse]
+    """The bundle's own label set and those that were imported."""
+    UseLabelSet: _grpc.UnaryUnaryMultiCallable[_concept_pb2.UseLabelSetRequest, _concept_pb2.UseLabelSetResponse]
+    """Makes one of them the one that names are read in where a request pins none."""
 
 @_typing.type_check_only
 class ConceptServiceAsyncStub(ConceptServiceStub):
@@ -60,7 +68,15 @@ class ConceptServiceAsyncStub(ConceptServiceStub):
     Contrast: _aio.UnaryUnaryMultiCallable[_concept_pb2.ContrastRequest, _concept_pb2.ContrastResponse]  # type: ignore[assignment]
     """What differs between two sets of users."""
     ImportLabels: _aio.StreamUnaryMultiCallable[_concept_pb2.ImportLabelsRequest, _concept_pb2.ImportLabelsResponse]  # type: ignore[assignment]
+    """Makes a label set beside the bundle; the bundle itself never changes. The set is whole: a name that it does not
+    hold is gone from it.
+    """
     ExportLabels: _aio.UnaryStreamMultiCallable[_concept_pb2.ExportLabelsRequest, _concept_pb2.ExportLabelsResponse]  # type: ignore[assignment]
+    """A whole label set, as ImportLabels takes it."""
+    ListLabelSets: _aio.UnaryUnaryMultiCallable[_concept_pb2.ListLabelSetsRequest, _concept_pb2.ListLabelSetsResponse]  # type: ignore[assignment]
+    """The bundle's own label set and those that were imported."""
+    UseLabelSet: _aio.UnaryUnaryMultiCallable[_concept_pb2.UseLabelSetRequest, _concept_pb2.UseLabelSetResponse]  # type: ignore[assignment]
+    """Makes one of them the one that names are read in where a request pins none."""
 
 class ConceptServiceServicer(metaclass=_abc_1.ABCMeta):
     """What the neurons mean, and what fires in a user."""
@@ -109,13 +125,33 @@ class ConceptServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request_iterator: _MaybeAsyncIterator[_concept_pb2.ImportLabelsRequest],
         context: _ServicerContext,
-    ) -> _typing.Union[_concept_pb2.ImportLabelsResponse, _abc.Awaitable[_concept_pb2.ImportLabelsResponse]]: ...
+    ) -> _typing.Union[_concept_pb2.ImportLabelsResponse, _abc.Awaitable[_concept_pb2.ImportLabelsResponse]]:
+        """Makes a label set beside the bundle; the bundle itself never changes. The set is whole: a name that it does not
+        hold is gone from it.
+        """
 
     @_abc_1.abstractmethod
     def ExportLabels(
         self,
         request: _concept_pb2.ExportLabelsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_concept_pb2.ExportLabelsResponse], _abc.AsyncIterator[_concept_pb2.ExportLabelsResponse]]: ...
+    ) -> _typing.Union[_abc.Iterator[_concept_pb2.ExportLabelsResponse], _abc.AsyncIterator[_concept_pb2.ExportLabelsResponse]]:
+        """A whole label set, as ImportLabels takes it."""
+
+    @_abc_1.abstractmethod
+    def ListLabelSets(
+        self,
+        request: _concept_pb2.ListLabelSetsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_concept_pb2.ListLabelSetsResponse, _abc.Awaitable[_concept_pb2.ListLabelSetsResponse]]:
+        """The bundle's own label set and those that were imported."""
+
+    @_abc_1.abstractmethod
+    def UseLabelSet(
+        self,
+        request: _concept_pb2.UseLabelSetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_concept_pb2.UseLabelSetResponse, _abc.Awaitable[_concept_pb2.UseLabelSetResponse]]:
+        """Makes one of them the one that names are read in where a request pins none."""
 
 def add_ConceptServiceServicer_to_server(servicer: ConceptServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
