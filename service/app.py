@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -24,13 +24,16 @@ from service.bundle import Bundle, BundleError, open_bundle
 from service.embedded import DataDirectoryError, embedded_valkey
 from service.engine import Engine, warm_up
 from service.errors import StoreUnavailable
+from service.labelling import Labelling
+from service.labelstore import LabelStore
 from service.metrics import Metrics
 from service.registry import DEFAULT_LABEL, BundleRegistry
 from service.rpc.bundle import BundleRpc
 from service.rpc.concept import ConceptRpc
 from service.rpc.recommendation import RecommendationRpc
-from service.rpc.wire import Gate, handlers
+from service.rpc.wire import Gate, Method, StreamingMethod, handlers
 from service.settings import Settings, read_settings
+from service.tier import UserTier
 from service.userstate import UserStore
 
 _log = logging.getLogger("trimtab")
@@ -101,16 +104,23 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
         )
         stack.push_async_callback(store.close)
         await _greet(store, bundle)
-        engine = Engine(store, threads)
+        shelves = LabelStore(url)
+        stack.push_async_callback(shelves.close)
+        labelling = Labelling(shelves, bundles)
+        await stack.enter_async_context(labelling.following())
+        users = UserTier(store, settings.user_tier_mb * 2**20, metrics)
+        following = asyncio.create_task(users.follow())
+        stack.push_async_callback(_end, following)
+        engine = Engine(users, threads)
         stack.push_async_callback(engine.close)
 
         server = grpc.aio.server(options=SERVER_OPTIONS)
         gate = Gate(Admission(settings.max_in_flight), metrics)
-        implementations = {
+        implementations: dict[str, Mapping[str, Method | StreamingMethod]] = {
             "RecommendationService": RecommendationRpc(
-                engine, bundles, store, metrics, settings.max_n
+                engine, bundles, users, metrics, settings.max_n
             ).methods,
-            "ConceptService": ConceptRpc(engine, bundles).methods,
+            "ConceptService": ConceptRpc(engine, bundles, labelling).methods,
             "BundleService": BundleRpc(bundles).methods,
         }
         server.add_generic_rpc_handlers(
@@ -139,6 +149,12 @@ def main() -> None:
         uvloop.run(_serve_until_signal(settings))
     except (BundleError, DataDirectoryError, OSError, RuntimeError) as error:
         sys.exit(f"trimtab-serve: {error}")
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 async def _serve_until_signal(settings: Settings) -> None:

@@ -39,6 +39,15 @@ class Metrics:
             ["result"],
             registry=registry,
         )
+        self.tier_reads = Counter(
+            "trimtab_user_tier_reads",
+            "Users asked for: kept in this process, read from Redis, or read as changes are not heard.",
+            ["result"],
+            registry=registry,
+        )
+        self.tier_bytes = Gauge(
+            "trimtab_user_tier_bytes", "Memory of the users kept in this process.", registry=registry
+        )
         self.sources = Counter(
             "trimtab_lists", "Lists returned, by where they come from.", ["source"], registry=registry
         )

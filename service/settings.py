@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     history_ttl_s: int = Field(0, ge=0, description="seconds until an unchanged history goes; 0 keeps it")
     embedding_ttl_s: int = Field(604_800, ge=1, description="seconds that a cached user embedding lives")
     store_timeout_s: float = Field(0.25, gt=0, description="seconds that a read from Redis may take")
+    user_tier_mb: int = Field(
+        256, ge=0, description="megabytes of users kept in the process, over Redis; 0 keeps none"
+    )
     drain_s: float = Field(10.0, ge=0, description="seconds that calls in flight are given at shutdown")
 
     @field_validator("listen")

@@ -4,6 +4,7 @@
     tt:{user}:h            history: header, then one fixed-width record an event, in time order
     tt:{user}:e:{model}    one packed blob: header, neurons; z, context and activations as float16
     tt:models              cache keys of the bundles that were loaded, by time
+    tt:changes             a channel: whose history or seen items changed, and which worker changed them
 
 The braces keep one user's keys in one slot of a Redis Cluster. Every change of a history writes a new random
 stamp into the headers of s and h; a cached embedding carries the stamp of the history that it was made from,
@@ -16,7 +17,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -52,6 +53,11 @@ PAUSE_S = 1.0
 """After a fault the store counts as gone for so long: requests do not queue up behind a timeout each."""
 
 _MODELS_KEY = "tt:models"
+_CHANGES = "tt:changes"
+HEARTBEAT_S = 0.25
+"""How often a follower of changes asks whether it still hears the server."""
+SILENCE_S = 1.0
+"""A server that says nothing for so long, not even to a ping, is gone."""
 
 _WRITE_IF_UNCHANGED = """
 if redis.call('GETRANGE', KEYS[1], 8, 15) ~= ARGV[1] then return 0 end
@@ -59,6 +65,7 @@ for i = 1, 2 do
   redis.call('SET', KEYS[i], ARGV[i + 1])
   if ARGV[4] ~= '0' then redis.call('EXPIRE', KEYS[i], ARGV[4]) end
 end
+redis.call('PUBLISH', 'tt:changes', ARGV[5])
 return 1
 """
 _CACHE_IF_CURRENT = """
@@ -122,6 +129,7 @@ class UserStore:
         self._models: set[str] = set()
         self._noted_models: set[str] = set()
         self._gone_until = 0.0
+        self._worker = os.urandom(8)
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -187,7 +195,33 @@ class UserStore:
         noted = await self._guard(self._writing.zrange(_MODELS_KEY, 0, -1))
         models = self._models | {model.decode() for model in noted}
         embeddings = [_keys(user_id, model)[2] for model in models]
-        return bool(await self._guard(self._writing.delete(*_keys(user_id)[:2], *embeddings)))
+        found = bool(await self._guard(self._writing.delete(*_keys(user_id)[:2], *embeddings)))
+        await self._guard(self._writing.publish(_CHANGES, self._change(user_id)))
+        return found
+
+    async def changes(self) -> AsyncIterator[str | float]:
+        """Users whose keys another worker changed; and moments (time.monotonic) until which all is told."""
+        async with self._writing.pubsub() as channel:
+            await self._guard(channel.subscribe(_CHANGES))
+            subscribed = False
+            while True:
+                asked, answered = time.monotonic(), False
+                await self._guard(channel.ping())
+                while not answered or time.monotonic() < asked + HEARTBEAT_S:
+                    message = await self._next(channel) or {"type": None}
+                    if message["type"] == "message":
+                        worker, user_id = message["data"][:8], message["data"][8:]
+                        if worker != self._worker:
+                            yield user_id.decode()
+                    elif message["type"] == "pong":
+                        answered = True
+                        yield asked
+                    elif message["type"] == "subscribe" and not subscribed:
+                        subscribed = True
+                    elif message["type"] == "subscribe":  # redis-py connected anew and says nothing of it
+                        raise StoreUnavailable("the connection was lost, and changes with it")
+                    elif not answered and time.monotonic() > asked + SILENCE_S:
+                        raise StoreUnavailable(f"Redis said nothing for {SILENCE_S:g} s")
 
     async def register_model(self, model: str) -> None:
         """Notes a bundle's cache key, so that forgetting a user finds the embeddings of every model."""
@@ -205,7 +239,10 @@ class UserStore:
             blobs = await pipeline.execute()
         merged = await asyncio.to_thread(self._merge, events_of, blobs)
         changed = {user_id: new for user_id, (count, new) in merged.items() if count.accepted}
-        writes = [(keys[user_id], (*new, self._history_ttl_s)) for user_id, new in changed.items()]
+        writes = [
+            (keys[user_id], (*new, self._history_ttl_s, self._change(user_id)))
+            for user_id, new in changed.items()
+        ]
         done = await self._evaluate_all(_WRITE_IF_UNCHANGED, writes) if writes else []
         lost = {user_id for user_id, ok in zip(changed, done, strict=True) if not ok}
         return {user_id: count for user_id, (count, _) in merged.items() if user_id not in lost}
@@ -223,6 +260,18 @@ class UserStore:
             fresh = os.urandom(8)
             merged[user_id] = count, (stamp, pack_seen(seen, fresh), pack_history(history, fresh))
         return merged
+
+    async def _next(self, channel: Any) -> dict[str, Any] | None:
+        """A message, or None after a heartbeat's time without one."""
+        try:
+            found: dict[str, Any] | None = await channel.get_message(timeout=HEARTBEAT_S)
+            return found
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreUnavailable(f"Redis: {type(error).__name__}: {error}") from error
+
+    def _change(self, user_id: str) -> bytes:
+        """What is published of a change."""
+        return self._worker + user_id.encode()
 
     async def _evaluate(self, script: str, keys: Iterable[str], args: Iterable[object]) -> object:
         return (await self._evaluate_all(script, [(tuple(keys), tuple(args))]))[0]

@@ -28,7 +28,7 @@ from service.registry import BundleRegistry
 from service.replies import recommend_response, recommendations, served_by
 from service.reply import Reply, Source, Timings
 from service.rpc.wire import BATCH_PARALLEL, Call, Method, element_error
-from service.userstate import UserStore
+from service.tier import UserTier
 
 MAX_INTERACTIONS = 10_000
 MAX_BATCH = 256
@@ -38,11 +38,11 @@ class RecommendationRpc:
     """The methods of RecommendationService."""
 
     def __init__(
-        self, engine: Engine, bundles: BundleRegistry, store: UserStore, metrics: Metrics, max_n: int
+        self, engine: Engine, bundles: BundleRegistry, users: UserTier, metrics: Metrics, max_n: int
     ) -> None:
         self._engine = engine
         self._bundles = bundles
-        self._store = store
+        self._users = users
         self._metrics = metrics
         self._max_n = max_n
 
@@ -82,7 +82,7 @@ class RecommendationRpc:
 
     async def similar_items(self, request: wire.SimilarItemsRequest, call: Call) -> Message:
         """What a user whose history is just this item would be recommended."""
-        bundle = self._bundles.get(request.bundle)
+        bundle = self._bundles.get(request.bundle).pinned(request.steering.label_set)
         if bundle.catalogue.index_of(request.item_id) is None:
             raise NotFound(
                 f"item_id: bundle {bundle.id[:12]} does not know {request.item_id[:MAX_ID_BYTES]!r}"
@@ -117,7 +117,7 @@ class RecommendationRpc:
             event = read_event(interaction.event, f"{field}.event")
             unknown += bundle.catalogue.index_of(event.item_id) is None
             events_of[user_id].append(_recorded(event, bundle.history_rule, now_ms))
-        count = await self._store.record(events_of)
+        count = await self._users.record(events_of)
         self._metrics.events.labels("accepted").inc(count.accepted)
         self._metrics.events.labels("duplicate").inc(count.duplicates)
         return wire.RecordInteractionsResponse(
@@ -126,7 +126,7 @@ class RecommendationRpc:
 
     async def forget_user(self, request: wire.ForgetUserRequest, call: Call) -> Message:
         """Removes everything stored about a user."""
-        return wire.ForgetUserResponse(found=await self._store.forget(read_user_id(request.user_id)))
+        return wire.ForgetUserResponse(found=await self._users.forget(read_user_id(request.user_id)))
 
     def _count(self, reply: Reply, timings: Timings) -> None:
         metrics = self._metrics

@@ -263,7 +263,7 @@ def test_when_no_permit_is_left_calls_are_refused_at_once_low_priority_first(
         (valkey,) = [child for child in psutil.Process().children() if _serves(child, tmp_path)]
         valkey.suspend()
         try:
-            waiting = stub.Recommend.future(pb.RecommendRequest(user_id="u", n=1))
+            waiting = stub.Recommend.future(pb.RecommendRequest(user_id="w", n=1))
             time.sleep(0.3)
             start = time.perf_counter()
             with pytest.raises(grpc.RpcError) as failure:
