@@ -1,6 +1,7 @@
 """Opening a bundle: one that is incomplete, altered, of an unknown format, or unlike torch is not served."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -41,10 +42,12 @@ class Bundle:
     """Everything that one request reads, opened and checked. Never changed once made.
 
     Attributes:
+        labels: What names are read in.
         items: [V | b], float32 [n_items, p + 1], memory-mapped.
         mean_user: Whom an unknown user is taken for when steering is asked: the mean user embedding, in the
             context of the empty history.
         cache_key: Short name of encoder and SAE, within which cached embeddings are valid.
+        label_sets: By version, its own first, then those that were imported beside it.
     """
 
     manifest: BundleManifest
@@ -54,6 +57,27 @@ class Bundle:
     index: Index
     items: Floats
     mean_user: UserState
+    label_sets: Mapping[str, LabelSet] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.label_sets:
+            object.__setattr__(self, "label_sets", {self.labels.version: self.labels})
+
+    def labelled(self, label_sets: Mapping[str, LabelSet], current: str) -> "Bundle":
+        """The same with other label sets beside its own, and names read in the current one."""
+        others = label_sets.values()
+        known = {version: labels.beside(others) for version, labels in label_sets.items()}
+        return replace(self, labels=known[current], label_sets=known)
+
+    def pinned(self, version: str) -> "Bundle":
+        """The same with names read in the label set of this version, if there is one."""
+        found = self.label_sets.get(version, self.labels)
+        return self if found is self.labels else replace(self, labels=found)
+
+    @property
+    def own_labels(self) -> LabelSet:
+        """The label set that is part of it."""
+        return self.label_sets[self.manifest.label_set]
 
     @property
     def id(self) -> str:

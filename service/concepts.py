@@ -1,12 +1,13 @@
 """The bundle's label set: named concepts, neurons' cards, and what edits of them need, worked out at load."""
 
+import copy
 import difflib
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,23 +20,28 @@ NEAREST_NAMES = 3
 TOP_NEURONS = 10
 
 
+class Label(NamedTuple):
+    """A neuron's text, and where it comes from."""
+
+    text: str
+    method: str
+    score: float
+    provenance: str = ""
+
+
 @dataclass(frozen=True)
 class Concept:
-    """A row of concepts.parquet; see docs/bundle.md."""
+    """A row of concepts.parquet (see docs/bundle.md); items carry it whose attribute has the value."""
 
     name: str
     attribute: str
+    value: str
     item_count: int
     method: str
     auc: float | None
     unsteered_share: float
     steered_share: float
     target: Target
-
-    @property
-    def value(self) -> str:
-        """The attribute's value that stands behind the name."""
-        return self.name.removeprefix(f"{self.attribute}=")
 
     @property
     def top_neurons(self) -> list[tuple[int, float]]:
@@ -58,28 +64,33 @@ class LabelSet:
 
     Attributes:
         version: What concept names are pinned to.
-        concepts: In the bundle's order.
+        concepts: In the label set's order.
+        labels: Of each neuron, best first.
         decoder: W_dec, float32 [n_neurons, d].
         bias: b_dec, float32 [d].
+        former: Names that other label sets of this bundle have, and this one has not.
     """
 
     def __init__(
-        self, version: str, concepts: pa.Table, neurons: pa.Table, decoder: Floats, bias: Floats
+        self,
+        version: str,
+        concepts: Sequence[Concept],
+        labels: Sequence[Sequence[Label]],
+        cards: pa.Table,
+        decoder: Floats,
+        bias: Floats,
     ) -> None:
         self.version = version
         self.decoder, self.bias = decoder, bias
-        self.units: Floats = neurons["unit"].to_numpy().astype(np.float32)
-        self._cards = neurons
-        self._labels = [labels[0]["text"] if labels else "" for labels in neurons["labels"].to_pylist()]
-        self._weights, self._norms = _weights(concepts, len(decoder))
-        directions = self._weights @ decoder
-        self.concepts = [
-            _concept(row, weights, direction)
-            for row, weights, direction in zip(
-                concepts.drop_columns(["weights"]).to_pylist(), self._weights, directions, strict=True
-            )
-        ]
-        self._by_name = {concept.name: concept for concept in self.concepts}
+        self.concepts, self.labels = concepts, labels
+        self.former: frozenset[str] = frozenset()
+        self.units: Floats = cards["unit"].to_numpy().astype(np.float32)
+        self._cards = cards
+        self._weights: Floats = np.array(
+            [concept.target.weights for concept in concepts], np.float32
+        ).reshape(len(concepts), len(decoder))
+        self._norms = np.maximum((self._weights**2).sum(axis=1), np.finfo(np.float32).tiny)
+        self._by_name = {concept.name: concept for concept in concepts}
 
     @classmethod
     def read(cls, directory: Path, version: str) -> "LabelSet":
@@ -87,7 +98,21 @@ class LabelSet:
         decoder = np.load(directory / "decoder.npy", mmap_mode="r")
         concepts = pq.read_table(directory / "concepts.parquet")
         neurons = pq.read_table(directory / "neurons.parquet")
-        return cls(version, concepts, neurons, decoder[:-1], decoder[-1])
+        labels = [[Label(**label) for label in row or ()] for row in neurons["labels"].to_pylist()]
+        rows = _concepts(concepts, decoder[:-1])
+        return cls(version, rows, labels, neurons.drop_columns(["labels"]), decoder[:-1], decoder[-1])
+
+    def overlaid(
+        self, version: str, concepts: Sequence[Concept], labels: Sequence[Sequence[Label]]
+    ) -> "LabelSet":
+        """Other concepts and labels over the same neurons."""
+        return LabelSet(version, concepts, labels, self._cards, self.decoder, self.bias)
+
+    def beside(self, others: Iterable["LabelSet"]) -> "LabelSet":
+        """The same, knowing the names that it lost against others."""
+        known = copy.copy(self)
+        known.former = frozenset(name for other in others for name in other._by_name) - self._by_name.keys()
+        return known
 
     @property
     def n_neurons(self) -> int:
@@ -129,16 +154,16 @@ class LabelSet:
 
     def label(self, neuron: int) -> str:
         """The neuron's best label, "" if it has none."""
-        return self._labels[neuron]
+        return self.labels[neuron][0].text if self.labels[neuron] else ""
 
     def card(self, neuron: int) -> dict[str, Any]:
-        """The neuron's row of neurons.parquet."""
+        """The neuron's row of neurons.parquet, but for its labels."""
         row: dict[str, Any] = self._cards.slice(neuron, 1).to_pylist()[0]
         return row
 
     def levels(self, code: SparseCode) -> Floats:
         """Every concept's level <s, w> / <w, w> in a code: [n_concepts]."""
-        return (self._weights[:, code.neurons] @ code.activations) / self._norms
+        return np.asarray((self._weights[:, code.neurons] @ code.activations) / self._norms, np.float32)
 
     def search(self, query: str, n: int) -> Sequence[Match]:
         """Concepts, then neurons whose label resembles the text, best first."""
@@ -153,30 +178,38 @@ class LabelSet:
         ]
         found += [
             (match, 0, -neuron, Match(match, neuron=neuron))
-            for neuron, label in enumerate(self._labels)
-            if label and (match := _resemblance(query, label)) > 0
+            for neuron, labels in enumerate(self.labels)
+            if labels and (match := _resemblance(query, labels[0].text)) > 0
         ]
         return [entry[-1] for entry in heapq.nlargest(n, found, key=lambda entry: entry[:-1])]
 
 
-def _weights(concepts: pa.Table, n_neurons: int) -> tuple[Floats, Floats]:
-    """All concepts' weights as one matrix [n_concepts, n_neurons], and their squared norms."""
-    flat = concepts["weights"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    weights = flat.astype(np.float32).reshape(len(concepts), n_neurons)
-    return weights, np.maximum((weights**2).sum(axis=1), np.finfo(np.float32).tiny)
-
-
-def _concept(row: dict[str, Any], weights: Floats, direction: Floats) -> Concept:
-    target = Target(
-        name=row["name"],
+def concept_target(
+    name: str, weights: Floats, decoder: Floats, unit: float, blend_neurons: Sequence[int]
+) -> Target:
+    """What edits of a concept act on; without blend neurons, those of the largest weights are mixed in."""
+    return Target(
+        name=name,
         neurons=None,
         weights=weights,
-        direction=direction,
-        unit=float(row["unit"]),
-        blend_neurons=np.array(row["blend_neurons"] or np.argsort(-weights)[:TOP_NEURONS], np.int64),
+        direction=np.asarray(weights @ decoder, np.float32),
+        unit=unit,
+        blend_neurons=np.array(blend_neurons or np.argsort(-weights)[:TOP_NEURONS], np.int64),
     )
+
+
+def _concepts(table: pa.Table, decoder: Floats) -> list[Concept]:
+    flat = table["weights"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    weights = flat.astype(np.float32).reshape(len(table), len(decoder))
     facts = ("name", "attribute", "item_count", "method", "auc", "unsteered_share", "steered_share")
-    return Concept(**{fact: row[fact] for fact in facts}, target=target)
+    return [
+        Concept(
+            **{fact: row[fact] for fact in facts},
+            value=row["name"].removeprefix(f"{row['attribute']}="),
+            target=concept_target(row["name"], w, decoder, float(row["unit"]), row["blend_neurons"] or ()),
+        )
+        for row, w in zip(table.drop_columns(["weights"]).to_pylist(), weights, strict=True)
+    ]
 
 
 def _resemblance(query: str, text: str) -> float:

@@ -1,9 +1,11 @@
 """The bundles that this server holds, by id and by label."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from service.bundle import Bundle
+from service.concepts import LabelSet
 from service.errors import InvalidRequest
 
 DEFAULT_LABEL = "stable"
@@ -34,6 +36,11 @@ class BundleRegistry:
         self._bundles[bundle.id] = (bundle, datetime.now(UTC))
         for label in labels:
             self._labels[label] = bundle.id
+
+    def relabel(self, bundle_id: str, label_sets: Mapping[str, LabelSet], current: str) -> None:
+        """Holds a bundle with other label sets; requests that took it before keep theirs."""
+        bundle, when = self._bundles[bundle_id]
+        self._bundles[bundle_id] = (bundle.labelled(label_sets, current), when)
 
     def get(self, name: str = "") -> Bundle:
         """The bundle of an id, of a prefix of at least 8 digits, or of a label; "" is the default label.

@@ -136,7 +136,7 @@ def neuron_card(bundle: Bundle, neuron: int) -> concepts.NeuronCard:
     row = bundle.labels.card(neuron)
     return concepts.NeuronCard(
         neuron=neuron,
-        labels=[concepts.Label(**label) for label in row["labels"] or ()],
+        labels=[concepts.Label(**label._asdict()) for label in bundle.labels.labels[neuron]],
         density=row["density"],
         unit=row["unit"],
         dead=row["dead"],

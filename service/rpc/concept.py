@@ -1,6 +1,7 @@
 """ConceptService."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import numpy as np
 from google.protobuf.message import Message
@@ -8,34 +9,42 @@ from trimtab.v1 import concept_pb2 as wire
 
 from service import replies
 from service.engine import Engine
-from service.errors import InvalidRequest
+from service.errors import InvalidRequest, NotFound
+from service.labelling import Labelling, unknown_label_set
+from service.labels import records_of
 from service.messages import check_neuron, read_history, read_user_id
 from service.query import Query
 from service.registry import BundleRegistry
-from service.rpc.wire import Call, Method
+from service.rpc.wire import Call, Method, StreamingMethod
 
 MAX_PAGE = 1_000
 DEFAULT_PAGE = 100
 DEFAULT_RESULTS = 20
 MAX_QUERY = 256
 """Characters of a text search."""
+MAX_IMPORT_BYTES = 256 * 2**20
 
 
 class ConceptRpc:
     """The methods of ConceptService that this release serves."""
 
-    def __init__(self, engine: Engine, bundles: BundleRegistry) -> None:
+    def __init__(self, engine: Engine, bundles: BundleRegistry, labelling: Labelling) -> None:
         self._engine = engine
         self._bundles = bundles
+        self._labelling = labelling
 
     @property
-    def methods(self) -> dict[str, Method]:
+    def methods(self) -> dict[str, Method | StreamingMethod]:
         """By name in the .proto file."""
         return {
             "ListConcepts": self.list_concepts,
             "SearchConcepts": self.search_concepts,
             "GetNeuron": self.get_neuron,
             "InspectUser": self.inspect_user,
+            "ImportLabels": self.import_labels,
+            "ExportLabels": self.export_labels,
+            "ListLabelSets": self.list_label_sets,
+            "UseLabelSet": self.use_label_set,
         }
 
     async def list_concepts(self, request: wire.ListConceptsRequest, call: Call) -> Message:
@@ -115,6 +124,55 @@ class ConceptRpc:
             ],
             served_by=replies.served_by(bundle, seen.audience, seen.degradations),
         )
+
+    async def import_labels(self, requests: AsyncIterator[wire.ImportLabelsRequest], call: Call) -> Message:
+        """A label set beside the bundle, from a stream of its records."""
+        first: wire.ImportLabelsRequest | None = None
+        records, size = [], 0
+        async for request in requests:
+            first = first or request
+            size += request.ByteSize()
+            if size > MAX_IMPORT_BYTES:
+                raise InvalidRequest("", f"found more than {MAX_IMPORT_BYTES // 2**20} MiB of records")
+            records.append(request.record)
+        if first is None:
+            raise InvalidRequest("record", "found no record, expected at least one")
+        bundle = self._bundles.get(first.bundle)
+        imported = await self._labelling.read_in(bundle, records, current=not first.pinned_only)
+        return wire.ImportLabelsResponse(
+            label_set=imported.labels.version,
+            imported_count=len(records),
+            concept_count=len(imported.labels.concepts),
+            lost_concepts=imported.lost,
+        )
+
+    async def export_labels(self, request: wire.ExportLabelsRequest, call: Call) -> AsyncIterator[Message]:
+        """A label set, record by record."""
+        bundle = self._bundles.get(request.bundle)
+        if request.label_set and request.label_set not in bundle.label_sets:
+            raise NotFound(unknown_label_set(request.label_set, bundle))
+        for record in records_of(bundle.pinned(request.label_set).labels):
+            yield wire.ExportLabelsResponse(record=record)
+
+    async def list_label_sets(self, request: wire.ListLabelSetsRequest, call: Call) -> Message:
+        """The bundle's label sets."""
+        bundle = self._bundles.get(request.bundle)
+        return wire.ListLabelSetsResponse(
+            label_sets=[
+                wire.LabelSetInfo(
+                    label_set=version,
+                    current=version == bundle.labels.version,
+                    of_bundle=version == bundle.own_labels.version,
+                    concept_count=len(labels.concepts),
+                )
+                for version, labels in bundle.label_sets.items()
+            ]
+        )
+
+    async def use_label_set(self, request: wire.UseLabelSetRequest, call: Call) -> Message:
+        """Names are read in another of the bundle's label sets."""
+        await self._labelling.use(self._bundles.get(request.bundle), request.label_set)
+        return wire.UseLabelSetResponse()
 
 
 def _bounded(size: int, field: str, default: int) -> int:

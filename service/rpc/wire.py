@@ -6,7 +6,8 @@ before any handler runs.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,7 +32,11 @@ class Call(Protocol):
         """Seconds until the caller's deadline; infinite if there is none."""
 
 
+Context = grpc.aio.ServicerContext[Any, Any]
 Method = Callable[[Any, Call], Awaitable[Message]]
+"""Answers one message with one; where the .proto file has a stream of requests, it gets an AsyncIterator."""
+StreamingMethod = Callable[[Any, Call], AsyncIterator[Message]]
+"""Answers one message with a stream."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Gate:
 
 
 class _Call:
-    def __init__(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
 
     def remaining_s(self) -> float:
@@ -51,49 +56,96 @@ class _Call:
         return float("inf") if remaining is None else remaining
 
 
-def handlers(service: ServiceDescriptor, methods: Mapping[str, Method], gate: Gate) -> grpc.GenericRpcHandler:
+def handlers(
+    service: ServiceDescriptor, methods: Mapping[str, Method | StreamingMethod], gate: Gate
+) -> grpc.GenericRpcHandler:
     """Handlers for all methods of a service; those without an implementation answer UNIMPLEMENTED."""
     made: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     for method in service.methods:
-        implementation = methods.get(method.name) or _unimplemented(f"{service.name}.{method.name}")
+        implementation: Any = methods.get(method.name) or _unimplemented(f"{service.name}.{method.name}")
+        passage = _Passage(method.name, gate)
         request_type = GetMessageClass(method.input_type)
-        if method.client_streaming or method.server_streaming:
-            continue  # grpc answers UNIMPLEMENTED
-        made[method.name] = grpc.unary_unary_rpc_method_handler(
-            _behaviour(method.name, implementation, request_type, gate)
-        )
+        if method.client_streaming:
+            behave = _reading_stream(implementation, request_type, passage)
+            made[method.name] = grpc.stream_unary_rpc_method_handler(behave)
+        elif method.server_streaming:
+            stream = _writing_stream(implementation, request_type, passage)
+            made[method.name] = grpc.unary_stream_rpc_method_handler(stream)
+        else:
+            made[method.name] = grpc.unary_unary_rpc_method_handler(
+                _behaviour(implementation, request_type, passage)
+            )
     return grpc.method_handlers_generic_handler(service.full_name, made)
 
 
-def _behaviour(
-    name: str, implementation: Method, request_type: type[Message], gate: Gate
-) -> Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], Awaitable[bytes]]:
-    seconds = gate.metrics.request_seconds
-    in_time = seconds.labels(name, grpc.StatusCode.OK.name)
+class _Passage:
+    """What is around every call of one method: permit, metrics, and errors as status codes."""
 
-    async def behave(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
-        start = time.perf_counter()
-        gate.metrics.in_flight.inc()
+    def __init__(self, name: str, gate: Gate) -> None:
+        self.gate = gate
+        self._name = name
+        self._in_time = gate.metrics.request_seconds.labels(name, grpc.StatusCode.OK.name)
+
+    @asynccontextmanager
+    async def __call__(self, context: Context) -> AsyncIterator[None]:
+        metrics, start = self.gate.metrics, time.perf_counter()
+        metrics.in_flight.inc()
         try:
-            request = _parse(data, request_type)
-            with gate.admission.permit(_priority(request), _size(request)):
-                response = (await implementation(request, _Call(context))).SerializeToString()
-            in_time.observe(time.perf_counter() - start)
+            yield
+            self._in_time.observe(time.perf_counter() - start)
         except asyncio.CancelledError:
             # grpc cancels a call when its deadline passes, too: that is the server's to answer for.
             late = _Call(context).remaining_s() <= 0
             code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
-            seconds.labels(name, code.name).observe(time.perf_counter() - start)
+            metrics.request_seconds.labels(self._name, code.name).observe(time.perf_counter() - start)
             raise
         except Exception as error:
             if isinstance(error, Overloaded):
-                gate.metrics.rejected.labels("permits").inc()
+                metrics.rejected.labels("permits").inc()
             status = to_wire(error)
-            seconds.labels(name, status.code.name).observe(time.perf_counter() - start)
+            metrics.request_seconds.labels(self._name, status.code.name).observe(time.perf_counter() - start)
             await context.abort(status.code, status.message, status.metadata)
         finally:
-            gate.metrics.in_flight.dec()
-        return response
+            metrics.in_flight.dec()
+
+
+def _behaviour(
+    implementation: Method, request_type: type[Message], passage: _Passage
+) -> Callable[[bytes, Context], Awaitable[bytes]]:
+    async def behave(data: bytes, context: Context) -> bytes:
+        async with passage(context):
+            request = _parse(data, request_type)
+            with passage.gate.admission.permit(_priority(request), _size(request)):
+                response = await implementation(request, _Call(context))
+            return response.SerializeToString()
+        raise AssertionError("the passage aborts what it catches")
+
+    return behave
+
+
+def _reading_stream(
+    implementation: Method, request_type: type[Message], passage: _Passage
+) -> Callable[[AsyncIterator[bytes], Context], Awaitable[bytes]]:
+    async def behave(stream: AsyncIterator[bytes], context: Context) -> bytes:
+        async with passage(context):
+            requests = (_parse(data, request_type) async for data in stream)
+            with passage.gate.admission.permit(Priority.NORMAL, 1):
+                response = await implementation(requests, _Call(context))
+            return response.SerializeToString()
+        raise AssertionError("the passage aborts what it catches")
+
+    return behave
+
+
+def _writing_stream(
+    implementation: StreamingMethod, request_type: type[Message], passage: _Passage
+) -> Callable[[bytes, Context], AsyncIterator[bytes]]:
+    async def behave(data: bytes, context: Context) -> AsyncIterator[bytes]:
+        async with passage(context):
+            request = _parse(data, request_type)
+            with passage.gate.admission.permit(_priority(request), 1):
+                async for response in implementation(request, _Call(context)):
+                    yield response.SerializeToString()
 
     return behave
 
