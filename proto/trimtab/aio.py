@@ -29,12 +29,20 @@ from trimtab.recording import RecordTotals
 from trimtab.v1.bundle_pb2 import ListBundlesRequest, ListBundlesResponse
 from trimtab.v1.concept_pb2 import (
     Concept,
+    ExportLabelsRequest,
     GetNeuronRequest,
     GetNeuronResponse,
+    ImportLabelsRequest,
+    ImportLabelsResponse,
     InspectUserResponse,
+    LabelRecord,
     ListConceptsRequest,
+    ListLabelSetsRequest,
+    ListLabelSetsResponse,
     SearchConceptsRequest,
     SearchConceptsResponse,
+    UseLabelSetRequest,
+    UseLabelSetResponse,
 )
 from trimtab.v1.recommendation_pb2 import (
     BatchRecommendRequest,
@@ -45,7 +53,6 @@ from trimtab.v1.recommendation_pb2 import (
     SimilarItemsResponse,
 )
 
-_Request = TypeVar("_Request", bound=Message)
 _Response = TypeVar("_Response")
 
 
@@ -216,6 +223,51 @@ class AsyncClient:
         request = inspect_user_request(user_id, history=history, bundle=bundle)
         return await self._call(self._stubs().concept.InspectUser, request, timeout)
 
+    async def export_labels(
+        self, *, label_set: str = "", bundle: str = "", timeout: float = wire.LABELS_TIMEOUT_S
+    ) -> AsyncIterator[LabelRecord]:
+        """A label set whole, record by record, as import_labels takes it; the current one by default."""
+        request = ExportLabelsRequest(bundle=bundle, label_set=label_set)
+        try:
+            call: Any = self._stubs().concept.ExportLabels(
+                request, timeout=wire.check_timeout(timeout), metadata=self._metadata
+            )
+            async for reply in call:
+                yield reply.record
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, target=self.target, timeout_s=timeout) from error
+
+    async def import_labels(
+        self,
+        records: Iterable[LabelRecord],
+        *,
+        pinned_only: bool = False,
+        bundle: str = "",
+        timeout: float = wire.LABELS_TIMEOUT_S,
+    ) -> ImportLabelsResponse:
+        """Makes a label set of records beside the bundle, and reads names in it from now on.
+
+        pinned_only: requests may pin the set by its version, but others are not read in it.
+        """
+        requests = (
+            ImportLabelsRequest(bundle=bundle, record=record, pinned_only=pinned_only) for record in records
+        )
+        return await self._call(self._stubs().concept.ImportLabels, requests, timeout)
+
+    async def list_label_sets(
+        self, *, bundle: str = "", timeout: float | None = None
+    ) -> ListLabelSetsResponse:
+        """The bundle's own label set and those that were imported."""
+        request = ListLabelSetsRequest(bundle=bundle)
+        return await self._call(self._stubs().concept.ListLabelSets, request, timeout)
+
+    async def use_label_set(
+        self, label_set: str, *, bundle: str = "", timeout: float | None = None
+    ) -> UseLabelSetResponse:
+        """Reads names in another of the bundle's label sets from now on."""
+        request = UseLabelSetRequest(bundle=bundle, label_set=label_set)
+        return await self._call(self._stubs().concept.UseLabelSet, request, timeout)
+
     async def list_bundles(self, *, timeout: float | None = None) -> ListBundlesResponse:
         """The bundles that the server holds."""
         return await self._call(self._stubs().bundle.ListBundles, ListBundlesRequest(), timeout)
@@ -294,8 +346,8 @@ class AsyncClient:
 
     async def _call(
         self,
-        rpc: "grpc.UnaryUnaryMultiCallable[_Request, _Response]",
-        request: _Request,
+        rpc: Callable[..., _Response],
+        request: Message | Iterable[Message],
         timeout: float | None,
     ) -> _Response:
         timeout_s = self._connection.timeout_s if timeout is None else wire.check_timeout(timeout)

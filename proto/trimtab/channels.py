@@ -20,6 +20,7 @@ DEFAULT_TARGET = "127.0.0.1:50051"
 DEFAULT_CHANNELS = 4
 DEFAULT_TIMEOUT_S = 5.0
 RECORD_TIMEOUT_S = 30.0
+LABELS_TIMEOUT_S = 60.0  # a whole label set: up to hundreds of megabytes
 
 # By the names that a server's health is asked under; "" is the server as a whole.
 SERVICES = (

@@ -1,15 +1,22 @@
 """trimtab concepts: what can be steered by name."""
 
 import argparse
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
-from trimtab.cli.arguments import Commands, add_bundle_option, count
+from trimtab.channels import LABELS_TIMEOUT_S
+from trimtab.cli.arguments import Commands, InputError, add_bundle_option, count
+from trimtab.cli.label_files import LabelFileError, read_labels, write_labels
 from trimtab.cli.screen import Screen, cell, table
 from trimtab.client import Client
+from trimtab.errors import InvalidArgument
 from trimtab.v1.concept_pb2 import Concept, ListConceptsResponse, SearchResult
+
+_RECORD = re.compile(r"records\[(\d+)\]\.?(.*)", re.DOTALL)
 
 
 def register(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -26,6 +33,28 @@ def register(commands: Commands, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--n", metavar="N", type=count, default=20, help="how many; default 20")
     add_bundle_option(parser)
     parser.set_defaults(run=search)
+
+    parser = inner.add_parser("export", parents=[common], help="a label set as JSON lines")
+    parser.add_argument("file", metavar="FILE", nargs="?", type=Path, help="default: standard output")
+    parser.add_argument("--label-set", metavar="VERSION", default="", help="default: the current one")
+    add_bundle_option(parser)
+    parser.set_defaults(run=export_labels)
+
+    parser = inner.add_parser("import", parents=[common], help="a label set from JSON lines")
+    parser.add_argument("file", metavar="FILE", type=Path, help="whole: names that it does not hold are gone")
+    text = "requests may pin the set by its version, but others are not read in it"
+    parser.add_argument("--pinned-only", action="store_true", help=text)
+    add_bundle_option(parser)
+    parser.set_defaults(run=import_labels)
+
+    parser = inner.add_parser("sets", parents=[common], help="the bundle's label sets")
+    add_bundle_option(parser)
+    parser.set_defaults(run=list_sets)
+
+    parser = inner.add_parser("use", parents=[common], help="read names in another label set")
+    parser.add_argument("label_set", metavar="VERSION")
+    add_bundle_option(parser)
+    parser.set_defaults(run=use_set)
 
 
 def list_all(client: Client, args: argparse.Namespace, screen: Screen) -> int:
@@ -53,6 +82,75 @@ def search(client: Client, args: argparse.Namespace, screen: Screen) -> int:
         screen.show(_results(reply.results))
     else:
         screen.show(cell(f"no concept and no neuron's label matches {query!r}"))
+    return 0
+
+
+def export_labels(client: Client, args: argparse.Namespace, screen: Screen) -> int:
+    """A label set into a file, or to standard output."""
+    timeout = args.timeout or LABELS_TIMEOUT_S
+    records = client.export_labels(label_set=args.label_set, bundle=args.bundle, timeout=timeout)
+    if args.file is None:
+        write_labels(screen.out.file, records)
+        return 0
+    try:
+        with args.file.open("w", encoding="utf-8") as file:
+            count = write_labels(file, records)
+    except OSError as error:
+        raise InputError(f"{args.file}: {error.strerror}") from error
+    screen.show(f"{count:,} records in {args.file}")
+    return 0
+
+
+def import_labels(client: Client, args: argparse.Namespace, screen: Screen) -> int:
+    """A label set from a file; a record that is refused is named by its line."""
+    records = list(read_labels(args.file))
+    try:
+        reply = client.import_labels(
+            records,
+            pinned_only=args.pinned_only,
+            bundle=args.bundle,
+            timeout=args.timeout or LABELS_TIMEOUT_S,
+        )
+    except InvalidArgument as error:
+        for violation in error.violations:
+            if found := _RECORD.match(violation.field):
+                line = int(found[1]) + 1
+                field = f"{found[2]}: " if found[2] else ""
+                text = f"{args.file}, line {line}: {field}{violation.description}"
+                raise LabelFileError(text) from error
+        raise
+    if screen.json:
+        screen.dump(reply)
+        return 0
+    screen.show(
+        f"label set {reply.label_set}: {reply.imported_count:,} records, {reply.concept_count:,} concepts"
+    )
+    if reply.lost_concepts:
+        screen.show(cell(f"gone from it: {', '.join(reply.lost_concepts)}"))
+    return 0
+
+
+def list_sets(client: Client, args: argparse.Namespace, screen: Screen) -> int:
+    """The bundle's own label set and those that were imported."""
+    reply = client.list_label_sets(bundle=args.bundle, timeout=args.timeout)
+    if screen.json:
+        screen.dump(reply)
+        return 0
+    made = table("label set", ">concepts", "current", "from")
+    for found in reply.label_sets:
+        where = "the bundle" if found.of_bundle else "an import"
+        made.add_row(found.label_set, f"{found.concept_count:,}", "*" if found.current else "", where)
+    screen.show(made)
+    return 0
+
+
+def use_set(client: Client, args: argparse.Namespace, screen: Screen) -> int:
+    """Another label set becomes the current one."""
+    reply = client.use_label_set(args.label_set, bundle=args.bundle, timeout=args.timeout)
+    if screen.json:
+        screen.dump(reply)
+    else:
+        screen.show(cell(f"names are read in label set {args.label_set}"))
     return 0
 
 
