@@ -12,28 +12,31 @@ from typing import Protocol
 
 import numpy as np
 
-from service.arrays import Floats, Ints
+from service.arrays import Ints
 from service.blobs import CachedEmbedding
 from service.bundle import Bundle
+from service.encoding import UserState
 from service.errors import DeadlineExpired, InvalidRequest, StoreUnavailable
 from service.histories import Event, EventKind, encoder_input, in_time_order
 from service.query import Mode, Plan, Query
-from service.ranking import RELEVANCE_DEPTH, Ranking, exposure_share, overlap, rank, relevance_loss, score
+from service.ranking import RELEVANCE_DEPTH, Ranking, rank, score
 from service.reasons import explain
 from service.reply import (
     Audience,
     Degradation,
+    Found,
     Inspection,
     Reply,
-    Report,
     Source,
     Steered,
     Term,
     TermKind,
     Timings,
 )
+from service.reporting import report
 from service.retrieval import find_candidates
-from service.steering import Operation, RawEdit, apply_edits, decode
+from service.solving import lifted_items, lifts, solve
+from service.steering import WHOLLY, Applied, Operation, RawEdit, apply_edits, decode
 from service.userstate import UNKNOWN_USER, StoredUser
 
 NO_ITEMS: Ints = np.empty(0, np.int64)
@@ -131,41 +134,68 @@ def answer(
     returned = NO_ITEMS if query.page is None else bundle.catalogue.indices_of_hashes(query.page.returned)
     if query.plan.degraded:
         degradations = (*degradations, Degradation.UNSTEERED)
-    steered = steer(query, who)
+    known = query.page.applied if query.page else None
+    applied = known or WHOLLY
+    steered = steer(query, who, applied)
     timings.lap("steer")
-    if who.source is not Source.PERSONAL and steered.change is None:
+    if who.source is not Source.PERSONAL and steered.change is None and not query.plan.targets:
         unwanted = np.union1d(unwanted, returned)
         return _popular(query, who._replace(source=Source.POPULAR), steered, unwanted, tuple(degradations))
 
-    z, context = who.state.z, who.state.context
-    plain_query = steered_query = bundle.encoder.head(z[None], context)[0]
-    if steered.change is not None:
-        steered_query = bundle.encoder.head((z + steered.change)[None], context)[0]
-
-    depth = query.n + len(returned)
-    needed = max(depth, RELEVANCE_DEPTH) if query.include_report else depth
-    queries = (
-        [steered_query, plain_query] if query.compares and steered.change is not None else [steered_query]
-    )
-    allowed = bundle.catalogue.allowed(query.item_filter)
-    found = find_candidates(bundle.index, bundle.items, np.array(queries), needed, allowed, unwanted)
+    if query.plan.solves and known is None:
+        found = solve(query, who.state, steered, unwanted, timings)
+        applied = found.applied
+        steered = steer(query, who, applied)
+    else:
+        found = _look_up(query, who.state, steered, applied, unwanted, len(returned))
+        timings.lap("search")
     if found.degraded:
         degradations = (*degradations, Degradation.EXACT_SEARCH)
-    timings.lap("search")
 
-    plain_scores = score(bundle.items, found.items, plain_query)
-    scores = plain_scores if steered.change is None else score(bundle.items, found.items, steered_query)
     fresh = ~np.isin(found.items, returned)
-    ranking = rank(found.items[fresh], scores[fresh], query.n)
-    unsteered_scores = plain_scores[
-        np.searchsorted(found.items, ranking.items)
-    ]  # candidates are sorted by index
-    unsteered = rank(found.items, plain_scores, needed) if query.compares else None
-    terms = explain(bundle, who.state, ranking, unsteered_scores, steered) if query.explain else ()
-    report = _report(query, steered, ranking, unsteered_scores, unsteered) if query.include_report else None
+    ranking = rank(found.items[fresh], found.scores[fresh], query.n)
+    unsteered_scores = found.plain[np.searchsorted(found.items, ranking.items)]  # candidates are sorted
+    depth = query.n + len(returned)
+    unsteered = rank(found.items, found.plain, max(depth, RELEVANCE_DEPTH)) if query.compares else None
+    terms: tuple[Term, ...] = ()
+    if query.explain:
+        lifted = lifts(query, applied, ranking.items)
+        terms = explain(bundle, who.state, ranking, unsteered_scores, steered, lifted)
+    compared = None
+    if unsteered and query.include_report:
+        compared = report(query, steered, ranking, unsteered_scores, unsteered, applied)
     shown = Ranking(unsteered.items[:depth], unsteered.scores[:depth]) if unsteered else None
     timings.lap("rank")
-    return Reply(query, who, ranking, unsteered_scores, shown, terms, report, tuple(degradations))
+    return Reply(query, who, ranking, unsteered_scores, shown, terms, compared, tuple(degradations), applied)
+
+
+def _look_up(
+    query: Query, state: UserState, steered: Steered, applied: Applied, unwanted: Ints, returned_count: int
+) -> Found:
+    """The candidates where it is known how far the steering goes: those of the steered and the plain query.
+
+    Items that targets lift are searched for apart: without the lift they would not be found.
+    """
+    bundle = query.bundle
+    plain_query = steered_query = bundle.encoder.head(state.z[None], state.context)[0]
+    queries = [plain_query]
+    if steered.change is not None:
+        steered_query = bundle.encoder.head((state.z + steered.change)[None], state.context)[0]
+        queries = [steered_query, plain_query] if query.compares else [steered_query]
+    depth = query.n + returned_count
+    needed = max(depth, RELEVANCE_DEPTH) if query.include_report else depth
+    allowed = bundle.catalogue.allowed(query.item_filter)
+    found = find_candidates(bundle.index, bundle.items, np.array(queries), needed, allowed, unwanted)
+    items, degraded = found.items, found.degraded
+    for lifted in lifted_items(query, applied):
+        limit = lifted if allowed is None else allowed & lifted
+        more = find_candidates(bundle.index, bundle.items, steered_query[None], depth, limit, unwanted)
+        items, degraded = np.union1d(items, more.items), degraded or more.degraded
+    plain = score(bundle.items, items, plain_query)
+    scores = plain if steered.change is None else score(bundle.items, items, steered_query)
+    for lift in lifts(query, applied, items):
+        scores = scores + lift
+    return Found(items, plain, scores, applied, degraded)
 
 
 def warm_up(bundle: Bundle) -> Reply:
@@ -210,42 +240,26 @@ def audience(query: Query, stored: StoredUser) -> Audience:
     return Audience(bundle.mean_user, source, seen, NO_ITEMS, ignored_count)
 
 
-def steer(query: Query, who: Audience) -> Steered:
+def steer(query: Query, who: Audience, applied: Applied = WHOLLY) -> Steered:
     """The change z' - z: scale(z) (s' - s) W_dec; RECONSTRUCT adds scale(z) D(s) + shift(z) - z."""
+    edits = query.plan.solved_edits(applied)
     labels, z = query.bundle.labels, who.state.z
     scale = np.float32(query.bundle.scale(z))
     with np.errstate(over="ignore", invalid="ignore"):  # what leaves the range of numbers is refused below
-        steps = apply_edits(who.state.code, query.plan.edits, labels.decoder)
-        effects = tuple(zip(query.plan.edits, steps, strict=True))
-        parts = tuple((edit, scale * step.change) for edit, step in effects if step.change is not None)
+        effects = apply_edits(who.state.code, [edit for edit, _ in edits], labels.decoder)
+        parts = tuple(
+            None if effect.change is None or fraction == 0.0 else np.float32(fraction) * scale * effect.change
+            for (_, fraction), effect in zip(edits, effects, strict=True)
+        )
     reconstruction = None
     if query.plan.mode is Mode.RECONSTRUCT:
         decoded = decode(who.state.code, labels.decoder) + labels.bias
         reconstruction = scale * decoded + np.float32(query.bundle.shift(z)) - z
-    changes = [part for _, part in parts] + ([] if reconstruction is None else [reconstruction])
+    changes = [part for part in (*parts, reconstruction) if part is not None]
     change = np.sum(changes, axis=0) if changes else None
     if change is not None and not np.isfinite(change).all():
         raise InvalidRequest("steering.edits", "the edits together leave the range of numbers")
-    return Steered(parts, effects, reconstruction, change)
-
-
-def _report(
-    query: Query, steered: Steered, ranking: Ranking, unsteered_scores: Floats, unsteered: Ranking | None
-) -> Report:
-    """What steering did, against the unsteered ranking down to the depth of the relevance loss."""
-    assert unsteered is not None, "a report needs the unsteered ranking"
-    catalogue, labels = query.bundle.catalogue, query.bundle.labels
-    before, shares = unsteered.items[: query.n], []
-    for name in query.plan.concepts:
-        if concept := labels.concept(name):
-            members = catalogue.members(concept.attribute, concept.value)
-            shares.append((name, exposure_share(members[before]), exposure_share(members[ranking.items])))
-    return Report(
-        effects=steered.effects,
-        relevance_loss=relevance_loss(unsteered.scores, unsteered_scores),
-        overlap=overlap(ranking.items, before),
-        shares=tuple(shares),
-    )
+    return Steered(tuple(edits), tuple(effects), parts, reconstruction, change)
 
 
 def _popular(
@@ -261,9 +275,9 @@ def _popular(
     scores = catalogue.popularity[items].astype(np.float32)
     ranking = Ranking(items, scores)
     terms = (Term(TermKind.POPULARITY, scores),) if query.explain else ()
-    report = _report(query, steered, ranking, scores, ranking) if query.include_report else None
+    compared = report(query, steered, ranking, scores, ranking) if query.include_report else None
     return Reply(
-        query, who, ranking, scores, ranking if query.compares else None, terms, report, degradations
+        query, who, ranking, scores, ranking if query.compares else None, terms, compared, degradations
     )
 
 

@@ -19,6 +19,7 @@ from service.paging import read_page
 from service.query import NO_PLAN, Mode, Plan, Query
 from service.registry import BundleRegistry
 from service.steering import Operation, RawEdit, Target
+from service.targets import find_concept, read_budget, read_targets
 
 MAX_ID_BYTES = 256
 MAX_EDITS = 64
@@ -47,7 +48,7 @@ _UNITLESS = (Operation.SCALE, Operation.BLEND, Operation.ABLATE)
 
 def read_recommend(request: wire.RecommendRequest, bundles: BundleRegistry, max_n: int) -> Query:
     """A valid query, resolved against the bundle that the request names."""
-    bundle = bundles.get(request.bundle)
+    bundle = bundles.get(request.bundle).pinned(request.steering.label_set)
     has_history = request.HasField("history")
     if not request.user_id and not has_history:
         raise InvalidRequest("user_id", "found neither a user_id nor a history, expected one of them")
@@ -145,11 +146,8 @@ def read_filter(message: wire.Filter, bundle: Bundle, field: str = "filter") -> 
 
 def read_steering(message: steering.Steering, bundle: Bundle, field: str = "steering") -> Plan:
     """Steering with its targets resolved in the bundle's label set and strengths in units of the code."""
-    for name in ("targets", "policy"):
-        if getattr(message, name):
-            raise Unsupported(f"{field}.{name} is not served yet")
-    if message.HasField("budget"):
-        raise Unsupported(f"{field}.budget is not served yet")
+    if message.policy:
+        raise Unsupported(f"{field}.policy is not served yet")
     if len(message.edits) > MAX_EDITS:
         raise InvalidRequest(
             f"{field}.edits", f"found {len(message.edits)} edits, expected at most {MAX_EDITS}"
@@ -162,8 +160,15 @@ def read_steering(message: steering.Steering, bundle: Bundle, field: str = "stee
         _edit(edit, bundle.labels, f"{field}.edits[{position}]")
         for position, edit in enumerate(message.edits)
     )
-    concepts = dict.fromkeys(edit.concept for edit in message.edits if edit.WhichOneof("target") == "concept")
-    return Plan(edits, _MODES[message.mode], tuple(concepts))
+    targets, brought = read_targets(message, bundle.labels, f"{field}.targets")
+    named = [edit.concept for edit in message.edits if edit.WhichOneof("target") == "concept"]
+    return Plan(
+        edits=(*edits, *brought),
+        targets=targets,
+        max_relevance_loss=read_budget(message, f"{field}.budget"),
+        mode=_MODES[message.mode],
+        concepts=tuple(dict.fromkeys([*named, *(target.concept.name for target in targets)])),
+    )
 
 
 def _unknown_label_set(message: steering.Steering, bundle: Bundle) -> Plan:
@@ -220,10 +225,7 @@ def _target(message: steering.Edit, labels: LabelSet, field: str) -> Target:
             check_neuron(message.neuron, labels, f"{field}.neuron")
             return labels.neuron_target(message.neuron)
         case "concept":
-            concept = labels.concept(message.concept)
-            if concept is None:
-                raise InvalidRequest(f"{field}.concept", _no_such_concept(message.concept, labels))
-            return concept.target
+            return find_concept(message.concept, labels, f"{field}.concept").target
         case "weights":
             return _weighted(message.weights, labels, f"{field}.weights")
         case _:
@@ -234,13 +236,6 @@ def check_neuron(neuron: int, labels: LabelSet, field: str) -> None:
     """Refuses a neuron that the SAE does not have."""
     if neuron >= labels.n_neurons:
         raise InvalidRequest(field, f"found {neuron}, expected 0 to {labels.n_neurons - 1}")
-
-
-def _no_such_concept(name: str, labels: LabelSet) -> str:
-    shown = name if len(name) <= 100 else f"{name[:100]}..."
-    nearest = labels.nearest_names(name[:MAX_ID_BYTES])
-    hint = f"nearest: {', '.join(nearest)}" if nearest else "see ConceptService.ListConcepts"
-    return f"found {shown!r}, expected a concept of label set {labels.version}; {hint}"
 
 
 def _weighted(message: steering.WeightedNeurons, labels: LabelSet, field: str) -> Target:

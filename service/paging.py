@@ -15,25 +15,33 @@ from trimtab.v1 import recommendation_pb2 as wire
 
 from service.arrays import Hashes
 from service.errors import InvalidRequest
+from service.steering import Applied, TargetStrength
 
 MAX_RETURNED = 10_000
 """Items that all pages of one request return together."""
-_HEADER = struct.Struct("<1s8sf")  # version, digest of the request, applied fraction
+_HEADER = struct.Struct("<1s8sfB")  # version, digest of the request, applied fraction, number of targets
+_STRENGTH = struct.Struct("<ff")  # fraction and lift of one target
 _CHECK_BYTES = 4
-_VERSION = b"1"
+_VERSION = b"2"
 
 
 class Page(NamedTuple):
-    """Where a page begins: the request that it belongs to, t, and hashes of the items returned so far."""
+    """Where a page begins.
+
+    Attributes:
+        request_digest: Of the request that it belongs to.
+        applied: How far the first page's steering went; None on the first page.
+        returned: Hashes of the items returned so far.
+    """
 
     request_digest: bytes
-    applied_fraction: float
+    applied: Applied | None
     returned: Hashes
 
 
 def first_page(request: wire.RecommendRequest) -> Page:
     """The page of a request without a token."""
-    return Page(_digest(request), 1.0, np.empty(0, np.uint64))
+    return Page(_digest(request), None, np.empty(0, np.uint64))
 
 
 def read_page(request: wire.RecommendRequest) -> Page:
@@ -47,8 +55,11 @@ def read_page(request: wire.RecommendRequest) -> Page:
     try:
         data = base64.urlsafe_b64decode(request.page_token)
         body, check = data[:-_CHECK_BYTES], data[-_CHECK_BYTES:]
-        version, digest, fraction = _HEADER.unpack_from(body)
-        returned = np.frombuffer(body, "<u8", offset=_HEADER.size)
+        version, digest, fraction, target_count = _HEADER.unpack_from(body)
+        start = _HEADER.size + target_count * _STRENGTH.size
+        strengths = _STRENGTH.iter_unpack(body[_HEADER.size : start])
+        applied = Applied(fraction, tuple(TargetStrength(*strength) for strength in strengths))
+        returned = np.frombuffer(body, "<u8", offset=start)
     except (ValueError, binascii.Error, struct.error):
         raise InvalidRequest("page_token", "found a text that is no page token") from None
     if version != _VERSION or check != _checksum(body) or len(returned) > MAX_RETURNED:
@@ -57,17 +68,17 @@ def read_page(request: wire.RecommendRequest) -> Page:
         raise InvalidRequest(
             "page_token", "found the token of another request, expected the same user, steering and filter"
         )
-    return Page(digest, fraction, returned)
+    return Page(digest, applied, returned)
 
 
-def next_token(page: Page, listed: Hashes, n: int) -> str:
+def next_token(page: Page, applied: Applied, listed: Hashes, n: int) -> str:
     """The token of the page after one that listed these items; "" where there is none."""
     returned = np.concatenate([page.returned, listed])
     if len(listed) < n or len(returned) >= MAX_RETURNED:
         return ""
-    body = (
-        _HEADER.pack(_VERSION, page.request_digest, page.applied_fraction) + returned.astype("<u8").tobytes()
-    )
+    header = _HEADER.pack(_VERSION, page.request_digest, applied.fraction, len(applied.targets))
+    strengths = b"".join(_STRENGTH.pack(*strength) for strength in applied.targets)
+    body = header + strengths + returned.astype("<u8").tobytes()
     return base64.urlsafe_b64encode(body + _checksum(body)).decode()
 
 

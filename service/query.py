@@ -1,13 +1,20 @@
 """What is asked: one valid request for a list, resolved against one bundle."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from enum import Enum
+from typing import NamedTuple
 
 from service.bundle import Bundle
 from service.catalogue import Filter
+from service.concepts import Concept
 from service.histories import Event
+from service.lines import Counts
 from service.paging import Page
-from service.steering import RawEdit
+from service.steering import Applied, RawEdit
+
+_FLOAT32 = 1e-3
+"""Of an item: what a share that was a float32 may be off, in the longest list."""
 
 
 class Mode(Enum):
@@ -18,17 +25,71 @@ class Mode(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class TargetShare:
+    """Bounds on how many of a list's items are of a concept.
+
+    Attributes:
+        concept: Whose items are counted.
+        least: Smallest share of the list, 0 to 1.
+        most: Largest.
+        edits: Positions in the plan's edits of those that are strengthened and weakened for it.
+        own: Whether it brought its edit itself, as strong as it may become, to be used as little as can be.
+    """
+
+    concept: Concept
+    least: float
+    most: float
+    edits: tuple[int, ...]
+    own: bool
+
+    @property
+    def rest(self) -> float:
+        """The fraction of its edits' strength that is used where it is right: none, or all if it is a cap."""
+        return 1.0 if not self.own and self.least == 0.0 else 0.0
+
+    @property
+    def signs(self) -> tuple[float, ...]:
+        """Which ways its edits may be used: only its own also the other way round, to have fewer items."""
+        if not self.own or self.most == 1.0:
+            return (1.0,)
+        return (1.0, -1.0) if self.least > 0.0 else (-1.0,)
+
+    def direction(self, count: int, counts: Counts) -> float:
+        """Which way from there, where so many of the list's items are of the concept."""
+        if self.own:
+            return 1.0 if count < counts.least else -1.0
+        return 1.0 - 2.0 * self.rest
+
+    def counts(self, n: int) -> Counts:
+        """The same for a list of n, in whole items. Where no whole number fits, the least counts."""
+        least = math.ceil(self.least * n - _FLOAT32)
+        return Counts(least, max(least, math.floor(self.most * n + _FLOAT32)))
+
+
+class AppliedEdit(NamedTuple):
+    """An edit, and the fraction of what it does that is put back into the model."""
+
+    edit: RawEdit
+    fraction: float
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A request's steering, resolved against one bundle.
 
     Attributes:
-        edits: As in the request, so that reports line up with it; identities included.
+        edits: As in the request, so that reports line up with it, identities included; then those that the
+            targets brought.
+        targets: Shares of the list to be met.
+        max_relevance_loss: The budget; None for none.
         mode: How the edited code returns.
         concepts: Names that the report gives shares of.
         degraded: True if steering was asked for but cannot be applied.
     """
 
     edits: tuple[RawEdit, ...] = ()
+    targets: tuple[TargetShare, ...] = ()
+    max_relevance_loss: float | None = None
     mode: Mode = Mode.RESIDUAL
     concepts: tuple[str, ...] = ()
     degraded: bool = False
@@ -37,6 +98,23 @@ class Plan:
     def acts(self) -> bool:
         """True if any user's list could differ. Identities are dropped, so that they cost nothing."""
         return self.mode is Mode.RECONSTRUCT or any(not edit.is_identity for edit in self.edits)
+
+    @property
+    def solves(self) -> bool:
+        """True if how far the steering goes has to be found out."""
+        return bool(self.targets) or self.max_relevance_loss is not None
+
+    def solved_edits(self, applied: Applied) -> list[AppliedEdit]:
+        """The edits, with the strengths and fractions that were solved for."""
+        edits = [AppliedEdit(edit, applied.fraction) for edit in self.edits]
+        for target, solved in zip(self.targets, applied.targets, strict=False):
+            for position in target.edits:
+                edit = self.edits[position]
+                if target.own:
+                    edit = replace(edit, strength=edit.strength * solved.fraction)
+                part = 1.0 if target.own else solved.fraction
+                edits[position] = AppliedEdit(edit, applied.fraction * part)
+        return edits
 
 
 NO_PLAN = Plan()

@@ -4,6 +4,7 @@ Candidates are rescored here by one dot product a row, whose result does not dep
 there are: a cached and a fresh answer, a batch and a single request give the same bits.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -34,9 +35,12 @@ def rank(candidates: Ints, scores: Floats, n: int) -> Ranking:
     return Ranking(candidates[order], scores[order])
 
 
+@lru_cache(maxsize=64)
 def discounts(n: int) -> Floats:
-    """1 / log2(1 + rank) for ranks 1 to n: the exposure of each position."""
-    return (1.0 / np.log2(np.arange(2, n + 2))).astype(np.float32)
+    """1 / log2(1 + rank) for ranks 1 to n: the exposure of each position. Not to be changed."""
+    found = (1.0 / np.log2(np.arange(2, n + 2))).astype(np.float32)
+    found.flags.writeable = False
+    return found
 
 
 def exposure_share(members: Bools) -> float:
@@ -45,6 +49,11 @@ def exposure_share(members: Bools) -> float:
         return 0.0
     weights = discounts(len(members))
     return float(weights[members].sum() / weights.sum())
+
+
+def item_share(members: Bools) -> float:
+    """Share of a list's items that are members: bool [n] -> [0, 1]."""
+    return float(members.mean()) if len(members) else 0.0
 
 
 def relevance_loss(unsteered_scores: Floats, steered_items_scores: Floats) -> float:

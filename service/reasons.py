@@ -1,5 +1,7 @@
 """Why an item is in the list: its score as a sum of terms."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from service.arrays import Floats
@@ -11,7 +13,12 @@ from service.steering import RawEdit
 
 
 def explain(
-    bundle: Bundle, state: UserState, ranking: Ranking, unsteered_scores: Floats, steered: Steered
+    bundle: Bundle,
+    state: UserState,
+    ranking: Ranking,
+    unsteered_scores: Floats,
+    steered: Steered,
+    lifts: Sequence[Floats] = (),
 ) -> tuple[Term, ...]:
     """Splits the scores of the listed items into the unsteered score and one term a part of the change.
 
@@ -24,12 +31,16 @@ def explain(
         ranking: The steered list.
         unsteered_scores: Of its items, float32 [n].
         steered: The change and its parts.
+        lifts: What each target adds to the listed items' scores besides, float32 [n].
     """
-    terms = [Term(TermKind.UNSTEERED, unsteered_scores)]
+    terms = [Term(TermKind.UNSTEERED, unsteered_scores), *(Term(TermKind.TARGET, lift) for lift in lifts)]
     if steered.change is None:
         return tuple(terms)
-    changes = [part for _, part in steered.parts]
-    kinds: list[tuple[TermKind, RawEdit | None]] = [(TermKind.EDIT, edit) for edit, _ in steered.parts]
+    acting = [(edit, part) for (edit, _), part in zip(steered.edits, steered.parts, strict=True)]
+    changes = [part for _, part in acting if part is not None]
+    kinds: list[tuple[TermKind, RawEdit | None]] = [
+        (TermKind.EDIT, edit) for edit, part in acting if part is not None
+    ]
     if steered.reconstruction is not None:
         changes.append(steered.reconstruction)
         kinds.append((TermKind.RECONSTRUCTION, None))

@@ -11,9 +11,21 @@ from trimtab.v1 import steering_pb2 as steering
 from service.bundle import Bundle
 from service.concepts import Concept
 from service.paging import next_token
+from service.query import AppliedEdit
 from service.ranking import Ranking
-from service.reply import Audience, Degradation, Reply, Report, Source, Term, TermKind, Timings
-from service.steering import Operation, RawEdit
+from service.reply import (
+    Audience,
+    Bound,
+    Degradation,
+    Reply,
+    Report,
+    Source,
+    TargetResult,
+    Term,
+    TermKind,
+    Timings,
+)
+from service.steering import EditEffect, Operation
 
 _SOURCES = {
     Source.PERSONAL: wire.SOURCE_PERSONAL,
@@ -33,10 +45,16 @@ _OPERATIONS = {
     Operation.ABLATE: steering.OPERATION_ABLATE,
     Operation.BLEND: steering.OPERATION_BLEND,
 }
+_BOUNDS = {
+    Bound.NONE: steering.BOUND_NONE,
+    Bound.BUDGET: steering.BOUND_BUDGET,
+    Bound.TARGET: steering.BOUND_TARGET,
+}
 _REASONS = {
     TermKind.UNSTEERED: wire.REASON_KIND_UNSTEERED,
     TermKind.RECONSTRUCTION: wire.REASON_KIND_RECONSTRUCTION,
     TermKind.INTERACTION: wire.REASON_KIND_INTERACTION,
+    TermKind.TARGET: wire.REASON_KIND_TARGET,
     TermKind.POPULARITY: wire.REASON_KIND_POPULARITY,
 }
 
@@ -55,7 +73,7 @@ def recommend_response(reply: Reply, request_id: str, timings: Timings) -> wire.
         response.report.CopyFrom(_report(reply.report))
     if reply.query.page is not None:
         listed = reply.query.bundle.catalogue.hashes[reply.ranking.items]
-        response.next_page_token = next_token(reply.query.page, listed, reply.query.n)
+        response.next_page_token = next_token(reply.query.page, reply.applied, listed, reply.query.n)
     return response
 
 
@@ -181,26 +199,44 @@ def _reason(term: Term, contribution: float) -> wire.Reason:
 
 def _report(report: Report) -> steering.SteeringReport:
     return steering.SteeringReport(
-        applied_fraction=1.0,
-        edits=[_edit_report(edit, *effect) for edit, effect in report.effects],
+        applied_fraction=report.applied_fraction,
+        edits=[
+            _edit_report(applied, effect)
+            for applied, effect in zip(report.edits, report.effects, strict=True)
+        ],
         relevance_loss=report.relevance_loss,
         overlap=report.overlap,
         concepts=[
-            steering.ConceptShare(concept=name, unsteered_share=before, share=after)
-            for name, before, after in report.shares
+            steering.ConceptShare(
+                concept=share.concept,
+                unsteered_share=share.unsteered,
+                share=share.steered,
+                unsteered_item_share=share.unsteered_items,
+                item_share=share.steered_items,
+            )
+            for share in report.shares
         ],
-        bound=steering.BOUND_NONE,
+        bound=_BOUNDS[report.bound],
+        targets=[_target_report(result) for result in report.targets],
     )
 
 
-def _edit_report(edit: RawEdit, before: float, after: float, change: object) -> steering.EditReport:
+def _target_report(result: TargetResult) -> steering.TargetReport:
+    return steering.TargetReport(
+        concept=result.target.concept.name, met=result.is_met, lift=result.strength.lift
+    )
+
+
+def _edit_report(applied: AppliedEdit, effect: EditEffect) -> steering.EditReport:
+    edit, fraction = applied
     return steering.EditReport(
         target=edit.target.name,
         operation=_OPERATIONS[edit.operation],
         raw_strength=edit.strength,
-        level_before=before,
-        level_after=after,
-        no_effect=change is None,
+        level_before=effect.level_before,
+        level_after=effect.level_after,
+        no_effect=effect.change is None,
+        applied_fraction=fraction,
     )
 
 

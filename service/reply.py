@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
-from service.arrays import Floats, Ints
+from service.arrays import AnyArray, Floats, Ints
 from service.encoding import UserState
-from service.query import Query
+from service.query import AppliedEdit, Query, TargetShare
 from service.ranking import Ranking
-from service.steering import EditEffect, RawEdit
+from service.steering import WHOLLY, Applied, EditEffect, RawEdit, TargetStrength
 
 
 class Source(Enum):
@@ -52,16 +52,36 @@ class Steered(NamedTuple):
     """z' - z, whole and by part, float32 [d] each.
 
     Attributes:
-        parts: Each edit that had an effect, beside its part.
-        effects: What every edit of the plan did, identities included, in the request's order.
+        edits: The plan's, identities included, in its order, each with the fraction that is applied.
+        effects: What each would do wholly.
+        parts: What each adds; None for nothing.
         reconstruction: scale(z) D(s) + shift(z) - z in RECONSTRUCT mode, else None.
         change: The sum; None if there is nothing to add.
     """
 
-    parts: tuple[tuple[RawEdit, Floats], ...]
-    effects: tuple[tuple[RawEdit, EditEffect], ...]
+    edits: tuple[AppliedEdit, ...]
+    effects: tuple[EditEffect, ...]
+    parts: tuple[Floats | None, ...]
     reconstruction: Floats | None
     change: Floats | None
+
+
+class Found(NamedTuple):
+    """Candidates, and what the search gave.
+
+    Attributes:
+        items: Sorted indices, int64 [m].
+        plain: Unsteered scores, float32 [m].
+        scores: Steered scores, float32 or float64 [m].
+        applied: How far the steering went.
+        degraded: True if the index failed, so that all items were scored.
+    """
+
+    items: Ints
+    plain: Floats
+    scores: AnyArray
+    applied: Applied
+    degraded: bool
 
 
 class Inspection(NamedTuple):
@@ -78,6 +98,7 @@ class TermKind(Enum):
     UNSTEERED = "unsteered"
     RECONSTRUCTION = "reconstruction"
     INTERACTION = "interaction"
+    TARGET = "target"
     POPULARITY = "popularity"
 
 
@@ -89,13 +110,43 @@ class Term(NamedTuple):
     edit: RawEdit | None = None
 
 
-class Report(NamedTuple):
-    """What steering did to the list; see the API's SteeringReport. Shares are (name, unsteered, steered)."""
+class Bound(Enum):
+    """Which limit decided how far the steering went; see the API's Bound."""
 
-    effects: tuple[tuple[RawEdit, EditEffect], ...]
+    NONE = "none"
+    BUDGET = "budget"
+    TARGET = "target"
+
+
+class ConceptShare(NamedTuple):
+    """A concept's part of the unsteered and of the steered list: of their exposure, and of their items."""
+
+    concept: str
+    unsteered: float
+    steered: float
+    unsteered_items: float
+    steered_items: float
+
+
+class TargetResult(NamedTuple):
+    """What became of a target share."""
+
+    target: TargetShare
+    strength: TargetStrength
+    is_met: bool
+
+
+class Report(NamedTuple):
+    """What steering did to the list; see the API's SteeringReport."""
+
+    edits: tuple[AppliedEdit, ...]
+    effects: tuple[EditEffect, ...]
+    targets: tuple[TargetResult, ...]
+    applied_fraction: float
     relevance_loss: float
     overlap: float
-    shares: tuple[tuple[str, float, float], ...]
+    shares: tuple[ConceptShare, ...]
+    bound: Bound
 
 
 @dataclass(slots=True)
@@ -127,6 +178,7 @@ class Reply:
         unsteered_scores: Of the listed items, float32 [n].
         unsteered: The list without steering from its first rank to this page's last, where it was asked for.
         terms: Reasons, where they were asked for; they sum to the scores.
+        applied: How far the steering went.
     """
 
     query: Query
@@ -137,3 +189,4 @@ class Reply:
     terms: tuple[Term, ...]
     report: Report | None
     degradations: tuple[Degradation, ...]
+    applied: Applied = WHOLLY

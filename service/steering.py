@@ -82,6 +82,28 @@ class RawEdit:
         return neutral.get(self.operation) == self.strength
 
 
+class TargetStrength(NamedTuple):
+    """What was solved for one target share.
+
+    Attributes:
+        fraction: Of the strength of its edits that is used: 0 to 1, from -1 for an edit that it brought.
+        lift: What its concept's items get on their score where no such strength is enough; else 0.
+    """
+
+    fraction: float
+    lift: float = 0.0
+
+
+class Applied(NamedTuple):
+    """How far a plan's steering goes: fraction, 0 to 1, multiplies all of it; a float32 can hold it."""
+
+    fraction: float = 1.0
+    targets: tuple[TargetStrength, ...] = ()
+
+
+WHOLLY = Applied()
+
+
 class EditEffect(NamedTuple):
     """What one edit did: its target's level before and after, and the change of D(s), [d], None for none."""
 

@@ -461,16 +461,6 @@ def test_what_is_not_built_yet_says_so(served: Any, stub: Any) -> None:
     policies = policy_pb2_grpc.PolicyServiceStub(served.channel)
     calls = [
         lambda: policies.ListPolicies(policy_pb2.ListPoliciesRequest()),
-        lambda: stub.Recommend(
-            pb.RecommendRequest(
-                user_id="u", n=1, steering=sp.Steering(budget=sp.Budget(max_relevance_loss=0.05))
-            )
-        ),
-        lambda: stub.Recommend(
-            pb.RecommendRequest(
-                user_id="u", n=1, steering=sp.Steering(targets=[sp.TargetShare(concept="Drama")])
-            )
-        ),
         lambda: stub.Recommend(pb.RecommendRequest(user_id="u", n=1, steering=sp.Steering(policy="p"))),
     ]
     for call in calls:

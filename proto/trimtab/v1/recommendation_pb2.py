@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from trimtab.v1 import steering_pb2 as trimtab_dot_v1_dot_steering__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftrimtab/v1/recommendation.proto\x12\ntrimtab.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19trimtab/v1/steering.proto\"\x97\x01\n\x05\x45vent\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.trimtab.v1.EventKind\x12\x12\n\x05value\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08\x65vent_id\x18\x05 \x01(\tB\x08\n\x06_value\",\n\x07History\x12!\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.trimtab.v1.Event\"b\n\tCondition\x12\x11\n\tattribute\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\x12\x10\n\x03min\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x03max\x18\x04 \x01(\x01H\x01\x88\x01\x01\x42\x06\n\x04_minB\x06\n\x04_max\"i\n\x06\x46ilter\x12%\n\x06\x61ll_of\x18\x01 \x03(\x0b\x32\x15.trimtab.v1.Condition\x12&\n\x07none_of\x18\x02 \x03(\x0b\x32\x15.trimtab.v1.Condition\x12\x10\n\x08item_ids\x18\x03 \x03(\t\"\xdb\x03\n\x10RecommendRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12$\n\x07history\x18\x02 \x01(\x0b\x32\x13.trimtab.v1.History\x12\t\n\x01n\x18\x03 \x01(\r\x12&\n\x08steering\x18\x04 \x01(\x0b\x32\x14.trimtab.v1.Steering\x12\"\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x12.trimtab.v1.Filter\x12\x18\n\x10\x65xclude_item_ids\x18\x06 \x03(\t\x12:\n\x07\x63ontext\x18\x07 \x03(\x0b\x32).trimtab.v1.RecommendRequest.ContextEntry\x12\x0f\n\x07unit_id\x18\x08 \x01(\t\x12\x0f\n\x07\x65xplain\x18\t \x01(\x08\x12\x19\n\x11include_unsteered\x18\n \x01(\x08\x12\x16\n\x0einclude_report\x18\x0b \x01(\x08\x12\x0e\n\x06\x62undle\x18\x0c \x01(\t\x12\x12\n\nrequest_id\x18\r \x01(\t\x12\x12\n\npage_token\x18\x0e \x01(\t\x12&\n\x08priority\x18\x0f \x01(\x0e\x32\x14.trimtab.v1.Priority\x1a.\n\x0c\x43ontextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"u\n\x06Reason\x12\x10\n\x06neuron\x18\x01 \x01(\rH\x00\x12\x11\n\x07\x63oncept\x18\x02 \x01(\tH\x00\x12&\n\x04kind\x18\x03 \x01(\x0e\x32\x16.trimtab.v1.ReasonKindH\x00\x12\x14\n\x0c\x63ontribution\x18\x04 \x01(\x02\x42\x08\n\x06source\"\xbb\x01\n\x0eRecommendation\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\r\n\x05score\x18\x03 \x01(\x02\x12\x17\n\x0funsteered_score\x18\x04 \x01(\x02\x12\x1b\n\x0eunsteered_rank\x18\x05 \x01(\rH\x00\x88\x01\x01\x12#\n\x07reasons\x18\x06 \x03(\x0b\x32\x12.trimtab.v1.Reason\x12\r\n\x05title\x18\x07 \x01(\tB\x11\n\x0f_unsteered_rank\"\xf9\x01\n\x08ServedBy\x12\x11\n\tbundle_id\x18\x01 \x01(\t\x12\x11\n\tlabel_set\x18\x02 \x01(\t\x12\x0e\n\x06policy\x18\x03 \x01(\t\x12\x17\n\x0fpolicy_revision\x18\x04 \x01(\r\x12\x12\n\nexperiment\x18\x05 \x01(\t\x12\x0b\n\x03\x61rm\x18\x06 \x01(\t\x12\"\n\x06source\x18\x07 \x01(\x0e\x32\x12.trimtab.v1.Source\x12-\n\x0c\x64\x65gradations\x18\x08 \x03(\x0e\x32\x17.trimtab.v1.Degradation\x12\x1a\n\x12ignored_item_count\x18\t \x01(\r\x12\x0e\n\x06\x63\x61\x63hed\x18\n \x01(\x08\"u\n\x06Timing\x12\x10\n\x08total_us\x18\x01 \x01(\r\x12\x10\n\x08store_us\x18\x02 \x01(\r\x12\x11\n\tencode_us\x18\x03 \x01(\r\x12\x10\n\x08steer_us\x18\x04 \x01(\r\x12\x11\n\tsearch_us\x18\x05 \x01(\r\x12\x0f\n\x07rank_us\x18\x06 \x01(\r\"\x93\x02\n\x11RecommendResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12)\n\x05items\x18\x02 \x03(\x0b\x32\x1a.trimtab.v1.Recommendation\x12-\n\tunsteered\x18\x03 \x03(\x0b\x32\x1a.trimtab.v1.Recommendation\x12*\n\x06report\x18\x04 \x01(\x0b\x32\x1a.trimtab.v1.SteeringReport\x12\'\n\tserved_by\x18\x05 \x01(\x0b\x32\x14.trimtab.v1.ServedBy\x12\"\n\x06timing\x18\x06 \x01(\x0b\x32\x12.trimtab.v1.Timing\x12\x17\n\x0fnext_page_token\x18\x07 \x01(\t\"G\n\x15\x42\x61tchRecommendRequest\x12.\n\x08requests\x18\x01 \x03(\x0b\x32\x1c.trimtab.v1.RecommendRequest\"<\n\x0c\x45lementError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\"~\n\x14\x42\x61tchRecommendResult\x12\x31\n\x08response\x18\x01 \x01(\x0b\x32\x1d.trimtab.v1.RecommendResponseH\x00\x12)\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x18.trimtab.v1.ElementErrorH\x00\x42\x08\n\x06result\"K\n\x16\x42\x61tchRecommendResponse\x12\x31\n\x07results\x18\x01 \x03(\x0b\x32 .trimtab.v1.BatchRecommendResult\"\x8d\x01\n\x13SimilarItemsRequest\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\t\n\x01n\x18\x02 \x01(\r\x12\"\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x12.trimtab.v1.Filter\x12&\n\x08steering\x18\x04 \x01(\x0b\x32\x14.trimtab.v1.Steering\x12\x0e\n\x06\x62undle\x18\x05 \x01(\t\"j\n\x14SimilarItemsResponse\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.trimtab.v1.Recommendation\x12\'\n\tserved_by\x18\x02 \x01(\x0b\x32\x14.trimtab.v1.ServedBy\"@\n\x0bInteraction\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12 \n\x05\x65vent\x18\x02 \x01(\x0b\x32\x11.trimtab.v1.Event\"J\n\x19RecordInteractionsRequest\x12-\n\x0cinteractions\x18\x01 \x03(\x0b\x32\x17.trimtab.v1.Interaction\"i\n\x1aRecordInteractionsResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\r\x12\x17\n\x0f\x64uplicate_count\x18\x02 \x01(\r\x12\x1a\n\x12unknown_item_count\x18\x03 \x01(\r\"$\n\x11\x46orgetUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"#\n\x12\x46orgetUserResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08*\xc4\x01\n\tEventKind\x12\x1a\n\x16\x45VENT_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x45VENT_KIND_VIEW\x10\x01\x12\x14\n\x10\x45VENT_KIND_CLICK\x10\x02\x12\x13\n\x0f\x45VENT_KIND_LIKE\x10\x03\x12\x17\n\x13\x45VENT_KIND_PURCHASE\x10\x04\x12\x15\n\x11\x45VENT_KIND_RATING\x10\x05\x12\x16\n\x12\x45VENT_KIND_DISLIKE\x10\x06\x12\x13\n\x0f\x45VENT_KIND_HIDE\x10\x07*^\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRIORITY_LOW\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x11\n\rPRIORITY_HIGH\x10\x03*\xb6\x01\n\nReasonKind\x12\x1b\n\x17REASON_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15REASON_KIND_UNSTEERED\x10\x01\x12\x1e\n\x1aREASON_KIND_RECONSTRUCTION\x10\x02\x12\x1b\n\x17REASON_KIND_INTERACTION\x10\x03\x12\x17\n\x13REASON_KIND_WEIGHTS\x10\x04\x12\x1a\n\x16REASON_KIND_POPULARITY\x10\x05*`\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSOURCE_PERSONAL\x10\x01\x12\x15\n\x11SOURCE_COLD_START\x10\x02\x12\x12\n\x0eSOURCE_POPULAR\x10\x03*}\n\x0b\x44\x65gradation\x12\x1b\n\x17\x44\x45GRADATION_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44\x45GRADATION_NO_STORE\x10\x01\x12\x19\n\x15\x44\x45GRADATION_UNSTEERED\x10\x02\x12\x1c\n\x18\x44\x45GRADATION_EXACT_SEARCH\x10\x03\x32\xbf\x03\n\x15RecommendationService\x12H\n\tRecommend\x12\x1c.trimtab.v1.RecommendRequest\x1a\x1d.trimtab.v1.RecommendResponse\x12W\n\x0e\x42\x61tchRecommend\x12!.trimtab.v1.BatchRecommendRequest\x1a\".trimtab.v1.BatchRecommendResponse\x12Q\n\x0cSimilarItems\x12\x1f.trimtab.v1.SimilarItemsRequest\x1a .trimtab.v1.SimilarItemsResponse\x12\x63\n\x12RecordInteractions\x12%.trimtab.v1.RecordInteractionsRequest\x1a&.trimtab.v1.RecordInteractionsResponse\x12K\n\nForgetUser\x12\x1d.trimtab.v1.ForgetUserRequest\x1a\x1e.trimtab.v1.ForgetUserResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftrimtab/v1/recommendation.proto\x12\ntrimtab.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19trimtab/v1/steering.proto\"\x97\x01\n\x05\x45vent\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.trimtab.v1.EventKind\x12\x12\n\x05value\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08\x65vent_id\x18\x05 \x01(\tB\x08\n\x06_value\",\n\x07History\x12!\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.trimtab.v1.Event\"b\n\tCondition\x12\x11\n\tattribute\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\x12\x10\n\x03min\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x03max\x18\x04 \x01(\x01H\x01\x88\x01\x01\x42\x06\n\x04_minB\x06\n\x04_max\"i\n\x06\x46ilter\x12%\n\x06\x61ll_of\x18\x01 \x03(\x0b\x32\x15.trimtab.v1.Condition\x12&\n\x07none_of\x18\x02 \x03(\x0b\x32\x15.trimtab.v1.Condition\x12\x10\n\x08item_ids\x18\x03 \x03(\t\"\xdb\x03\n\x10RecommendRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12$\n\x07history\x18\x02 \x01(\x0b\x32\x13.trimtab.v1.History\x12\t\n\x01n\x18\x03 \x01(\r\x12&\n\x08steering\x18\x04 \x01(\x0b\x32\x14.trimtab.v1.Steering\x12\"\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x12.trimtab.v1.Filter\x12\x18\n\x10\x65xclude_item_ids\x18\x06 \x03(\t\x12:\n\x07\x63ontext\x18\x07 \x03(\x0b\x32).trimtab.v1.RecommendRequest.ContextEntry\x12\x0f\n\x07unit_id\x18\x08 \x01(\t\x12\x0f\n\x07\x65xplain\x18\t \x01(\x08\x12\x19\n\x11include_unsteered\x18\n \x01(\x08\x12\x16\n\x0einclude_report\x18\x0b \x01(\x08\x12\x0e\n\x06\x62undle\x18\x0c \x01(\t\x12\x12\n\nrequest_id\x18\r \x01(\t\x12\x12\n\npage_token\x18\x0e \x01(\t\x12&\n\x08priority\x18\x0f \x01(\x0e\x32\x14.trimtab.v1.Priority\x1a.\n\x0c\x43ontextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"u\n\x06Reason\x12\x10\n\x06neuron\x18\x01 \x01(\rH\x00\x12\x11\n\x07\x63oncept\x18\x02 \x01(\tH\x00\x12&\n\x04kind\x18\x03 \x01(\x0e\x32\x16.trimtab.v1.ReasonKindH\x00\x12\x14\n\x0c\x63ontribution\x18\x04 \x01(\x02\x42\x08\n\x06source\"\xbb\x01\n\x0eRecommendation\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\r\n\x05score\x18\x03 \x01(\x02\x12\x17\n\x0funsteered_score\x18\x04 \x01(\x02\x12\x1b\n\x0eunsteered_rank\x18\x05 \x01(\rH\x00\x88\x01\x01\x12#\n\x07reasons\x18\x06 \x03(\x0b\x32\x12.trimtab.v1.Reason\x12\r\n\x05title\x18\x07 \x01(\tB\x11\n\x0f_unsteered_rank\"\xf9\x01\n\x08ServedBy\x12\x11\n\tbundle_id\x18\x01 \x01(\t\x12\x11\n\tlabel_set\x18\x02 \x01(\t\x12\x0e\n\x06policy\x18\x03 \x01(\t\x12\x17\n\x0fpolicy_revision\x18\x04 \x01(\r\x12\x12\n\nexperiment\x18\x05 \x01(\t\x12\x0b\n\x03\x61rm\x18\x06 \x01(\t\x12\"\n\x06source\x18\x07 \x01(\x0e\x32\x12.trimtab.v1.Source\x12-\n\x0c\x64\x65gradations\x18\x08 \x03(\x0e\x32\x17.trimtab.v1.Degradation\x12\x1a\n\x12ignored_item_count\x18\t \x01(\r\x12\x0e\n\x06\x63\x61\x63hed\x18\n \x01(\x08\"\x87\x01\n\x06Timing\x12\x10\n\x08total_us\x18\x01 \x01(\r\x12\x10\n\x08store_us\x18\x02 \x01(\r\x12\x11\n\tencode_us\x18\x03 \x01(\r\x12\x10\n\x08steer_us\x18\x04 \x01(\r\x12\x11\n\tsearch_us\x18\x05 \x01(\r\x12\x0f\n\x07rank_us\x18\x06 \x01(\r\x12\x10\n\x08solve_us\x18\x07 \x01(\r\"\x93\x02\n\x11RecommendResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12)\n\x05items\x18\x02 \x03(\x0b\x32\x1a.trimtab.v1.Recommendation\x12-\n\tunsteered\x18\x03 \x03(\x0b\x32\x1a.trimtab.v1.Recommendation\x12*\n\x06report\x18\x04 \x01(\x0b\x32\x1a.trimtab.v1.SteeringReport\x12\'\n\tserved_by\x18\x05 \x01(\x0b\x32\x14.trimtab.v1.ServedBy\x12\"\n\x06timing\x18\x06 \x01(\x0b\x32\x12.trimtab.v1.Timing\x12\x17\n\x0fnext_page_token\x18\x07 \x01(\t\"G\n\x15\x42\x61tchRecommendRequest\x12.\n\x08requests\x18\x01 \x03(\x0b\x32\x1c.trimtab.v1.RecommendRequest\"<\n\x0c\x45lementError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\"~\n\x14\x42\x61tchRecommendResult\x12\x31\n\x08response\x18\x01 \x01(\x0b\x32\x1d.trimtab.v1.RecommendResponseH\x00\x12)\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x18.trimtab.v1.ElementErrorH\x00\x42\x08\n\x06result\"K\n\x16\x42\x61tchRecommendResponse\x12\x31\n\x07results\x18\x01 \x03(\x0b\x32 .trimtab.v1.BatchRecommendResult\"\x8d\x01\n\x13SimilarItemsRequest\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\t\n\x01n\x18\x02 \x01(\r\x12\"\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x12.trimtab.v1.Filter\x12&\n\x08steering\x18\x04 \x01(\x0b\x32\x14.trimtab.v1.Steering\x12\x0e\n\x06\x62undle\x18\x05 \x01(\t\"j\n\x14SimilarItemsResponse\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.trimtab.v1.Recommendation\x12\'\n\tserved_by\x18\x02 \x01(\x0b\x32\x14.trimtab.v1.ServedBy\"@\n\x0bInteraction\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12 \n\x05\x65vent\x18\x02 \x01(\x0b\x32\x11.trimtab.v1.Event\"J\n\x19RecordInteractionsRequest\x12-\n\x0cinteractions\x18\x01 \x03(\x0b\x32\x17.trimtab.v1.Interaction\"i\n\x1aRecordInteractionsResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\r\x12\x17\n\x0f\x64uplicate_count\x18\x02 \x01(\r\x12\x1a\n\x12unknown_item_count\x18\x03 \x01(\r\"$\n\x11\x46orgetUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"#\n\x12\x46orgetUserResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08*\xc4\x01\n\tEventKind\x12\x1a\n\x16\x45VENT_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x45VENT_KIND_VIEW\x10\x01\x12\x14\n\x10\x45VENT_KIND_CLICK\x10\x02\x12\x13\n\x0f\x45VENT_KIND_LIKE\x10\x03\x12\x17\n\x13\x45VENT_KIND_PURCHASE\x10\x04\x12\x15\n\x11\x45VENT_KIND_RATING\x10\x05\x12\x16\n\x12\x45VENT_KIND_DISLIKE\x10\x06\x12\x13\n\x0f\x45VENT_KIND_HIDE\x10\x07*^\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRIORITY_LOW\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x11\n\rPRIORITY_HIGH\x10\x03*\xce\x01\n\nReasonKind\x12\x1b\n\x17REASON_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15REASON_KIND_UNSTEERED\x10\x01\x12\x1e\n\x1aREASON_KIND_RECONSTRUCTION\x10\x02\x12\x1b\n\x17REASON_KIND_INTERACTION\x10\x03\x12\x17\n\x13REASON_KIND_WEIGHTS\x10\x04\x12\x1a\n\x16REASON_KIND_POPULARITY\x10\x05\x12\x16\n\x12REASON_KIND_TARGET\x10\x06*`\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSOURCE_PERSONAL\x10\x01\x12\x15\n\x11SOURCE_COLD_START\x10\x02\x12\x12\n\x0eSOURCE_POPULAR\x10\x03*}\n\x0b\x44\x65gradation\x12\x1b\n\x17\x44\x45GRADATION_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44\x45GRADATION_NO_STORE\x10\x01\x12\x19\n\x15\x44\x45GRADATION_UNSTEERED\x10\x02\x12\x1c\n\x18\x44\x45GRADATION_EXACT_SEARCH\x10\x03\x32\xbf\x03\n\x15RecommendationService\x12H\n\tRecommend\x12\x1c.trimtab.v1.RecommendRequest\x1a\x1d.trimtab.v1.RecommendResponse\x12W\n\x0e\x42\x61tchRecommend\x12!.trimtab.v1.BatchRecommendRequest\x1a\".trimtab.v1.BatchRecommendResponse\x12Q\n\x0cSimilarItems\x12\x1f.trimtab.v1.SimilarItemsRequest\x1a .trimtab.v1.SimilarItemsResponse\x12\x63\n\x12RecordInteractions\x12%.trimtab.v1.RecordInteractionsRequest\x1a&.trimtab.v1.RecordInteractionsResponse\x12K\n\nForgetUser\x12\x1d.trimtab.v1.ForgetUserRequest\x1a\x1e.trimtab.v1.ForgetUserResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,16 +35,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RECOMMENDREQUEST_CONTEXTENTRY']._loaded_options = None
   _globals['_RECOMMENDREQUEST_CONTEXTENTRY']._serialized_options = b'8\001'
-  _globals['_EVENTKIND']._serialized_start=2867
-  _globals['_EVENTKIND']._serialized_end=3063
-  _globals['_PRIORITY']._serialized_start=3065
-  _globals['_PRIORITY']._serialized_end=3159
-  _globals['_REASONKIND']._serialized_start=3162
-  _globals['_REASONKIND']._serialized_end=3344
-  _globals['_SOURCE']._serialized_start=3346
-  _globals['_SOURCE']._serialized_end=3442
-  _globals['_DEGRADATION']._serialized_start=3444
-  _globals['_DEGRADATION']._serialized_end=3569
+  _globals['_EVENTKIND']._serialized_start=2886
+  _globals['_EVENTKIND']._serialized_end=3082
+  _globals['_PRIORITY']._serialized_start=3084
+  _globals['_PRIORITY']._serialized_end=3178
+  _globals['_REASONKIND']._serialized_start=3181
+  _globals['_REASONKIND']._serialized_end=3387
+  _globals['_SOURCE']._serialized_start=3389
+  _globals['_SOURCE']._serialized_end=3485
+  _globals['_DEGRADATION']._serialized_start=3487
+  _globals['_DEGRADATION']._serialized_end=3612
   _globals['_EVENT']._serialized_start=108
   _globals['_EVENT']._serialized_end=259
   _globals['_HISTORY']._serialized_start=261
@@ -63,32 +63,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECOMMENDATION']._serialized_end=1299
   _globals['_SERVEDBY']._serialized_start=1302
   _globals['_SERVEDBY']._serialized_end=1551
-  _globals['_TIMING']._serialized_start=1553
-  _globals['_TIMING']._serialized_end=1670
-  _globals['_RECOMMENDRESPONSE']._serialized_start=1673
-  _globals['_RECOMMENDRESPONSE']._serialized_end=1948
-  _globals['_BATCHRECOMMENDREQUEST']._serialized_start=1950
-  _globals['_BATCHRECOMMENDREQUEST']._serialized_end=2021
-  _globals['_ELEMENTERROR']._serialized_start=2023
-  _globals['_ELEMENTERROR']._serialized_end=2083
-  _globals['_BATCHRECOMMENDRESULT']._serialized_start=2085
-  _globals['_BATCHRECOMMENDRESULT']._serialized_end=2211
-  _globals['_BATCHRECOMMENDRESPONSE']._serialized_start=2213
-  _globals['_BATCHRECOMMENDRESPONSE']._serialized_end=2288
-  _globals['_SIMILARITEMSREQUEST']._serialized_start=2291
-  _globals['_SIMILARITEMSREQUEST']._serialized_end=2432
-  _globals['_SIMILARITEMSRESPONSE']._serialized_start=2434
-  _globals['_SIMILARITEMSRESPONSE']._serialized_end=2540
-  _globals['_INTERACTION']._serialized_start=2542
-  _globals['_INTERACTION']._serialized_end=2606
-  _globals['_RECORDINTERACTIONSREQUEST']._serialized_start=2608
-  _globals['_RECORDINTERACTIONSREQUEST']._serialized_end=2682
-  _globals['_RECORDINTERACTIONSRESPONSE']._serialized_start=2684
-  _globals['_RECORDINTERACTIONSRESPONSE']._serialized_end=2789
-  _globals['_FORGETUSERREQUEST']._serialized_start=2791
-  _globals['_FORGETUSERREQUEST']._serialized_end=2827
-  _globals['_FORGETUSERRESPONSE']._serialized_start=2829
-  _globals['_FORGETUSERRESPONSE']._serialized_end=2864
-  _globals['_RECOMMENDATIONSERVICE']._serialized_start=3572
-  _globals['_RECOMMENDATIONSERVICE']._serialized_end=4019
+  _globals['_TIMING']._serialized_start=1554
+  _globals['_TIMING']._serialized_end=1689
+  _globals['_RECOMMENDRESPONSE']._serialized_start=1692
+  _globals['_RECOMMENDRESPONSE']._serialized_end=1967
+  _globals['_BATCHRECOMMENDREQUEST']._serialized_start=1969
+  _globals['_BATCHRECOMMENDREQUEST']._serialized_end=2040
+  _globals['_ELEMENTERROR']._serialized_start=2042
+  _globals['_ELEMENTERROR']._serialized_end=2102
+  _globals['_BATCHRECOMMENDRESULT']._serialized_start=2104
+  _globals['_BATCHRECOMMENDRESULT']._serialized_end=2230
+  _globals['_BATCHRECOMMENDRESPONSE']._serialized_start=2232
+  _globals['_BATCHRECOMMENDRESPONSE']._serialized_end=2307
+  _globals['_SIMILARITEMSREQUEST']._serialized_start=2310
+  _globals['_SIMILARITEMSREQUEST']._serialized_end=2451
+  _globals['_SIMILARITEMSRESPONSE']._serialized_start=2453
+  _globals['_SIMILARITEMSRESPONSE']._serialized_end=2559
+  _globals['_INTERACTION']._serialized_start=2561
+  _globals['_INTERACTION']._serialized_end=2625
+  _globals['_RECORDINTERACTIONSREQUEST']._serialized_start=2627
+  _globals['_RECORDINTERACTIONSREQUEST']._serialized_end=2701
+  _globals['_RECORDINTERACTIONSRESPONSE']._serialized_start=2703
+  _globals['_RECORDINTERACTIONSRESPONSE']._serialized_end=2808
+  _globals['_FORGETUSERREQUEST']._serialized_start=2810
+  _globals['_FORGETUSERREQUEST']._serialized_end=2846
+  _globals['_FORGETUSERRESPONSE']._serialized_start=2848
+  _globals['_FORGETUSERRESPONSE']._serialized_end=2883
+  _globals['_RECOMMENDATIONSERVICE']._serialized_start=3615
+  _globals['_RECOMMENDATIONSERVICE']._serialized_end=4062
 # @@protoc_insertion_point(module_scope)

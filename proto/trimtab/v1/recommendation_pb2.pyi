@@ -96,6 +96,8 @@ class _ReasonKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReasonKind
     """An edit with a weight vector of the caller's own."""
     REASON_KIND_POPULARITY: _ReasonKind.ValueType  # 5
     """How often the item occurs in the training data; only where the source is POPULAR."""
+    REASON_KIND_TARGET: _ReasonKind.ValueType  # 6
+    """What a target share adds to its concept's items, where no strength of an edit meets it."""
 
 class ReasonKind(_ReasonKind, metaclass=_ReasonKindEnumTypeWrapper):
     """Terms of a score that are no neuron and no concept."""
@@ -111,6 +113,8 @@ REASON_KIND_WEIGHTS: ReasonKind.ValueType  # 4
 """An edit with a weight vector of the caller's own."""
 REASON_KIND_POPULARITY: ReasonKind.ValueType  # 5
 """How often the item occurs in the training data; only where the source is POPULAR."""
+REASON_KIND_TARGET: ReasonKind.ValueType  # 6
+"""What a target share adds to its concept's items, where no strength of an edit meets it."""
 Global___ReasonKind: _TypeAlias = ReasonKind  # noqa: Y015
 
 class _Source:
@@ -545,12 +549,15 @@ class Timing(_message.Message):
     STEER_US_FIELD_NUMBER: _builtins.int
     SEARCH_US_FIELD_NUMBER: _builtins.int
     RANK_US_FIELD_NUMBER: _builtins.int
+    SOLVE_US_FIELD_NUMBER: _builtins.int
     total_us: _builtins.int
     store_us: _builtins.int
     encode_us: _builtins.int
     steer_us: _builtins.int
     search_us: _builtins.int
     rank_us: _builtins.int
+    solve_us: _builtins.int
+    """Finding out how far steering goes, for a budget or target shares."""
     def __init__(
         self,
         *,
@@ -560,10 +567,11 @@ class Timing(_message.Message):
         steer_us: _builtins.int = ...,
         search_us: _builtins.int = ...,
         rank_us: _builtins.int = ...,
+        solve_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encode_us", b"encode_us", "rank_us", b"rank_us", "search_us", b"search_us", "steer_us", b"steer_us", "store_us", b"store_us", "total_us", b"total_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encode_us", b"encode_us", "rank_us", b"rank_us", "search_us", b"search_us", "solve_us", b"solve_us", "steer_us", b"steer_us", "store_us", b"store_us", "total_us", b"total_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -123,22 +123,22 @@ class _BoundEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Bound.ValueType
     DESCRIPTOR: _descriptor.EnumDescriptor
     BOUND_UNSPECIFIED: _Bound.ValueType  # 0
     BOUND_NONE: _Bound.ValueType  # 1
-    """None: all of the steering was applied."""
+    """None: all of the edits were applied, and the target shares needed nothing."""
     BOUND_BUDGET: _Bound.ValueType  # 2
-    """The relevance budget."""
+    """The relevance budget: less was applied than the edits and the target shares ask for."""
     BOUND_TARGET: _Bound.ValueType  # 3
-    """The target shares were met with less than all of it."""
+    """The target shares."""
 
 class Bound(_Bound, metaclass=_BoundEnumTypeWrapper):
     """Which limit decided the fraction that was applied."""
 
 BOUND_UNSPECIFIED: Bound.ValueType  # 0
 BOUND_NONE: Bound.ValueType  # 1
-"""None: all of the steering was applied."""
+"""None: all of the edits were applied, and the target shares needed nothing."""
 BOUND_BUDGET: Bound.ValueType  # 2
-"""The relevance budget."""
+"""The relevance budget: less was applied than the edits and the target shares ask for."""
 BOUND_TARGET: Bound.ValueType  # 3
-"""The target shares were met with less than all of it."""
+"""The target shares."""
 Global___Bound: _TypeAlias = Bound  # noqa: Y015
 
 @_typing.final
@@ -238,7 +238,12 @@ Global___Edit: _TypeAlias = Edit  # noqa: Y015
 
 @_typing.final
 class TargetShare(_message.Message):
-    """Asks that a concept's share of the list lie between two bounds."""
+    """Asks that a concept's share of the list's n items lie between two bounds. The concept's edits of the same request
+    are strengthened just as far as that needs, up to their own strength (under max_share alone: kept as strong as it
+    allows). Where there is none, the target brings an ADD, up or down, of at most 2 typical units. Where no such
+    strength is enough, the concept's items get a lift on their scores, just as high as the share needs. Several targets
+    are solved in turn, each with its own strength, for at most three rounds.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -246,8 +251,9 @@ class TargetShare(_message.Message):
     MIN_SHARE_FIELD_NUMBER: _builtins.int
     MAX_SHARE_FIELD_NUMBER: _builtins.int
     concept: _builtins.str
+    """Each concept at most once."""
     min_share: _builtins.float
-    """From 0 to 1, by exposure (weights 1 / log2(1 + rank))."""
+    """Share of the list's items, from 0 to 1; at least one of the two is set. On further pages it need not hold."""
     max_share: _builtins.float
     def __init__(
         self,
@@ -273,7 +279,9 @@ Global___TargetShare: _TypeAlias = TargetShare  # noqa: Y015
 
 @_typing.final
 class Budget(_message.Message):
-    """The price that the caller is ready to pay."""
+    """The price that the caller is ready to pay. Edits and targets are applied as far as it allows, all in the same
+    proportion; it goes before the targets. Not with MODE_RECONSTRUCT.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -316,7 +324,9 @@ class Steering(_message.Message):
     @_builtins.property
     def edits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Edit]: ...
     @_builtins.property
-    def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___TargetShare]: ...
+    def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___TargetShare]:
+        """At most 16."""
+
     @_builtins.property
     def budget(self) -> Global___Budget: ...
     def __init__(
@@ -350,16 +360,21 @@ class EditReport(_message.Message):
     LEVEL_BEFORE_FIELD_NUMBER: _builtins.int
     LEVEL_AFTER_FIELD_NUMBER: _builtins.int
     NO_EFFECT_FIELD_NUMBER: _builtins.int
+    APPLIED_FRACTION_FIELD_NUMBER: _builtins.int
     target: _builtins.str
     """As written in the request: a concept's name, "#7" for a neuron, "weights" for a vector of the caller's."""
     operation: Global___Operation.ValueType
     raw_strength: _builtins.float
-    """x in units of the code: strength x unit (for SCALE and BLEND the bare strength, for ABLATE 0)."""
+    """x in units of the code: strength x unit (for SCALE and BLEND the bare strength, for ABLATE 0). Of an edit that a
+    target share brought, what was solved for.
+    """
     level_before: _builtins.float
-    """The target's level in the user's code before and after this edit."""
+    """The target's level in the user's code before and after this edit, were it applied wholly."""
     level_after: _builtins.float
     no_effect: _builtins.bool
     """True if the edit left the code as it was, for instance SCALE of a silent neuron."""
+    applied_fraction: _builtins.float
+    """Fraction of what the edit does that was applied, from 0 to 1."""
     def __init__(
         self,
         *,
@@ -369,10 +384,11 @@ class EditReport(_message.Message):
         level_before: _builtins.float = ...,
         level_after: _builtins.float = ...,
         no_effect: _builtins.bool = ...,
+        applied_fraction: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["level_after", b"level_after", "level_before", b"level_before", "no_effect", b"no_effect", "operation", b"operation", "raw_strength", b"raw_strength", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_fraction", b"applied_fraction", "level_after", b"level_after", "level_before", b"level_before", "no_effect", b"no_effect", "operation", b"operation", "raw_strength", b"raw_strength", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -387,24 +403,62 @@ class ConceptShare(_message.Message):
     CONCEPT_FIELD_NUMBER: _builtins.int
     UNSTEERED_SHARE_FIELD_NUMBER: _builtins.int
     SHARE_FIELD_NUMBER: _builtins.int
+    UNSTEERED_ITEM_SHARE_FIELD_NUMBER: _builtins.int
+    ITEM_SHARE_FIELD_NUMBER: _builtins.int
     concept: _builtins.str
     unsteered_share: _builtins.float
     """By exposure: weights 1 / log2(1 + rank)."""
     share: _builtins.float
+    unsteered_item_share: _builtins.float
+    """By number of items: what target shares bound."""
+    item_share: _builtins.float
     def __init__(
         self,
         *,
         concept: _builtins.str = ...,
         unsteered_share: _builtins.float = ...,
         share: _builtins.float = ...,
+        unsteered_item_share: _builtins.float = ...,
+        item_share: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concept", b"concept", "share", b"share", "unsteered_share", b"unsteered_share"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concept", b"concept", "item_share", b"item_share", "share", b"share", "unsteered_item_share", b"unsteered_item_share", "unsteered_share", b"unsteered_share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ConceptShare: _TypeAlias = ConceptShare  # noqa: Y015
+
+@_typing.final
+class TargetReport(_message.Message):
+    """What became of one target share."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONCEPT_FIELD_NUMBER: _builtins.int
+    MET_FIELD_NUMBER: _builtins.int
+    LIFT_FIELD_NUMBER: _builtins.int
+    concept: _builtins.str
+    met: _builtins.bool
+    """Whether the list keeps the bounds, to a whole item. If not, too few of the allowed items are of the concept, or are
+    not, or the budget or another target was in the way.
+    """
+    lift: _builtins.float
+    """What the concept's items got on their score because no strength was enough; 0 for nothing."""
+    def __init__(
+        self,
+        *,
+        concept: _builtins.str = ...,
+        met: _builtins.bool = ...,
+        lift: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concept", b"concept", "lift", b"lift", "met", b"met"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TargetReport: _TypeAlias = TargetReport  # noqa: Y015
 
 @_typing.final
 class SteeringReport(_message.Message):
@@ -418,8 +472,9 @@ class SteeringReport(_message.Message):
     OVERLAP_FIELD_NUMBER: _builtins.int
     CONCEPTS_FIELD_NUMBER: _builtins.int
     BOUND_FIELD_NUMBER: _builtins.int
+    TARGETS_FIELD_NUMBER: _builtins.int
     applied_fraction: _builtins.float
-    """Fraction t of the steering that was applied, from 0 to 1."""
+    """Fraction t of the steering that was applied, from 0 to 1: of the edit that was applied least."""
     relevance_loss: _builtins.float
     """1 - sum_r disc(r) g(steered item at r) / sum_r disc(r) g(unsteered item at r), with disc(r) = 1 / log2(1 + r) and
     g(i) = (u_i - u_R) / (u_1 - u_R), u the unsteered scores in order, R = 500 or the catalogue. Not clipped.
@@ -433,6 +488,10 @@ class SteeringReport(_message.Message):
     def concepts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConceptShare]:
         """The concepts that edits and targets name."""
 
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___TargetReport]:
+        """In the request's order."""
+
     def __init__(
         self,
         *,
@@ -442,10 +501,11 @@ class SteeringReport(_message.Message):
         overlap: _builtins.float = ...,
         concepts: _abc.Iterable[Global___ConceptShare] | None = ...,
         bound: Global___Bound.ValueType = ...,
+        targets: _abc.Iterable[Global___TargetReport] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_fraction", b"applied_fraction", "bound", b"bound", "concepts", b"concepts", "edits", b"edits", "overlap", b"overlap", "relevance_loss", b"relevance_loss"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_fraction", b"applied_fraction", "bound", b"bound", "concepts", b"concepts", "edits", b"edits", "overlap", b"overlap", "relevance_loss", b"relevance_loss", "targets", b"targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,60 @@
+"""What steering did to a list, against the unsteered one. Pure."""
+
+from service.arrays import Floats
+from service.query import Query
+from service.ranking import Ranking, exposure_share, item_share, overlap, relevance_loss
+from service.reply import Bound, ConceptShare, Report, Steered, TargetResult
+from service.steering import WHOLLY, Applied
+
+
+def report(
+    query: Query,
+    steered: Steered,
+    ranking: Ranking,
+    unsteered_scores: Floats,
+    unsteered: Ranking,
+    applied: Applied = WHOLLY,
+) -> Report:
+    """Compares two lists.
+
+    Args:
+        query: What was asked.
+        steered: What the edits did.
+        ranking: The steered list.
+        unsteered_scores: Unsteered scores of its items, float32 [n].
+        unsteered: The unsteered list, down to the depth of the relevance loss.
+        applied: How far the steering went.
+    """
+    catalogue, plan = query.bundle.catalogue, query.plan
+    before, shares, carriers = unsteered.items[: query.n], [], {}
+    for name in plan.concepts:
+        if concept := query.bundle.labels.concept(name):
+            members = catalogue.members(concept.attribute, concept.value)
+            old, new = members[before], members[ranking.items]
+            carriers[name] = int(new.sum())
+            shares.append(
+                ConceptShare(name, exposure_share(old), exposure_share(new), item_share(old), item_share(new))
+            )
+    targets = tuple(
+        TargetResult(target, strength, target.counts(len(ranking.items)).hold(carriers[target.concept.name]))
+        for target, strength in zip(plan.targets, applied.targets, strict=True)
+    )
+    return Report(
+        edits=steered.edits,
+        effects=steered.effects,
+        targets=targets,
+        applied_fraction=min((fraction for _, fraction in steered.edits), default=applied.fraction),
+        relevance_loss=relevance_loss(unsteered.scores, unsteered_scores),
+        overlap=overlap(ranking.items, before),
+        shares=tuple(shares),
+        bound=_bound(targets, applied),
+    )
+
+
+def _bound(targets: tuple[TargetResult, ...], applied: Applied) -> Bound:
+    if applied.fraction < 1.0:
+        return Bound.BUDGET
+    moved = any(
+        strength.lift or strength.fraction != (0.0 if target.own else 1.0) for target, strength, _ in targets
+    )
+    return Bound.TARGET if moved else Bound.NONE

@@ -1,0 +1,288 @@
+"""How far steering goes: the strengths that meet target shares, and the fraction that a budget allows.
+
+With an identity head both are exact over the whole catalogue: candidates are those at the ends of the way,
+more of them until a bound proves that no other item can be listed. The list solved for is the list returned,
+with any head, so that what the report says of it holds.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from service.arrays import Bools, Floats, Ints
+from service.encoding import UserState
+from service.field import HEAD_STEPS, Field, Way
+from service.lines import STEPS, Doubles, Lines, best, enclosed, largest_within, least_lift
+from service.query import Plan, Query, TargetShare
+from service.ranking import RELEVANCE_DEPTH, rank, relevance_loss
+from service.reply import Found, Steered, Timings
+from service.retrieval import find_candidates
+from service.steering import Applied, TargetStrength
+
+LEAST_DEPTH = 100
+"""Candidates of each anchor at first."""
+WIDENING = 4
+"""How many times as many, whenever nothing could be proven."""
+ROUNDS = 3
+"""Times that each of several targets is solved while the others stay."""
+LIFTS = 50
+"""Times that lifts are put right in turn: each may push another concept's items out of the list."""
+SPANS = tuple(2.0**power for power in range(-7, 1))
+"""Fractions of the largest strength that are tried first: doubled until the share is right."""
+HEAD_ANCHORS = (1 / 16, 1 / 4)
+"""Where, besides its end, candidates are searched for on the way of a move through a nonlinear head."""
+
+
+def solve(query: Query, state: UserState, whole: Steered, unwanted: Ints, timings: Timings) -> Found:
+    """Finds how far the plan's steering goes, and the candidates of the list that comes of it.
+
+    Args:
+        query: With targets, a budget, or both.
+        state: The user's.
+        whole: The steering at full strength.
+        unwanted: Item indices that are not to be listed.
+        timings: Gets the stages' times.
+    """
+    solver = _Solver(query, state, whole, unwanted, timings)
+    compares = query.compares or query.plan.max_relevance_loss is not None
+    depth = max(LEAST_DEPTH, 2 * query.n, RELEVANCE_DEPTH if compares else 0)
+    while True:
+        solver.look(depth)
+        goals, settings = solver.meet_targets()
+        settings = solver.lift(settings)
+        fraction = solver.afford(settings)
+        proven = solver.is_proven(goals, settings, fraction, depth)
+        timings.lap("solve")
+        if proven:
+            return solver.found(settings, fraction)
+        depth *= WIDENING
+
+
+class _Solver:
+    """One query's field, and the steps of its solution."""
+
+    def __init__(
+        self, query: Query, state: UserState, whole: Steered, unwanted: Ints, timings: Timings
+    ) -> None:
+        catalogue = query.bundle.catalogue
+        self._query, self._state, self._unwanted, self._timings = query, state, unwanted, timings
+        self._targets = query.plan.targets
+        self._moves = _moves(query.plan, whole, len(state.z))
+        self._anchors = _anchors(self._targets, self._moves, query.bundle.encoder.has_head)
+        self._concepts = [_carriers(query, target) for target in self._targets]
+        self._allowed = catalogue.allowed(query.item_filter)
+        self._degraded = False
+
+    def look(self, depth: int) -> None:
+        """Makes the field of at least so many candidates of each anchor."""
+        items = self._search(self._anchors.settings, depth, self._allowed)
+        self._is_whole = len(items) < depth
+        self._n = min(self._query.n, len(items))
+        self._counts = [target.counts(self._n) for target in self._targets]
+        self._set_field(items)
+
+    def meet_targets(self) -> tuple[Doubles, Doubles]:
+        """The furthest settings that had to be looked at, and those that meet the targets, or nearly so.
+
+        Each target is solved while the others stay, until none moves, for a bounded number of rounds.
+        """
+        settings = np.zeros(1 + 2 * len(self._targets))
+        settings[0] = 1.0
+        for j, target in enumerate(self._targets):
+            settings[1 + j] = target.rest
+        goals = settings.copy()
+        for _ in range(ROUNDS):
+            before = settings.copy()
+            for j in range(len(self._targets)):
+                goals[1 + j], settings[1 + j] = self._meet(j, settings)
+            if (settings == before).all():
+                break
+        return goals, settings
+
+    def lift(self, settings: Doubles) -> Doubles:
+        """Lifts the items of concepts whose shares no strength meets, just as far as that needs."""
+        settings = settings.copy()
+        for attempt in range(LIFTS):
+            tally = self._tally(settings)
+            wrong = [j for j, counts in enumerate(self._counts) if not counts.hold(tally[j])]
+            if not wrong:
+                break
+            if attempt == 0:
+                self._extend(settings)
+            for j in wrong:
+                settings[self._lift_of(j)] = 0.0
+                scores, members = self._field.scores(settings), self._field.members[j]
+                settings[self._lift_of(j)] = least_lift(scores, members, self._n, self._counts[j])
+        return settings
+
+    def afford(self, settings: Doubles) -> float:
+        """The largest fraction of the settings that the budget allows."""
+        limit, field = self._query.plan.max_relevance_loss, self._field
+        if limit is None:
+            return 1.0
+        unsteered = rank(field.items, field.plain, max(self._n, RELEVANCE_DEPTH)).scores
+        way = Way(field, np.zeros_like(settings), settings, self._n)
+        return largest_within(
+            lambda t: relevance_loss(unsteered, field.plain[way.listed(t)]),
+            limit,
+            STEPS if field.is_linear else HEAD_STEPS,
+        )
+
+    def is_proven(self, goals: Doubles, settings: Doubles, fraction: float, depth: int) -> bool:
+        """Whether no item outside the field can get into any list on the ways that were solved.
+
+        Lifts are left out: they act on the candidates and on the best items of their concepts. There is no
+        bound for several targets' strengths that add up to more than the largest of one, nor for other heads.
+        """
+        if self._is_whole or not self._field.is_linear:
+            return True
+        cuts = [np.partition(self._field.scores(anchor), -depth)[-depth] for anchor in self._anchors.settings]
+        ends = settings.copy()
+        ends[1 + len(self._targets) :] = 0.0
+        ways = []
+        for j, target in enumerate(self._targets):
+            start, end = ends.copy(), ends.copy()
+            start[1 + j], end[1 + j] = target.rest, goals[1 + j]
+            ways.append((start, end, self._bound(start, cuts), self._bound(end, cuts)))
+        end_bound = self._bound(ends, cuts)
+        if self._query.plan.max_relevance_loss is not None and (ends == settings).all():
+            bound = None if end_bound is None else (1 - fraction) * cuts[0] + fraction * end_bound
+            ways.append((np.zeros_like(ends), fraction * ends, cuts[0], bound))
+        return all(
+            start_bound is None or bound is None or self._encloses(start, end, start_bound, bound)
+            for start, end, start_bound, bound in ways
+        )
+
+    def found(self, settings: Doubles, fraction: float) -> Found:
+        """The candidates with their scores, and what was solved."""
+        scores = self._field.scores(settings, fraction)
+        strengths = [
+            TargetStrength(settings[1 + j], settings[self._lift_of(j)]) for j in range(len(self._targets))
+        ]
+        applied = Applied(fraction, tuple(strengths))
+        return Found(self._field.items, self._field.plain, scores, applied, self._degraded)
+
+    def _meet(self, j: int, settings: Doubles) -> tuple[float, float]:
+        """How far target j's strength was looked for, and what it is to be."""
+        target, counts = self._targets[j], self._counts[j]
+        start = settings.copy()
+        start[1 + j] = target.rest
+        count = self._tally(start)[j]
+        if counts.hold(count):
+            return target.rest, target.rest
+        end = start.copy()
+        end[1 + j] += target.direction(count, counts)
+        spans = SPANS if target.rest == 0.0 else SPANS[-1:]  # beside 1, parts of a span are beyond a float32
+        way = Way(self._field, start, end, self._n)
+        t, is_met = way.first(self._field.members[j], counts, spans)
+        strength = start[1 + j] + t * (end[1 + j] - start[1 + j])
+        return strength if is_met else end[1 + j], strength
+
+    def _tally(self, settings: Doubles) -> list[int]:
+        """How many items of each target's concept are in the list."""
+        listed = best(self._field.scores(settings), self._n)
+        return [int(members[listed].sum()) for members in self._field.members]
+
+    def _extend(self, settings: Doubles) -> None:
+        """Adds the best items of each target's concept, and the best others, to the field."""
+        items = [
+            self._search(settings[None], self._n, side if self._allowed is None else self._allowed & side)
+            for concept in self._concepts
+            for side in (concept, ~concept)
+        ]
+        self._set_field(np.unique(np.concatenate([self._field.items, *items])))
+
+    def _set_field(self, items: Ints) -> None:
+        self._field = Field(self._query.bundle, self._state, self._moves, self._concepts, items)
+
+    def _search(self, settings: Doubles, n: int, allowed: Bools | None) -> Ints:
+        bundle, moves = self._query.bundle, self._moves
+        moved = self._state.z + settings[:, : len(moves)].astype(np.float32) @ moves
+        queries = bundle.encoder.head(moved, self._state.context)
+        self._timings.lap("solve")
+        found = find_candidates(bundle.index, bundle.items, queries, n, allowed, self._unwanted)
+        self._timings.lap("search")
+        self._degraded = self._degraded or found.degraded
+        return found.items
+
+    def _bound(self, settings: Doubles, cuts: Sequence[float]) -> float | None:
+        """What an item outside the field scores at most: a convex mix of the anchors' last candidates."""
+        fractions = settings[1 : 1 + len(self._targets)].tolist()
+        left = 1.0 - sum(map(abs, fractions))
+        if left < 0.0:
+            return None
+        bound = left * cuts[self._anchors.base]
+        for j, fraction in enumerate(fractions):
+            if fraction:
+                bound += abs(fraction) * cuts[self._anchors.of[j, np.sign(fraction)]]
+        return float(bound)
+
+    def _encloses(self, start: Doubles, end: Doubles, start_bound: float, end_bound: float) -> bool:
+        lines = Lines(self._field.scores(start), self._field.change(end - start))
+        return enclosed(lines, self._n, start_bound, end_bound)
+
+    def _lift_of(self, j: int) -> int:
+        return 1 + len(self._targets) + j
+
+
+def lifts(query: Query, applied: Applied, items: Ints) -> list[Floats]:
+    """What each target that lifts its concept's items adds to the scores of some items: float32 [m]."""
+    return [
+        np.float32(applied.fraction * strength.lift) * _carriers(query, target)[items]
+        for target, strength in zip(query.plan.targets, applied.targets, strict=False)
+        if strength.lift
+    ]
+
+
+def lifted_items(query: Query, applied: Applied) -> list[Bools]:
+    """For each target that lifts, or lowers, the items that this leaves better off: bool [n_items]."""
+    return [
+        _carriers(query, target) ^ (strength.lift < 0)
+        for target, strength in zip(query.plan.targets, applied.targets, strict=False)
+        if strength.lift
+    ]
+
+
+def _carriers(query: Query, target: TargetShare) -> Bools:
+    return query.bundle.catalogue.members(target.concept.attribute, target.concept.value)
+
+
+class _Anchors(NamedTuple):
+    """Settings at whose queries candidates are searched for: [a, 1 + 2 J]; the first is no steering.
+
+    Attributes:
+        base: The row where no target moves anything.
+        of: (j, sign) -> the row where only target j does, as far as it may.
+    """
+
+    settings: Doubles
+    base: int
+    of: dict[tuple[int, float], int]
+
+
+def _anchors(targets: Sequence[TargetShare], moves: Floats, has_head: bool) -> _Anchors:
+    plain = np.zeros(1 + 2 * len(targets))
+    base = plain.copy()
+    base[0] = 1.0
+    rows, of = [plain, base] if moves[0].any() else [plain], {}
+    base_row = len(rows) - 1
+    for j, target in enumerate(targets):
+        for sign in target.signs:
+            of[j, sign] = len(rows)
+            rows.append(base.copy())
+            rows[-1][1 + j] = sign
+    if has_head:
+        rows += [part * end for end in rows[1:] for part in HEAD_ANCHORS]
+    return _Anchors(np.array(rows), base_row, of)
+
+
+def _moves(plan: Plan, whole: Steered, d: int) -> Floats:
+    """What the edits of no target change, with a reconstruction, and what each target's do: [1 + J, d]."""
+    move_of = {position: 1 + j for j, target in enumerate(plan.targets) for position in target.edits}
+    changes = [(move_of.get(position, 0), part) for position, part in enumerate(whole.parts)]
+    moves = np.zeros((1 + len(plan.targets), d), np.float32)
+    for move, part in [*changes, (0, whole.reconstruction)]:
+        if part is not None:
+            moves[move] += part
+    return moves
