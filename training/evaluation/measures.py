@@ -11,6 +11,7 @@ from training.concepts.effect import Audience
 from training.concepts.membership import memberships
 from training.errors import ConfigError
 from training.evaluation.fidelity import Fidelity, measure_fidelity
+from training.evaluation.interpretability_report import interpretability_report
 from training.evaluation.neurons import best_neurons
 from training.evaluation.ranking import compare
 from training.evaluation.report import Curve, Estimate, Plot, Report, Table
@@ -137,6 +138,10 @@ def _strength(command: argparse.ArgumentParser) -> None:
     command.add_argument("--concepts", type=int, default=10, help="The most frequent ones (default: 10).")
 
 
+def _concepts(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--concepts", type=int, default=100, help="The most frequent ones (default: 100).")
+
+
 MEASURES: dict[str, Measure] = {
     "ranking": Measure(
         "The recommender beside EASE, PureSVD (tuned on the validation users) and popularity.", _n, _ranking
@@ -146,6 +151,11 @@ MEASURES: dict[str, Measure] = {
         "The neuron that tells each concept's items apart best, and what steering it alone does.",
         lambda _: None,
         _neurons,
+    ),
+    "interpretability": Measure(
+        "What neurons mean, beside raw dimensions and an untrained SAE; of several runs how stable it is.",
+        _concepts,
+        interpretability_report,
     ),
     "steering": Measure("What each concept does to lists at a given strength.", _strength, _steering),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,6 +68,14 @@ class Plot(NamedTuple):
     curves: Sequence[Curve]
 
 
+class Picture(NamedTuple):
+    """A further plot that draws itself: NAME-{name}.png."""
+
+    name: str
+    title: str
+    draw: Callable[[Path], None]
+
+
 @dataclass(frozen=True)
 class Report:
     """What an evaluation found: text around tables and a plot, and the same figures as plain values."""
@@ -80,6 +88,7 @@ class Report:
     plot: Plot | None
     figures: Any
     seconds: float = 0.0
+    pictures: Sequence[Picture] = ()
 
     def lasting(self, seconds: float) -> Report:
         """The same report, which took so long to make."""
@@ -91,7 +100,7 @@ class Report:
         return plain(self.figures)
 
     def write(self, folder: Path) -> None:
-        """Writes NAME.md, NAME.json and, if there is a plot, NAME.png."""
+        """Writes NAME.md, NAME.json and, if there is a plot, NAME.png; NAME-*.png for further pictures."""
         folder.mkdir(parents=True, exist_ok=True)
         machine = describe_machine()
         parts = [f"# {self.title}", f"    {self.command}", *self.paragraphs]
@@ -99,6 +108,10 @@ class Report:
             draw(self.plot, folder / f"{self.name}.png")
             parts.append(f"![{self.title}]({self.name}.png)")
         parts += [table.markdown() for table in self.tables]
+        for picture in self.pictures:
+            file = f"{self.name}-{picture.name}.png"
+            picture.draw(folder / file)
+            parts.append(f"![{picture.title}]({file})")
         parts.append(f"Made in {self.seconds:.0f} s on {machine}.")
         (folder / f"{self.name}.md").write_text("\n\n".join(parts) + "\n")
         document = {
