@@ -34,6 +34,7 @@ from trimtab.filter_text import FilterTextError, parse_condition
 from trimtab.messages import interaction, recommend_request, steering
 from trimtab.recording import RecordTotals
 from trimtab.rows import to_rows
+from trimtab.share_text import parse_share
 from trimtab.steer_text import SteerTextError, format_edit, parse_edit
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "interaction",
     "parse_condition",
     "parse_edit",
+    "parse_share",
     "recommend_request",
     "steering",
     "to_rows",

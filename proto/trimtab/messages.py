@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
+from trimtab.share_text import parse_share
 from trimtab.steer_text import parse_edit, parse_target
 from trimtab.v1.concept_pb2 import InspectUserRequest
 from trimtab.v1.recommendation_pb2 import (
@@ -27,6 +28,9 @@ Edits: TypeAlias = Mapping[Id, float] | Iterable[str | Edit] | str
 """{"Film-Noir": 1, "#123": -0.5}, ["Film-Noir:set=2", "#123=-0.3raw"] or Edit messages; a whole number as a
 key is a neuron. See `trimtab.steer_text`."""
 Steer: TypeAlias = Steering | Edits
+Shares: TypeAlias = Mapping[str, tuple[float | None, float | None]] | Iterable[str | TargetShare] | str
+"""{"Film-Noir": (0.3, None)}: the least and the largest share of the list's items, each from 0 to 1 or None;
+["Film-Noir>=0.3"] or TargetShare messages. See `trimtab.share_text`."""
 Values: TypeAlias = str | float | Iterable[str] | tuple[float | None, float | None]
 """One text, several (any one is enough), a number, or a pair of numbers: a range with both ends inclusive."""
 Where: TypeAlias = Filter | Mapping[str, Values]
@@ -50,6 +54,8 @@ def recommend_request(
     n: int = 10,
     history: HistoryLike | None = None,
     steer: Steer | None = None,
+    shares: Shares = (),
+    max_relevance_loss: float | None = None,
     mode: str | int | None = None,
     filter: Where | None = None,
     filter_out: Mapping[str, Values] | None = None,
@@ -71,6 +77,9 @@ def recommend_request(
         n: how many recommendations.
         history: item ids or events, oldest first. Replaces the stored history for this call.
         steer: edits, or a whole `Steering` message (see `steering`).
+        shares: how much of the list is to be of which concept, beside those of a `Steering` message.
+        max_relevance_loss: the price that the caller is ready to pay, from 0 to 1; overrides the budget of a
+            `Steering` message.
         mode: "residual" (default) or "reconstruct"; overrides the mode of a `Steering` message.
         filter: conditions that all hold for every returned item, or a whole `Filter` message.
         filter_out: conditions of which none holds.
@@ -105,7 +114,7 @@ def recommend_request(
         page_token=page_token,
         priority=_enum(Priority, "PRIORITY", priority),
     )
-    if (asked := _steering(steer, mode)) is not None:
+    if (asked := _steering(steer, mode, shares, max_relevance_loss)) is not None:
         request.steering.CopyFrom(asked)
     return request
 
@@ -124,7 +133,7 @@ def similar_items_request(
         item_id=_id(item_id, "item_id"),
         n=n,
         filter=filter_message(filter, filter_out),
-        steering=_steering(steer, None),
+        steering=_steering(steer),
         bundle=bundle,
     )
 
@@ -149,7 +158,7 @@ def steering(
     edits: Edits = (),
     *,
     mode: str | int | None = None,
-    shares: Mapping[str, tuple[float | None, float | None]] | None = None,
+    shares: Shares = (),
     max_relevance_loss: float | None = None,
     policy: str = "",
     label_set: str = "",
@@ -160,7 +169,7 @@ def steering(
     Args:
         edits: changes to neurons and concepts, applied in the order given.
         mode: "residual" (default) or "reconstruct".
-        shares: per concept the least and the largest share of the list, each from 0 to 1 or None.
+        shares: how much of the list is to be of which concept.
         max_relevance_loss: the price that the caller is ready to pay, from 0 to 1.
         policy: a stored steering policy's name, instead of edits.
         label_set: the version that concept names are read in; the bundle's current one if empty.
@@ -168,10 +177,7 @@ def steering(
     """
     return Steering(
         edits=edits_messages(edits),
-        targets=[
-            TargetShare(concept=concept, min_share=least, max_share=largest)
-            for concept, (least, largest) in (shares or {}).items()
-        ],
+        targets=shares_messages(shares),
         budget=None if max_relevance_loss is None else Budget(max_relevance_loss=max_relevance_loss),
         policy=policy,
         label_set=label_set,
@@ -187,6 +193,18 @@ def edits_messages(edits: Edits) -> list[Edit]:
     if isinstance(edits, Mapping):
         return [_edit(target, strength) for target, strength in edits.items()]
     return [edit if isinstance(edit, Edit) else parse_edit(edit) for edit in edits]
+
+
+def shares_messages(shares: Shares) -> list[TargetShare]:
+    """Target shares in their order, from any form that `Shares` has."""
+    if isinstance(shares, str):
+        return [parse_share(shares)]
+    if isinstance(shares, Mapping):
+        return [
+            TargetShare(concept=concept, min_share=least, max_share=most)
+            for concept, (least, most) in shares.items()
+        ]
+    return [share if isinstance(share, TargetShare) else parse_share(share) for share in shares]
 
 
 def filter_message(all_of: Where | None, none_of: Mapping[str, Values] | None = None) -> Filter | None:
@@ -254,18 +272,20 @@ def interaction_message(like: InteractionLike) -> Interaction:
     return interaction(*like)
 
 
-def _steering(steer: Steer | None, mode: str | int | None) -> Steering | None:
-    if steer is None:
-        return None if mode is None else steering(mode=mode)
-    if not isinstance(steer, Steering):
-        return steering(steer, mode=mode)
-    if mode is None:
-        return steer
-    changed = Steering(mode=_enum(Mode, "MODE", mode))
-    copy = Steering()
-    copy.CopyFrom(steer)
-    copy.MergeFrom(changed)
-    return copy
+def _steering(
+    steer: Steer | None,
+    mode: str | int | None = None,
+    shares: Shares = (),
+    max_relevance_loss: float | None = None,
+) -> Steering | None:
+    edits = () if steer is None or isinstance(steer, Steering) else steer
+    asked = steering(edits, mode=mode, shares=shares, max_relevance_loss=max_relevance_loss)
+    if isinstance(steer, Steering):
+        merged = Steering()
+        merged.CopyFrom(steer)
+        merged.MergeFrom(asked)
+        return merged
+    return None if steer is None and asked == Steering() else asked
 
 
 def _edit(target: Id, strength: float) -> Edit:

@@ -12,7 +12,7 @@ import grpc
 import pytest
 from google.protobuf import json_format
 from grpc_health.v1 import health_pb2
-from trimtab import parse_edit
+from trimtab import parse_edit, parse_share
 from trimtab.cli import main
 from trimtab.v1 import bundle_pb2, concept_pb2, recommendation_pb2
 from trimtab.v1.recommendation_pb2 import RecommendResponse
@@ -71,6 +71,7 @@ def test_every_option_of_recommend_reaches_the_server(run: Run, fake: FakeServer
         *("--filter", "genres=Comedy,Drama", "--filter", "year=1990..1999", "--not", "genres=Horror"),
         *("--history", "1,2", "--exclude", "3,4", "--exclude", "5", "--mode", "reconstruct"),
         *("--bundle", "stable", "--explain", "--unsteered", "--report", "--budget", "0.05"),
+        *("--share", "Film-Noir>=0.3", "--share", "Drama<=0.5"),
     )
     assert (ran.status, ran.err) == (0, "")
     (request,) = fake.requests
@@ -78,6 +79,7 @@ def test_every_option_of_recommend_reaches_the_server(run: Run, fake: FakeServer
     assert list(request.steering.edits) == [parse_edit("Film-Noir=+1"), parse_edit("#123=-0.5")]
     assert request.steering.mode == MODE_RECONSTRUCT
     assert request.steering.budget.max_relevance_loss == pytest.approx(0.05)
+    assert list(request.steering.targets) == [parse_share("Film-Noir>=0.3"), parse_share("Drama<=0.5")]
     assert [condition.attribute for condition in request.filter.all_of] == ["genres", "year"]
     assert (request.filter.all_of[1].min, request.filter.all_of[1].max) == (1990, 1999)
     assert request.filter.none_of[0].values == ["Horror"]
@@ -99,9 +101,9 @@ def test_both_lists_stand_side_by_side_with_what_moved_and_why(run: Run) -> None
 def test_the_report_says_what_steering_did_and_who_served(run: Run) -> None:
     out = " ".join(_lines(run(*EVERY_COMMAND[0]).out))
     assert "50% of the steering applied; limited by the budget; relevance loss 3.2%; 67% of the items" in out
-    assert "Film-Noir add 0.3 0.1 0.4" in out
-    assert "#123 scale -0.5 0 0 none" in out
-    assert "Film-Noir 10.0% 45.0%" in out
+    assert "Film-Noir add 0.3 0.1 0.4 50%" in out
+    assert "#123 scale -0.5 0 0 no effect" in out
+    assert "Film-Noir 0.0% 33.3% 10.0% 45.0% not met, items lifted by 0.25" in out
     assert "served by bundle abababababab, label set 0123456789ab, from the user's history" in out
     assert "1.50 ms in the server (store 0.30, search 0.90)" in out
 
@@ -287,6 +289,8 @@ def test_what_the_server_refuses_is_one_readable_line_on_stderr_and_status_1(
         (("user",), "expected USER or --history"),
         (("recommend", "--user", "1", "--steer", "Film-Noir"), "no strength found"),
         (("recommend", "--user", "1", "--steer", "Film-Noir=much"), "expected a finite number"),
+        (("recommend", "--user", "1", "--share", "Film-Noir"), "expected 'concept>=share'"),
+        (("recommend", "--user", "1", "--share", "Film-Noir>=30"), "share 30 found, expected 0 to 1"),
         (("recommend", "--user", "1", "--filter", "genres"), "expected 'attribute=value,value'"),
         (("recommend", "--user", "1", "--n", "-1"), "expected a whole number"),
         (("recommend", "--user", "1", "--mode", "sideways"), "sideways"),

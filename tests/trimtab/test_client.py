@@ -39,6 +39,8 @@ def test_every_argument_of_recommend_reaches_the_server(client: Client, fake: Fa
         "n": 7,
         "history": ["1", 2],
         "steer": "Film-Noir:set=2",
+        "shares": ["Drama<=0.5"],
+        "max_relevance_loss": 0.25,
         "mode": "reconstruct",
         "filter": {"genres": ["Comedy", "Drama"]},
         "filter_out": {"year": (None, 1950)},

@@ -1,10 +1,11 @@
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trimtab import interaction, recommend_request, steering
+from trimtab import interaction, parse_share, recommend_request, steering
 from trimtab.messages import edits_messages, filter_message, interaction_message
 from trimtab.v1.recommendation_pb2 import (
     EVENT_KIND_HIDE,
@@ -66,6 +67,27 @@ def test_a_mode_overrides_that_of_a_steering_message_and_leaves_the_message_alon
     assert recommend_request(1, steer=asked, mode="reconstruct").steering.mode == MODE_RECONSTRUCT
     assert asked.mode == MODE_RESIDUAL
     assert recommend_request(1, mode=MODE_RECONSTRUCT).steering == Steering(mode=MODE_RECONSTRUCT)
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [
+        {"Film-Noir": (0.25, None), "Drama": (None, 0.5)},
+        ["Film-Noir>=0.25", "Drama<=0.5"],
+        (parse_share("Film-Noir>=0.25"), "Drama<=.5"),
+    ],
+    ids=["numbers", "texts", "mixed"],
+)
+def test_shares_and_a_budget_stand_beside_edits_in_every_form(shares: Any) -> None:
+    asked = recommend_request(1, steer="Film-Noir=+1", shares=shares, max_relevance_loss=0.5).steering
+    assert list(asked.edits) == [NOIR]
+    noir, drama = asked.targets
+    assert (noir.concept, noir.min_share, noir.HasField("max_share")) == ("Film-Noir", 0.25, False)
+    assert (drama.concept, drama.max_share, drama.HasField("min_share")) == ("Drama", 0.5, False)
+    assert asked.budget.max_relevance_loss == 0.5
+    whole = Steering(edits=[NOIR], targets=[noir])
+    assert recommend_request(1, steer=whole, shares="Drama<=0.5", max_relevance_loss=0.5).steering == asked
+    assert not whole.HasField("budget")
 
 
 def test_all_that_steering_can_ask_has_a_place() -> None:

@@ -15,11 +15,13 @@ from trimtab.cli.arguments import (
     add_list_options,
     filter_of,
     ids,
+    readable,
 )
 from trimtab.cli.screen import Screen, cell, table
 from trimtab.cli.served_by import enum_text, served_by_line
 from trimtab.client import Client
 from trimtab.messages import steering
+from trimtab.share_text import parse_share
 from trimtab.v1.recommendation_pb2 import (
     Reason,
     ReasonKind,
@@ -27,9 +29,16 @@ from trimtab.v1.recommendation_pb2 import (
     RecommendResponse,
     Timing,
 )
-from trimtab.v1.steering_pb2 import Bound, ConceptShare, EditReport, Operation, Steering, SteeringReport
+from trimtab.v1.steering_pb2 import (
+    Bound,
+    EditReport,
+    Operation,
+    Steering,
+    SteeringReport,
+    TargetReport,
+)
 
-_BOUNDS = {Bound.BOUND_BUDGET: "limited by the budget", Bound.BOUND_TARGET: "the targets were met"}
+_BOUNDS = {Bound.BOUND_BUDGET: "limited by the budget", Bound.BOUND_TARGET: "set by the target shares"}
 
 
 def register(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -42,7 +51,22 @@ def register(commands: Commands, common: argparse.ArgumentParser) -> None:
         "--exclude", metavar="ID,ID", type=ids, action="extend", default=[], help="items to leave out"
     )
     parser.add_argument("--mode", choices=["residual", "reconstruct"], help="how the edited code returns")
-    parser.add_argument("--budget", metavar="LOSS", type=float, help="largest relevance loss, from 0 to 1")
+    parser.add_argument(
+        "--share",
+        metavar="SHARE",
+        type=readable(parse_share),
+        action="append",
+        default=[],
+        help="how much of the list is to be of a concept: 'Film-Noir>=0.3', 'Drama<=0.5', "
+        "'Comedy=0.2..0.4'; may be repeated",
+    )
+    parser.add_argument(
+        "--budget",
+        "--max-relevance-loss",
+        metavar="LOSS",
+        type=float,
+        help="largest relevance loss, from 0 to 1; steering stops there",
+    )
     parser.add_argument("--policy", metavar="NAME", default="", help="a stored steering policy")
     parser.add_argument("--explain", action="store_true", help="why each item is there")
     parser.add_argument("--unsteered", action="store_true", help="beside it the list without steering")
@@ -108,9 +132,14 @@ def similar(client: Client, args: argparse.Namespace, screen: Screen) -> int:
 
 
 def _steering(args: argparse.Namespace) -> Steering | None:
-    if not args.steer and args.mode is None and args.budget is None and not args.policy:
-        return None
-    return steering(args.steer, mode=args.mode, max_relevance_loss=args.budget, policy=args.policy)
+    asked = steering(
+        args.steer,
+        shares=args.share,
+        max_relevance_loss=args.budget,
+        mode=args.mode,
+        policy=args.policy,
+    )
+    return None if asked == Steering() else asked
 
 
 def _list(items: Sequence[Recommendation], *, explain: bool = False) -> Table | str:
@@ -163,24 +192,35 @@ def _report(report: SteeringReport, screen: Screen) -> Iterator[Table | Text]:
     if report.edits:
         yield screen.fitted(_edits(report.edits), "raw", "operation")
     if report.concepts:
-        yield _shares(report.concepts)
+        yield _shares(report)
 
 
 def _edits(edits: Sequence[EditReport]) -> Table:
-    made = table("edit of", "=operation", ">raw", ">before", ">after", "=effect")
+    made = table("edit of", "=operation", ">raw", ">before", ">after", ">applied")
     for edit in edits:
-        note = Text("none", "yellow") if edit.no_effect else ""
+        applied = Text("no effect", "yellow") if edit.no_effect else f"{edit.applied_fraction:.0%}"
         operation = enum_text(Operation.Name(edit.operation), "OPERATION")
         levels = (f"{value:.3g}" for value in (edit.raw_strength, edit.level_before, edit.level_after))
-        made.add_row(cell(edit.target), operation, *levels, note)
+        made.add_row(cell(edit.target), operation, *levels, applied)
     return made
 
 
-def _shares(shares: Sequence[ConceptShare]) -> Table:
-    made = table("share of the list", ">unsteered", ">steered")
-    for share in shares:
-        made.add_row(cell(share.concept), f"{share.unsteered_share:.1%}", f"{share.share:.1%}")
+def _shares(report: SteeringReport) -> Table:
+    """Of the items and of their exposure; targets are about the items."""
+    targets = {target.concept: target for target in report.targets}
+    made = table("share of the list", ">items before", ">items", ">exposure before", ">exposure", "=target")
+    for share in report.concepts:
+        parts = (share.unsteered_item_share, share.item_share, share.unsteered_share, share.share)
+        target = targets.get(share.concept)
+        made.add_row(cell(share.concept), *(f"{part:.1%}" for part in parts), _target(target))
     return made
+
+
+def _target(target: TargetReport | None) -> Text | str:
+    if target is None:
+        return ""
+    met = Text("met", "green") if target.met else Text("not met", "yellow")
+    return met.append(f", items lifted by {target.lift:.3g}") if target.lift else met
 
 
 def _timing(timing: Timing, round_trip_ms: float) -> str:

@@ -1,0 +1,36 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from trimtab import SteerTextError, parse_share
+from trimtab.v1.steering_pb2 import TargetShare
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("Film-Noir>=0.3", TargetShare(concept="Film-Noir", min_share=0.3)),
+        (" Film-Noir <= .5 ", TargetShare(concept="Film-Noir", max_share=0.5)),
+        ("Comedy=0.2..0.4", TargetShare(concept="Comedy", min_share=0.2, max_share=0.4)),
+        ("Comedy = 0 .. 1", TargetShare(concept="Comedy", min_share=0, max_share=1)),
+        ("genres=Comedy>=1", TargetShare(concept="genres=Comedy", min_share=1)),
+        ("a<=1>=0.5", TargetShare(concept="a<=1", min_share=0.5)),
+        ("1..2=0..1", TargetShare(concept="1..2", min_share=0, max_share=1)),
+    ],
+)
+def test_a_text_is_read_as_the_share_it_says(text: str, share: TargetShare) -> None:
+    assert parse_share(text) == share
+
+
+NO_SHARES = "|Drama|>=0.3|Drama>=|Drama>=x|Drama>0.3|Drama=0.3|Drama>=-0.1|Drama>=nan|Drama>=1.01|Drama>=30"
+
+
+@pytest.mark.parametrize("text", [*NO_SHARES.split("|"), "Drama=0.5..0.2", "Drama=..0.5"])
+def test_a_text_that_is_no_share_is_refused_with_what_was_found(text: str) -> None:
+    with pytest.raises(SteerTextError, match="found, expected"):
+        parse_share(text)
+
+
+@given(name=st.text(min_size=1), share=st.integers(0, 1_000))
+def test_any_concept_name_comes_back(name: str, share: int) -> None:
+    name = name.strip() or "x"
+    assert parse_share(f"{name}>={share / 1_000}").concept == name
