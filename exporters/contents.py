@@ -16,6 +16,7 @@ from exporters.errors import ContentsError
 from exporters.models import Floats, HookedRecommender, NamedConcept, NeuronLabel, SparseCoder
 from exporters.normalisation import scale_rule
 from exporters.stages import Report, silent
+from training.concepts.purity import Purity
 from training.histories import Histories
 from training.interactions import Catalogue
 
@@ -91,6 +92,8 @@ class BundleContents:
     """How a user's events become the encoder's input."""
     provenance: Provenance
     """What trained the models."""
+    purity: Purity | None = None
+    """How pure each neuron is; None where nobody measured it."""
     dims: Dims = field(init=False)
     """Derived from the parts."""
     scale_rule: ScaleRule.ValueType = field(init=False)
@@ -162,6 +165,7 @@ def assemble(
     concepts: Sequence[NamedConcept],
     history: HistoryRule,
     provenance: Provenance,
+    purity: Purity | None = None,
     report: Report = silent,
 ) -> BundleContents:
     """Measures the models on the users and gathers everything that a bundle holds.
@@ -197,6 +201,7 @@ def assemble(
         references=references,
         history=history,
         provenance=provenance,
+        purity=purity,
     )
 
 

@@ -87,7 +87,9 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
 def _write_tables(contents: BundleContents, directory: Path) -> None:
     catalogue = contents.catalogue
     _write_table(directory / "items.parquet", item_table(catalogue.items, catalogue.attributes))
-    _write_table(directory / "neurons.parquet", neuron_table(contents.cards, contents.labels))
+    _write_table(
+        directory / "neurons.parquet", neuron_table(contents.cards, contents.labels, contents.purity)
+    )
     _write_table(directory / "concepts.parquet", concept_table(contents.concepts))
     parts = contents.references._asdict()
     arrays = {name: _array(part) for name, part in parts.items() if isinstance(part, Tensor) and part.numel()}

@@ -10,6 +10,10 @@ from exporters.contents import BundleContents, Users, assemble
 from exporters.errors import ContentsError
 from exporters.models import NeuronLabel
 from exporters.stages import Report, silent
+from training.concepts import item_codes
+from training.concepts.mapping import Evidence
+from training.concepts.membership import memberships
+from training.concepts.purity import Purity, purity
 from training.run import Run
 
 MAX_HISTORY = 1_000
@@ -50,8 +54,18 @@ def contents_of(run: Run, max_history: int | None = None, report: Report = silen
             ordered=run.recommender.ordered, max_length=max_history, min_value=run.config.min_value
         ),
         provenance=_provenance(run),
+        purity=_purity(run),
         report=report,
     )
+
+
+def _purity(run: Run) -> Purity:
+    """Of the SAE's neurons, on the items that concepts were fitted to."""
+    codes = item_codes(run.recommender, run.sae, run.config.max_length)
+    members = memberships(run.catalogue, run.config.concepts)
+    trained = run.catalogue.popularity >= run.config.concepts.min_popularity
+    V = run.recommender.item_matrix().V.detach().numpy()
+    return purity(Evidence.whole(members.matrix, codes).of(trained), V[trained])
 
 
 def _provenance(run: Run) -> Provenance:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from exporters.cards import NeuronCards, Ranked
 from exporters.contents import MAX_BLEND_NEURONS, attribute_columns
 from exporters.models import Floats, NamedConcept, NeuronLabel
+from training.concepts.purity import Purity
 from training.interactions import AttributeKind
 
 _LABEL = pa.struct(
@@ -43,9 +44,13 @@ def item_table(items: pl.DataFrame, attributes: dict[str, AttributeKind]) -> pa.
     return pa.Table.from_arrays(columns, schema=pa.schema(schema))
 
 
-def neuron_table(cards: NeuronCards, labels: Sequence[Sequence[NeuronLabel]]) -> pa.Table:
+def neuron_table(
+    cards: NeuronCards, labels: Sequence[Sequence[NeuronLabel]], purity: Purity | None
+) -> pa.Table:
     """neurons.parquet: one row a neuron, in index order."""
     activity = cards.activity
+    nothing = np.full(len(labels), np.nan)
+    measured = purity or Purity(nothing, nothing)
     return pa.table(
         {
             "labels": pa.array([[label._asdict() for label in found] for found in labels], pa.list_(_LABEL)),
@@ -58,6 +63,8 @@ def neuron_table(cards: NeuronCards, labels: Sequence[Sequence[NeuronLabel]]) ->
             "raised_items": _ranked(cards.raised_items, "item", "value"),
             "lowered_items": _ranked(cards.lowered_items, "item", "value"),
             "nearest": _ranked(cards.nearest, "neuron", "cosine"),
+            "monosemanticity": pa.array(measured.monosemanticity, pa.float32(), from_pandas=True),
+            "entropy": pa.array(measured.entropy, pa.float32(), from_pandas=True),
         }
     )
 

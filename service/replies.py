@@ -169,6 +169,8 @@ def neuron_card(bundle: Bundle, neuron: int) -> concepts.NeuronCard:
             )
             for near in row["nearest"] or ()
         ],
+        monosemanticity=row.get("monosemanticity"),  # bundles of earlier exporters have neither
+        entropy=row.get("entropy"),
     )
 
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from exporters.cli import main
@@ -192,3 +193,15 @@ def test_help_and_inspect_do_not_load_torch(bundle_path: Path) -> None:
     command: list[Any] = [sys.executable, "-c", code, "--inspect", bundle_path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_cards_tell_labels_with_provenance_and_how_pure_neurons_are(run_path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    assert main([str(run_path), "--out", str(out)]) == 0
+    rows = pq.read_table(out / "neurons.parquet").to_pylist()
+    labelled = [label for row in rows for label in row["labels"]]
+    assert {label["method"] for label in labelled} >= {"tfidf", "tfidf-unique", "correlation"}
+    assert all(label["provenance"] for label in labelled)
+    fires = [row for row in rows if row["monosemanticity"] is not None]
+    assert fires
+    assert all(-1 <= row["monosemanticity"] <= 1.0001 and 0 <= row["entropy"] <= 1 for row in fires)

@@ -138,7 +138,8 @@ def test_item_rows_keep_nulls_and_order(any_bundle: Path) -> None:
 def test_neuron_rows_have_the_columns_of_the_format(any_bundle: Path) -> None:
     table = pq.read_table(any_bundle / "neurons.parquet")
     items = pa.list_(pa.struct([("item", pa.int32()), ("value", pa.float32())]))
-    label = pa.struct([("text", pa.string()), ("method", pa.string()), ("score", pa.float32())])
+    texts = [(name, pa.string()) for name in ("text", "method", "provenance")]
+    label = pa.struct([*texts[:2], ("score", pa.float32()), texts[2]])
     assert table.schema.equals(
         pa.schema(
             [
@@ -152,6 +153,8 @@ def test_neuron_rows_have_the_columns_of_the_format(any_bundle: Path) -> None:
                 ("raised_items", items),
                 ("lowered_items", items),
                 ("nearest", pa.list_(pa.struct([("neuron", pa.int32()), ("cosine", pa.float32())]))),
+                ("monosemanticity", pa.float32()),
+                ("entropy", pa.float32()),
             ]
         )
     )

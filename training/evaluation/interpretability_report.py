@@ -50,7 +50,7 @@ def interpretability_report(runs: Sequence[Run], parsed: argparse.Namespace, com
     per_representation = list(zip(*found, strict=True))
     names = [same[0].representation for same in per_representation]
     rows: list[list[object]] = [
-        [title, *(Estimate.of([getattr(one, field) for one in same]) for same in per_representation)]
+        [title, *(_known([getattr(one, field) for one in same]) for same in per_representation)]
         for title, field in _ROWS.items()
     ]
     if shares:
@@ -92,6 +92,12 @@ def _probe_curve(same: Sequence[Interpretability]) -> Curve:
     return Curve(
         same[0].representation, list(PROBE_SIZES), [Estimate.of(list(column)) for column in values.T]
     )
+
+
+def _known(values: Sequence[float]) -> Estimate | None:
+    """Over the runs that have the figure: where no description is confident, none has a precision."""
+    known = [value for value in values if np.isfinite(value)]
+    return Estimate.of(known) if known else None
 
 
 def _cards_of(run: Run) -> Callable[[Path], None]:

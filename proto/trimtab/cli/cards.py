@@ -80,6 +80,10 @@ def _card(card: NeuronCard, screen: Screen) -> Iterator[RenderableType]:
         yield Text(f"0 |{drawn}| {top}   users per bin of activation, log scale")
     if card.top_items or card.raised_items or card.lowered_items:
         yield _items(card)
+    if card.HasField("monosemanticity"):
+        yield cell(f"monosemanticity {card.monosemanticity:.2f}: how alike the items are that fire it")
+    if card.HasField("entropy"):
+        yield cell(f"entropy over concepts {card.entropy:.2f}, from 0 (one) to 1 (all alike)")
     if card.nearest:
         nearest = (f"#{n.neuron} {n.label} ({n.cosine:.2f})" for n in card.nearest)
         yield cell("nearest by decoder row: " + ", ".join(nearest))
