@@ -96,7 +96,7 @@ class _Solver:
             before = settings.copy()
             for j in range(len(self._targets)):
                 goals[1 + j], settings[1 + j] = self._meet(j, settings)
-            if (settings == before).all():
+            if len(self._targets) == 1 or (settings == before).all():
                 break
         return goals, settings
 
@@ -157,10 +157,10 @@ class _Solver:
     def found(self, settings: Doubles, fraction: float) -> Found:
         """The candidates with their scores, and what was solved."""
         scores = self._field.scores(settings, fraction)
-        strengths = [
-            TargetStrength(settings[1 + j], settings[self._lift_of(j)]) for j in range(len(self._targets))
-        ]
-        applied = Applied(fraction, tuple(strengths))
+        _, *solved = settings.tolist()
+        count = len(self._targets)
+        strengths = zip(solved[:count], solved[count:], strict=True)
+        applied = Applied(fraction, tuple(TargetStrength(*strength) for strength in strengths))
         return Found(self._field.items, self._field.plain, scores, applied, self._degraded)
 
     def _meet(self, j: int, settings: Doubles) -> tuple[float, float]:

@@ -50,6 +50,14 @@ def one_edit(**fields: Any) -> pb.RecommendRequest:
     return steering(edits=[sp.Edit(**fields)])
 
 
+def budget(max_relevance_loss: float, **fields: Any) -> pb.RecommendRequest:
+    return steering(budget=sp.Budget(max_relevance_loss=max_relevance_loss), **fields)
+
+
+def targets(**fields: Any) -> pb.RecommendRequest:
+    return steering(targets=[sp.TargetShare(**fields)])
+
+
 CASES = [
     (one_edit(neuron=1, strength=float("nan")), "steering.edits[0].strength", "found nan"),
     (one_edit(neuron=1, strength=float("inf")), "steering.edits[0].strength", "found inf"),
@@ -100,6 +108,31 @@ CASES = [
         "found 65 edits, expected at most 64",
     ),
     (steering(mode=9), "steering.mode", "found 9"),
+    (budget(float("nan")), "steering.budget.max_relevance_loss", "found nan, expected 0 to 1"),
+    (budget(-0.1), "steering.budget.max_relevance_loss", "found -0.1, expected 0 to 1"),
+    (budget(1.5), "steering.budget.max_relevance_loss", "found 1.5, expected 0 to 1"),
+    (budget(0.1, mode=sp.MODE_RECONSTRUCT), "steering.budget", "found MODE_RECONSTRUCT too"),
+    (targets(), "steering.targets[0].concept", "found ''"),
+    (targets(concept="Drama"), "steering.targets[0]", "found no bound"),
+    (targets(concept="Dramma", min_share=0.1), "steering.targets[0].concept", "nearest: Drama"),
+    (targets(concept="Drama", min_share=float("nan")), "steering.targets[0].min_share", "found nan"),
+    (targets(concept="Drama", min_share=-0.1), "steering.targets[0].min_share", "expected 0 to 1"),
+    (targets(concept="Drama", max_share=float("inf")), "steering.targets[0].max_share", "found inf"),
+    (
+        targets(concept="Drama", min_share=0.5, max_share=0.25),
+        "steering.targets[0].min_share",
+        "found 0.5, expected at most max_share, 0.25",
+    ),
+    (
+        steering(targets=[sp.TargetShare(concept="Drama", min_share=0.1)] * 2),
+        "steering.targets[1].concept",
+        "found 'Drama' twice",
+    ),
+    (
+        steering(targets=[sp.TargetShare(concept="Drama", min_share=0.1)] * 17),
+        "steering.targets",
+        "found 17 targets, expected at most 16",
+    ),
     (pb.RecommendRequest(), "user_id", "found neither a user_id nor a history"),
     (pb.RecommendRequest(user_id="u"), "n", "found 0, expected 1 to 1000"),
     (pb.RecommendRequest(user_id="u", n=1_001), "n", "found 1001, expected 1 to 1000"),
