@@ -1,6 +1,7 @@
 """trimtab-export: makes a bundle from a training run, or shows what a bundle is."""
 
 import argparse
+import dataclasses
 import sys
 import time
 from collections.abc import Sequence
@@ -25,15 +26,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if (arguments.run is None) == (arguments.inspect is None):
         parser.error("give either a RUN to export or --inspect BUNDLE")
-    if arguments.inspect is not None and (arguments.out or arguments.max_history is not None):
-        parser.error("--out and --max-history belong to an export, not to --inspect")
+    of_export = (arguments.out, arguments.max_history, arguments.labels)
+    if arguments.inspect is not None and any(value is not None for value in of_export):
+        parser.error("--out, --max-history and --labels belong to an export, not to --inspect")
     console = Console()
     try:
         if arguments.inspect is not None:
             print_details(console, arguments.inspect, verify_files(arguments.inspect))
             return 0
         out = arguments.out or BUNDLES / arguments.run.resolve().name
-        return _export(console, arguments.run, out, arguments.max_history)
+        return _export(console, arguments, out)
     except (ExportError, OSError) as error:
         return _fail(error)
     except KeyboardInterrupt:
@@ -59,14 +61,21 @@ def _parser() -> argparse.ArgumentParser:
         "of a training user, but not more than the run itself read)",
     )
     parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="neurons' labels in place of the run's: JSON lines, as trimtab-evaluate dictionary writes them",
+    )
+    parser.add_argument(
         "--inspect", type=Path, metavar="BUNDLE", help="check a bundle and show what is in it"
     )
     return parser
 
 
-def _export(console: Console, run: Path, out: Path, max_history: int | None) -> int:
+def _export(console: Console, arguments: argparse.Namespace, out: Path) -> int:
     # torch takes a second or two to load, which --help and --inspect need not wait for.
     from exporters.bundle import refuse_what_is_no_bundle, write_bundle
+    from exporters.labels import read_labels
     from exporters.reading import contents_of
     from training.errors import TrainingError
     from training.run import load_run
@@ -81,10 +90,15 @@ def _export(console: Console, run: Path, out: Path, max_history: int | None) -> 
 
         refuse_what_is_no_bundle(out)
         try:
-            loaded = load_run(run)
+            loaded = load_run(arguments.run)
         except TrainingError as error:
             return _fail(error)
-        manifest: BundleManifest = write_bundle(contents_of(loaded, max_history, report), out, report=report)
+        if arguments.labels is not None:
+            names = {concept.name for concept in loaded.concepts}
+            labels = read_labels(arguments.labels, loaded.sae.n_neurons, names)
+            loaded = dataclasses.replace(loaded, labels=labels)
+        contents = contents_of(loaded, arguments.max_history, report)
+        manifest: BundleManifest = write_bundle(contents, out, report=report)
     made = manifest.create_time.ToDatetime(tzinfo=UTC) >= begun
     print_summary(console, out, manifest, seconds=time.monotonic() - started, new=made)
     return 0

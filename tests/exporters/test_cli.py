@@ -205,3 +205,34 @@ def test_cards_tell_labels_with_provenance_and_how_pure_neurons_are(run_path: Pa
     fires = [row for row in rows if row["monosemanticity"] is not None]
     assert fires
     assert all(-1 <= row["monosemanticity"] <= 1.0001 and 0 <= row["entropy"] <= 1 for row in fires)
+
+
+def test_labels_from_a_file_stand_in_the_bundle_in_place_of_the_runs(run_path: Path, tmp_path: Path) -> None:
+    out, file = tmp_path / "bundle", tmp_path / "labels.jsonl"
+    file.write_text(
+        '{"concept": "concept-00"}\n'
+        '{"neuron": 3, "label": {"text": "mine", "method": "person", "score": 0.5, "provenance": "me"}}\n'
+    )
+    assert main([str(run_path), "--out", str(out), "--labels", str(file)]) == 0
+    rows = pq.read_table(out / "neurons.parquet").to_pylist()
+    assert rows[3]["labels"] == [{"text": "mine", "method": "person", "score": 0.5, "provenance": "me"}]
+    assert not any(row["labels"] for row in rows[:3] + rows[4:])
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ('{"neuron": 64, "label": {"text": "x"}}', "line 2: neuron 64 found, expected 0 to 63"),
+        ('{"neuron": 6, "label": {"text": ""}}', "line 2: no text found"),
+        ('{"concept": "of another run"}', "line 2: concept 'of another run' found"),
+        ("nonsense", "line 2: no label record"),
+    ],
+)
+def test_a_label_that_does_not_fit_the_run_is_named_by_its_line(
+    run_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, text: str
+) -> None:
+    file = tmp_path / "labels.jsonl"
+    file.write_text(f'{{"concept": "concept-00"}}\n{line}\n')
+    assert main([str(run_path), "--out", str(tmp_path / "bundle"), "--labels", str(file)]) == 1
+    assert text in capsys.readouterr().err
+    assert not (tmp_path / "bundle").exists()

@@ -133,6 +133,7 @@ def make_dictionary(
     options: DictionaryOptions,
     rng: np.random.Generator,
     report: Callable[[int, int], None] = lambda done, total: None,
+    most: int | None = None,
 ) -> Dictionary:
     """Describes and tests every neuron that at least least_on items fire.
 
@@ -143,18 +144,20 @@ def make_dictionary(
         options: how many samples.
         rng: draws them.
         report: told how many neurons of how many are done.
+        most: at most so many neurons, those that fire for most items.
     """
     levels = activation_levels(codes)
     entries, faults, undescribed = [], [], 0
-    for neuron in range(levels.shape[1]):
-        report(neuron + 1, levels.shape[1])
+    chosen = np.sort(np.argsort(-np.diff(levels.indptr), kind="stable")[:most])
+    for done, neuron in enumerate(chosen.tolist(), start=1):
+        report(done, len(chosen))
         told, tested = _split(levels, neuron, options, rng)
         if len(told.on) + len(tested.on) < options.least_on or not len(tested.off):
             continue
         try:
             description = describer.describe(neuron, _known_as(told, items))
             seen = _known_as(tested, items)
-            entry = None if description is None else _test(neuron, description, seen, levels)
+            entry = None if description is None else _test(neuron, description, seen, levels, rng)
         except DescriberError as error:
             entry = None
             faults.append(f"neuron {neuron}: {error}")
@@ -188,9 +191,14 @@ def _known_as(samples: Samples, items: Ints) -> Samples:
     return Samples(items[samples.on], samples.levels, items[samples.off])
 
 
-def _test(neuron: int, description: Description, samples: Samples, levels: csc_matrix) -> Entry:
-    hits = float(description.predict(samples.on).mean())
-    alarms = float(description.predict(samples.off).mean())
+def _test(
+    neuron: int, description: Description, samples: Samples, levels: csc_matrix, rng: np.random.Generator
+) -> Entry:
+    asked = np.concatenate([samples.on, samples.off])
+    order = rng.permutation(len(asked))  # in one question, in no order that tells anything
+    fires = np.empty(len(asked), dtype=bool)
+    fires[order] = description.predict(asked[order])
+    hits, alarms = float(fires[: len(samples.on)].mean()), float(fires[len(samples.on) :].mean())
     column = levels.data[levels.indptr[neuron] : levels.indptr[neuron + 1]]
     rate_on, rate_off = float((column >= ON_LEVEL).sum()), float(levels.shape[0] - len(column))
     fired = hits * rate_on + alarms * rate_off

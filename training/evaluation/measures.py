@@ -10,6 +10,7 @@ from typing import NamedTuple
 from training.concepts.effect import Audience
 from training.concepts.membership import memberships
 from training.errors import ConfigError
+from training.evaluation.dictionary import add_dictionary_flags, dictionary_report
 from training.evaluation.fidelity import Fidelity, measure_fidelity
 from training.evaluation.interpretability_report import interpretability_report
 from training.evaluation.neurons import best_neurons
@@ -156,6 +157,11 @@ MEASURES: dict[str, Measure] = {
         "What neurons mean, beside raw dimensions and an untrained SAE; of several runs how stable it is.",
         _concepts,
         interpretability_report,
+    ),
+    "dictionary": Measure(
+        "What each neuron means, in words that are tested on items which they were not made from.",
+        add_dictionary_flags,
+        dictionary_report,
     ),
     "steering": Measure("What each concept does to lists at a given strength.", _strength, _steering),
 }
