@@ -20,6 +20,7 @@ import argparse
 import hashlib
 import itertools
 import json
+import os
 import subprocess
 import tempfile
 import time
@@ -266,7 +267,9 @@ def library_arrays(
         np.savez(files[1], n_items=split.n_items, **arrays)
         worker = Path(__file__).with_name("reference_libraries.py").resolve()
         command = [python, str(worker), *map(str, files)]
-        subprocess.run(command, check=True, cwd=name, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        # As implicit advises; threads that wait for each other in a loop also cost minutes on a busy machine.
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        subprocess.run(command, check=True, cwd=name, env=environment, capture_output=True)
         with np.load(files[2]) as found:
             return {key: torch.from_numpy(np.asarray(values)) for key, values in found.items()}
 
