@@ -15,7 +15,7 @@ from trimtab.v1.bundle_pb2 import BundleManifest
 from exporters.errors import ExportError
 from exporters.sealed import verify_files
 from exporters.stages import STAGES
-from exporters.summary import print_details, print_summary
+from exporters.summary import print_carried, print_details, print_summary
 
 BUNDLES = Path("bundles")
 
@@ -26,9 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if (arguments.run is None) == (arguments.inspect is None):
         parser.error("give either a RUN to export or --inspect BUNDLE")
-    of_export = (arguments.out, arguments.max_history, arguments.labels)
+    of_export = (arguments.out, arguments.max_history, arguments.labels, arguments.concepts_from)
     if arguments.inspect is not None and any(value is not None for value in of_export):
-        parser.error("--out, --max-history and --labels belong to an export, not to --inspect")
+        parser.error(
+            "--out, --max-history, --labels and --concepts-from belong to an export, not to --inspect"
+        )
+    if arguments.old_labels is not None and arguments.concepts_from is None:
+        parser.error("--old-labels belongs to --concepts-from")
     console = Console()
     try:
         if arguments.inspect is not None:
@@ -67,6 +71,18 @@ def _parser() -> argparse.ArgumentParser:
         help="neurons' labels in place of the run's: JSON lines, as trimtab-evaluate dictionary writes them",
     )
     parser.add_argument(
+        "--concepts-from",
+        type=Path,
+        metavar="OLD",
+        help="an earlier bundle, whose names are carried over where they still mean the same",
+    )
+    parser.add_argument(
+        "--old-labels",
+        type=Path,
+        metavar="FILE",
+        help="the earlier bundle's label set as `trimtab concepts export` wrote it, in place of its own",
+    )
+    parser.add_argument(
         "--inspect", type=Path, metavar="BUNDLE", help="check a bundle and show what is in it"
     )
     return parser
@@ -75,6 +91,8 @@ def _parser() -> argparse.ArgumentParser:
 def _export(console: Console, arguments: argparse.Namespace, out: Path) -> int:
     # torch takes a second or two to load, which --help and --inspect need not wait for.
     from exporters.bundle import refuse_what_is_no_bundle, write_bundle
+    from exporters.carrying import carry
+    from exporters.earlier import read_earlier
     from exporters.labels import read_labels
     from exporters.reading import contents_of
     from training.errors import TrainingError
@@ -97,8 +115,14 @@ def _export(console: Console, arguments: argparse.Namespace, out: Path) -> int:
             names = {concept.name for concept in loaded.concepts}
             labels = read_labels(arguments.labels, loaded.sae.n_neurons, names)
             loaded = dataclasses.replace(loaded, labels=labels)
+        carried = None
+        if arguments.concepts_from is not None:
+            carried = carry(read_earlier(arguments.concepts_from, arguments.old_labels), loaded)
+            loaded = carried.run
         contents = contents_of(loaded, arguments.max_history, report)
         manifest: BundleManifest = write_bundle(contents, out, report=report)
+    if carried is not None:
+        print_carried(console, arguments.concepts_from, carried)
     made = manifest.create_time.ToDatetime(tzinfo=UTC) >= begun
     print_summary(console, out, manifest, seconds=time.monotonic() - started, new=made)
     return 0

@@ -3,9 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from google.protobuf import json_format
-from trimtab.v1.concept_pb2 import LabelRecord
-
+from exporters.earlier import labels_of, read_records
 from exporters.errors import ContentsError
 from training.concepts import Label
 
@@ -19,24 +17,10 @@ def read_labels(path: Path, n_neurons: int, concepts: Collection[str]) -> list[l
     Raises:
         ContentsError: naming the line at fault.
     """
-    labels: list[list[Label]] = [[] for _ in range(n_neurons)]
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ContentsError(f"{path}: {error}") from error
-    for number, line in enumerate(lines, start=1):
-        where = f"{path}, line {number}"
-        try:
-            record = json_format.Parse(line, LabelRecord())
-        except json_format.ParseError as error:
-            raise ContentsError(f"{where}: no label record: {error}") from error
+    records = read_records(path)
+    for number, record in enumerate(records, start=1):
         if record.HasField("concept") and record.concept not in concepts:
-            raise ContentsError(f"{where}: concept {record.concept!r} found, expected one of the run's")
-        if record.HasField("neuron"):
-            if record.neuron >= n_neurons:
-                raise ContentsError(f"{where}: neuron {record.neuron} found, expected 0 to {n_neurons - 1}")
-            if not record.label.text.strip():
-                raise ContentsError(f"{where}: no text found, expected what neuron {record.neuron} means")
-            found = record.label
-            labels[record.neuron].append(Label(found.text, found.method, found.score, found.provenance))
-    return labels
+            raise ContentsError(
+                f"{path}, line {number}: concept {record.concept!r} found, expected one of the run's"
+            )
+    return labels_of(records, n_neurons, path)

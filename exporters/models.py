@@ -139,6 +139,10 @@ class NamedConcept(Protocol):
         """The items' attribute that it was fitted to."""
 
     @property
+    def value(self) -> str:
+        """The attribute's value that items carry."""
+
+    @property
     def item_count(self) -> int:
         """How many items carry it."""
 

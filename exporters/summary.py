@@ -1,14 +1,19 @@
 """What a bundle is, as tables for a terminal."""
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from trimtab.v1.bundle_pb2 import AttributeKind, BundleManifest, ScaleRule
+
+if TYPE_CHECKING:  # it needs torch, which takes seconds to load
+    from exporters.carrying import Carried
 
 CONCEPTS_SHOWN = 20
 
@@ -81,6 +86,20 @@ def _model_rows(manifest: BundleManifest) -> list[tuple[str, str]]:
         ),
         ("opset", str(manifest.opset)),
     ]
+
+
+def print_carried(console: Console, earlier: Path, carried: "Carried") -> None:
+    """What became of an earlier bundle's names."""
+    table = Table(title=f"Names of {earlier}", title_justify="left")
+    for heading in ("concept", "outcome", "likeness", "why"):
+        table.add_column(heading, justify="right" if heading == "likeness" else "left")
+    order = ("lost", "changed", "carried", "kept")
+    for fate in sorted(carried.fates, key=lambda fate: order.index(fate.outcome)):
+        likeness = "" if math.isnan(fate.similarity) else f"{fate.similarity:.2f}"
+        table.add_row(escape(fate.name), fate.outcome, likeness, escape(fate.reason))
+    console.print(table)
+    lost = f"{carried.labels_lost:,} of neurons that have no like any more"
+    console.print(f"{carried.labels_carried:,} labels carried, {lost} left behind", highlight=False)
 
 
 def _concepts(directory: Path) -> Table:

@@ -19,6 +19,7 @@ _CONCEPT_SCHEMA = pa.schema(
     [
         ("name", pa.string()),
         ("attribute", pa.string()),
+        ("value", pa.string()),
         ("item_count", pa.int32()),
         ("method", pa.string()),
         ("weights", pa.list_(pa.float32())),
@@ -75,6 +76,7 @@ def concept_table(concepts: Sequence[NamedConcept]) -> pa.Table:
         {
             "name": concept.name,
             "attribute": concept.attribute,
+            "value": concept.value,
             "item_count": concept.item_count,
             "method": concept.method,
             "weights": np.asarray(concept.weights, np.float32),

@@ -205,7 +205,8 @@ def _concepts(table: pa.Table, decoder: Floats) -> list[Concept]:
     return [
         Concept(
             **{fact: row[fact] for fact in facts},
-            value=row["name"].removeprefix(f"{row['attribute']}="),
+            # Bundles of earlier exporters have no column for it.
+            value=row.get("value") or row["name"].removeprefix(f"{row['attribute']}="),
             target=concept_target(row["name"], w, decoder, float(row["unit"]), row["blend_neurons"] or ()),
         )
         for row, w in zip(table.drop_columns(["weights"]).to_pylist(), weights, strict=True)

@@ -51,6 +51,11 @@ class FittedConcept:
     unsteered_share: float
     steered_share: float
 
+    @property
+    def value(self) -> str:
+        """The attribute's value that items carry."""
+        return self.name.removeprefix(f"{self.attribute}=")
+
 
 class FittedConcepts(NamedTuple):
     """concepts in the order of their attributes, then by item count; labels per neuron, best first."""

@@ -1,0 +1,145 @@
+"""What an earlier bundle knows by name: its concepts and labels, and how its neurons fire for its items."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+from google.protobuf import json_format
+from scipy.sparse import csr_matrix, vstack
+from trimtab.v1.concept_pb2 import LabelRecord
+
+from exporters.errors import BundleFaultError, ContentsError
+from exporters.graphs import session
+from exporters.models import Floats
+from exporters.sealed import verify_files
+from training.concepts import Label
+
+_BATCH = 1_024
+
+
+class EarlierConcept(NamedTuple):
+    """A name with its meaning there; weights [n_neurons of the earlier SAE]."""
+
+    name: str
+    attribute: str
+    value: str
+    weights: Floats
+
+
+class Earlier(NamedTuple):
+    """codes float32 [n_items, n_neurons] of one-item histories; labels per neuron, best first."""
+
+    bundle_id: str
+    item_ids: list[str]
+    codes: csr_matrix
+    concepts: list[EarlierConcept]
+    labels: list[list[Label]]
+
+
+def read_earlier(directory: Path, label_file: Path | None = None) -> Earlier:
+    """Reads a bundle, with its own label set or with one that was exported from a server.
+
+    Raises:
+        BundleFaultError: it is no bundle.
+        ContentsError: a line of the label file does not fit it.
+    """
+    manifest = verify_files(directory)
+    n_neurons = manifest.dimensions.n_neurons
+    item_ids = pq.read_table(directory / "items.parquet", columns=["item_id"])["item_id"].to_pylist()
+    rows = pq.read_table(directory / "concepts.parquet").to_pylist()
+    concepts = {
+        row["name"]: EarlierConcept(
+            row["name"],
+            row["attribute"],
+            row.get("value") or row["name"].removeprefix(f"{row['attribute']}="),
+            np.array(row["weights"], np.float32),
+        )
+        for row in rows
+    }
+    found = pq.read_table(directory / "neurons.parquet", columns=["labels"])["labels"].to_pylist()
+    labels = [[Label(**label) for label in row or ()] for row in found]
+    if label_file is not None:
+        records = read_records(label_file)
+        concepts = _named(records, concepts, n_neurons, label_file)
+        labels = labels_of(records, n_neurons, label_file)
+    codes = _codes(directory, len(item_ids), n_neurons)
+    return Earlier(manifest.bundle_id, item_ids, codes, list(concepts.values()), labels)
+
+
+def read_records(path: Path) -> list[LabelRecord]:
+    """The records of a file of JSON lines.
+
+    Raises:
+        ContentsError: it cannot be read; names the line at fault.
+    """
+    records = []
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    records.append(json_format.Parse(line, LabelRecord()))
+                except json_format.ParseError as error:
+                    raise ContentsError(f"{path}, line {number}: no label record: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ContentsError(f"{path}: {error}") from error
+    return records
+
+
+def labels_of(records: Sequence[LabelRecord], n_neurons: int, path: Path) -> list[list[Label]]:
+    """Every neuron's labels in a file's records, best first.
+
+    Raises:
+        ContentsError: naming the line at fault.
+    """
+    labels: list[list[Label]] = [[] for _ in range(n_neurons)]
+    for number, record in enumerate(records, start=1):
+        if record.HasField("neuron"):
+            where, text = f"{path}, line {number}", record.label.text
+            if record.neuron >= n_neurons:
+                raise ContentsError(f"{where}: neuron {record.neuron} found, expected 0 to {n_neurons - 1}")
+            if not text.strip():
+                raise ContentsError(f"{where}: no text found, expected what neuron {record.neuron} means")
+            label = Label(text, record.label.method, record.label.score, record.label.provenance)
+            labels[record.neuron].append(label)
+    return labels
+
+
+def _named(
+    records: Sequence[LabelRecord], own: dict[str, EarlierConcept], n_neurons: int, path: Path
+) -> dict[str, EarlierConcept]:
+    concepts = {}
+    for number, record in enumerate(records, start=1):
+        if not record.HasField("concept"):
+            continue
+        if not record.weights:
+            if record.concept not in own:
+                raise ContentsError(f"{path}, line {number}: the bundle has no concept {record.concept!r}")
+            concepts[record.concept] = own[record.concept]
+            continue
+        weights = np.zeros(n_neurons, np.float32)
+        for part in record.weights:
+            if part.neuron >= n_neurons:
+                raise ContentsError(
+                    f"{path}, line {number}: neuron {part.neuron} found, expected 0 to {n_neurons - 1}"
+                )
+            weights[part.neuron] = part.weight
+        value = record.value or record.concept
+        concepts[record.concept] = EarlierConcept(record.concept, record.attribute, value, weights)
+    return concepts
+
+
+def _codes(directory: Path, n_items: int, n_neurons: int) -> csr_matrix:
+    encoder, sae = session(str(directory / "encoder.onnx")), session(str(directory / "sae.onnx"))
+    parts = []
+    for start in range(0, n_items, _BATCH):
+        items = np.arange(start, min(start + _BATCH, n_items), dtype=np.int64)[:, None]
+        z = encoder.run(["z"], {"items": items, "mask": np.ones(items.shape, np.float32)})[0]
+        neurons, activations = sae.run(["neurons", "activations"], {"z": z})
+        rows = np.repeat(np.arange(len(items)), neurons.shape[1])
+        shape = (len(items), n_neurons)
+        parts.append(csr_matrix((activations.ravel(), (rows, neurons.ravel())), shape=shape))
+    if not parts:
+        raise BundleFaultError(f"{directory} has no items")
+    return vstack(parts, format="csr")
