@@ -49,6 +49,14 @@ class Lines(NamedTuple):
         """The part from 0 to t, stretched to [0, 1]; t is a power of two, so that no score changes."""
         return Lines(self.start, t * self.slope)
 
+    def places(self) -> tuple[Ints, Ints]:
+        """Each line's place just after 0 and just before 1, int32 [m]; lines that are one go by their row."""
+        ends = self.at(1.0)
+        places = np.empty((2, len(ends)), np.int32)
+        places[0, np.lexsort((-ends, -self.start))] = np.arange(len(ends))
+        places[1, np.lexsort((-self.start, -ends))] = np.arange(len(ends))
+        return places[0], places[1]
+
     def take(self, rows: Ints) -> "Lines":
         """Some of the lines; rows ascend."""
         return Lines(self.start[rows], self.slope[rows])
@@ -178,19 +186,19 @@ class _Phases(NamedTuple):
 def _reached(lines: Lines, members: Bools, n: int, count: int) -> _Phases:
     """When at least so many of the n best are members.
 
-    That is: when that many members each have at most n - count of the other lines above them.
+    That is: when that many members each have at most n - count of the other lines above them. So only those
+    matter that can be among the count best members, or among the n - count + 1 best others.
     """
     if count <= 0 or count > n:
         return _Phases(np.zeros(1), np.array([count <= 0]))
     ours, others = np.flatnonzero(members), np.flatnonzero(~members)
-    first_wins = ours[:, None] < others
-    start = np.subtract.outer(lines.start[ours], lines.start[others])
-    end = np.subtract.outer(lines.at(1.0)[ours], lines.at(1.0)[others])
-    leads_first = np.where(start != 0, start > 0, np.where(end != 0, end > 0, first_wins))
-    leads_last = np.where(end != 0, end > 0, np.where(start != 0, start > 0, first_wins))
-
-    row, column = np.nonzero(leads_first != leads_last)
-    times = start[row, column] / (start[row, column] - end[row, column])
+    ours = ours[contenders(lines.take(ours), count)]
+    others = others[contenders(lines.take(others), n - count + 1)]
+    first, last = lines.places()
+    leads_first = first[ours][:, None] < first[others]
+    row, column = np.nonzero(leads_first != (last[ours][:, None] < last[others]))
+    apart = lines.start[ours[row]] - lines.start[others[column]]
+    times = -apart / (lines.slope[ours[row]] - lines.slope[others[column]])
     by_row = np.lexsort((times, row))
     row, times = row[by_row], times[by_row]
     change = np.where(leads_first[row, column[by_row]], 1, -1)

@@ -20,7 +20,7 @@ from service.reply import Found, Steered, Timings
 from service.retrieval import find_candidates
 from service.steering import Applied, TargetStrength
 
-LEAST_DEPTH = 100
+LEAST_DEPTH = 400
 """Candidates of each anchor at first."""
 WIDENING = 4
 """How many times as many, whenever nothing could be proven."""
@@ -194,7 +194,9 @@ class _Solver:
         self._set_field(np.unique(np.concatenate([self._field.items, *items])))
 
     def _set_field(self, items: Ints) -> None:
+        self._timings.lap("solve")
         self._field = Field(self._query.bundle, self._state, self._moves, self._concepts, items)
+        self._timings.lap("rank")
 
     def _search(self, settings: Doubles, n: int, allowed: Bools | None) -> Ints:
         bundle, moves = self._query.bundle, self._moves

@@ -163,7 +163,9 @@ def test_a_target_uses_the_least_strength_that_is_right_over_the_whole_catalogue
         assert solved.lift != 0.0 or not counts.hold(int(world.masks[0][listed(found, length)].sum()))
     else:
         moved = sign * (solved.fraction - target.rest)
-        assert first - 1 / STEPS < moved <= first  # spans are divided more finely
+        assert moved <= first
+        # Spans are divided more finely; and where several lines meet, their tie may be right for an instant.
+        assert ties or moved > first - 1 / STEPS
         assert counts.hold(int(members[best(way(target.rest, sign).at(moved), length)].sum()))
         assert solved.lift == 0.0
 
