@@ -114,18 +114,20 @@ class Labelling:
     async def following(self) -> AsyncIterator[None]:
         """Has the store's sets on entry, if the store answers, and follows it until exit."""
         await self._refresh_all()
-        task = asyncio.create_task(self._follow())
+        stopping = asyncio.Event()
+        task = asyncio.create_task(self._follow(stopping))
         try:
             yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            stopping.set()  # a call to the store that is under way is bounded by its timeout
+            await task
 
-    async def _follow(self) -> None:
-        while True:
-            await asyncio.sleep(REFRESH_S)
-            await self._refresh_all()
+    async def _follow(self, stopping: asyncio.Event) -> None:
+        while not stopping.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), REFRESH_S)
+            if not stopping.is_set():
+                await self._refresh_all()
 
     async def _refresh_all(self) -> None:
         for held in self._bundles.all():

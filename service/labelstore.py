@@ -7,6 +7,7 @@
 The last 16 sets of a bundle are kept, so nothing grows without bound; the current one always is.
 """
 
+import asyncio
 import struct
 import zlib
 from collections.abc import Sequence
@@ -62,6 +63,7 @@ class LabelStore:
     async def close(self) -> None:
         """Closes the connections."""
         await self._redis.aclose()
+        await asyncio.sleep(0)  # redis-py closes its sockets without waiting for the loop to do so
 
     async def shelf(self, bundle_id: str) -> Shelf:
         """Which versions there are."""
