@@ -1,4 +1,4 @@
-"""Keeps the bundles' label sets as the store has them: imports, which one is current, other workers' changes."""
+"""Keeps label sets as the store has them: imports, which one is current, and other workers' changes."""
 
 import asyncio
 import logging
