@@ -35,6 +35,9 @@ class SplitConfig:
     """Random share of a held-out user's positive items that are to be found; the rest is the history."""
     min_positives: int = 5
     """Users with fewer positive items are trained on, never held out."""
+    rotation: int = 0
+    """Moves on by so many test sets in the drawn order of users: with test_share 0.2, the rotations 0 to 4 of
+    one seed test every eligible user once."""
 
     def __post_init__(self) -> None:
         if self.kind not in _SPLITS:
@@ -48,6 +51,8 @@ class SplitConfig:
             raise ConfigError(
                 f"split: min_positives is {self.min_positives}, expected at least 2 (history and target)"
             )
+        if self.rotation < 0:
+            raise ConfigError(f"split: rotation is {self.rotation}, expected 0 or more")
 
 
 @dataclass(frozen=True)
@@ -187,7 +192,7 @@ def _hold_out_users(
             f"{len(eligible)} of {len(user_ids)} users have {config.min_positives} positive items or more: "
             "too few to hold out validation and test users and train on the rest"
         )
-    drawn = rng.permutation(eligible)
+    drawn = np.roll(rng.permutation(eligible), -config.rotation * n_test)
     validation, test = np.sort(drawn[:n_validation]), np.sort(drawn[n_validation : n_validation + n_test])
     held_out = np.zeros(len(user_ids), dtype=np.bool_)
     held_out[validation] = held_out[test] = True

@@ -1,5 +1,6 @@
 """Who is held out, and what of theirs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +155,11 @@ def test_leave_one_out_without_long_enough_histories_is_refused() -> None:
 def test_an_unknown_kind_of_split_is_refused() -> None:
     with pytest.raises(ConfigError, match="kind is 'time', expected one of users, leave-one-out"):
         SplitConfig(kind="time")
+
+
+def test_rotations_test_every_eligible_user_once() -> None:
+    config = SplitConfig(test_share=0.2)
+    tests = [split_of([10] * 200, config=replace(config, rotation=turn)).test for turn in range(5)]
+    assert sorted(np.concatenate(tests)) == list(range(200))
+    with pytest.raises(ConfigError, match="rotation"):
+        SplitConfig(rotation=-1)

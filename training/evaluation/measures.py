@@ -12,6 +12,7 @@ from training.concepts.membership import memberships
 from training.errors import ConfigError
 from training.evaluation.dictionary import add_dictionary_flags, dictionary_report
 from training.evaluation.fidelity import Fidelity, measure_fidelity
+from training.evaluation.frontier.command import add_frontier_flags, measure_frontier
 from training.evaluation.interpretability_report import interpretability_report
 from training.evaluation.neurons import best_neurons
 from training.evaluation.ranking import compare
@@ -162,6 +163,11 @@ MEASURES: dict[str, Measure] = {
         "What each neuron means, in words that are tested on items which they were not made from.",
         add_dictionary_flags,
         dictionary_report,
+    ),
+    "frontier": Measure(
+        "The steering frontier: what relevance each way of steering keeps at an equal share of a concept.",
+        add_frontier_flags,
+        measure_frontier,
     ),
     "steering": Measure("What each concept does to lists at a given strength.", _strength, _steering),
 }

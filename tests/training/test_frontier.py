@@ -1,0 +1,271 @@
+"""The steering frontier: strengths against brute force, calibration, hidden tags, and a whole small run."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from training.errors import ConfigError
+from training.evaluation.cli import main
+from training.evaluation.frontier.audience import Audience, Users, exposure
+from training.evaluation.frontier.calibration import Relevance, completed, half_certain, platt, sigmoid
+from training.evaluation.frontier.knowledge import Knowledge, Models
+from training.evaluation.frontier.measure import FrontierOptions, measure, paired
+from training.evaluation.frontier.methods import METHODS
+from training.evaluation.frontier.probes import Spectrum, logistic_probe, ridge_probe
+from training.evaluation.frontier.report import frontier_report
+from training.evaluation.frontier.strength import Line, Pool, best_first, depth_of, solve, top
+from training.evaluation.frontier.tags import concepts_of, hide, judged
+from training.evaluation.measures import MEASURES
+from training.evaluation.metrics import exposure_share, ndcg
+from training.run import Run
+
+
+@pytest.fixture(scope="module")
+def users(planted_run: Run) -> Users:
+    return Users.of(planted_run, planted_run.split.test)
+
+
+@pytest.fixture(scope="module")
+def audience(planted_run: Run, users: Users) -> Audience:
+    tuned = Users.of(planted_run, planted_run.split.validation)
+    return Audience.of(users, Relevance.fit(tuned.ranks, tuned.wanted, tuned.lengths))
+
+
+@pytest.fixture(scope="module")
+def known(planted_run: Run, users: Users) -> Knowledge:
+    return Knowledge(Models.of(planted_run, users), concepts_of(planted_run, 10).tags)
+
+
+def line_of(rng: np.random.Generator, personal: bool = False) -> Line:
+    base = rng.normal(size=(60, 900)).astype(np.float32)
+    base[rng.random(base.shape) < 0.1] = -np.inf
+    gain = rng.exponential(size=base.shape if personal else 900).astype(np.float32)
+    return Line(base, gain)
+
+
+@pytest.mark.parametrize("personal", [False, True])
+@pytest.mark.parametrize("reorder", [False, True])
+def test_a_pool_gives_the_lists_of_the_whole_catalogue(
+    rng: np.random.Generator, personal: bool, reorder: bool
+) -> None:
+    line = line_of(rng, personal)._replace(reorder=reorder)
+    pool = Pool(line, top(line.base, 40), end=3.0)
+    for t in (0.0, 0.3, 1.0, 2.2, 3.0):
+        order = np.argsort(-(line.base + np.float32(t) * line.gain), axis=1, kind="stable")[:, :20]
+        expected = best_first(order, line.base) if reorder else order
+        np.testing.assert_array_equal(pool.lists(t), expected)
+
+
+def test_a_solved_strength_reaches_each_target(rng: np.random.Generator) -> None:
+    line, flags = line_of(rng), rng.random(900) < 0.15
+    line = line._replace(gain=flags.astype(np.float32))
+
+    def share(lists: NDArray[np.int64]) -> float:
+        return float(exposure(lists, flags).mean())
+
+    for target, point in zip((0.3, 0.7), solve(line, share, [0.3, 0.7], depth_of(line.base)), strict=True):
+        assert point is not None
+        assert share(line.lists(point.t)) == pytest.approx(target, abs=5e-3)  # 60 users: places are coarse
+        np.testing.assert_array_equal(line.lists(point.t), point.lists)
+    (less,) = solve(line._replace(gain=-line.gain), share, [0.05], depth_of(line.base))
+    assert less is not None
+    assert share(less.lists) == pytest.approx(0.05, abs=5e-3)
+
+
+def test_a_share_beyond_the_limit_is_never_reached(rng: np.random.Generator) -> None:
+    line, flags = line_of(rng), rng.random(900) < 0.05
+    weak = line._replace(gain=flags.astype(np.float32), limit=1e-3)
+    assert solve(weak, lambda lists: float(exposure(lists, flags).mean()), [0.9], depth_of(line.base)) == [
+        None
+    ]
+
+
+def test_every_base_gives_the_unsteered_list_at_strength_0(audience: Audience) -> None:
+    for base in audience.bases.values():
+        lists = Line(base, np.zeros(base.shape[1], dtype=np.float32)).lists(0.0)
+        np.testing.assert_array_equal(lists, audience.unsteered)
+
+
+def test_figures_are_those_of_the_metrics(planted_run: Run, audience: Audience, known: Knowledge) -> None:
+    lists = audience.unsteered
+    targets = planted_run.split.targets(planted_run.split.test)
+    np.testing.assert_allclose(audience.ndcg(lists), ndcg(lists, targets))
+    np.testing.assert_allclose(exposure(lists, known.tags[0]), exposure_share(lists, known.tags[0]))
+
+
+def test_relevance_follows_how_often_ranks_are_wanted(rng: np.random.Generator) -> None:
+    ranks = np.argsort(rng.random((400, 300)), axis=1).astype(np.int32) + 1
+    lengths = rng.integers(5, 50, size=400)
+    wanted = rng.random(ranks.shape) < 0.5 / ranks
+    base = Relevance.fit(ranks, wanted, lengths).base(ranks, lengths)
+    by_rank = np.array([base[ranks == rank].mean() for rank in (1, 10, 100)])
+    assert by_rank[0] / by_rank[1] == pytest.approx(10, rel=0.35)
+    assert by_rank[1] / by_rank[2] == pytest.approx(10, rel=0.35)
+
+
+def test_platt_finds_the_sigmoid_that_made_the_tags(rng: np.random.Generator) -> None:
+    scores = rng.normal(size=(1, 20000)).astype(np.float32)
+    p = sigmoid(2 * scores.astype(np.float64) - 1)
+    found = platt(scores, rng.random(p.shape) < p, np.ones(20000, dtype=np.bool_))
+    assert np.abs(found - p).max() < 0.03
+
+
+def test_leave_one_out_ridge_equals_fitting_without_the_item(rng: np.random.Generator) -> None:
+    """A vector of its own tells nothing of an item that is left out: the probe may not use it."""
+    tagged = rng.random((1, 80)) < 0.3
+    everyone = np.ones(80, dtype=np.bool_)
+    own = ridge_probe(Spectrum.of(np.eye(80, dtype=np.float32), everyone), tagged, everyone)[0]
+    assert own[tagged[0]].mean() <= own[~tagged[0]].mean() + 1e-3
+    helpful = np.where(tagged.T, 1.0, -1.0) + 0.1 * rng.normal(size=(80, 5))
+    told = ridge_probe(Spectrum.of(helpful.astype(np.float32), everyone), tagged, everyone)[0]
+    assert told[tagged[0]].min() > told[~tagged[0]].max()
+
+
+def test_a_cross_fitted_probe_learns_nothing_from_noise(rng: np.random.Generator) -> None:
+    tagged = rng.random((2, 300)) < 0.3
+    noise = rng.normal(size=(300, 200)).astype(np.float32)
+    p = logistic_probe(noise, tagged, np.ones(300, dtype=np.bool_), rng)
+    assert abs(p[tagged].mean() - p[~tagged].mean()) < 0.08
+
+
+def test_completed_tags_find_the_items_whose_tags_are_hidden(rng: np.random.Generator) -> None:
+    carries = np.zeros((1, 2000), dtype=np.bool_)
+    carries[0, :400] = True
+    scores = (np.where(carries, 4.0, 0.0) + rng.normal(size=(1, 2000))).astype(np.float32)
+    shown = carries & (rng.random(carries.shape) < 0.5)
+    everyone = np.ones(2000, dtype=np.bool_)
+    p = platt(scores, shown, everyone)
+    for filled in (completed(p, shown, everyone), half_certain(p, shown)):
+        assert filled[carries & ~shown].mean() > 0.8
+        assert filled[~carries].mean() < 0.1
+        assert filled.max() <= 1
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_the_hidden_tags_are_the_stated_share_at_every_popularity(
+    rng: np.random.Generator, share: float
+) -> None:
+    tags, popularity = rng.random((3, 1000)) < 0.4, rng.integers(0, 500, size=1000)
+    hidden = hide(tags, popularity, share, rng)
+    assert not (hidden & ~tags).any()
+    for popular in (popularity > 250, popularity <= 250):
+        assert (hidden & popular).sum() / (tags & popular).sum() == pytest.approx(share, abs=0.04)
+
+
+def test_targets_lie_between_the_unsteered_share_and_what_can_be_reached(
+    planted_run: Run, audience: Audience
+) -> None:
+    concepts = concepts_of(planted_run, 10)
+    found = judged(concepts, audience)
+    assert found
+    for concept in found:
+        ceiling = audience.ceiling(concepts.tags[concept.row])
+        assert all(concept.share < target < ceiling for target in concept.targets.values())
+
+
+def test_no_concept_is_on_more_than_half_of_the_items(planted_run: Run) -> None:
+    assert (concepts_of(planted_run, 100).tags.mean(axis=1) <= 0.5).all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_gives_each_concept_a_finite_gain(known: Knowledge, users: Users, name: str) -> None:
+    gain = METHODS[name].fit(known)(0)
+    n_items = known.tags.shape[1]
+    assert gain.values.shape in ((n_items,), (len(users.z), n_items))
+    assert gain.values.dtype == np.float32
+    assert np.isfinite(gain.values).all()
+    assert gain.limit > 0
+
+
+def test_no_method_but_the_oracle_sees_hidden_tags(known: Knowledge) -> None:
+    """What is hidden is all that Knowledge lacks; the tag boost gives it nothing."""
+    hidden = hide(known.tags, np.arange(known.tags.shape[1]), 0.5, np.random.default_rng(0))
+    left = Knowledge(known.models, known.tags & ~hidden)
+    boost = METHODS["tag boost"].fit(left)(0).values
+    assert (boost[hidden[0]] == 0).all()
+    completed_tags = METHODS["completed tags, z"].fit(left)(0).values
+    assert completed_tags[hidden[0]].mean() > 2 * completed_tags[~known.tags[0]].mean()
+
+
+def test_a_direction_moves_scores_as_the_edit_of_the_code_does(
+    planted_run: Run, users: Users, known: Knowledge
+) -> None:
+    import torch
+
+    features = known.models.neurons
+    w = torch.from_numpy(known.contrast(features)[0])
+    gain = METHODS["contrast"].fit(known)(0).values
+    z = torch.from_numpy(users.z)
+    sae, recommender = planted_run.sae, planted_run.recommender
+    steered = recommender.scores(z + sae.scale(z) * (0.7 * w @ sae.W_dec)) / sae.scale(z)
+    expected = np.where(users.seen, -np.inf, steered.numpy())
+    np.testing.assert_allclose(users.base + 0.7 * gain, expected, atol=1e-4)
+
+
+def test_blending_moves_scores_as_the_papers_mix_does(
+    planted_run: Run, users: Users, known: Knowledge
+) -> None:
+    """At a = 1 nothing of the old code is left but its sum."""
+    import torch
+
+    models = known.models
+    gain = METHODS["BLEND, 5 neurons"].fit(known)(0).values
+    code = torch.from_numpy(models.user_codes)
+    without = users.base + gain  # base is of z: what is left is z's part that the code does not hold
+    rest = torch.from_numpy(users.z / users.scale) - code @ planted_run.sae.W_dec
+    both = rest.numpy() @ models.item_matrix.T
+    moved = np.where(users.seen, 0, without - both)
+    per_sum = np.where(users.seen, np.nan, moved) / code.sum(dim=1, keepdim=True).numpy()
+    assert np.nanmax(np.nanstd(per_sum, axis=0)) < 1e-3
+
+
+def test_a_paired_difference_has_users_as_clusters() -> None:
+    differences = [np.array([1.0, 2.0, 3.0]), np.array([3.0, 4.0, 5.0])]
+    found = paired(differences)
+    assert found == {"mean": 3.0, "error": pytest.approx(1 / np.sqrt(3)), "concepts": 2}
+    assert paired([]) is None
+
+
+def test_a_small_run_has_every_part(planted_run: Run, tmp_path: Path) -> None:
+    figures = measure(planted_run, FrontierOptions(max_users=40, max_concepts=3, hidden="0.5"))
+    boost = figures["seen"]["methods"]["tag boost | rank"]
+    label = next(iter(boost))
+    assert boost[label]["reached"] == boost[label]["asked"]
+    assert boost[label]["minus"]["tag boost | rank"]["mean"] == 0
+    assert figures["seen"]["methods"]["all tags | rank"][label]["ndcg"] == boost[label]["ndcg"]
+    (at,) = figures["hidden 0.5"]["common"]
+    assert figures["hidden 0.5"]["methods"]["all tags | rank"][at]["hidden"] == pytest.approx(1)
+    effects = figures["effects"]
+    assert effects["suppression"]["random filter | score"]["minus random"]["mean"] == 0
+    assert effects["off_target"]["tag boost | rank"]["over boost"] == pytest.approx(1)
+    assert all(kept["1"] <= kept["400"] + 0.05 for kept in effects["neurons"].values())
+    report = frontier_report([figures, figures], "made by a test")
+    report.write(tmp_path)
+    assert "tag boost | relevance" in (tmp_path / "frontier.md").read_text()
+    assert json.loads((tmp_path / "frontier.json").read_text())["figures"][0]["users"] == 40
+
+
+def test_a_recommender_with_a_head_is_refused(planted_run: Run) -> None:
+    class Headed(type(planted_run.recommender)):  # type: ignore[misc]
+        has_head = True
+
+    headed = Headed(planted_run.split.n_items, planted_run.recommender.d)
+    with pytest.raises(ConfigError, match="linear in the strength"):
+        measure(dataclasses.replace(planted_run, recommender=headed), FrontierOptions())
+
+
+@pytest.mark.parametrize("wrong", [{"max_users": 1}, {"hidden": "1.5"}, {"hidden": "half"}])
+def test_options_without_meaning_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="frontier"):
+        FrontierOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_command_has_the_frontier(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "frontier" in MEASURES
+    with pytest.raises(SystemExit):
+        main(["frontier", "--help"])
+    assert "--max-users" in capsys.readouterr().out

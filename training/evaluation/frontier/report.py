@@ -1,0 +1,227 @@
+"""Figures of several runs joined: tables with error bars, and the frontier as curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from training.evaluation.frontier.effects import COUNTS
+from training.evaluation.report import Curve, Estimate, Plot, Report, Table
+
+Figures = Mapping[str, Any]
+"""What measure gives for a run."""
+PLOTTED = (
+    "tag boost | score",
+    "tag boost | rank",
+    "tag boost | relevance",
+    "completed tags, z | relevance",
+    "dense probe | rank",
+    "contrast | score",
+    "contrast, untrained SAE | score",
+    "BLEND, 5 neurons | score",
+)
+_BOOST = "tag boost | rank"
+_ENOUGH = 0.95
+_PARAGRAPHS = (
+    "One strength for each concept and method, such that the mean exposure share (a place weighs "
+    "1 / log2(1 + rank)) of the test users' lists is the target; nDCG@20 there, on the users' held-out "
+    "items. The strength is solved on the judged users' own lists, which involves no held-out item. Targets "
+    "are .3, .5 and .7 for concepts of at least 60 items that could fill .9 of the lists, else 2 and 4 times "
+    "the unsteered share.",
+    "A method's name ends with what its gain is added to: score (over scale(z)), rank (1 / log2(1 + "
+    "unsteered rank)) or relevance (how likely an item of this rank is wanted, by the length of the history, "
+    "learned from validation users). Means are over the concepts that all those methods reach which reach at "
+    "least .9 of them; differences, of the same users, are over the concepts that both methods reach.",
+    "± is the standard error: over users as clusters within the runs or over the runs, whichever is larger.",
+)
+
+
+def frontier_report(runs: Sequence[Figures], command: str) -> Report:
+    """The report of any number of runs, data set by data set."""
+    tables: list[Table] = []
+    for name in dict.fromkeys(run["data_set"] for run in runs):
+        tables += _tables(name, [run for run in runs if run["data_set"] == name])
+    names = " and ".join(dict.fromkeys(run["data_set"] for run in runs))
+    plot = Plot("mean exposure share of the concept", "nDCG@20", curves(runs, PLOTTED))
+    seconds = sum(run.get("cpu_s", 0.0) for run in runs)
+    return Report(
+        "frontier", f"The steering frontier: {names}", command, _PARAGRAPHS, tables, plot, list(runs), seconds
+    )
+
+
+def curves(runs: Sequence[Figures], ways: Sequence[str]) -> list[Curve]:
+    """NDCG@20 over the target share, of the absolute targets that every run of the data set has."""
+    labels = [label for label in _labels(runs, "seen") if " x" not in label]
+    found = []
+    for way in ways:
+        points = {
+            float(label): estimate
+            for label in labels
+            if (estimate := _join([_cell(run, "seen", way, label, "ndcg") for run in runs]))
+        }
+        if points:
+            found.append(Curve(way, list(points), list(points.values())))
+    return found
+
+
+def _tables(name: str, runs: Sequence[Figures]) -> list[Table]:
+    users = ", ".join(str(run["users"]) for run in runs)
+    seeds = ", ".join(str(run["seed"]) for run in runs)
+    unsteered = np.mean([run["ndcg"] for run in runs])
+    concepts = len({concept["name"] for run in runs for concept in run["concepts"]})
+    of = f"{name} ({users} users, seeds {seeds}, {concepts} concepts, unsteered nDCG@20 {unsteered:.4f})"
+    tables = [_seen(of, runs)]
+    parts = [part for part in runs[0] if part.startswith("hidden ")]
+    tables += [
+        _hidden(f"{name}: {float(part.split()[1]):.0%} of the tags hidden", runs, part) for part in parts
+    ]
+    tables.append(_pairs(f"{name}: nDCG@20 of left minus right", runs, ["seen", *parts]))
+    if "effects" in runs[0]:
+        tables += [_effects(name, runs), _neurons(name, runs)]
+    return tables
+
+
+def _seen(of: str, runs: Sequence[Figures]) -> Table:
+    labels = _labels(runs, "seen")
+    rows = []
+    for way in _ways(runs, "seen"):
+        row: list[object] = [way, _reached(runs, "seen", way)]
+        for label in labels:
+            row += [
+                _short(_join([_cell(run, "seen", way, label, "ndcg") for run in runs])),
+                _signed(_several([_minus(run, "seen", way, label, _BOOST) for run in runs])),
+            ]
+        middle = "0.5" if "0.5" in labels else labels[-1]
+        rows.append([*row, _short(_join([_cell(run, "seen", way, middle, "plain") for run in runs]), 2)])
+    columns = ["method", "reached"]
+    for label in labels:
+        columns += [f"at {label}", "minus rank boost"]
+    return Table(f"{of}: seen tags", [*columns, "plain share"], rows)
+
+
+def _hidden(title: str, runs: Sequence[Figures], part: str) -> Table:
+    (label,) = _labels(runs, part)
+    rows = [
+        [
+            way,
+            _reached(runs, part, way),
+            _short(_join([_cell(run, part, way, label, "hidden") for run in runs]), 2),
+            _short(_join([_cell(run, part, way, label, "ndcg") for run in runs])),
+            _signed(_several([_minus(run, part, way, label, _BOOST) for run in runs])),
+            _signed(_several([_minus(run, part, way, label, "dense probe | relevance") for run in runs])),
+        ]
+        for way in _ways(runs, part)
+    ]
+    columns = ("method", "reached", "hidden part of oracle's", f"nDCG@20 at {label}")
+    return Table(title, (*columns, "minus rank boost", "minus dense probe, relevance"), rows)
+
+
+def _pairs(title: str, runs: Sequence[Figures], parts: Sequence[str]) -> Table:
+    places = [(part, label) for part in parts for label in _labels(runs, part)]
+    names = list(dict.fromkeys(name for run in runs for name in run["seen"]["pairs"]))
+    rows = [
+        [
+            name,
+            *(_signed(_several([_pair(run, part, name, label) for run in runs])) for part, label in places),
+        ]
+        for name in names
+    ]
+    return Table(title, ("left - right", *(f"{part}, {label}" for part, label in places)), rows)
+
+
+def _effects(name: str, runs: Sequence[Figures]) -> Table:
+    parts = [run["effects"] for run in runs]
+    rows = []
+    for way in dict.fromkeys(way for part in parts for way in part["suppression"]):
+        halved = [part["suppression"].get(way) for part in parts]
+        moved = [part["off_target"].get(way) for part in parts]
+        pairs = [pair for part in parts for pair in part["together"].get(way, [])]
+        single = sum(sum(pair["single_losses"]) for pair in pairs)
+        rows.append(
+            [
+                way,
+                _signed(_several([one["loss"] for one in halved if one])),
+                _signed(_several([one["minus random"] for one in halved if one])),
+                _short(_mean([one["moved"] for one in moved if one])),
+                _short(_mean([one["over boost"] for one in moved if one]), 2),
+                f"{sum(pair['loss'] for pair in pairs) / single:.2f} ({len(pairs)})" if single > 0 else "-",
+            ]
+        )
+    label = parts[0]["label"]
+    columns = ("method", "nDCG@20 lost, share halved", "minus random filter", f"others moved, at {label}")
+    title = f"{name}: suppression, off-target movement, two at once"
+    return Table(title, (*columns, "over rank boost's", "loss of two at .3 over sum (pairs)"), rows)
+
+
+def _neurons(name: str, runs: Sequence[Figures]) -> Table:
+    found = [kept for run in runs for kept in run["effects"]["neurons"].values()]
+    rows = [[str(count), _short(_mean([kept[str(count)] for kept in found]), 2)] for count in COUNTS]
+    enough = [next((c for c in COUNTS if kept[str(c)] >= _ENOUGH), math.inf) for kept in found]
+    middle = f"{np.median(enough):g}" if enough else "-"
+    title = f"{name}: share of the contrast's effect that its largest neurons keep; median for .95: {middle}"
+    return Table(title, ("neurons", "share"), rows)
+
+
+def _ways(runs: Sequence[Figures], part: str) -> list[str]:
+    return list(dict.fromkeys(way for run in runs for way in run[part]["methods"]))
+
+
+def _labels(runs: Sequence[Figures], part: str) -> list[str]:
+    labels = {label for run in runs for label in run[part]["common"]}
+    return sorted(labels, key=lambda label: (" x" in label, label))
+
+
+def _at(run: Figures, part: str, way: str, label: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = run[part]["methods"].get(way, {}).get(label, {})
+    return found
+
+
+def _cell(run: Figures, part: str, way: str, label: str, figure: str) -> float | None:
+    value: float | None = _at(run, part, way, label).get(figure)
+    return value
+
+
+def _minus(run: Figures, part: str, way: str, label: str, reference: str) -> Mapping[str, float] | None:
+    found: Mapping[str, float] | None = _at(run, part, way, label).get("minus", {}).get(reference)
+    return found
+
+
+def _pair(run: Figures, part: str, name: str, label: str) -> Mapping[str, float] | None:
+    found: Mapping[str, float] | None = run[part]["pairs"].get(name, {}).get(label)
+    return found
+
+
+def _reached(runs: Sequence[Figures], part: str, way: str) -> str:
+    cells = [cell for run in runs for cell in run[part]["methods"].get(way, {}).values()]
+    return f"{sum(cell['reached'] for cell in cells)} of {sum(cell['asked'] for cell in cells)}"
+
+
+def _join(values: Sequence[float | None]) -> Estimate | None:
+    """A figure's mean over the runs; None unless every run has it."""
+    return None if None in values else _mean(values)
+
+
+def _mean(values: Sequence[float | None]) -> Estimate | None:
+    known = [value for value in values if value is not None]
+    return Estimate.of(known) if known else None
+
+
+def _several(found: Sequence[Mapping[str, float] | None]) -> Estimate | None:
+    """The mean of the runs' differences; the larger of the errors within and between the runs."""
+    known = [one for one in found if one]
+    if not known:
+        return None
+    within = math.sqrt(sum(one["error"] ** 2 for one in known)) / len(known)
+    between = Estimate.of([one["mean"] for one in known])
+    return Estimate(between.mean, max(within, between.error or 0.0))
+
+
+def _short(estimate: Estimate | None, places: int = 4) -> str:
+    return "-" if estimate is None else f"{estimate.mean:.{places}f}"
+
+
+def _signed(estimate: Estimate | None) -> str:
+    return "-" if estimate is None else f"{estimate.mean:+.4f} ± {estimate.error:.4f}"
