@@ -64,10 +64,13 @@ class Lines(NamedTuple):
 
 def best(scores: Doubles, n: int) -> Ints:
     """Rows of the n largest, in order; ties go to the smaller row."""
-    rows = np.arange(len(scores))
     if n < len(scores):
-        rows = np.flatnonzero(scores >= np.partition(scores, -n)[-n])
-    return rows[np.argsort(-scores[rows], kind="stable")[:n]]
+        ordered = scores.copy()
+        ordered.partition(-n)
+        (rows,) = (scores >= ordered[-n]).nonzero()
+    else:
+        rows = np.arange(len(scores))
+    return rows[(-scores[rows]).argsort(kind="stable")[:n]]
 
 
 def contenders(lines: Lines, n: int) -> Ints:
