@@ -185,6 +185,33 @@ def test_a_concept_of_items_that_nobody_has_is_left_out_with_a_note(planted_run:
     assert "concept-03" in fitted.notes[0]
 
 
+@pytest.mark.parametrize("method", ["contrast", "dense-probe", "sparse-probe", "tfidf", "correlation"])
+def test_concepts_can_be_fitted_by_other_methods_and_steer(planted_run: Run, method: str) -> None:
+    run = planted_run
+    config = ConceptConfig(method=method, labels="")
+    fitted = fit_concepts(
+        run.recommender, run.sae, run.catalogue, run.split, run.config.max_length, config, seed=1
+    )
+    assert {concept.method for concept in fitted.concepts} == {method}
+    assert all(concept.steered_share > 2 * concept.unsteered_share for concept in fitted.concepts)
+    assert fitted.labels == [[]] * run.sae.n_neurons
+
+
+@pytest.mark.parametrize("method", ["contrast", "dense-probe", "tfidf-unique"])
+def test_a_tag_on_one_item_is_a_concept_without_auc_and_a_tag_on_all_items_is_none(
+    planted_run: Run, method: str
+) -> None:
+    run = planted_run
+    tags = [[*(["alone"] if row == 7 else []), "everywhere"] for row in range(run.catalogue.n_items)]
+    items = Catalogue(run.catalogue.items.with_columns(pl.Series("concepts", tags)))
+    config = ConceptConfig(method=method, min_items=1)
+    fitted = fit_concepts(run.recommender, run.sae, items, run.split, run.config.max_length, config, seed=1)
+    (alone,) = fitted.concepts
+    assert (alone.name, alone.item_count, alone.auc) == ("alone", 1, None)
+    assert np.isfinite(alone.weights).all()
+    assert {label.text for row in fitted.labels for label in row} == {"alone"}
+
+
 def test_steering_concepts_of_test_users_raises_their_shares(planted_run: Run) -> None:
     run = planted_run
     users = run.split.test

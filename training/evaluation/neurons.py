@@ -7,10 +7,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
-from training.concepts.association import area_under_curve
+from training.concepts.association import area_under_curve, neuron_aucs
 from training.concepts.effect import Audience
 from training.concepts.fitting import item_codes
+from training.concepts.mapping import Evidence
 from training.concepts.membership import memberships
 from training.evaluation.steering import concept_shifts, neuron_unit
 from training.run import Run
@@ -56,7 +58,7 @@ def best_neuron(codes: NDArray[np.float32], flags: NDArray[np.bool_]) -> int:
 
     codes [n_items, n_neurons], flags [n_items].
     """
-    aucs = np.array([area_under_curve(column, flags) for column in codes.T])
+    aucs = neuron_aucs(Evidence.whole(csr_matrix(flags, dtype=np.float32), csr_matrix(codes)))[0]
     best = np.flatnonzero(aucs >= np.nanmax(aucs, initial=0.0) - 1e-9)
     if not len(best):  # too few items to tell: nan everywhere
         best = np.arange(codes.shape[1])
