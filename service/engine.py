@@ -207,7 +207,7 @@ def warm_up(bundle: Bundle) -> Reply:
         bundle,
         n=20,
         history=tuple(Event(item_id, EventKind.LIKE) for item_id in bundle.catalogue.item_ids[:10]),
-        plan=Plan(edits, concepts=tuple(concept.name for concept in concepts)),
+        plan=Plan(edits, max_relevance_loss=0.1, concepts=tuple(concept.name for concept in concepts)),
         explain=True,
         include_unsteered=True,
         include_report=True,

@@ -103,7 +103,7 @@ class Way:
             counts: What is right.
             spans: Powers of two up to 1, tried first.
         """
-        misses = []
+        misses = [(counts.miss(int(members[self.listed(0.0)].sum())), 0.0)]
         for span in spans:
             count = int(members[self.listed(span)].sum())
             if counts.hold(count):

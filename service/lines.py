@@ -70,7 +70,8 @@ def best(scores: Doubles, n: int) -> Ints:
         (rows,) = (scores >= ordered[-n]).nonzero()
     else:
         rows = np.arange(len(scores))
-    return rows[(-scores[rows]).argsort(kind="stable")[:n]]
+    in_order: Ints = rows[(-scores[rows]).argsort(kind="stable")]
+    return in_order[:n]
 
 
 def contenders(lines: Lines, n: int) -> Ints:

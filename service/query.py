@@ -80,17 +80,17 @@ class Plan:
     Attributes:
         edits: As in the request, so that reports line up with it, identities included; then those that the
             targets brought.
+        mode: How the edited code returns.
         targets: Shares of the list to be met.
         max_relevance_loss: The budget; None for none.
-        mode: How the edited code returns.
         concepts: Names that the report gives shares of.
         degraded: True if steering was asked for but cannot be applied.
     """
 
     edits: tuple[RawEdit, ...] = ()
+    mode: Mode = Mode.RESIDUAL
     targets: tuple[TargetShare, ...] = ()
     max_relevance_loss: float | None = None
-    mode: Mode = Mode.RESIDUAL
     concepts: tuple[str, ...] = ()
     degraded: bool = False
 

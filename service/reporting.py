@@ -35,8 +35,9 @@ def report(
             shares.append(
                 ConceptShare(name, exposure_share(old), exposure_share(new), item_share(old), item_share(new))
             )
+    length = max(1, len(ranking.items))  # an empty list has no share of anything
     targets = tuple(
-        TargetResult(target, strength, target.counts(len(ranking.items)).hold(carriers[target.concept.name]))
+        TargetResult(target, strength, target.counts(length).hold(carriers[target.concept.name]))
         for target, strength in zip(plan.targets, applied.targets, strict=True)
     )
     return Report(

@@ -182,6 +182,13 @@ def test_a_target_that_the_filter_rules_out_is_met_as_far_as_can_be(client: Clie
     assert len(reply.items) == N
     assert not reply.report.targets[0].met
     assert reply.report.concepts[0].item_share == 0.0
+    (edit,) = reply.report.edits
+    assert edit.raw_strength == 0.0  # nothing that would do no good
+    nothing = client.recommend(
+        history=HISTORIES[2], n=N, shares="Horror>=0.5", filter={"genres": ["None"]}, include_report=True
+    )
+    assert not nothing.items
+    assert not nothing.report.targets[0].met
     two = client.recommend(
         history=HISTORIES[2], n=N, shares="Horror>=0.5", filter={"genres": ["Horror"]}, include_report=True
     )
