@@ -90,9 +90,11 @@ def _card(card: NeuronCard, screen: Screen) -> Iterator[RenderableType]:
 
 
 def _labels(card: NeuronCard) -> Table:
-    made = table("label", "method", ">score")
+    made = table("label", "method", ">score", "on what that stands")
     for label in card.labels:
-        made.add_row(cell(label.text), cell(label.method), f"{label.score:.2f}")
+        made.add_row(
+            cell(label.text), cell(label.method), f"{label.score:.2f}", cell(label.provenance, "dim")
+        )
     return made
 
 
