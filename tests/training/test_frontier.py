@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from training.errors import ConfigError
 from training.evaluation.cli import main
 from training.evaluation.frontier.audience import Audience, Users, exposure
-from training.evaluation.frontier.calibration import Relevance, completed, half_certain, platt, sigmoid
+from training.evaluation.frontier.calibration import Relevance, completed, platt, probe_and_tag, sigmoid
 from training.evaluation.frontier.knowledge import Knowledge, Models
 from training.evaluation.frontier.measure import FrontierOptions, measure, paired
 from training.evaluation.frontier.methods import METHODS
@@ -139,10 +139,9 @@ def test_completed_tags_find_the_items_whose_tags_are_hidden(rng: np.random.Gene
     shown = carries & (rng.random(carries.shape) < 0.5)
     everyone = np.ones(2000, dtype=np.bool_)
     p = platt(scores, shown, everyone)
-    for filled in (completed(p, shown, everyone), half_certain(p, shown)):
+    for filled in (completed(p, shown, everyone), probe_and_tag(p, shown)):
         assert filled[carries & ~shown].mean() > 0.8
         assert filled[~carries].mean() < 0.1
-        assert filled.max() <= 1
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9])
@@ -232,20 +231,20 @@ def test_a_paired_difference_has_users_as_clusters() -> None:
 
 def test_a_small_run_has_every_part(planted_run: Run, tmp_path: Path) -> None:
     figures = measure(planted_run, FrontierOptions(max_users=40, max_concepts=3, hidden="0.5"))
-    boost = figures["seen"]["methods"]["tag boost | rank"]
+    boost = figures["seen"]["methods"]["tag boost + rank"]
     label = next(iter(boost))
     assert boost[label]["reached"] == boost[label]["asked"]
-    assert boost[label]["minus"]["tag boost | rank"]["mean"] == 0
-    assert figures["seen"]["methods"]["all tags | rank"][label]["ndcg"] == boost[label]["ndcg"]
+    assert boost[label]["minus"]["tag boost + rank"]["mean"] == 0
+    assert figures["seen"]["methods"]["all tags + rank"][label]["ndcg"] == boost[label]["ndcg"]
     (at,) = figures["hidden 0.5"]["common"]
-    assert figures["hidden 0.5"]["methods"]["all tags | rank"][at]["hidden"] == pytest.approx(1)
+    assert figures["hidden 0.5"]["methods"]["all tags + rank"][at]["hidden"] == pytest.approx(1)
     effects = figures["effects"]
-    assert effects["suppression"]["random filter | score"]["minus random"]["mean"] == 0
-    assert effects["off_target"]["tag boost | rank"]["over boost"] == pytest.approx(1)
+    assert effects["suppression"]["random filter + score"]["minus random"]["mean"] == 0
+    assert effects["off_target"]["tag boost + rank"]["over boost"] == pytest.approx(1)
     assert all(kept["1"] <= kept["400"] + 0.05 for kept in effects["neurons"].values())
     report = frontier_report([figures, figures], "made by a test")
     report.write(tmp_path)
-    assert "tag boost | relevance" in (tmp_path / "frontier.md").read_text()
+    assert "tag boost + relevance" in (tmp_path / "frontier.md").read_text()
     assert json.loads((tmp_path / "frontier.json").read_text())["figures"][0]["users"] == 40
 
 

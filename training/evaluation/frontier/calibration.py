@@ -13,6 +13,7 @@ Doubles = NDArray[np.float64]
 _STEPS = 50
 _RANKS = 1000
 _ROUNDS = 20
+_TAG_WEIGHT = 0.25
 
 
 def sigmoid(x: Doubles) -> Doubles:
@@ -64,13 +65,13 @@ def shown_share(p: Floats, tagged: NDArray[np.bool_]) -> Doubles:
     return np.clip(share, 1e-6, 1.0)
 
 
-def half_certain(p: Floats, tagged: NDArray[np.bool_]) -> Floats:
-    """P(tagged) -> how much of the concept an item carries: [n_concepts, n_items].
+def probe_and_tag(p: Floats, tagged: NDArray[np.bool_]) -> Floats:
+    """P(tagged) over the shown share, and a quarter more for the tagged: [n_concepts, n_items].
 
-    P(tagged) over the shown share, at most 1; tagged items get the mean of that and 1.
+    Linear in p, so that a probe that knows little stays a weak word; clipped at 1 it would be a loud one.
     """
-    carried = np.minimum(p / shown_share(p, tagged)[:, None], 1.0)
-    return np.where(tagged, (1 + carried) / 2, carried).astype(np.float32)
+    gains: Floats = (p / shown_share(p, tagged)[:, None] + _TAG_WEIGHT * tagged).astype(np.float32)
+    return gains
 
 
 def completed(p: Floats, tagged: NDArray[np.bool_], fitted: NDArray[np.bool_]) -> Floats:

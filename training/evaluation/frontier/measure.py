@@ -19,22 +19,21 @@ from training.evaluation.frontier.seen import Cells, Setting, frontier
 from training.evaluation.frontier.tags import concepts_of, hide, judged
 from training.run import Run
 
-REFERENCES = ("tag boost | rank", "dense probe | rank", "dense probe | relevance")
+REFERENCES = ("tag boost + rank", "dense probe + rank", "dense probe + relevance")
 """What every method is compared with, user by user."""
 PAIRS = (
-    ("contrast | score", "contrast, untrained SAE | score"),
-    ("contrast | score", "difference of means | score"),
-    ("contrast, top 10 | score", "raw dimensions, top 10 | score"),
-    ("contrast, top 10 | score", "BLEND, 10 neurons | score"),
-    ("contrast, Platt | relevance", "contrast, untrained SAE, Platt | relevance"),
-    ("contrast, Platt | relevance", "difference of means, Platt | relevance"),
-    ("ridge on codes | relevance", "ridge on untrained codes | relevance"),
-    ("ridge on codes | relevance", "ridge on z | relevance"),
-    ("ridge on codes | relevance", "dense probe | relevance"),
-    ("completed tags, codes | relevance", "completed tags, untrained codes | relevance"),
-    ("completed tags, codes | relevance", "completed tags, z | relevance"),
-    ("half-certain tags, codes | relevance", "half-certain tags, untrained codes | relevance"),
-    ("half-certain tags, codes | relevance", "half-certain tags, z | relevance"),
+    ("contrast + score", "contrast, untrained SAE + score"),
+    ("contrast + score", "difference of means + score"),
+    ("contrast, top 10 + score", "raw dimensions, top 10 + score"),
+    ("contrast, top 10 + score", "BLEND, 10 neurons + score"),
+    ("contrast, Platt + relevance", "contrast, untrained SAE, Platt + relevance"),
+    ("contrast, Platt + relevance", "difference of means, Platt + relevance"),
+    ("ridge on codes + relevance", "ridge on untrained codes + relevance"),
+    ("ridge on codes + relevance", "ridge on z + relevance"),
+    ("ridge on codes + relevance", "dense probe + relevance"),
+    ("completed tags, codes + relevance", "completed tags, z + relevance"),
+    ("probe and tag, codes + relevance", "probe and tag, untrained codes + relevance"),
+    ("probe and tag, codes + relevance", "probe and tag, z + relevance"),
 )
 """Trained neurons against the same on an untrained SAE and on dense vectors."""
 _BASES_HIDDEN = ("rank", "relevance")
@@ -137,8 +136,8 @@ def _setting(run: Run, options: FrontierOptions, rng: np.random.Generator) -> Se
 def _collect(results: Iterable[tuple[str, str, Cells]], report: Callable[[str], None]) -> dict[str, Cells]:
     found = {}
     for name, base, cells in results:
-        report(f"{name} | {base}")
-        found[f"{name} | {base}"] = cells
+        report(f"{name} + {base}")
+        found[f"{name} + {base}"] = cells
     return found
 
 
@@ -188,7 +187,7 @@ def _summary(
     cells: Cells, found: Mapping[str, Cells], label: str, common: Sequence[str], references: Sequence[str]
 ) -> dict[str, Any]:
     own = {name: cell for (name, at), cell in cells.items() if at == label}
-    oracle = {name: cell for (name, at), cell in found.get("all tags | rank", {}).items() if at == label}
+    oracle = {name: cell for (name, at), cell in found.get("all tags + rank", {}).items() if at == label}
     whole = len(common) > 0 and all(name in own for name in common)
     ratios = [
         own[name].hidden / oracle[name].hidden for name in own if name in oracle and oracle[name].hidden
@@ -235,7 +234,7 @@ def _effects(setting: Setting, known: Knowledge, label: str, rng: np.random.Gene
     return {
         "label": label,
         "suppression": {
-            " | ".join(way): {
+            " + ".join(way): {
                 "reached": len(found),
                 "loss": paired([unsteered - ndcg for ndcg in found.values()]),
                 "minus random": paired([found[name] - random[name] for name in found]),
@@ -243,7 +242,7 @@ def _effects(setting: Setting, known: Knowledge, label: str, rng: np.random.Gene
             for way, found in halved.items()
         },
         "off_target": {
-            " | ".join(way): {
+            " + ".join(way): {
                 "reached": len(found),
                 "moved": _mean([effect.off_target for effect in found.values()]),
                 "over boost": _mean(
@@ -253,7 +252,7 @@ def _effects(setting: Setting, known: Knowledge, label: str, rng: np.random.Gene
             for way, found in moved.items()
         },
         "together": {
-            " | ".join(way): [pair._asdict() for pair in pairs]
+            " + ".join(way): [pair._asdict() for pair in pairs]
             for way, pairs in together(setting, known).items()
         },
         "neurons": {

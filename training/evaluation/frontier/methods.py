@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 
 from training.concepts.tfidf import characterises, tag_activations, top_neurons
 from training.evaluation.frontier.audience import BASES
-from training.evaluation.frontier.calibration import Doubles, completed, half_certain
+from training.evaluation.frontier.calibration import Doubles, completed, probe_and_tag
 from training.evaluation.frontier.knowledge import Features, Knowledge
 from training.evaluation.frontier.strength import Floats
 
@@ -68,8 +68,8 @@ def _completed(known: Knowledge, kind: str) -> Gains:
     return _columns(completed(known.ridge(kind), known.tags, known.models.fitted))
 
 
-def _half_certain(known: Knowledge, kind: str) -> Gains:
-    return _columns(half_certain(known.ridge(kind), known.tags))
+def _probe_and_tag(known: Knowledge, kind: str) -> Gains:
+    return _columns(probe_and_tag(known.ridge(kind), known.tags))
 
 
 def largest(weights: Floats, count: int) -> Floats:
@@ -188,10 +188,9 @@ METHODS: dict[str, Method] = {
     "ridge on untrained codes": Method(lambda known: _columns(known.ridge("more_untrained")), _LAST),
     "completed tags, z": Method(lambda known: _completed(known, "dense"), _LAST),
     "completed tags, codes": Method(lambda known: _completed(known, "more_neurons"), _LAST),
-    "completed tags, untrained codes": Method(lambda known: _completed(known, "more_untrained"), _LAST),
-    "half-certain tags, z": Method(lambda known: _half_certain(known, "dense"), _LAST),
-    "half-certain tags, codes": Method(lambda known: _half_certain(known, "more_neurons"), _LAST),
-    "half-certain tags, untrained codes": Method(lambda known: _half_certain(known, "more_untrained"), _LAST),
+    "probe and tag, z": Method(lambda known: _probe_and_tag(known, "dense"), _LAST),
+    "probe and tag, codes": Method(lambda known: _probe_and_tag(known, "more_neurons"), _LAST),
+    "probe and tag, untrained codes": Method(lambda known: _probe_and_tag(known, "more_untrained"), _LAST),
     "kernel on codes": Method(lambda known: _columns(known.kernel)),
     "difference of means": Method(lambda known: _contrast(known, "dense")),
     "difference of means, Platt": Method(lambda known: _columns(known.platt(known.models.dense))),

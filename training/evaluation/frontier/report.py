@@ -14,16 +14,18 @@ from training.evaluation.report import Curve, Estimate, Plot, Report, Table
 Figures = Mapping[str, Any]
 """What measure gives for a run."""
 PLOTTED = (
-    "tag boost | score",
-    "tag boost | rank",
-    "tag boost | relevance",
-    "completed tags, z | relevance",
-    "dense probe | rank",
-    "contrast | score",
-    "contrast, untrained SAE | score",
-    "BLEND, 5 neurons | score",
+    "tag boost + score",
+    "tag boost + rank",
+    "tag boost + relevance",
+    "imputed tags + relevance",
+    "ridge on z + relevance",
+    "probe and tag, z + relevance",
+    "dense probe + rank",
+    "contrast + score",
+    "contrast, untrained SAE + score",
+    "BLEND, 5 neurons + score",
 )
-_BOOST = "tag boost | rank"
+_BOOST = "tag boost + rank"
 _ENOUGH = 0.95
 _PARAGRAPHS = (
     "One strength for each concept and method, such that the mean exposure share (a place weighs "
@@ -111,7 +113,7 @@ def _hidden(title: str, runs: Sequence[Figures], part: str) -> Table:
             _short(_join([_cell(run, part, way, label, "hidden") for run in runs]), 2),
             _short(_join([_cell(run, part, way, label, "ndcg") for run in runs])),
             _signed(_several([_minus(run, part, way, label, _BOOST) for run in runs])),
-            _signed(_several([_minus(run, part, way, label, "dense probe | relevance") for run in runs])),
+            _signed(_several([_minus(run, part, way, label, "dense probe + relevance") for run in runs])),
         ]
         for way in _ways(runs, part)
     ]
