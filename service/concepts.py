@@ -4,7 +4,7 @@ import copy
 import difflib
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,7 +82,7 @@ class LabelSet:
     ) -> None:
         self.version = version
         self.decoder, self.bias = decoder, bias
-        self.concepts, self.labels = concepts, labels
+        self.labels = labels
         self.former: frozenset[str] = frozenset()
         self.units: Floats = cards["unit"].to_numpy().astype(np.float32)
         self._cards = cards
@@ -90,7 +90,12 @@ class LabelSet:
             [concept.target.weights for concept in concepts], np.float32
         ).reshape(len(concepts), len(decoder))
         self._norms = np.maximum((self._weights**2).sum(axis=1), np.finfo(np.float32).tiny)
-        self._by_name = {concept.name: concept for concept in concepts}
+        # Their weights are rows of the matrix, so that a label set holds them once.
+        self.concepts = [
+            replace(concept, target=replace(concept.target, weights=row))
+            for concept, row in zip(concepts, self._weights, strict=True)
+        ]
+        self._by_name = {concept.name: concept for concept in self.concepts}
 
     @classmethod
     def read(cls, directory: Path, version: str) -> "LabelSet":

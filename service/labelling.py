@@ -64,6 +64,7 @@ class Labelling:
         self._store = store
         self._bundles = bundles
         self._changing = asyncio.Lock()
+        self._left_out: dict[str, set[str]] = {}
 
     async def read_in(self, bundle: Bundle, records: Sequence[LabelRecord], *, current: bool) -> Imported:
         """Makes a label set of records and, if it is to be current, reads names in it from now on.
@@ -103,9 +104,15 @@ class Labelling:
             shelf = await self._store.shelf(bundle.id)
             sets = {bundle.own_labels.version: bundle.own_labels}
             at_hand = {**bundle.label_sets, **(made or {})}
+            left_out = self._left_out.get(bundle.id, set()) & set(shelf.versions)
             for version in shelf.versions:
+                if version in left_out:  # it was read once and did not fit
+                    continue
                 if (labels := at_hand.get(version) or await self._read(bundle, version)) is not None:
                     sets[version] = labels
+                else:
+                    left_out.add(version)
+            self._left_out[bundle.id] = left_out
             current = shelf.current if shelf.current in sets else bundle.own_labels.version
             if (list(sets), current) != (list(bundle.label_sets), bundle.labels.version):
                 self._bundles.relabel(bundle.id, sets, current)

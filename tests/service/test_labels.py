@@ -1,5 +1,6 @@
 """Label sets: whole round trips, versions, overlays that never touch the bundle, and refusals by record."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,9 +16,11 @@ from trimtab.v1.concept_pb2_grpc import ConceptServiceStub
 from trimtab.v1.recommendation_pb2_grpc import RecommendationServiceStub
 
 from service.bundle import Bundle
-from service.errors import InvalidRequest
+from service.errors import InvalidRequest, StoreUnavailable
+from service.labelling import Labelling
 from service.labels import MAX_LABELS, read_label_set, records_of
-from service.labelstore import MAX_SETS, LabelStore
+from service.labelstore import MAX_SETS, LabelStore, Shelf
+from service.registry import BundleRegistry
 
 HISTORY = pb.History(events=[pb.Event(item_id=f"item-{number}") for number in (3, 17, 40)])
 
@@ -74,7 +77,10 @@ def test_a_concept_made_of_two_neurons_gets_their_units_weighted(bundle: Bundle)
 
 def test_a_concept_without_weights_is_the_bundles(bundle: Bundle) -> None:
     (concept,) = read(bundle, [cp.LabelRecord(concept="Drama")]).concepts
-    assert concept is bundle.labels.concept("Drama")
+    own = bundle.labels.concept("Drama")
+    assert own is not None
+    np.testing.assert_array_equal(concept.target.weights, own.target.weights)
+    assert (concept.item_count, concept.target.unit) == (own.item_count, own.target.unit)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +139,46 @@ async def test_the_store_keeps_the_last_sets_and_always_the_current_one(valkey: 
         await store.use("b", "")
         assert (await store.shelf("b")).current == ""
         assert await store.shelf("another") == ((), "")
+    finally:
+        await store.close()
+
+
+class GoneStore:
+    """A store that does not answer when it is to keep something."""
+
+    async def shelf(self, bundle_id: str) -> Shelf:
+        return Shelf((), "")
+
+    async def read(self, bundle_id: str, version: str) -> None:
+        return None
+
+    async def add(self, *arguments: Any, **options: Any) -> None:
+        raise StoreUnavailable("Redis: gone")
+
+    async def use(self, bundle_id: str, version: str) -> None:
+        raise StoreUnavailable("Redis: gone")
+
+
+async def test_without_a_store_an_import_is_refused_and_nothing_changes(bundle: Bundle) -> None:
+    bundles = BundleRegistry()
+    bundles.add(bundle, "stable")
+    labelling = Labelling(GoneStore(), bundles)
+    with pytest.raises(StoreUnavailable):
+        await labelling.read_in(bundle, renamed(bundle, Drama="Dramatic"), current=True)
+    assert bundles.get() is bundle
+
+
+async def test_a_stored_set_that_does_not_fit_the_bundle_is_left_out(
+    bundle: Bundle, valkey: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, bundles = LabelStore(valkey), BundleRegistry()
+    bundles.add(bundle, "stable")
+    try:
+        await store.add(bundle.id, "strange", [neuron_label(5000, "x")], current=True)
+        async with Labelling(store, bundles).following():
+            await asyncio.sleep(0.7)
+            assert bundles.get() is bundle
+        assert caplog.text.count("label set strange") == 1, "said once, not at every look"
     finally:
         await store.close()
 
