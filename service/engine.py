@@ -105,7 +105,7 @@ class Engine:
             stored = await self._store.read(query.user_id, query.bundle.cache_key if cached else None)
             if stored.embedding is not None and not query.bundle.fits(stored.embedding.state):
                 stored = await self._store.read(query.user_id, None)
-            return stored, ()
+            return stored, (Degradation.NO_STORE,) if stored.is_stale else ()
         except StoreUnavailable:
             return UNKNOWN_USER, (Degradation.NO_STORE,)
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from service.blobs import NO_EVENTS, CachedEmbedding, RecordCount, RecordedEvent
@@ -69,7 +70,8 @@ class UserTier:
     async def read(self, user_id: str, model: str | None) -> StoredUser:
         """What is known of a user: the embedding for a bundle's cache key, else the history.
 
-        Those who ask for a user that is being read wait for the same answer.
+        Those who ask for a user that is being read wait for the same answer. While the store does not answer,
+        users that are kept are as they were.
         """
         if model is None or not self._max_bytes:
             return await self._store.read(user_id, model)
@@ -87,7 +89,12 @@ class UserTier:
             task = self._reading[key] = asyncio.create_task(self._fetch(key))
             # Nobody may be left to hear of a fault.
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except StoreUnavailable:
+            if kept is None or kept.model != model:
+                raise
+            return replace(kept.stored, is_stale=True)
 
     async def remember(self, user_id: str, model: str, stamp: bytes, embedding: CachedEmbedding) -> None:
         """Caches an embedding here and in the store, unless its history changed meanwhile."""

@@ -87,12 +87,14 @@ class StoredUser:
         events: The history, a structured array in time order; empty where an embedding stands for it.
         embedding: Set if one is cached that still fits the history.
         stamp: Of the history; empty for an unknown user.
+        is_stale: The store did not answer, and this is what it said before.
     """
 
     seen: Hashes
     events: AnyArray
     embedding: CachedEmbedding | None = None
     stamp: bytes = b""
+    is_stale: bool = False
 
 
 UNKNOWN_USER = StoredUser(np.empty(0, np.uint64), NO_EVENTS)

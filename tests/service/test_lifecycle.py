@@ -21,6 +21,7 @@ from trimtab.v1 import recommendation_pb2_grpc
 
 from service.bundle import BundleError
 from service.embedded import DataDirectoryError
+from service.userstate import SILENCE_S
 
 
 @contextmanager
@@ -233,7 +234,10 @@ def test_redis_that_hangs_and_comes_back_is_done_without_and_found_again(
     with start_server(bundle_dir, tmp_path) as served:
         stub = recommendation_pb2_grpc.RecommendationServiceStub(served.channel)
         record(stub, "u", "item-3")
+        record(stub, "known", "item-3")
         request = pb.RecommendRequest(user_id="u", n=5)
+        known = pb.RecommendRequest(user_id="known", n=5)
+        before = stub.Recommend(known)
         (valkey,) = [child for child in psutil.Process().children() if _serves(child, tmp_path)]
         valkey.suspend()
         try:
@@ -244,6 +248,11 @@ def test_redis_that_hangs_and_comes_back_is_done_without_and_found_again(
                 slowest = max(slowest, time.perf_counter() - start)
                 assert list(response.served_by.degradations) == [pb.DEGRADATION_NO_STORE]
             assert slowest < 5.0, "a hanging store must not hold requests"
+            time.sleep(SILENCE_S)
+            after = stub.Recommend(known)
+            assert list(after.served_by.degradations) == [pb.DEGRADATION_NO_STORE]
+            assert after.served_by.source == pb.SOURCE_PERSONAL
+            assert after.items == before.items
         finally:
             valkey.resume()
         for _ in range(50):

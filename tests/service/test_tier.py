@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from prometheus_client import CollectorRegistry
 
 from service import tier as tier_module
 from service.blobs import CachedEmbedding, RecordedEvent
+from service.embedded import embedded_valkey
 from service.encoding import UserState
+from service.errors import StoreUnavailable
 from service.metrics import Metrics
 from service.steering import SparseCode
 from service.tier import UserTier
@@ -215,6 +218,22 @@ async def test_what_expires_in_redis_ends_here_too(valkey: str, monkeypatch: pyt
         await client.flushall()
         await asyncio.sleep(0.25)
         assert await one.seen("anna") == []
+
+
+async def test_while_redis_is_gone_users_that_are_kept_are_as_they_were(valkey: str, tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(embedded_valkey(tmp_path / "other"))
+        async with worker(url) as one:
+            await one.tier.record({"anna": event(1)})
+            assert await one.seen("anna") == [1]
+            await stack.aclose()
+            await one.until(lambda: time.monotonic() > one.tier._complete_at + SILENCE_S)
+            found = await one.tier.read("anna", MODEL)
+            assert found.is_stale
+            assert found.seen.tolist() == [1]
+            for user_id, model in (("boris", MODEL), ("anna", "another model")):
+                with pytest.raises(StoreUnavailable):
+                    await one.tier.read(user_id, model)
 
 
 async def test_without_room_every_read_asks_redis(valkey: str) -> None:

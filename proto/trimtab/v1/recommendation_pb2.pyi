@@ -151,7 +151,7 @@ class _DegradationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Degradati
     DESCRIPTOR: _descriptor.EnumDescriptor
     DEGRADATION_UNSPECIFIED: _Degradation.ValueType  # 0
     DEGRADATION_NO_STORE: _Degradation.ValueType  # 1
-    """The stored history could not be read."""
+    """The stored history could not be read; the list is from what the server still knew of the user, if anything."""
     DEGRADATION_UNSTEERED: _Degradation.ValueType  # 2
     """Steering could not be applied; the list is unsteered."""
     DEGRADATION_EXACT_SEARCH: _Degradation.ValueType  # 3
@@ -162,7 +162,7 @@ class Degradation(_Degradation, metaclass=_DegradationEnumTypeWrapper):
 
 DEGRADATION_UNSPECIFIED: Degradation.ValueType  # 0
 DEGRADATION_NO_STORE: Degradation.ValueType  # 1
-"""The stored history could not be read."""
+"""The stored history could not be read; the list is from what the server still knew of the user, if anything."""
 DEGRADATION_UNSTEERED: Degradation.ValueType  # 2
 """Steering could not be applied; the list is unsteered."""
 DEGRADATION_EXACT_SEARCH: Degradation.ValueType  # 3
