@@ -159,7 +159,8 @@ def run_recbole(data: Data, seed: int, home: Path, parsed: argparse.Namespace) -
         for user, start, stop in zip(range(whole.size), whole.offsets, whole.offsets[1:], strict=False):
             for place, item in enumerate([*whole.items[start:stop], last[user]]):
                 file.write(f"{user}\t{item}\t{place}\n")
-    script, out = Path(__file__).with_name("sequential_recbole.py"), home / "lists.npz"
+    home = home.resolve()
+    script, out = Path(__file__).resolve().with_name("sequential_recbole.py"), home / "lists.npz"
     command = [parsed.recbole_python, "-W", "ignore", script, home, out]
     flags = {"seed": seed, "threads": parsed.threads, "precision": parsed.precision}
     flags["max-length"] = RECBOLE_MAX_LENGTH
@@ -170,7 +171,7 @@ def run_recbole(data: Data, seed: int, home: Path, parsed: argparse.Namespace) -
         "MALLOC_TRIM_THRESHOLD_": "4294967296",
     }
     environment.pop("PYTHONPATH", None)
-    subprocess.run([str(part) for part in command], check=True, env=environment)
+    subprocess.run([str(part) for part in command], check=True, env=environment, cwd=home)  # it leaves files
     with np.load(out) as found:
         users, about = found["users"].astype(np.int64), json.loads(str(found["about"]))
         if not np.array_equal(found["targets"].astype(np.int64), last[users]):
