@@ -245,7 +245,7 @@ def test_a_small_run_has_every_part(planted_run: Run, tmp_path: Path) -> None:
     report = frontier_report([figures, figures], "made by a test")
     report.write(tmp_path)
     assert "tag boost + relevance" in (tmp_path / "frontier.md").read_text()
-    assert json.loads((tmp_path / "frontier.json").read_text())["figures"][0]["users"] == 40
+    assert json.loads((tmp_path / "frontier.json").read_text())["figures"]["runs"][0]["users"] == 40
 
 
 def test_a_recommender_with_a_head_is_refused(planted_run: Run) -> None:

@@ -49,8 +49,14 @@ def frontier_report(runs: Sequence[Figures], command: str) -> Report:
     names = " and ".join(dict.fromkeys(run["data_set"] for run in runs))
     plot = Plot("mean exposure share of the concept", "nDCG@20", curves(runs, PLOTTED))
     seconds = sum(run.get("cpu_s", 0.0) for run in runs)
+    told = ("data_set", "seed", "rotation", "users", "ndcg", "concepts")
+    # As shown: each concept under each method would be megabytes, which the cells of the benchmark hold.
+    figures = {
+        "runs": [{name: run[name] for name in told} for run in runs],
+        "tables": [table._asdict() for table in tables],
+    }
     return Report(
-        "frontier", f"The steering frontier: {names}", command, _PARAGRAPHS, tables, plot, list(runs), seconds
+        "frontier", f"The steering frontier: {names}", command, _PARAGRAPHS, tables, plot, figures, seconds
     )
 
 
