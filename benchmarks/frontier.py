@@ -27,11 +27,12 @@ from training.pipeline import train
 from training.splits import SplitConfig
 
 TAGS = "ml-latest-small-tags"
+USERS = 300
 SETS = {
-    "ml-1m": FrontierOptions(max_users=600),
-    "anime-5k": FrontierOptions(max_users=600),
-    TAGS: FrontierOptions(max_concepts=60),
-    "amazon-beauty": FrontierOptions(max_users=600, max_concepts=30),
+    "ml-1m": FrontierOptions(USERS),
+    "anime-5k": FrontierOptions(USERS, max_concepts=15),
+    TAGS: FrontierOptions(USERS, max_concepts=30),
+    "amazon-beauty": FrontierOptions(USERS, max_concepts=12),
 }
 """ELSA and TopK with their defaults on each; TAGS is ml-latest-small with its users' tags for genres."""
 COMMAND = "python benchmarks/frontier.py --data FOLDER --out DIR --report docs/results"
@@ -96,7 +97,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", choices=[*SETS], default=[*SETS])
     parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
     parser.add_argument("--rotations", type=int, nargs="*", default=[0], help="0 to 4 test every user once.")
-    parser.add_argument("--users", type=int, help="Judged test users of a run, at most.")
+    parser.add_argument("--users", type=int, help=f"Judged test users of a run, at most (default: {USERS}).")
     parser.add_argument("--report", type=Path, help="Folder to write frontier.md, .json and .png to.")
     parser.add_argument("--threads", type=int, default=1)
     parsed = parser.parse_args()

@@ -147,7 +147,8 @@ def _effects(name: str, runs: Sequence[Figures]) -> Table:
         halved = [part["suppression"].get(way) for part in parts]
         moved = [part["off_target"].get(way) for part in parts]
         pairs = [pair for part in parts for pair in part["together"].get(way, [])]
-        single = sum(sum(pair["single_losses"]) for pair in pairs)
+        both = _mean([pair["loss"] for pair in pairs])
+        apart = _mean([sum(pair["single_losses"]) for pair in pairs])
         rows.append(
             [
                 way,
@@ -155,13 +156,13 @@ def _effects(name: str, runs: Sequence[Figures]) -> Table:
                 _signed(_several([one["minus random"] for one in halved if one])),
                 _short(_mean([one["moved"] for one in moved if one])),
                 _short(_mean([one["over boost"] for one in moved if one]), 2),
-                f"{sum(pair['loss'] for pair in pairs) / single:.2f} ({len(pairs)})" if single > 0 else "-",
+                f"{_short(both)} of {_short(apart)}" if pairs else "-",
             ]
         )
     label = parts[0]["label"]
     columns = ("method", "nDCG@20 lost, share halved", "minus random filter", f"others moved, at {label}")
     title = f"{name}: suppression, off-target movement, two at once"
-    return Table(title, (*columns, "over rank boost's", "loss of two at .3 over sum (pairs)"), rows)
+    return Table(title, (*columns, "over rank boost's", "lost by two at .3, of both losses alone"), rows)
 
 
 def _neurons(name: str, runs: Sequence[Figures]) -> Table:
