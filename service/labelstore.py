@@ -7,18 +7,16 @@
 The last 16 sets of a bundle are kept, so nothing grows without bound; the current one always is.
 """
 
-import asyncio
 import struct
 import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import redis.asyncio as redis
 from google.protobuf.message import DecodeError
-from redis.exceptions import RedisError
 from trimtab.v1.concept_pb2 import LabelRecord
 
 from service.errors import StoreUnavailable
+from service.redisclient import answering, connect, disconnect
 
 MAX_SETS = 16
 MAX_UNPACKED_BYTES = 256 * 2**20
@@ -56,14 +54,11 @@ class LabelStore:
     """
 
     def __init__(self, url: str, timeout_s: float = 5.0) -> None:
-        self._redis: Any = redis.Redis.from_url(
-            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
-        )
+        self._redis = connect(url, timeout_s)
 
     async def close(self) -> None:
         """Closes the connections."""
-        await self._redis.aclose()
-        await asyncio.sleep(0)  # redis-py closes its sockets without waiting for the loop to do so
+        await disconnect(self._redis)
 
     async def shelf(self, bundle_id: str) -> Shelf:
         """Which versions there are."""
@@ -91,13 +86,11 @@ class LabelStore:
         await self._run(lambda pipe: pipe.set(key, version) if version else pipe.delete(key))
 
     async def _run(self, fill: Any) -> list[Any]:
-        try:
+        with answering():
             async with self._redis.pipeline(transaction=True) as pipe:
                 fill(pipe)
                 answers: list[Any] = await pipe.execute()
                 return answers
-        except (RedisError, OSError, TimeoutError) as error:
-            raise StoreUnavailable(f"Redis: {type(error).__name__}: {error}") from error
 
 
 def _keys(bundle_id: str) -> tuple[str, str, str]:

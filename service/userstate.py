@@ -22,9 +22,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-import redis.asyncio as redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import MaxConnectionsError, NoScriptError, RedisError, ResponseError
 
 from service.arrays import AnyArray, Hashes
@@ -43,10 +40,9 @@ from service.blobs import (
     unpack_seen,
 )
 from service.errors import StoreUnavailable
+from service.redisclient import answering, connect, disconnect
 
 MAX_MODELS = 1_000
-MAX_CONNECTIONS = 1_000
-"""More than calls in flight; redis-py's own limit of 100 would turn a slow Redis into one that seems gone."""
 RECORD_ATTEMPTS = 40
 LONGEST_BACKOFF_S = 0.05
 PAUSE_S = 1.0
@@ -122,8 +118,8 @@ class UserStore:
         timeout_s: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._reading = _client(url, timeout_s)
-        self._writing = _client(url, max(timeout_s, 5.0))
+        self._reading = connect(url, timeout_s)
+        self._writing = connect(url, max(timeout_s, 5.0))
         self._max_history = max_history
         self._history_ttl_s = history_ttl_s
         self._embedding_ttl_s = embedding_ttl_s
@@ -135,9 +131,7 @@ class UserStore:
 
     async def close(self) -> None:
         """Closes the connections."""
-        await self._reading.aclose()
-        await self._writing.aclose()
-        await asyncio.sleep(0)  # redis-py closes its sockets without waiting for the loop to do so
+        await disconnect(self._reading, self._writing)
 
     async def persistence(self) -> bool:
         """True if the server says that it writes to disk."""
@@ -265,11 +259,9 @@ class UserStore:
 
     async def _next(self, channel: Any) -> dict[str, Any] | None:
         """A message, or None after a heartbeat's time without one."""
-        try:
+        with answering():
             found: dict[str, Any] | None = await channel.get_message(timeout=HEARTBEAT_S)
             return found
-        except (RedisError, OSError, TimeoutError) as error:
-            raise StoreUnavailable(f"Redis: {type(error).__name__}: {error}") from error
 
     def _change(self, user_id: str) -> bytes:
         """What is published of a change."""
@@ -325,14 +317,3 @@ class UserStore:
 def _keys(user_id: str, model: str = "") -> tuple[str, str, str]:
     base = f"tt:{{{user_id}}}:"
     return f"{base}s", f"{base}h", f"{base}e:{model}"
-
-
-def _client(url: str, timeout_s: float) -> Any:  # the stubs cannot tell bytes from str replies
-    return redis.Redis.from_url(
-        url,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        retry=Retry(NoBackoff(), 1),
-        max_connections=MAX_CONNECTIONS,
-        protocol=3,
-    )
