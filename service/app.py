@@ -109,8 +109,7 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
         labelling = Labelling(shelves, bundles)
         await stack.enter_async_context(labelling.following())
         users = UserTier(store, settings.user_tier_mb * 2**20, metrics)
-        following = asyncio.create_task(users.follow())
-        stack.push_async_callback(_end, following)
+        await stack.enter_async_context(users.following())
         engine = Engine(users, threads)
         stack.push_async_callback(engine.close)
 
@@ -149,12 +148,6 @@ def main() -> None:
         uvloop.run(_serve_until_signal(settings))
     except (BundleError, DataDirectoryError, OSError, RuntimeError) as error:
         sys.exit(f"trimtab-serve: {error}")
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
 
 
 async def _serve_until_signal(settings: Settings) -> None:

@@ -9,7 +9,8 @@ import asyncio
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -51,8 +52,18 @@ class UserTier:
         self.size = 0
         metrics.tier_bytes.set_function(lambda: self.size)
 
-    async def follow(self) -> None:
-        """Forgets what other workers change, for as long as it runs."""
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """Forgets what other workers change, until exit."""
+        task = asyncio.create_task(self._follow())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _follow(self) -> None:
         while True:
             try:
                 listening = False

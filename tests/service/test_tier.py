@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -64,14 +64,11 @@ class Worker:
 @asynccontextmanager
 async def worker(url: str, max_bytes: int = 10**6) -> AsyncIterator[Worker]:
     one = Worker(url, max_bytes)
-    following = asyncio.create_task(one.tier.follow())
     try:
-        await one.hears()
-        yield one
+        async with one.tier.following():
+            await one.hears()
+            yield one
     finally:
-        following.cancel()
-        with suppress(asyncio.CancelledError):
-            await following
         await one.store.close()
 
 
