@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import grpc
@@ -66,15 +67,14 @@ def handlers(
         passage = _Passage(method.name, gate)
         request_type = GetMessageClass(method.input_type)
         if method.client_streaming:
-            behave = _reading_stream(implementation, request_type, passage)
+            behave = _behaviour(implementation, partial(_parse_stream, request_type), passage)
             made[method.name] = grpc.stream_unary_rpc_method_handler(behave)
         elif method.server_streaming:
             stream = _writing_stream(implementation, request_type, passage)
             made[method.name] = grpc.unary_stream_rpc_method_handler(stream)
         else:
-            made[method.name] = grpc.unary_unary_rpc_method_handler(
-                _behaviour(implementation, request_type, passage)
-            )
+            behave = _behaviour(implementation, partial(_parse, request_type), passage)
+            made[method.name] = grpc.unary_unary_rpc_method_handler(behave)
     return grpc.method_handlers_generic_handler(service.full_name, made)
 
 
@@ -110,27 +110,15 @@ class _Passage:
 
 
 def _behaviour(
-    implementation: Method, request_type: type[Message], passage: _Passage
-) -> Callable[[bytes, Context], Awaitable[bytes]]:
-    async def behave(data: bytes, context: Context) -> bytes:
+    implementation: Method, read: Callable[[Any], Any], passage: _Passage
+) -> Callable[[Any, Context], Awaitable[bytes]]:
+    """Read makes the request of what grpc gives: of a message's bytes, or of a stream of them."""
+
+    async def behave(data: Any, context: Context) -> bytes:
         async with passage(context):
-            request = _parse(data, request_type)
+            request = read(data)
             with passage.gate.admission.permit(_priority(request), _size(request)):
                 response = await implementation(request, _Call(context))
-            return response.SerializeToString()
-        raise AssertionError("the passage aborts what it catches")
-
-    return behave
-
-
-def _reading_stream(
-    implementation: Method, request_type: type[Message], passage: _Passage
-) -> Callable[[AsyncIterator[bytes], Context], Awaitable[bytes]]:
-    async def behave(stream: AsyncIterator[bytes], context: Context) -> bytes:
-        async with passage(context):
-            requests = (_parse(data, request_type) async for data in stream)
-            with passage.gate.admission.permit(Priority.NORMAL, 1):
-                response = await implementation(requests, _Call(context))
             return response.SerializeToString()
         raise AssertionError("the passage aborts what it catches")
 
@@ -142,7 +130,7 @@ def _writing_stream(
 ) -> Callable[[bytes, Context], AsyncIterator[bytes]]:
     async def behave(data: bytes, context: Context) -> AsyncIterator[bytes]:
         async with passage(context):
-            request = _parse(data, request_type)
+            request = _parse(request_type, data)
             with passage.gate.admission.permit(_priority(request), 1):
                 async for response in implementation(request, _Call(context)):
                     yield response.SerializeToString()
@@ -158,7 +146,11 @@ def element_error(error: Exception) -> ElementError:
     return ElementError(code=code.value[0], message=message)
 
 
-def _parse(data: bytes, request_type: type[Message]) -> Message:
+def _parse_stream(request_type: type[Message], stream: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+    return (_parse(request_type, data) async for data in stream)
+
+
+def _parse(request_type: type[Message], data: bytes) -> Message:
     try:
         return request_type.FromString(data)
     except DecodeError:
@@ -168,13 +160,14 @@ def _parse(data: bytes, request_type: type[Message]) -> Message:
         ) from None
 
 
-def _priority(request: Message) -> Priority:
+def _priority(request: object) -> Priority:
+    """A request's own; a stream's is the normal one."""
     wanted = getattr(request, "priority", 0)
     return {1: Priority.LOW, 3: Priority.HIGH}.get(wanted, Priority.NORMAL)
 
 
-def _size(request: Message) -> int:
-    """How many permits a request takes."""
+def _size(request: object) -> int:
+    """How many permits a request, or a stream of them, takes."""
     return max(1, min(BATCH_PARALLEL, len(getattr(request, "requests", ()))))
 
 
