@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
-from google.protobuf import json_format
 from scipy.sparse import csr_matrix, vstack
+from trimtab.label_files import LabelFileError, read_labels
 from trimtab.v1.concept_pb2 import LabelRecord
 
 from exporters.errors import BundleFaultError, ContentsError
@@ -74,17 +74,10 @@ def read_records(path: Path) -> list[LabelRecord]:
     Raises:
         ContentsError: it cannot be read; names the line at fault.
     """
-    records = []
     try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    records.append(json_format.Parse(line, LabelRecord()))
-                except json_format.ParseError as error:
-                    raise ContentsError(f"{path}, line {number}: no label record: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ContentsError(f"{path}: {error}") from error
-    return records
+        return list(read_labels(path))
+    except LabelFileError as error:
+        raise ContentsError(str(error)) from error
 
 
 def labels_of(records: Sequence[LabelRecord], n_neurons: int, path: Path) -> list[list[Label]]:

@@ -10,10 +10,10 @@ from rich.text import Text
 
 from trimtab.channels import LABELS_TIMEOUT_S
 from trimtab.cli.arguments import Commands, InputError, add_bundle_option, count
-from trimtab.cli.label_files import LabelFileError, read_labels, write_labels
 from trimtab.cli.screen import Screen, cell, table
 from trimtab.client import Client
 from trimtab.errors import InvalidArgument
+from trimtab.label_files import LabelFileError, read_labels, write_labels
 from trimtab.v1.concept_pb2 import Concept, ListConceptsResponse, SearchResult
 
 _RECORD = re.compile(r"records\[(\d+)\]\.?(.*)", re.DOTALL)
@@ -103,21 +103,23 @@ def export_labels(client: Client, args: argparse.Namespace, screen: Screen) -> i
 
 def import_labels(client: Client, args: argparse.Namespace, screen: Screen) -> int:
     """A label set from a file; a record that is refused is named by its line."""
-    records = list(read_labels(args.file))
     try:
+        records = list(read_labels(args.file))
         reply = client.import_labels(
             records,
             pinned_only=args.pinned_only,
             bundle=args.bundle,
             timeout=args.timeout or LABELS_TIMEOUT_S,
         )
+    except LabelFileError as error:
+        raise InputError(str(error)) from error
     except InvalidArgument as error:
         for violation in error.violations:
             if found := _RECORD.match(violation.field):
                 line = int(found[1]) + 1
                 field = f"{found[2]}: " if found[2] else ""
                 text = f"{args.file}, line {line}: {field}{violation.description}"
-                raise LabelFileError(text) from error
+                raise InputError(text) from error
         raise
     if screen.json:
         screen.dump(reply)

@@ -6,11 +6,10 @@ from typing import IO
 
 from google.protobuf import json_format
 
-from trimtab.cli.arguments import InputError
 from trimtab.v1.concept_pb2 import LabelRecord
 
 
-class LabelFileError(InputError):
+class LabelFileError(ValueError):
     """A file that cannot be read as labels; the message says where and why."""
 
 
