@@ -43,6 +43,11 @@ class Audience(NamedTuple):
             code = sae.encode(z)
         return cls(recommender, sae, z, context, code, histories.matrix(recommender.n_items))
 
+    def rows(self, rows: NDArray[np.int64]) -> Audience:
+        """The given users, in the given order."""
+        z, context, code = self.z[rows], self.context[rows], self.code[rows]
+        return self._replace(z=z, context=context, code=code, seen=self.seen[rows])
+
     def lists(self, edit: Tensor | None = None, n: int = LIST_LENGTH) -> Lists:
         """Top-n lists, with z' = z + scale(z) edit W_dec for an edit of the code, [n_neurons]."""
         with torch.no_grad():
