@@ -23,6 +23,7 @@ from trimtab.v1.bundle_pb2 import HistoryRule, Provenance
 from exporters.bundle import write_bundle
 from exporters.contents import Users, assemble
 from exporters.index import FLAT_LIMIT
+from exporters.models import NeuronLabel
 from training.concepts.config import ConceptConfig
 from training.concepts.fitting import fit_concepts
 from training.histories import Histories
@@ -158,7 +159,7 @@ def _export(
         sae=sae,
         catalogue=catalogue,
         users=Users(split.histories(split.train), split.histories(split.validation)),
-        labels=fitted.labels,
+        labels=[[NeuronLabel(*label) for label in labels] for labels in fitted.labels],
         concepts=fitted.concepts,
         history=HistoryRule(ordered=False, max_length=MAX_HISTORY),
         provenance=Provenance(
@@ -178,7 +179,7 @@ def _split(histories: Histories, n_items: int) -> Split:
     rows = np.arange(histories.size)
     held_out = rows % 5 == 0
     nothing = Histories(np.zeros(histories.size + 1, np.int64), np.empty(0, np.int64))
-    names = tuple(user_id(row) for row in rows)
+    names = tuple(map(user_id, rows.tolist()))
     return Split(names, n_items, rows[~held_out], rows[held_out], rows[:0], histories, nothing)
 
 
