@@ -22,7 +22,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from service.arrays import Bools, Floats, Ints
+from service.arrays import Floats, Ints
 from service.lines import STEPS, Lines, best, first_within
 from service.query import Plan, Query, TargetShare
 from service.ranking import RELEVANCE_DEPTH, rank, relevance_loss
@@ -39,10 +39,12 @@ data (median of its 18 concepts), and a target share brings an edit of two."""
 class MatrixIndex:
     """One exact pass over all items a search."""
 
+    over_fetch = 1.0
+
     def __init__(self, V: Floats) -> None:
         self._V, self.n_items = V, len(V)
 
-    def search(self, queries: Floats, n: int, allowed: Bools | None) -> Ints:
+    def search(self, queries: Floats, n: int) -> Ints:
         scores = queries @ self._V.T
         found = np.argpartition(scores, -n, axis=1)[:, -n:]
         return found[:, ::-1]
@@ -159,7 +161,7 @@ def measure(world: World, rounds: int, checks: int) -> dict[str, dict[str, float
     for turn in range(rounds + 5):
         state, concepts = world.user()
         start = time.thread_time()
-        world.bundle.index.search(state.z[None], N, None)
+        world.bundle.index.search(state.z[None], N)
         passes.append(time.thread_time() - start)
         for name, (plan, moved) in cases(concepts).items():
             moves, timings = [world.directions[concept] for concept in moved], BothTimes()

@@ -239,7 +239,7 @@ def _replay(directory: Path, bundle: Bundle) -> None:
 def recall(bundle: Bundle, queries: Floats) -> float:
     """Share of the exact 100 best items (by score) that the index finds for queries [m, p]."""
     depth = min(RECALL_DEPTH, len(bundle.items))
-    found = bundle.index.search(queries, depth, None)
+    found = bundle.index.search(queries, depth)
     scores = queries @ bundle.items[:, :-1].T + bundle.items[:, -1]
     cut = -np.partition(-scores, depth - 1, axis=1)[:, depth - 1 : depth]
     # Items that tie with the last one count as found: which of them comes is not the index's fault.

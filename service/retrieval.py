@@ -1,8 +1,9 @@
-"""Which items could be in the list: candidates from the FAISS index, or from every allowed item.
+"""Which items could be in the list: candidates from an index, or from every allowed item.
 
-FAISS takes one selector per call. A filter goes in as a bitmap; a user's own excluded items are dropped from
-an over-fetched result instead, so that queries of different users can share a call. Where few items are
-allowed, or many are excluded, an exact pass over the allowed items is both faster and right.
+Filters and excluded items never reach the index: more is fetched, and what is not wanted is dropped. So
+queries of different users and filters can share a call, and every kind of index serves them (FAISS's fast
+scan takes no selectors). Where fewer items are allowed than would have to be fetched, an exact pass over them
+is both faster and right.
 """
 
 import logging
@@ -17,50 +18,98 @@ from service.arrays import Bools, Floats, Ints
 
 _log = logging.getLogger(__name__)
 
-SELECTIVE_SHARE = 0.1
-"""A filter that allows less than this share of the items is served by an exact pass."""
 MARGIN = 16
 """Candidates beyond what is needed: the index's rounding may differ from the rescoring's at the cut."""
-MOST_FETCHED = 4_096
-"""Over-fetching further than this costs more than an exact pass over a catalogue of usual size."""
+WIDENING = 4
+"""How many times as many are fetched, whenever too few of what was fetched were wanted."""
+SCORES_AT_ONCE = 2**24
+"""Scores that an exact pass holds at a time: 64 MiB."""
 
 
 class Index(Protocol):
-    """Finds the rows with the largest inner products."""
+    """Finds the rows with the largest inner products, or nearly so."""
 
     n_items: int
+    over_fetch: float
+    """So many times as many candidates as are needed hold those: its own scores are approximate."""
 
-    def search(self, queries: Floats, n: int, allowed: Bools | None) -> Ints:
+    def search(self, queries: Floats, n: int) -> Ints:
         """Row numbers for [m, p] queries: int64 [m, n], -1 where there are no more."""
 
 
 class FaissIndex:
-    """A FAISS index of any kind over V, or over [V | b].
+    """A FAISS index of any kind over V, or over [V | b], zeros at the rows' ends allowed; memory-mapped.
+
+    Args:
+        path: The file.
+        over_fetch: See Index.
 
     Raises:
         OSError, RuntimeError: the file is no index.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._index = faiss.read_index(str(path))
+    def __init__(self, path: Path, over_fetch: float = 1.0) -> None:
+        self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         self.n_items: int = self._index.ntotal
         self.width: int = self._index.d
+        self.over_fetch = max(over_fetch, 1.0)
 
-    def search(self, queries: Floats, n: int, allowed: Bools | None) -> Ints:
-        """See Index."""
-        if queries.shape[1] < self.width:  # the index holds [V | b]
-            queries = np.hstack([queries, np.ones((len(queries), 1), np.float32)])
-        parameters = None if allowed is None else self._selecting(allowed)
-        _, items = self._index.search(np.ascontiguousarray(queries), min(n, self.n_items), params=parameters)
+    def search(self, queries: Floats, n: int) -> Ints:
+        """See Index.
+
+        An IVF index looks into more cells for more candidates than those of the best 100, by which the number
+        that is stored with it was chosen: the square root of how many times as many.
+        """
+        n, width = min(n, self.n_items), queries.shape[1]
+        if width < self.width:  # the index holds [V | b], or zeros; a one does no harm to those
+            padded = np.zeros((len(queries), self.width), np.float32)
+            padded[:, :width], padded[:, width] = queries, 1.0
+            queries = padded
+        parameters = None
+        if isinstance(self._index, faiss.IndexIVF) and n > 100 * self.over_fetch:
+            probes = int(self._index.nprobe * np.sqrt(n / (100 * self.over_fetch))) + 1
+            parameters = faiss.SearchParametersIVF(nprobe=min(probes, self._index.nlist))
+        _, items = self._index.search(np.ascontiguousarray(queries), n, params=parameters)
         return np.asarray(items, np.int64)
 
-    def _selecting(self, allowed: Bools) -> faiss.SearchParameters:
-        selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-        if isinstance(self._index, faiss.IndexHNSW):
-            return faiss.SearchParametersHNSW(sel=selector, efSearch=self._index.hnsw.efSearch)
-        if isinstance(self._index, faiss.IndexIVF):
-            return faiss.SearchParametersIVF(sel=selector, nprobe=self._index.nprobe)
-        return faiss.SearchParameters(sel=selector)
+
+class ExactIndex:
+    """Scores every row of [V | b], by matrix products in blocks: nothing is copied, nothing is missed."""
+
+    over_fetch = 1.0
+
+    def __init__(self, matrix: Floats) -> None:
+        self._matrix = np.asarray(matrix)  # the rows of a memory map are slower to take
+        self.n_items = len(matrix)
+
+    def search(self, queries: Floats, n: int) -> Ints:
+        """See Index."""
+        return self._best(queries, n, None)
+
+    def search_among(self, queries: Floats, n: int, rows: Ints) -> Ints:
+        """The same among some rows, in ascending order."""
+        return rows if len(rows) <= n else self._best(queries, n, rows)
+
+    def _best(self, queries: Floats, n: int, rows: Ints | None) -> Ints:
+        extended = np.hstack([queries, np.ones((len(queries), 1), np.float32)])
+        count = self.n_items if rows is None else len(rows)
+        size = max(SCORES_AT_ONCE // max(len(queries), self._matrix.shape[1] * (rows is not None)), n)
+        scores, found = [], []
+        for start in range(0, count, size):
+            part = slice(start, start + size)
+            block = self._matrix[part] if rows is None else self._matrix.take(rows[part], axis=0)
+            products = extended @ block.T
+            kept = _largest(products, n)
+            scores.append(np.take_along_axis(products, kept, axis=1))
+            found.append(kept + start if rows is None else rows[part][kept])
+        kept = _largest(np.hstack(scores), n)
+        return np.take_along_axis(np.hstack(found), kept, axis=1)
+
+
+def _largest(scores: Floats, n: int) -> Ints:
+    """Where the n largest of each row are, in no order."""
+    n = min(n, scores.shape[1])
+    return np.argpartition(scores, scores.shape[1] - n, axis=1)[:, -n:]
 
 
 class Candidates(NamedTuple):
@@ -73,7 +122,9 @@ class Candidates(NamedTuple):
 def find_candidates(
     index: Index, matrix: Floats, queries: Floats, n: int, allowed: Bools | None, excluded: Ints
 ) -> Candidates:
-    """The union over the queries of their n best items that are allowed and not excluded.
+    """Items that hold, for each query, its n best that are allowed and not excluded.
+
+    They are more than that: where the index's scores are approximate, only rescoring tells the best.
 
     Args:
         index: Searched where that is the better way.
@@ -84,22 +135,25 @@ def find_candidates(
         excluded: Item indices that are not wanted, without repeats.
     """
     allowed_count = len(matrix) if allowed is None else int(np.count_nonzero(allowed))
-    fetch = n + len(excluded) + MARGIN
-    selective = allowed_count < SELECTIVE_SHARE * len(matrix)
-    if selective or fetch >= min(allowed_count, MOST_FETCHED):
-        return Candidates(_exact(matrix, queries, n, allowed, excluded), degraded=False)
-    try:
-        found = index.search(queries, fetch, allowed)
-    except Exception as error:  # FAISS raises RuntimeError for faults of any kind: search exactly instead
-        _report(f"{type(error).__name__}: {error}")
-        return Candidates(_exact(matrix, queries, n, allowed, excluded), degraded=True)
-    wanted = (found >= 0) & ~np.isin(found, excluded)
-    if allowed is not None:
-        wanted &= allowed[found]
-    available = allowed_count - (len(excluded) if allowed is None else np.count_nonzero(allowed[excluded]))
-    if (wanted.sum(axis=1) < min(n, available)).any():  # an IVF index sees only the lists that it probes
-        return Candidates(_exact(matrix, queries, n, allowed, excluded), degraded=False)
-    return Candidates(np.unique(found[wanted]), degraded=False)
+    available = allowed_count - (len(excluded) if allowed is None else int(allowed[excluded].sum()))
+    needed = int(np.ceil(n * index.over_fetch)) + MARGIN
+    fetch = (needed + len(excluded)) * len(matrix) // max(allowed_count, 1)
+    while fetch < allowed_count:
+        try:
+            found = index.search(queries, fetch)
+        except Exception as error:  # FAISS raises RuntimeError for faults of any kind: search exactly instead
+            _report(f"{type(error).__name__}: {error}")
+            return Candidates(_exact(matrix, queries, n, allowed, excluded), degraded=True)
+        wanted = found >= 0
+        if len(excluded):
+            wanted &= ~np.isin(found, excluded)
+        if allowed is not None:
+            wanted &= allowed[found]
+        fewest = int(wanted.sum(axis=1).min(initial=available))
+        if fewest >= min(needed, available) or (allowed is None and fewest >= min(n, available)):
+            return Candidates(np.unique(found[wanted]), degraded=False)
+        fetch *= WIDENING  # the filter's items lie away from the query, or in cells that were not looked into
+    return Candidates(_exact(matrix, queries, n, allowed, excluded), degraded=False)
 
 
 @lru_cache(maxsize=64)
@@ -109,14 +163,11 @@ def _report(fault: str) -> None:
 
 
 def _exact(matrix: Floats, queries: Floats, n: int, allowed: Bools | None, excluded: Ints) -> Ints:
-    """Scores every allowed item and keeps the best n + MARGIN of each query."""
+    """The best n + MARGIN of each query among the allowed items."""
+    exact, keep = ExactIndex(matrix), n + MARGIN
+    if allowed is None and keep + len(excluded) < len(matrix):
+        found = exact.search(queries, keep + len(excluded))
+        return np.setdiff1d(found, excluded)
     wanted = np.ones(len(matrix), bool) if allowed is None else allowed.copy()
     wanted[excluded] = False
-    rows = np.flatnonzero(wanted)
-    keep = n + MARGIN
-    if len(rows) <= keep:
-        return rows
-    extended = np.hstack([queries, np.ones((len(queries), 1), np.float32)])
-    scores = (matrix if len(rows) == len(matrix) else matrix[rows]) @ extended.T
-    best = np.argpartition(scores, len(rows) - keep, axis=0)[-keep:]
-    return rows[np.unique(best)]
+    return np.unique(exact.search_among(queries, keep, np.flatnonzero(wanted)))

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from service.arrays import Bools, Floats, Ints
 from service.ranking import rank, score
-from service.retrieval import FaissIndex, find_candidates
+from service.retrieval import ExactIndex, FaissIndex, find_candidates
 
 N_ITEMS, P = 3_000, 16
 RNG = np.random.default_rng(5)
 MATRIX = np.hstack([RNG.normal(size=(N_ITEMS, P)), np.zeros((N_ITEMS, 1))]).astype(np.float32)
 
 
-@pytest.fixture(scope="module", params=["flat", "hnsw", "ivf", "sq8"])
+@pytest.fixture(scope="module", params=["flat", "hnsw", "ivf", "sq8", "pq4", "ivf-pq4"])
 def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> FaissIndex:
     vectors = np.ascontiguousarray(MATRIX[:, :-1])
     if request.param == "flat":
@@ -28,13 +28,18 @@ def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     elif request.param == "ivf":
         made = faiss.index_factory(P, "IVF16,Flat", faiss.METRIC_INNER_PRODUCT)
         made.nprobe = 16
+    elif request.param.endswith("pq4"):  # 4-bit fast scan, which takes no selectors
+        cells = "IVF16," if request.param.startswith("ivf") else ""
+        made = faiss.index_factory(P, f"{cells}PQ8x4fs", faiss.METRIC_INNER_PRODUCT)
+        if cells:
+            made.nprobe = 16
     else:
         made = faiss.IndexScalarQuantizer(P, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
     made.train(vectors)
     made.add(vectors)
     path = tmp_path_factory.mktemp("index") / "items.faiss"
     faiss.write_index(made, str(path))
-    return FaissIndex(path)
+    return FaissIndex(path, over_fetch=8.0 if request.param.endswith("pq4") else 1.0)
 
 
 def exact(query: Floats, n: int, allowed: Bools | None, excluded: Ints) -> list[int]:
@@ -86,8 +91,9 @@ def test_the_candidates_hold_the_exact_list(index: FaissIndex, seed: int, share:
 def test_an_index_that_fails_is_replaced_by_an_exact_pass() -> None:
     class Broken:
         n_items = N_ITEMS
+        over_fetch = 1.0
 
-        def search(self, queries: Floats, n: int, allowed: Bools | None) -> Ints:
+        def search(self, queries: Floats, n: int) -> Ints:
             raise RuntimeError("Error in faiss: no such list")
 
     query = RNG.normal(size=P).astype(np.float32)
@@ -109,3 +115,17 @@ def test_biases_in_the_index_are_met_by_a_one_at_the_querys_end(tmp_path: Path) 
     )
     expected = rank(np.arange(N_ITEMS), score(matrix, np.arange(N_ITEMS), query), 10)
     assert set(expected.items.tolist()) <= set(found.items.tolist())
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), n=st.integers(1, 200), count=st.integers(1, 40))
+def test_an_exact_search_in_blocks_finds_the_best_of_each_query(seed: int, n: int, count: int) -> None:
+    queries = np.random.default_rng(seed).normal(size=(count, P)).astype(np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("service.retrieval.SCORES_AT_ONCE", 700 * count)  # several blocks
+        found = ExactIndex(MATRIX).search(queries, n)
+    scores = queries @ MATRIX[:, :-1].T
+    best = -np.sort(-scores, axis=1)[:, :n]
+    np.testing.assert_allclose(
+        -np.sort(-np.take_along_axis(scores, found, 1), axis=1), best, rtol=1e-5, atol=1e-5
+    )
