@@ -14,6 +14,7 @@ from rich.console import Console
 from training.checkpoint import write_json
 from training.errors import ConfigError, TrainingError
 from training.evaluation.measures import MEASURES
+from training.evaluation.papers.command import add_paper_flags, paper_report
 from training.evaluation.plan import read_plan
 from training.evaluation.report import Report
 from training.evaluation.sweep import run_sweep
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """trimtab-evaluate. Returns the exit status."""
     console, errors = Console(), Console(stderr=True)
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parsed = _parser().parse_args(arguments)
+    parsed = _parse(arguments)
     began = time.monotonic()
     command = shlex.join(["trimtab-evaluate", *arguments])
     try:
@@ -66,6 +67,11 @@ def _sweep(parsed: argparse.Namespace, command: str, console: Console) -> Report
     return sweep_report(plan, cells, parsed.plan.stem, command)
 
 
+def _paper(parsed: argparse.Namespace, command: str, console: Console) -> Report:
+    with _SweepReporter(console) as reporter:
+        return paper_report(parsed, parsed.others, command, reporter, device_of(parsed.device))
+
+
 class _SweepReporter(ProgressReporter):
     """Without the table of each data set: a sweep reads the same few again and again."""
 
@@ -73,7 +79,20 @@ class _SweepReporter(ProgressReporter):
         """Nothing."""
 
 
-_MAKERS: dict[str, Callable[[argparse.Namespace, str, Console], Report]] = {"sweep": _sweep}
+_MAKERS: dict[str, Callable[[argparse.Namespace, str, Console], Report]] = {
+    "sweep": _sweep,
+    "paper": _paper,
+}
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """A paper's other flags are trimtab-train's, and read as such later."""
+    parser = _parser()
+    if arguments[:1] != ["paper"]:
+        return parser.parse_args(arguments)
+    parsed, others = parser.parse_known_args(arguments)
+    parsed.others = others
+    return parsed
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,6 +111,11 @@ def _parser() -> argparse.ArgumentParser:
     text = "Trains and measures every cell of a grid of trimtab-train's flags; goes on where it stopped."
     command = commands.add_parser("sweep", help=text, description=text)
     command.add_argument("plan", type=Path, metavar="PLAN", help="TOML file; see docs/evaluation.md.")
+    _add_outputs(command)
+    text = "A paper's setting as far as the data allow, its figures and ours side by side."
+    more = f"{text} All other flags are trimtab-train's and hold for every run."
+    command = commands.add_parser("paper", help=text, description=more, allow_abbrev=False)
+    add_paper_flags(command)
     _add_outputs(command)
     return parser
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from training.checkpoint import write_json
 from training.machine import describe_machine
@@ -30,9 +31,26 @@ class Estimate:
             return cls(mean, float(np.std(values, ddof=1) / math.sqrt(len(values))))
         return cls(mean, error_of_one)
 
+    @classmethod
+    def over_users(cls, values: NDArray[np.floating]) -> Estimate:
+        """The mean of the users' values that are numbers, NaN if there is none."""
+        known = values[np.isfinite(values)]
+        if len(known) < 2:
+            return cls(float(known[0]) if len(known) else math.nan, None)
+        return cls(float(known.mean()), float(known.std(ddof=1) / math.sqrt(len(known))))
+
+    @classmethod
+    def joined(cls, runs: Sequence[Estimate]) -> Estimate:
+        """Of the runs' own estimates: the error is over the runs, of a single run its own."""
+        return cls.of([run.mean for run in runs], runs[0].error)
+
     def __str__(self) -> str:
-        error = "" if self.error is None else f" ± {self.error:.4f}"
-        return f"{self.mean:.4f}{error}"
+        return f"{self:.4f}"
+
+    def __format__(self, form: str) -> str:
+        """Mean and error, both in the given form."""
+        form = form or ".4f"
+        return f"{self.mean:{form}}" + ("" if self.error is None else f" ± {self.error:{form}}")
 
 
 class Table(NamedTuple):

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from training.concepts.effect import Audience
+from training.concepts.effect import LIST_LENGTH, Audience
 from training.concepts.fitting import FittedConcept
 from training.concepts.membership import Membership
 from training.evaluation import metrics
+from training.evaluation.scorers import best_lists
 
 _TYPICAL_QUANTILE = 0.95
 
@@ -63,6 +64,18 @@ def steer_concepts(
             )
         )
     return figures
+
+
+def edited_lists(audience: Audience, code: Tensor, reconstruct: bool = False) -> metrics.Lists:
+    """Top-20 lists with another code [users, n_neurons] in the place of the users' own.
+
+    RESIDUAL, z' = z + scale(z) (s' - s) W_dec; with reconstruct RECONSTRUCT, z' = scale(z) D(s') + shift(z).
+    """
+    with torch.no_grad():
+        start = audience.sae.reconstruct(audience.z) if reconstruct else audience.z
+        moved = (code - audience.code) @ audience.sae.W_dec
+        z = start + audience.sae.scale(audience.z) * moved
+        return best_lists(audience.recommender.scores(z, audience.context), audience.seen, LIST_LENGTH)
 
 
 def neuron_unit(activations: NDArray[np.floating]) -> float:

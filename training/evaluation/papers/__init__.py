@@ -1,0 +1,1 @@
+"""The settings of the papers that this project starts from, measured beside their own figures."""

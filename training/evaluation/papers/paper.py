@@ -1,0 +1,78 @@
+"""What a reproduction is: how its runs are trained, what is measured of each, and its report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from training.evaluation.report import Curve, Estimate, Picture, Plot, Table
+from training.histories import Ints
+from training.run import Run
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The figures of one run of one setting on one data set, on so many test users."""
+
+    data_set: str
+    setting: str
+    seed: int
+    users: int
+    figures: dict[str, Any]
+
+
+Groups = Mapping[tuple[str, str], Sequence[Findings]]
+"""Findings by data set and setting, one a seed."""
+
+
+class Parts(NamedTuple):
+    """What a report shows of the findings."""
+
+    tables: Sequence[Table]
+    plot: Plot | None
+    pictures: Sequence[Picture] = ()
+
+
+class Paper(NamedTuple):
+    """A paper: its title and arXiv number, and how its setting is run here.
+
+    settings holds, by name, the flags of trimtab-train that make it, before the caller's own. measure gives
+    the figures of a run on some of its test users. differs is a Markdown list of what is not as in the paper.
+    """
+
+    title: str
+    source: str
+    settings: Mapping[str, Sequence[str]]
+    measure: Callable[[Run, Ints], dict[str, Any]]
+    parts: Callable[[Groups], Parts]
+    differs: str
+    least_users: int = 1
+
+
+def caption(found: Sequence[Findings]) -> str:
+    """Data set, setting, users and seeds of a table."""
+    one = found[0]
+    seeds = ", ".join(str(each.seed) for each in found)
+    return f"{one.data_set}, {one.setting}: {one.users} test users a seed, seeds {seeds}"
+
+
+def joined(found: Sequence[Findings], *path: str) -> Estimate:
+    """The estimate at a path of the figures, over the seeds."""
+    return Estimate.joined([_at(one.figures, path) for one in found])
+
+
+def curve(
+    name: str, found: Sequence[Findings], path: Sequence[str], keys: Iterable[str], x: str, y: str
+) -> Curve:
+    """The figure y over the figure x at each key under a path of the figures."""
+    keys = list(keys)
+    across = [joined(found, *path, key, x).mean for key in keys]
+    return Curve(name, across, [joined(found, *path, key, y) for key in keys])
+
+
+def _at(figures: Any, path: Sequence[str]) -> Estimate:
+    for key in path:
+        figures = figures[key]
+    found: Estimate = figures
+    return found
