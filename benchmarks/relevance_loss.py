@@ -21,6 +21,7 @@ from service.histories import Event, EventKind
 from service.query import NO_PLAN, Plan, Query
 from service.reply import Timings
 from service.steering import Operation, RawEdit
+from service.together import alone
 from service.userstate import UNKNOWN_USER
 from training.evaluation.metrics import ndcg
 from training.run import load_run
@@ -34,7 +35,7 @@ def lists(bundle: Bundle, histories: list[tuple[Event, ...]], plan: Plan) -> tup
     items, losses = [], []
     for history in histories:
         query = Query(bundle, N, history=history, plan=plan, include_report=True)
-        reply = answer(query, UNKNOWN_USER, Timings())
+        reply = alone(answer(query, UNKNOWN_USER, Timings()))
         assert reply.report
         items.append(reply.ranking.items)
         losses.append(reply.report.relevance_loss)

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from trimtab.v1 import bundle_pb2, concept_pb2, experiment_pb2, policy_pb2, recommendation_pb2
 
 from service.admission import Admission
+from service.batching import Batcher
 from service.bundle import Bundle, BundleError, open_bundle
 from service.embedded import DataDirectoryError, embedded_valkey
 from service.engine import Engine, warm_up
@@ -83,8 +84,10 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
         stack.callback(web_thread.join)
         stack.callback(web.server_close)
         stack.callback(web.shutdown)
-        threads = ThreadPoolExecutor(settings.compute_threads, "compute")
-        stack.callback(threads.shutdown)
+        threads = None
+        if settings.compute_threads:
+            threads = ThreadPoolExecutor(settings.compute_threads, "compute")
+            stack.callback(threads.shutdown)
 
         bundles = BundleRegistry()
         bundle = await asyncio.to_thread(open_bundle, settings.bundle)
@@ -110,7 +113,7 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
         await stack.enter_async_context(labelling.following())
         users = UserTier(store, settings.user_tier_mb * 2**20, metrics)
         await stack.enter_async_context(users.following())
-        engine = Engine(users, threads)
+        engine = Engine(users, Batcher(threads, settings.compute_threads, metrics))
         stack.push_async_callback(engine.close)
 
         server = grpc.aio.server(options=SERVER_OPTIONS)

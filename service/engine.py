@@ -1,23 +1,25 @@
 """One recommendation, start to end: the house's hallway. Each step of `answer` is a call into one module.
 
-`answer` is pure: it reads a query and what the store knew, and returns a reply. `Engine` puts it between the
-store and the caller: I/O on the event loop, the computation in a thread.
+`answer` is pure: it reads a query and what the store knew, and returns a reply; where it needs a model or the
+index it yields (see together.py), so that lists asked for at once share their work. `Engine` puts it between
+the store and the caller.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from contextlib import suppress
 from typing import Protocol
 
 import numpy as np
 
 from service.arrays import Ints
+from service.batching import Batcher
 from service.blobs import CachedEmbedding
 from service.bundle import Bundle
 from service.encoding import UserState
 from service.errors import DeadlineExpired, InvalidRequest, StoreUnavailable
 from service.histories import Event, EventKind, encoder_input, in_time_order
+from service.needs import Encode, Head, Search
 from service.query import Mode, Plan, Query
 from service.ranking import RELEVANCE_DEPTH, Ranking, rank, score
 from service.reasons import explain
@@ -34,9 +36,9 @@ from service.reply import (
     Timings,
 )
 from service.reporting import report
-from service.retrieval import find_candidates
 from service.solving import lifted_items, lifts, solve
 from service.steering import WHOLLY, Applied, Operation, RawEdit, apply_edits, decode
+from service.together import Computation, alone
 from service.userstate import UNKNOWN_USER, StoredUser
 
 NO_ITEMS: Ints = np.empty(0, np.int64)
@@ -59,12 +61,12 @@ class Engine:
 
     Args:
         store: User state.
-        threads: Where computation runs.
+        batcher: Runs computations.
     """
 
-    def __init__(self, store: Store, threads: Executor) -> None:
+    def __init__(self, store: Store, batcher: Batcher) -> None:
         self._store = store
-        self._threads = threads
+        self._batcher = batcher
         self._writes: set[asyncio.Task[None]] = set()
 
     async def recommend(self, query: Query, timings: Timings, remaining_s: Callable[[], float]) -> Reply:
@@ -78,21 +80,19 @@ class Engine:
         Raises:
             DeadlineExpired: before a stage began.
         """
-        _check_deadline(remaining_s, "reading the user")
+        if remaining_s() <= 0:
+            raise DeadlineExpired("the deadline passed before reading the user")
         stored, degradations = await self._read(query)
         timings.lap("store")
-        _check_deadline(remaining_s, "computing")
-        loop = asyncio.get_running_loop()
-        reply = await loop.run_in_executor(self._threads, answer, query, stored, timings, degradations)
+        reply = await self._batcher.run(answer(query, stored, timings, degradations), remaining_s)
         if query.history is None and len(reply.audience.history):
             self._remember(query, stored.stamp, reply.audience)
         return reply
 
-    async def inspect(self, query: Query) -> Inspection:
+    async def inspect(self, query: Query, remaining_s: Callable[[], float]) -> Inspection:
         """Who a query is for, with the history that the encoder reads, and without making a list."""
         stored, degradations = await self._read(query, cached=False)
-        loop = asyncio.get_running_loop()
-        return Inspection(await loop.run_in_executor(self._threads, audience, query, stored), degradations)
+        return Inspection(await self._batcher.run(audience(query, stored), remaining_s), degradations)
 
     async def close(self) -> None:
         """Waits for the embeddings that are being cached."""
@@ -125,10 +125,11 @@ class Engine:
 
 def answer(
     query: Query, stored: StoredUser, timings: Timings, degradations: Sequence[Degradation] = ()
-) -> Reply:
+) -> Computation[Reply]:
     """Computes one reply; pure but for the clock."""
+    timings.lap("queue")
     bundle = query.bundle
-    who = audience(query, stored)
+    who = yield from audience(query, stored)
     timings.lap("encode")
     unwanted = np.union1d(who.seen, bundle.catalogue.indices_of(query.exclude))
     returned = NO_ITEMS if query.page is None else bundle.catalogue.indices_of_hashes(query.page.returned)
@@ -147,7 +148,7 @@ def answer(
         applied = found.applied
         steered = steer(query, who, applied)
     else:
-        found = _look_up(query, who.state, steered, applied, unwanted, len(returned))
+        found = yield from _look_up(query, who.state, steered, applied, unwanted, len(returned))
         timings.lap("search")
     if found.degraded:
         degradations = (*degradations, Degradation.EXACT_SEARCH)
@@ -171,25 +172,25 @@ def answer(
 
 def _look_up(
     query: Query, state: UserState, steered: Steered, applied: Applied, unwanted: Ints, returned_count: int
-) -> Found:
+) -> Computation[Found]:
     """The candidates where it is known how far the steering goes: those of the steered and the plain query.
 
     Items that targets lift are searched for apart: without the lift they would not be found.
     """
     bundle = query.bundle
-    plain_query = steered_query = bundle.encoder.head(state.z[None], state.context)[0]
-    queries = [plain_query]
-    if steered.change is not None:
-        steered_query = bundle.encoder.head((state.z + steered.change)[None], state.context)[0]
-        queries = [steered_query, plain_query] if query.compares else [steered_query]
+    points = [state.z] if steered.change is None else [state.z, state.z + steered.change]
+    queries = yield Head(bundle.encoder, np.array(points), state.context)
+    plain_query, steered_query = queries[0], queries[-1]
+    if not query.compares:
+        queries = queries[-1:]
     depth = query.n + returned_count
     needed = max(depth, RELEVANCE_DEPTH) if query.include_report else depth
     allowed = bundle.catalogue.allowed(query.item_filter)
-    found = find_candidates(bundle.index, bundle.items, np.array(queries), needed, allowed, unwanted)
+    found = yield Search(bundle, queries, needed, allowed, unwanted)
     items, degraded = found.items, found.degraded
     for lifted in lifted_items(query, applied):
         limit = lifted if allowed is None else allowed & lifted
-        more = find_candidates(bundle.index, bundle.items, steered_query[None], depth, limit, unwanted)
+        more = yield Search(bundle, steered_query[None], depth, limit, unwanted)
         items, degraded = np.union1d(items, more.items), degraded or more.degraded
     plain = score(bundle.items, items, plain_query)
     scores = plain if steered.change is None else score(bundle.items, items, steered_query)
@@ -212,10 +213,10 @@ def warm_up(bundle: Bundle) -> Reply:
         include_unsteered=True,
         include_report=True,
     )
-    return answer(query, UNKNOWN_USER, Timings())
+    return alone(answer(query, UNKNOWN_USER, Timings()))
 
 
-def audience(query: Query, stored: StoredUser) -> Audience:
+def audience(query: Query, stored: StoredUser) -> Computation[Audience]:
     """Who the list is for.
 
     A given history, else the stored one, else the mean user if steering acts, else nobody.
@@ -234,7 +235,7 @@ def audience(query: Query, stored: StoredUser) -> Audience:
         seen = np.union1d(seen, items[items >= 0])
     history, ignored_count = encoder_input(items, positive, bundle.history_rule)
     if len(history):
-        (state,) = bundle.encoder.encode([history])
+        state = yield Encode(bundle.encoder, history)
         return Audience(state, Source.PERSONAL, seen, history, ignored_count)
     source = Source.COLD_START if query.plan.acts else Source.POPULAR
     return Audience(bundle.mean_user, source, seen, NO_ITEMS, ignored_count)
@@ -279,8 +280,3 @@ def _popular(
     return Reply(
         query, who, ranking, scores, ranking if query.compares else None, terms, compared, degradations
     )
-
-
-def _check_deadline(remaining_s: Callable[[], float], stage: str) -> None:
-    if remaining_s() <= 0:
-        raise DeadlineExpired(f"the deadline passed before {stage}")

@@ -60,6 +60,18 @@ class Metrics:
         self.rejected = Counter(
             "trimtab_rejected", "Calls refused before any work.", ["reason"], registry=registry
         )
+        self.not_computed = Counter(
+            "trimtab_not_computed",
+            "Lists dropped before any work on them: their deadline had passed, or the caller was gone.",
+            ["reason"],
+            registry=registry,
+        )
+        self.batch_size = Histogram(
+            "trimtab_batch_size",
+            "Lists computed together.",
+            buckets=(1, 2, 4, 8, 16, 32),
+            registry=registry,
+        )
         self.edits = Counter(
             "trimtab_edits", "Edits applied, by operation.", ["operation"], registry=registry
         )

@@ -45,7 +45,9 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(
         256, ge=1, description="permits: calls answered at once before others are refused"
     )
-    compute_threads: int = Field(2, ge=1, description="threads for encoding, search and ranking")
+    compute_threads: int = Field(
+        2, ge=0, description="threads for encoding, search and ranking; 0 for that of the event loop"
+    )
     max_history: int = Field(
         1_000, ge=1, description="positive events stored a user (the encoder may read fewer)"
     )

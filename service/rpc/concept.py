@@ -95,7 +95,7 @@ class ConceptRpc:
             user_id=request.user_id,
             history=tuple(read_history(request.history)) if given else None,
         )
-        seen = await self._engine.inspect(query)
+        seen = await self._engine.inspect(query, call.remaining_s)
         labels, code, catalogue = bundle.labels, seen.audience.state.code, bundle.catalogue
         levels = labels.levels(code)
         strengths = levels / np.array([concept.target.unit for concept in labels.concepts], np.float32)

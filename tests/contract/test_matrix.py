@@ -26,6 +26,7 @@ from service.histories import Event, EventKind
 from service.query import Mode, Plan, Query
 from service.reply import Reply, Timings
 from service.steering import Operation, RawEdit
+from service.together import alone
 from service.userstate import UNKNOWN_USER
 from training.checkpoint import Checkpoints
 from training.concepts import fit_concepts
@@ -182,7 +183,7 @@ def _check(cell: Cell) -> None:
         history = histories.rows(np.array([user])).items
         events = tuple(Event(item_ids[item], EventKind.LIKE) for item in history)
         for plan in plans:
-            reply = answer(Query(cell.bundle, N, history=events, plan=plan), UNKNOWN_USER, Timings())
+            reply = alone(answer(Query(cell.bundle, N, history=events, plan=plan), UNKNOWN_USER, Timings()))
             state = reply.audience.state
             _assert_close(state.z, z.numpy(), ROUNDED)
             _assert_close(state.context, context.numpy(), ROUNDED)

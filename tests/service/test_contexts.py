@@ -20,6 +20,7 @@ from service.histories import Event, EventKind
 from service.query import Mode, Plan, Query
 from service.reply import Reply, Source, Timings
 from service.steering import Operation, RawEdit, SparseCode
+from service.together import alone
 from service.userstate import UNKNOWN_USER
 
 ITEMS = [3, 17, 40, 41, 99, 120, 7, 64]
@@ -52,7 +53,7 @@ def client(
 
 def ask(made: Any, items: list[int], plan: Plan, **fields: Any) -> Reply:
     events = tuple(Event(f"item-{item}", EventKind.LIKE) for item in items)
-    return answer(Query(made.bundle, N, history=events, plan=plan, **fields), UNKNOWN_USER, Timings())
+    return alone(answer(Query(made.bundle, N, history=events, plan=plan, **fields), UNKNOWN_USER, Timings()))
 
 
 def stored(values: torch.Tensor) -> torch.Tensor:

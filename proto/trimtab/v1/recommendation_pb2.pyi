@@ -550,6 +550,7 @@ class Timing(_message.Message):
     SEARCH_US_FIELD_NUMBER: _builtins.int
     RANK_US_FIELD_NUMBER: _builtins.int
     SOLVE_US_FIELD_NUMBER: _builtins.int
+    QUEUE_US_FIELD_NUMBER: _builtins.int
     total_us: _builtins.int
     store_us: _builtins.int
     encode_us: _builtins.int
@@ -558,6 +559,8 @@ class Timing(_message.Message):
     rank_us: _builtins.int
     solve_us: _builtins.int
     """Finding out how far steering goes, for a budget or target shares."""
+    queue_us: _builtins.int
+    """Waiting for the computation to begin. Lists that are computed together share their stages' times."""
     def __init__(
         self,
         *,
@@ -568,10 +571,11 @@ class Timing(_message.Message):
         search_us: _builtins.int = ...,
         rank_us: _builtins.int = ...,
         solve_us: _builtins.int = ...,
+        queue_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encode_us", b"encode_us", "rank_us", b"rank_us", "search_us", b"search_us", "solve_us", b"solve_us", "steer_us", b"steer_us", "store_us", b"store_us", "total_us", b"total_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encode_us", b"encode_us", "queue_us", b"queue_us", "rank_us", b"rank_us", "search_us", b"search_us", "solve_us", b"solve_us", "steer_us", b"steer_us", "store_us", b"store_us", "total_us", b"total_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
