@@ -243,8 +243,8 @@ _DIFFERS = """\
 - Theirs is ELSA with 1,024 dimensions, not tuned, on MovieLens 25M with 1,633 tags. Here it has our tuned
   defaults, on the data set that is named, whose concepts are its genres or tags.
 - The paper-like SAE is trained as theirs: TopK with k = 32, 8 neurons a dimension, cosine loss, whole
-  histories, no AuxK (but the encoder starts as the decoder's transpose). The default SAE is `trimtab-
-  train`'s.
+  histories, no AuxK (but the encoder starts as the decoder's transpose). The default SAE is
+  `trimtab-train`'s.
 - How the paper picks a user's concept from the held-out items is not known to us: here it is that of the
   largest TF-IDF, users as documents. The oracle reads the held-out items, which no service has, and so
   raises personal nDCG by itself; the fair choice reads the history.
