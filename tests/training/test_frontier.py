@@ -7,15 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from training.errors import ConfigError
 from training.evaluation.cli import main
 from training.evaluation.frontier.audience import Audience, Users, exposure
-from training.evaluation.frontier.calibration import Relevance, completed, platt, probe_and_tag, sigmoid
+from training.evaluation.frontier.calibration import completed, platt, probe_and_tag
+from training.evaluation.frontier.filling import WEIGHTS, choose_weight, filled
 from training.evaluation.frontier.knowledge import Knowledge, Models
 from training.evaluation.frontier.measure import FrontierOptions, measure, paired
 from training.evaluation.frontier.methods import METHODS
 from training.evaluation.frontier.probes import Spectrum, logistic_probe, ridge_probe
+from training.evaluation.frontier.relevance import DEPTH, Relevance, worth
 from training.evaluation.frontier.report import frontier_report
 from training.evaluation.frontier.strength import Line, Pool, best_first, depth_of, solve, top
 from training.evaluation.frontier.tags import concepts_of, hide, judged
@@ -30,14 +33,18 @@ def users(planted_run: Run) -> Users:
 
 
 @pytest.fixture(scope="module")
-def audience(planted_run: Run, users: Users) -> Audience:
-    tuned = Users.of(planted_run, planted_run.split.validation)
-    return Audience.of(users, Relevance.fit(tuned.ranks, tuned.wanted, tuned.lengths))
+def tuned(planted_run: Run) -> Audience:
+    return Audience.tuned(Users.of(planted_run, planted_run.split.validation))
 
 
 @pytest.fixture(scope="module")
-def known(planted_run: Run, users: Users) -> Knowledge:
-    return Knowledge(Models.of(planted_run, users), concepts_of(planted_run, 10).tags)
+def audience(users: Users, tuned: Audience) -> Audience:
+    return Audience.of(users, tuned.relevance)
+
+
+@pytest.fixture(scope="module")
+def known(planted_run: Run, users: Users, tuned: Audience) -> Knowledge:
+    return Knowledge(Models.of(planted_run, users, tuned), concepts_of(planted_run, 10).tags)
 
 
 def line_of(rng: np.random.Generator, personal: bool = False) -> Line:
@@ -101,15 +108,35 @@ def test_relevance_follows_how_often_ranks_are_wanted(rng: np.random.Generator) 
     ranks = np.argsort(rng.random((400, 300)), axis=1).astype(np.int32) + 1
     lengths = rng.integers(5, 50, size=400)
     wanted = rng.random(ranks.shape) < 0.5 / ranks
-    base = Relevance.fit(ranks, wanted, lengths).base(ranks, lengths)
+    base = Relevance.fit(ranks, wanted, lengths).base(-ranks.astype(np.float32), lengths)
     by_rank = np.array([base[ranks == rank].mean() for rank in (1, 10, 100)])
     assert by_rank[0] / by_rank[1] == pytest.approx(10, rel=0.35)
     assert by_rank[1] / by_rank[2] == pytest.approx(10, rel=0.35)
 
 
+def test_worth_keeps_the_order_of_scores_above_and_below_the_curve(rng: np.random.Generator) -> None:
+    scores = rng.permutation(np.linspace(-3, 3, 4 * DEPTH)).astype(np.float32)
+    scores[7] = -np.inf
+    curve = 1 / np.arange(1, DEPTH + 1)
+    worths = worth(scores, curve)
+    order = np.argsort(-scores, kind="stable")
+    np.testing.assert_array_equal(np.argsort(-worths, kind="stable"), order)
+    np.testing.assert_allclose(worths[order[:DEPTH]], curve)
+    assert (worths[order[:-1]] > 0).all()
+    assert worths[7] == -np.inf
+
+
+def test_the_default_infers_as_much_as_validation_users_allow(known: Knowledge) -> None:
+    weight = choose_weight(known)
+    gains = filled(known, weight)
+    assert weight in WEIGHTS
+    assert (gains[known.tags] == 1).all()
+    assert (gains[~known.tags] <= weight).all()
+
+
 def test_platt_finds_the_sigmoid_that_made_the_tags(rng: np.random.Generator) -> None:
     scores = rng.normal(size=(1, 20000)).astype(np.float32)
-    p = sigmoid(2 * scores.astype(np.float64) - 1)
+    p = expit(2 * scores.astype(np.float64) - 1)
     found = platt(scores, rng.random(p.shape) < p, np.ones(20000, dtype=np.bool_))
     assert np.abs(found - p).max() < 0.03
 
@@ -139,9 +166,9 @@ def test_completed_tags_find_the_items_whose_tags_are_hidden(rng: np.random.Gene
     shown = carries & (rng.random(carries.shape) < 0.5)
     everyone = np.ones(2000, dtype=np.bool_)
     p = platt(scores, shown, everyone)
-    for filled in (completed(p, shown, everyone), probe_and_tag(p, shown)):
-        assert filled[carries & ~shown].mean() > 0.8
-        assert filled[~carries].mean() < 0.1
+    for gains in (completed(p, shown, everyone), probe_and_tag(p, shown)):
+        assert gains[carries & ~shown].mean() > 0.8
+        assert gains[~carries].mean() < 0.1
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9])

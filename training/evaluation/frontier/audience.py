@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.evaluation.frontier.calibration import Doubles, Relevance
+from training.evaluation.frontier.calibration import Doubles
+from training.evaluation.frontier.relevance import Relevance
 from training.evaluation.frontier.strength import LENGTH, Floats, Lists, best_first, depth_of, top
 from training.evaluation.metrics import discounts
 from training.histories import Ints
@@ -52,9 +53,10 @@ class Users(NamedTuple):
 
 @dataclass(frozen=True)
 class Audience:
-    """The judged users; bases and their items of the best places, by name in BASES."""
+    """Users, what ranks are worth to them, and the bases with their items of the best places by name."""
 
     users: Users
+    relevance: Relevance
     bases: dict[str, Floats]
     near_0: dict[str, Lists]
 
@@ -63,8 +65,13 @@ class Audience:
         """The bases of the users."""
         with np.errstate(divide="ignore"):
             rank = np.where(users.ranks > 0, 1 / np.log2(1.0 + users.ranks), -np.inf).astype(np.float32)
-        bases = {"score": users.base, "rank": rank, "relevance": relevance.base(users.ranks, users.lengths)}
-        return cls(users, bases, {name: depth_of(base) for name, base in bases.items()})
+        bases = {"score": users.base, "rank": rank, "relevance": relevance.base(users.base, users.lengths)}
+        return cls(users, relevance, bases, {name: depth_of(base) for name, base in bases.items()})
+
+    @classmethod
+    def tuned(cls, users: Users) -> Self:
+        """Validation users: what ranks are worth is learned from them."""
+        return cls.of(users, Relevance.fit(users.ranks, users.wanted, users.lengths))
 
     @property
     def size(self) -> int:

@@ -1,31 +1,24 @@
-"""Scores of items as probabilities of a tag, and ranks as probabilities of being wanted."""
+"""Scores of items as probabilities of a tag."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from training.evaluation.frontier.strength import Floats
 
 Doubles = NDArray[np.float64]
 _STEPS = 50
-_RANKS = 1000
 _ROUNDS = 20
 _TAG_WEIGHT = 0.25
-
-
-def sigmoid(x: Doubles) -> Doubles:
-    """1 / (1 + exp(-x)), without overflow."""
-    return 0.5 * (1 + np.tanh(0.5 * x))
 
 
 def logistic(features: Doubles, wanted: Doubles, ridge: float = 1e-3) -> Doubles:
     """Weights of a logistic regression by Newton's method: [samples, m], [samples] -> [m]."""
     weights = np.zeros(features.shape[1])
     for _ in range(_STEPS):
-        p = sigmoid(features @ weights)
+        p = expit(features @ weights)
         gradient = features.T @ (p - wanted) + ridge * weights
         curvature = (features * (p * (1 - p))[:, None]).T @ features + ridge * np.eye(len(weights))
         step = np.linalg.solve(curvature, gradient)
@@ -51,7 +44,7 @@ def platt(scores: Floats, tagged: NDArray[np.bool_], fitted: NDArray[np.bool_]) 
         weights = logistic(features[fitted], wanted)
         # A score that leaves its item out is a little lower for the tagged where it tells nothing: a falling
         # sigmoid would read the tags from that.
-        result[row] = sigmoid(features @ weights) if weights[0] > 0 else wanted.mean()
+        result[row] = expit(features @ weights) if weights[0] > 0 else wanted.mean()
     return result
 
 
@@ -88,50 +81,5 @@ def completed(p: Floats, tagged: NDArray[np.bool_], fitted: NDArray[np.bool_]) -
         for _ in range(_ROUNDS):
             q = carried[row]
             wanted = np.where(flags, 1.0, (1 - c) * q / np.maximum(1 - c * q, 1e-12))
-            carried[row] = sigmoid(features @ logistic(features[fitted], wanted[fitted]))
+            carried[row] = expit(features @ logistic(features[fitted], wanted[fitted]))
     return np.where(tagged, 1.0, carried).astype(np.float32)
-
-
-class Relevance(NamedTuple):
-    """How likely an item at a rank of the unsteered order is wanted, by the length of the history.
-
-    logit p = weights . (1, x, x^2, h, h x), x = log(rank), h = log(history length); targets is how many items
-    are held out for each of the history.
-    """
-
-    weights: Doubles
-    targets: float
-
-    @classmethod
-    def fit(
-        cls, ranks: NDArray[np.int32], wanted: NDArray[np.bool_], lengths: NDArray[np.int64]
-    ) -> Relevance:
-        """From validation users: ranks and wanted [users, n_items], history lengths [users]."""
-        rows, items = np.nonzero((ranks <= _RANKS) & (ranks > 0))
-        features = _features(ranks[rows, items], lengths[rows])
-        weights = logistic(features, wanted[rows, items].astype(np.float64))
-        return cls(weights, float(wanted.sum() / max(int(lengths.sum()), 1)))
-
-    def base(self, ranks: NDArray[np.int32], lengths: NDArray[np.int64]) -> Floats:
-        """What an item in first place adds to nDCG, [users, n_items]: falls with the rank, -inf at 0."""
-        n_items = ranks.shape[1]
-        grid = np.arange(1, n_items + 1)
-        levels, group = np.unique(np.maximum(lengths, 1), return_inverse=True)
-        curves = np.empty((len(levels), n_items + 1), dtype=np.float32)
-        for row, length in enumerate(levels):
-            p = sigmoid(_features(grid, np.full(n_items, length)) @ self.weights)
-            p = np.minimum.accumulate(p) * (1 - 0.01 * grid / n_items)  # falls strictly: no two items tie
-            curves[row, 1:] = p / _ideal(self.targets * length)
-        curves[:, 0] = -np.inf
-        return np.take_along_axis(curves[group], ranks, 1)
-
-
-def _features(ranks: NDArray[np.integer], lengths: NDArray[np.integer]) -> Doubles:
-    x, h = np.log(ranks.astype(np.float64)), np.log(np.maximum(lengths, 1).astype(np.float64))
-    return np.stack([np.ones_like(x), x, x * x, h, h * x], axis=1)
-
-
-def _ideal(targets: float) -> float:
-    """DCG of the best list for so many targets, between the whole numbers by interpolation."""
-    sums = np.cumsum(1 / np.log2(np.arange(2, 22)))
-    return float(np.interp(targets, np.arange(1, 21), sums))

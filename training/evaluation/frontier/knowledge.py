@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from training.concepts import item_codes
-from training.evaluation.frontier.audience import Users
+from training.evaluation.frontier.audience import Audience, Users
 from training.evaluation.frontier.calibration import platt
 from training.evaluation.frontier.probes import Spectrum, logistic_probe, neighbour_probe, ridge_probe
 from training.evaluation.frontier.strength import Floats
@@ -38,17 +38,21 @@ class Features:
 
 @dataclass(frozen=True)
 class Models:
-    """A run's models and items, without any user's targets."""
+    """A run's models and items, the judged users without their targets, and validation users with theirs.
+
+    validation is None where nothing has to be chosen.
+    """
 
     run: Run
     users: Users
+    validation: Audience | None
     fitted: NDArray[np.bool_]
     _spectra: dict[str, Spectrum] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, run: Run, users: Users) -> Self:
+    def of(cls, run: Run, users: Users, validation: Audience | None = None) -> Self:
         """Items of too few events of training users are left out of fitting, as in training.concepts."""
-        return cls(run, users, run.catalogue.popularity >= run.config.concepts.min_popularity)
+        return cls(run, users, validation, run.catalogue.popularity >= run.config.concepts.min_popularity)
 
     @cached_property
     def item_matrix(self) -> Floats:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from training.errors import ConfigError
 from training.evaluation.frontier.audience import Audience, Users
-from training.evaluation.frontier.calibration import Doubles, Relevance
+from training.evaluation.frontier.calibration import Doubles
 from training.evaluation.frontier.effects import RANDOM, amplify, neurons_needed, suppress, together
 from training.evaluation.frontier.knowledge import Knowledge, Models
 from training.evaluation.frontier.seen import Cells, Setting, frontier
@@ -123,14 +123,13 @@ def measure(
 def _setting(run: Run, options: FrontierOptions, rng: np.random.Generator) -> Setting:
     chosen = np.sort(rng.permutation(run.split.test)[: options.max_users])
     tuned = np.sort(rng.permutation(run.split.validation)[: options.max_users])
-    users, validation = Users.of(run, chosen), Users.of(run, tuned)
-    relevance = Relevance.fit(validation.ranks, validation.wanted, validation.lengths)
-    audience = Audience.of(users, relevance)
+    users, validation = Users.of(run, chosen), Audience.tuned(Users.of(run, tuned))
+    audience = Audience.of(users, validation.relevance)
     concepts = concepts_of(run, options.max_concepts)
     found = judged(concepts, audience)
     if not found:
         raise ConfigError(f"{run.path}: no concept can be brought to a target share in these users' lists")
-    return Setting(audience, Models.of(run, users), concepts, found)
+    return Setting(audience, Models.of(run, users, validation), concepts, found)
 
 
 def _collect(results: Iterable[tuple[str, str, Cells]], report: Callable[[str], None]) -> dict[str, Cells]:

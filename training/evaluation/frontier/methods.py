@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix
 from training.concepts.tfidf import characterises, tag_activations, top_neurons
 from training.evaluation.frontier.audience import BASES
 from training.evaluation.frontier.calibration import Doubles, completed, probe_and_tag
+from training.evaluation.frontier.filling import choose_weight, filled
 from training.evaluation.frontier.knowledge import Features, Knowledge
 from training.evaluation.frontier.strength import Floats
 
@@ -155,6 +156,11 @@ def _imputed(known: Knowledge) -> Gains:
     return _columns(np.where(known.tags, 1.0, known.dense_probe))
 
 
+def _default(known: Knowledge) -> Gains:
+    """What trimtab-export writes into a bundle."""
+    return _columns(filled(known, choose_weight(known)))
+
+
 def _orthogonal(known: Knowledge) -> Gains:
     """Contrast without its part along the contrasts of the other concepts."""
     W = known.contrast(known.models.neurons).astype(np.float64)
@@ -169,12 +175,14 @@ def _residuals(rows: Doubles) -> Doubles:
     return residuals
 
 
+DEFAULT = "the service's default"
 _ONE = ("score",)
 _TWO = ("score", "rank")
 _LAST = ("rank", "relevance")
 METHODS: dict[str, Method] = {
     "all tags": Method(lambda known: _columns(_flags(known)), oracle=True),
     "tag boost": Method(lambda known: _columns(_flags(known))),
+    DEFAULT: Method(_default, ("relevance",)),
     "select, then reorder": Method(
         lambda known: _columns(_flags(known)), _ONE, reorder=True, on_hidden=False
     ),
