@@ -1,0 +1,97 @@
+"""Servers under test, each a process on a core of its own choice, and the load that is put on them."""
+
+import json
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grpc
+
+HERE = Path(__file__).parent
+SERVER_CORE, LOAD_CORE = "0", "1"
+RECOMMEND = "/trimtab.v1.RecommendationService/Recommend"
+BATCH = "/trimtab.v1.RecommendationService/BatchRecommend"
+
+
+class Server(NamedTuple):
+    """A server that answers."""
+
+    target: str
+    method: str
+    pid: int
+    metrics_port: int = 0
+
+    def metrics(self) -> dict[str, float]:
+        """What it counts, by the sample's name with its labels."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics") as page:
+            lines = page.read().decode().splitlines()
+        pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, _, value in pairs}
+
+
+@contextmanager
+def trimtab_server(bundle: Path, data_dir: Path, log: Path, *flags: str) -> Iterator[Server]:
+    port, metrics_port = _free_port(), _free_port()
+    target = f"127.0.0.1:{port}"
+    command = [str(Path(sys.executable).with_name("trimtab-serve")), "--bundle", str(bundle)]
+    command += ["--listen", target, "--metrics-port", str(metrics_port), "--data-dir", str(data_dir), *flags]
+    with _running(command, log) as process:
+        _wait_ready(target)
+        yield Server(target, RECOMMEND, process.pid, metrics_port)
+
+
+@contextmanager
+def comparison_server(answer: Path, log: Path, bundle: Path | None = None) -> Iterator[Server]:
+    command = [sys.executable, str(HERE / "handlers.py"), "--answer", str(answer)]
+    command += ["--bundle", str(bundle)] if bundle else []
+    with _running(command, log) as process:
+        assert process.stdout
+        target = f"127.0.0.1:{int(process.stdout.readline())}"
+        _wait_ready(target)
+        yield Server(target, "/bench/Call", process.pid)
+
+
+def put_load(server: Server, requests: Path, method: str = "", **options: Any) -> dict[str, Any]:
+    """What load.py prints of one block of load; options are LoadOptions'."""
+    command = ["taskset", "-c", LOAD_CORE, sys.executable, str(HERE / "load.py")]
+    command += ["--requests", str(requests), "--target", server.target, "--method", method or server.method]
+    command += ["--watch", str(server.pid)]
+    for name, value in options.items():
+        command += [f"--{name.replace('_', '-')}", str(value)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr[-2_000:]}")
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
+
+
+@contextmanager
+def _running(command: list[str], log: Path) -> Iterator["subprocess.Popen[str]"]:
+    with log.open("a") as file:
+        process = subprocess.Popen(
+            ["taskset", "-c", SERVER_CORE, *command], stdout=subprocess.PIPE, stderr=file, text=True
+        )
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(30)
+            if process.stdout:
+                process.stdout.close()
+
+
+def _wait_ready(target: str) -> None:
+    with grpc.insecure_channel(target) as channel:
+        grpc.channel_ready_future(channel).result(120)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

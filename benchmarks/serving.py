@@ -1,0 +1,264 @@
+"""What serving costs in the base case: python benchmarks/serving.py --out DIR [--parts ...] [--quick].
+
+40,000 items, d = 512, 4,096 neurons, k = 32, n = 20, two edits, one worker, 32 calls under way, 10,000 users
+drawn Zipf-wise, their embeddings cached, no cache of replies. Server on core 0, load on core 1. Ratios are
+medians over interleaved blocks A B A B. Every part leaves DIR/cells/PART.json; serving_report.py makes the
+report of the cells that are there.
+"""
+
+import argparse
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from google.protobuf.message import Message
+from load import Request, read_requests, write_requests
+from rich.console import Console
+from servers import BATCH, Server, comparison_server, put_load, trimtab_server
+from serving_report import write_report
+from trimtab import Client
+from trimtab.v1 import recommendation_pb2 as pb
+from trimtab.v1 import recommendation_pb2_grpc
+from trimtab.v1.steering_pb2 import Budget, Edit, Steering, TargetShare
+from world import GENRES, World, WorldOptions, item_id, make_world, user_id
+
+N, BATCH_SIZE = 20, 256
+REQUESTS = 20_000
+ZIPF = 1.0
+MALFORMED = 1
+SHARE_OF_CAPACITY = 0.6
+LOADS = (0.2, 0.4, 0.6, 0.8, 0.9)
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A server with its users, and what it is measured with."""
+
+    world: World
+    server: Server
+    folder: Path
+    blocks: int
+    """Interleaved blocks a comparison."""
+    seconds: float
+    """Of each block."""
+
+    def requests(self, name: str, make: Callable[[str, random.Random], Message]) -> Path:
+        """A file of 20,000 requests, users drawn Zipf-wise; the same draws for every kind."""
+        path, draw = self.folder / f"{name}.requests", random.Random(0)
+        ranks = np.arange(1, self.world.histories.size + 1)
+        odds = ranks**-ZIPF / (ranks**-ZIPF).sum()
+        users = np.random.default_rng(0).choice(self.world.histories.size, REQUESTS, p=odds)
+        bodies = (make(user_id(user), draw).SerializeToString() for user in users.tolist())
+        write_requests(path, (Request(0, body) for body in bodies))
+        return path
+
+    def interleaved(self, sides: dict[str, Callable[..., Figures]]) -> dict[str, list[Figures]]:
+        """Blocks of each side in turn, every one beginning elsewhere in the requests."""
+        seen: dict[str, list[Figures]] = {name: [] for name in sides}
+        for block in range(self.blocks):
+            for name, put in sides.items():
+                figures = put(offset=block * 1_987, seconds=self.seconds, seed=block)
+                seen[name].append({key: figures[key] for key in figures if key != "histogram_ms"})
+        return seen
+
+
+def steered(user: str, draw: random.Random, edits: int = 2, **steering: Any) -> pb.RecommendRequest:
+    """One concept and otherwise neurons, strengths of half to one typical unit, either way."""
+    made = []
+    for place in range(edits):
+        strength = draw.choice((-1.0, 1.0)) * draw.uniform(0.5, 1.0)
+        if place == 0:
+            made.append(Edit(concept=f"genre {draw.randrange(GENRES)}", strength=strength))
+        else:
+            made.append(Edit(neuron=draw.randrange(4_096), strength=strength))
+    asked = Steering(edits=made, **steering) if made or steering else None
+    return pb.RecommendRequest(user_id=user, n=N, steering=asked)
+
+
+def comparison(bench: Bench) -> Figures:
+    """Against a handler that does nothing, and one that does a bare search; the same bytes from all."""
+    path = bench.requests("two edits", steered)
+    answer = bench.folder / "answer"
+    with grpc.insecure_channel(bench.server.target) as channel:
+        stub = recommendation_pb2_grpc.RecommendationServiceStub(channel)
+        answer.write_bytes(stub.Recommend(steered(user_id(0), random.Random(0))).SerializeToString())
+    log = bench.folder / "handlers.log"
+    before = bench.server.metrics()
+    with ExitStack() as stack:
+        empty = stack.enter_context(comparison_server(answer, log))
+        bare = stack.enter_context(comparison_server(answer, log, bench.world.bundle))
+        servers = {"trimtab": bench.server, "empty handler": empty, "bare search": bare}
+        seen = bench.interleaved({name: partial(put_load, one, path) for name, one in servers.items()})
+    after = bench.server.metrics()
+    change = {name: after[name] - before.get(name, 0.0) for name in after if after[name] != before.get(name)}
+    return {"blocks": seen, "counted": change}
+
+
+def steering_cost(bench: Bench) -> Figures:
+    """Throughput with 0, 2, 8 and 64 edits, a budget, and a target share."""
+    kinds: dict[str, Callable[[str, random.Random], Message]] = {
+        "no edit": partial(steered, edits=0),
+        "2 edits": steered,
+        "8 edits": partial(steered, edits=8),
+        "64 edits": partial(steered, edits=64),
+        "2 edits, budget .1": partial(steered, budget=Budget(max_relevance_loss=0.1)),
+        "2 edits, share >= .3": partial(steered, targets=[TargetShare(concept="genre 3", min_share=0.3)]),
+    }
+    files = {name: bench.requests(name, make) for name, make in kinds.items()}
+    return {
+        "blocks": bench.interleaved(
+            {name: partial(put_load, bench.server, path) for name, path in files.items()}
+        )
+    }
+
+
+def steered_tail(bench: Bench) -> Figures:
+    """Latencies with and without steering, and with 1 % malformed requests, at 60 % of capacity."""
+    plain = bench.requests("no edit", partial(steered, edits=0))
+    path = bench.requests("two edits", steered)
+    mixed = bench.folder / "mixed.requests"
+    write_requests(
+        mixed,
+        (
+            Request(MALFORMED, b"\xff" + body[:20]) if place % 100 == 50 else Request(0, body)
+            for place, (_, body) in enumerate(read_requests(path))
+        ),
+    )
+    rate = SHARE_OF_CAPACITY * capacity(bench, path)
+    sides = {"no edit": plain, "two edits": path, "two edits, 1 % malformed": mixed}
+    return {
+        "rate": rate,
+        "blocks": bench.interleaved(
+            {name: partial(put_load, bench.server, file, rate=rate) for name, file in sides.items()}
+        ),
+    }
+
+
+def batch(bench: Bench) -> Figures:
+    """Users a second by BatchRecommend of 256, and by Recommend."""
+    single, path = bench.requests("two edits", steered), bench.folder / "batch.requests"
+    draw, size = random.Random(1), bench.world.histories.size
+    batches = [
+        pb.BatchRecommendRequest(
+            requests=[steered(user_id(draw.randrange(size)), draw) for _ in range(BATCH_SIZE)]
+        )
+        for _ in range(100)
+    ]
+    write_requests(path, (Request(0, one.SerializeToString()) for one in batches))
+    put = partial(put_load, bench.server, path, BATCH, concurrency=2)
+    return {
+        "blocks": bench.interleaved(
+            {"Recommend": partial(put_load, bench.server, single), "BatchRecommend": put}
+        )
+    }
+
+
+def idle(bench: Bench) -> Figures:
+    """One request at a time: a warm user, and a history of 100 items that is nobody's."""
+
+    def cold(user: str, draw: random.Random) -> Message:
+        events = [pb.Event(item_id=item_id(draw.randrange(40_000))) for _ in range(100)]
+        request = steered(user, draw)
+        return pb.RecommendRequest(history=pb.History(events=events), n=N, steering=request.steering)
+
+    files = {"warm": bench.requests("two edits", steered), "cold": bench.requests("cold", cold)}
+    return {
+        "blocks": bench.interleaved(
+            {name: partial(put_load, bench.server, file, concurrency=1) for name, file in files.items()}
+        )
+    }
+
+
+def deadlines(bench: Bench) -> Figures:
+    """Calls with 5 ms to live, 200 under way: how many lists were computed, how many answered."""
+    path = bench.requests("two edits", steered)
+    counter = 'trimtab_stage_seconds_count{stage="rank"}'
+    before = bench.server.metrics()[counter]
+    figures = put_load(bench.server, path, concurrency=200, timeout_ms=5, warmup=0, seconds=bench.seconds)
+    time.sleep(1)
+    computed = bench.server.metrics()[counter] - before
+    return {"codes": figures["codes"], "computed": computed}
+
+
+def latency_against_load(bench: Bench) -> Figures:
+    """Open-loop arrivals at shares of the capacity that a closed loop reaches."""
+    path = bench.requests("two edits", steered)
+    most = capacity(bench, path)
+    points = []
+    for share in LOADS:
+        figures = put_load(bench.server, path, rate=share * most, seconds=2 * bench.seconds)
+        points.append({"share": share, "rate": share * most, **figures, "histogram_ms": None})
+    return {"capacity": most, "points": points}
+
+
+def capacity(bench: Bench, requests: Path) -> float:
+    return float(put_load(bench.server, requests, seconds=bench.seconds)["throughput"])
+
+
+PARTS: dict[str, Callable[[Bench], Figures]] = {
+    "comparison": comparison,
+    "steering": steering_cost,
+    "tail": steered_tail,
+    "batch": batch,
+    "idle": idle,
+    "deadlines": deadlines,
+    "load": latency_against_load,
+}
+
+
+def fill(world: World, server: Server) -> None:
+    """Records every history and caches every embedding, in the store and in the server's own tier."""
+    histories = world.histories
+    with grpc.insecure_channel(server.target) as channel:
+        stub = recommendation_pb2_grpc.RecommendationServiceStub(channel)
+        known = stub.Recommend(pb.RecommendRequest(user_id=user_id(histories.size - 1), n=1))
+        if known.served_by.source != pb.SOURCE_PERSONAL:
+            rows = np.repeat(np.arange(histories.size), histories.lengths).tolist()
+            pairs = zip(rows, histories.items.tolist(), strict=True)
+            with Client(server.target) as client:
+                client.record((user_id(row), item_id(item)) for row, item in pairs)
+        for start in range(0, histories.size, BATCH_SIZE):
+            users = range(start, min(start + BATCH_SIZE, histories.size))
+            asked = [pb.RecommendRequest(user_id=user_id(row), n=1) for row in users]
+            stub.BatchRecommend(pb.BatchRecommendRequest(requests=asked))
+
+
+def measure(out: Path, world: World, parts: Sequence[str], blocks: int, seconds: float) -> None:
+    cells = out / "cells"
+    cells.mkdir(parents=True, exist_ok=True)
+    with trimtab_server(world.bundle, out / "data", out / "server.log") as server:
+        fill(world, server)
+        bench = Bench(world, server, out, blocks, seconds)
+        for name in parts:
+            started = time.monotonic()
+            figures = PARTS[name](bench)
+            (cells / f"{name}.json").write_text(dumps(figures | {"block_seconds": seconds}))
+            Console().print(f"{name}: {time.monotonic() - started:.0f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="world, users' data and cells; kept")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--quick", action="store_true", help="3 blocks of 1 s instead of 10 of 2 s")
+    parser.add_argument("--flat-limit", type=int, default=1_000, help="see world.py; 200000 serves exactly")
+    parser.add_argument("--report", type=Path, help="write the report (.md) and its plot (.png) here")
+    arguments = parser.parse_args()
+    world = make_world(WorldOptions(flat_limit=arguments.flat_limit), arguments.out / "world")
+    blocks, seconds = (3, 1.0) if arguments.quick else (10, 2.0)
+    measure(arguments.out, world, arguments.parts, blocks, seconds)
+    write_report(arguments.out, arguments.report or arguments.out / "performance.md")
+
+
+if __name__ == "__main__":
+    main()

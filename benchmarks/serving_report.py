@@ -1,0 +1,234 @@
+"""The report of serving.py's cells: tables of ratios with their intervals, and latency against load."""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+LIBRARIES = ("grpcio", "faiss-cpu", "onnxruntime", "redis", "numpy", "protobuf", "uvloop")
+DRAWS = 10_000
+
+
+class Ratio(NamedTuple):
+    """Median of the blocks' ratios, and the interval that holds 95 % of bootstrapped medians."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+    def against(self, bar: float, *, at_least: bool) -> str:
+        if self.low <= bar <= self.high and self.low < self.high:
+            return "inconclusive"
+        return "met" if (self.median >= bar) == at_least else "missed"
+
+
+def ratio(above: list[float], below: list[float]) -> Ratio:
+    """Of blocks that were measured in turn."""
+    ratios = np.array(above) / np.array(below)
+    drawn = np.random.default_rng(0).choice(ratios, (DRAWS, len(ratios)))
+    low, high = np.quantile(np.median(drawn, axis=1), (0.025, 0.975))
+    return Ratio(float(np.median(ratios)), float(low), float(high))
+
+
+def write_report(out: Path, report: Path) -> None:
+    """Writes the report, its figures as .json and, if the part `load` was measured, its plot as .png."""
+    cells = {path.stem: json.loads(path.read_text()) for path in sorted((out / "cells").glob("*.json"))}
+    lines = ["# Serving: measured", "", *_machine(), ""]
+    makers = {
+        "comparison": _comparison,
+        "tail": _tail,
+        "idle": _idle,
+        "batch": _batch,
+        "steering": _steering,
+        "deadlines": _deadlines,
+        "load": _load,
+    }
+    for name, make in makers.items():
+        if name in cells:
+            lines += [*make(cells[name]), ""]
+    if "load" in cells:
+        _plot(cells["load"], report.with_suffix(".png"))
+        lines += [f"![latency against load]({report.with_suffix('.png').name})", ""]
+    missing = [name for name in makers if name not in cells]
+    if missing:
+        lines += [f"Not measured: {', '.join(missing)}.", ""]
+    report.write_text("\n".join(lines).rstrip() + "\n")
+    report.with_suffix(".json").write_text(json.dumps(cells, indent=1) + "\n")
+
+
+def _machine() -> Iterator[str]:
+    model = "unknown processor"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
+    ).stdout.strip()
+    libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    python = platform.python_version()
+    yield f"{os.cpu_count()} cores of {model}, Python {python}, {libraries}; commit {commit}."
+
+
+def _comparison(cell: dict[str, Any]) -> Iterator[str]:
+    blocks = cell["blocks"]
+    own = _values(blocks["trimtab"])
+    yield "## Throughput, one worker, 32 calls under way"
+    yield ""
+    yield "| server | calls a second | CPU us a call | p50 ms | p99 ms | load's share of a core | not OK |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    for name, of_one in blocks.items():
+        cpu = np.median([1e6 * block["watched_cpu_share"] / block["throughput"] for block in of_one])
+        share = np.median([block["generator_cpu_share"] for block in of_one])
+        yield (
+            f"| {name} | {np.median(_values(of_one)):,.0f} | {cpu:,.0f} | {_latency(of_one, 'p50'):.2f} "
+            f"| {_latency(of_one, 'p99'):.2f} | {share:.2f} | {_faults(of_one)} |"
+        )
+    yield ""
+    for name, bar in (("bare search", 0.85), ("empty handler", 0.60)):
+        found = ratio(own, _values(blocks[name]))
+        yield f"- trimtab / {name}: {found}; the bar is {bar}: {found.against(bar, at_least=True)}."
+    reads = {
+        result: cell["counted"].get(f'trimtab_user_tier_reads_total{{result="{result}"}}', 0.0)
+        for result in ("hit", "miss", "bypass")
+    }
+    if total := sum(reads.values()):
+        yield f"- Users found in the process: {reads['hit'] / total:.3f} of reads."
+    yield ""
+    yield "| stage | us a list |"
+    yield "| --- | ---: |"
+    for stage in ("store", "encode", "steer", "search", "solve", "rank"):
+        label = f'{{stage="{stage}"}}'
+        if count := cell["counted"].get(f"trimtab_stage_seconds_count{label}"):
+            seconds = cell["counted"].get(f"trimtab_stage_seconds_sum{label}", 0.0)
+            yield f"| {stage} | {1e6 * seconds / count:,.0f} |"
+    yield ""
+    yield "Stages are wall time as the server counts it, waiting for a thread included (in `encode`)."
+
+
+def _tail(cell: dict[str, Any]) -> Iterator[str]:
+    blocks = cell["blocks"]
+    yield f"## Tail at 60 % of capacity ({cell['rate']:,.0f} arrivals a second, open loop)"
+    yield ""
+    yield from _latencies(blocks)
+    yield ""
+    bars = (("two edits", "no edit", 1.10), ("two edits, 1 % malformed", "two edits", 1.05))
+    for above, below, bar in bars:
+        sides = ([_p99(block) for block in blocks[side]] for side in (above, below))
+        found = ratio(*sides)
+        yield f"- p99 {above} / {below}: {found}; the bar is {bar}: {found.against(bar, at_least=False)}."
+
+
+def _idle(cell: dict[str, Any]) -> Iterator[str]:
+    yield "## One call at a time"
+    yield ""
+    yield from _latencies(cell["blocks"])
+    yield ""
+    for name, bar in (("warm", 1.5), ("cold", 4.0)):
+        p50 = _latency(cell["blocks"][name], "p50")
+        yield f"- {name} p50 {p50:.2f} ms; the bar is {bar} ms: {'met' if p50 <= bar else 'missed'}."
+
+
+def _batch(cell: dict[str, Any]) -> Iterator[str]:
+    blocks = cell["blocks"]
+    many = [256 * value for value in _values(blocks["BatchRecommend"])]
+    found = ratio(many, _values(blocks["Recommend"]))
+    yield "## BatchRecommend of 256 users"
+    yield ""
+    one = np.median(_values(blocks["Recommend"]))
+    yield (
+        f"{np.median(many):,.0f} users a second, {one:,.0f} by Recommend: "
+        f"{found}; the bar is 5: {found.against(5, at_least=True)}."
+    )
+
+
+def _steering(cell: dict[str, Any]) -> Iterator[str]:
+    blocks = cell["blocks"]
+    plain, two = _values(blocks["no edit"]), _values(blocks["2 edits"])
+    yield "## What steering costs, 32 calls under way"
+    yield ""
+    yield "| request | calls a second | time of one without edits | of one with 2 |"
+    yield "| --- | ---: | ---: | ---: |"
+    for name, of_one in blocks.items():
+        values = _values(of_one)
+        yield f"| {name} | {np.median(values):,.0f} | {ratio(plain, values)} | {ratio(two, values)} |"
+
+
+def _deadlines(cell: dict[str, Any]) -> Iterator[str]:
+    codes, computed = cell["codes"], cell["computed"]
+    yield "## Calls that live 5 ms, 200 under way"
+    yield ""
+    yield (
+        f"{sum(codes.values()):,} calls: {codes.get('0', 0):,} answered in time, by code {codes}; "
+        f"lists computed, by the server's counter: {computed:,.0f}."
+    )
+
+
+def _load(cell: dict[str, Any]) -> Iterator[str]:
+    yield f"## Latency against load (open loop; a closed one reaches {cell['capacity']:,.0f} a second)"
+    yield ""
+    yield "| share | arrivals a second | p50 ms | p99 ms | p99.9 ms | sent late, p99 ms | not OK |"
+    yield "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+    for point in cell["points"]:
+        p = point["latency_ms"]
+        yield (
+            f"| {point['share']} | {point['rate']:,.0f} | {p['p50']:.2f} | {p['p99']:.2f} | {p['p999']:.2f} "
+            f"| {point['sent_late_p99_ms']:.2f} | {_faults([point])} |"
+        )
+
+
+def _latencies(blocks: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
+    yield "| request | p50 ms | p90 ms | p99 ms | not OK |"
+    yield "| --- | ---: | ---: | ---: | ---: |"
+    for name, of_one in blocks.items():
+        row = " | ".join(f"{_latency(of_one, quantile):.2f}" for quantile in ("p50", "p90", "p99"))
+        yield f"| {name} | {row} | {_faults(of_one)} |"
+
+
+def _values(blocks: list[dict[str, Any]]) -> list[float]:
+    return [block["throughput"] for block in blocks]
+
+
+def _latency(blocks: list[dict[str, Any]], quantile: str) -> float:
+    """The median block's."""
+    return float(np.median([block["latency_ms"][quantile] for block in blocks]))
+
+
+def _p99(block: dict[str, Any]) -> float:
+    """Of well-formed requests, where some are not."""
+    kept: dict[str, Any] = block["kinds"].get("0", block)
+    return float(kept["latency_ms"]["p99"])
+
+
+def _faults(blocks: list[dict[str, Any]]) -> int:
+    return sum(
+        sum(count for code, count in block["codes"].items() if code != "0")
+        + block["unanswered"]
+        + block["dropped"]
+        for block in blocks
+    )
+
+
+def _plot(cell: dict[str, Any], path: Path) -> None:
+    figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
+    rates = [point["rate"] for point in cell["points"]]
+    for quantile, label in (("p50", "p50"), ("p99", "p99"), ("p999", "p99.9")):
+        axes.plot(rates, [point["latency_ms"][quantile] for point in cell["points"]], marker="o", label=label)
+    axes.set(xlabel="arrivals a second", ylabel="milliseconds", yscale="log")
+    axes.set_title("two edits, one worker, open loop")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
