@@ -126,7 +126,7 @@ def test_worth_keeps_the_order_of_scores_above_and_below_the_curve(rng: np.rando
     assert worths[7] == -np.inf
 
 
-def test_the_default_infers_as_much_as_validation_users_allow(known: Knowledge) -> None:
+def test_filled_tags_infer_no_more_than_validation_users_allow(known: Knowledge) -> None:
     weight = choose_weight(known)
     gains = filled(known, weight)
     assert weight in WEIGHTS

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from training.evaluation.frontier.audience import exposure
 from training.evaluation.frontier.calibration import Doubles
 from training.evaluation.frontier.knowledge import Knowledge
-from training.evaluation.frontier.methods import DEFAULT, METHODS, largest
+from training.evaluation.frontier.methods import METHODS, largest
 from training.evaluation.frontier.seen import Setting, line_of, reach
 from training.evaluation.frontier.strength import Line, Lists, Point, depth_of
 
@@ -20,7 +20,7 @@ WAYS = (
     ("tag boost", "rank"),
     ("tag boost", "relevance"),
     ("tag boost, orthogonal", "rank"),
-    (DEFAULT, "relevance"),
+    ("filled tags", "relevance"),
     ("completed tags, z", "relevance"),
     ("completed tags, codes", "relevance"),
     ("imputed tags", "relevance"),

@@ -1,4 +1,4 @@
-"""The service's gain columns: 1 for the tagged, and part of the probability where the tag may be missing."""
+"""Gain columns from filled-in tags: 1 for the tagged, part of the probability where one may be missing."""
 
 from __future__ import annotations
 

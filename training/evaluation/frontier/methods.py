@@ -156,8 +156,8 @@ def _imputed(known: Knowledge) -> Gains:
     return _columns(np.where(known.tags, 1.0, known.dense_probe))
 
 
-def _default(known: Knowledge) -> Gains:
-    """What trimtab-export writes into a bundle."""
+def _filled(known: Knowledge) -> Gains:
+    """Tags, and as much of the probability of missing ones as costs validation users nothing."""
     return _columns(filled(known, choose_weight(known)))
 
 
@@ -175,14 +175,13 @@ def _residuals(rows: Doubles) -> Doubles:
     return residuals
 
 
-DEFAULT = "the service's default"
 _ONE = ("score",)
 _TWO = ("score", "rank")
 _LAST = ("rank", "relevance")
 METHODS: dict[str, Method] = {
     "all tags": Method(lambda known: _columns(_flags(known)), oracle=True),
     "tag boost": Method(lambda known: _columns(_flags(known))),
-    DEFAULT: Method(_default, ("relevance",)),
+    "filled tags": Method(_filled, ("relevance",)),
     "select, then reorder": Method(
         lambda known: _columns(_flags(known)), _ONE, reorder=True, on_hidden=False
     ),

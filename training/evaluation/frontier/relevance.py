@@ -13,7 +13,7 @@ from training.evaluation.frontier.strength import LENGTH, Floats
 from training.evaluation.metrics import discounts
 
 DEPTH = 500
-"""Ranks whose worth is their own; below them it falls on with the score. The service has the same."""
+"""Ranks whose worth is their own; below them it falls on with the score."""
 _FITTED_RANKS = 1000
 
 

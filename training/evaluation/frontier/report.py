@@ -18,6 +18,7 @@ PLOTTED = (
     "tag boost + rank",
     "tag boost + relevance",
     "imputed tags + relevance",
+    "filled tags + relevance",
     "ridge on z + relevance",
     "probe and tag, z + relevance",
     "dense probe + rank",
