@@ -10,6 +10,7 @@ from typing import NamedTuple
 from training.concepts.effect import Audience
 from training.concepts.membership import memberships
 from training.errors import ConfigError
+from training.evaluation.ablation import ablation_report, add_ablation_flags
 from training.evaluation.dictionary import add_dictionary_flags, dictionary_report
 from training.evaluation.fidelity import Fidelity, measure_fidelity
 from training.evaluation.frontier.command import add_frontier_flags, measure_frontier
@@ -168,6 +169,11 @@ MEASURES: dict[str, Measure] = {
         "The steering frontier: what relevance each way of steering keeps at an equal share of a concept.",
         add_frontier_flags,
         measure_frontier,
+    ),
+    "ablation": Measure(
+        "What silencing a concept's neurons does to lists, beside random neurons.",
+        add_ablation_flags,
+        ablation_report,
     ),
     "steering": Measure("What each concept does to lists at a given strength.", _strength, _steering),
 }

@@ -1,0 +1,151 @@
+"""What silencing a concept takes from lists, and from users who like it or do not."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.concepts.effect import Audience
+from training.concepts.fitting import FittedConcept
+from training.concepts.membership import memberships
+from training.errors import ConfigError, RunError
+from training.evaluation import metrics
+from training.evaluation.report import Curve, Estimate, Plot, Report, Table
+from training.evaluation.steering import edited_lists
+from training.run import Run
+
+WAYS = ("ABLATE", "its neurons", "random neurons")
+_LIKES = 1 / 3
+
+
+class Ablation(NamedTuple):
+    """One concept ablated one way; means over the test users, changes against the unsteered lists.
+
+    share is the exposure share of the concept; overlap that of the lists; likers are the third of the users
+    whose histories have most of the concept.
+    """
+
+    concept: str
+    way: str
+    share: Estimate
+    share_change: Estimate
+    overlap: Estimate
+    ndcg_change: Estimate
+    likers_change: Estimate
+    others_change: Estimate
+
+
+def ablate(run: Run, count: int, neurons: int) -> list[Ablation]:
+    """Each of the most frequent concepts by every way of WAYS.
+
+    ABLATE is the operation on the concept's weights over all neurons; the second sets the neurons of its
+    largest weights to 0, the third as many that are drawn among those about as active over the users.
+
+    Raises:
+        RunError: the run has no concepts.
+    """
+    if not run.concepts:
+        raise RunError(f"{run.path}: the run has no concepts to ablate")
+    histories = run.split.histories(run.split.test)
+    audience = Audience.of(run.recommender, run.sae, histories, run.config.max_length)
+    members = memberships(run.catalogue, run.config.concepts)
+    rng = np.random.default_rng([run.config.seed, 0xAB])
+    found = []
+    for concept in sorted(run.concepts, key=lambda one: -one.item_count)[:count]:
+        flags = members.matrix[members.names.index(concept.name)].toarray()[0] > 0
+        own = np.argsort(-concept.weights, kind="stable")[:neurons]
+        codes = (
+            _ablated(audience.code, concept),
+            _silenced(audience.code, own),
+            _silenced(audience.code, _as_active(audience.code, own, rng)),
+        )
+        for way, code in zip(WAYS, codes, strict=True):
+            found.append(_judged(run, audience, concept.name, way, flags, code))
+    return found
+
+
+def _ablated(code: Tensor, concept: FittedConcept) -> Tensor:
+    w = torch.from_numpy(concept.weights)
+    return code - (code @ w / w.dot(w)).unsqueeze(1) * w
+
+
+def _silenced(code: Tensor, neurons: NDArray[np.int64]) -> Tensor:
+    return code.index_fill(1, torch.from_numpy(neurons), 0.0)
+
+
+def _as_active(code: Tensor, neurons: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """For each neuron another, drawn among the ten others of the nearest mean activation; no two alike."""
+    activity = code.mean(dim=0).numpy()
+    free = np.setdiff1d(np.arange(len(activity)), neurons)
+    drawn: list[int] = []
+    for neuron in neurons[: len(free)]:
+        nearest = free[np.argsort(np.abs(activity[free] - activity[neuron]), kind="stable")[:10]]
+        drawn.append(int(rng.choice(nearest)))
+        free = free[free != drawn[-1]]
+    return np.array(drawn, dtype=np.int64)
+
+
+def _judged(
+    run: Run, audience: Audience, concept: str, way: str, flags: NDArray[np.bool_], code: Tensor
+) -> Ablation:
+    targets = run.split.targets(run.split.test)
+    before, after = audience.lists(), edited_lists(audience, code)
+    share = metrics.exposure_share(before, flags)
+    change = metrics.ndcg(after, targets) - metrics.ndcg(before, targets)
+    held = np.asarray(audience.seen @ flags.astype(np.float32))
+    liked = held / np.maximum(np.asarray(audience.seen.sum(axis=1))[:, 0], 1)
+    likers = np.zeros(len(liked), dtype=bool)
+    likers[np.argsort(-liked, kind="stable")[: max(1, round(_LIKES * len(liked)))]] = True
+    return Ablation(
+        concept, way, Estimate.over_users(share),
+        Estimate.over_users(metrics.exposure_share(after, flags) - share),
+        Estimate.over_users(metrics.overlap(before, after)), Estimate.over_users(change),
+        Estimate.over_users(change[likers]), Estimate.over_users(change[~likers]),
+    )  # fmt: skip
+
+
+def add_ablation_flags(command: argparse.ArgumentParser) -> None:
+    """How many concepts and neurons."""
+    command.add_argument("--concepts", type=int, default=10, help="The most frequent ones (default: 10).")
+    command.add_argument("--neurons", type=int, default=10, help="Silenced for a concept (default: 10).")
+
+
+def ablation_report(runs: Sequence[Run], parsed: argparse.Namespace, command: str) -> Report:
+    """The table of every concept and way, of one run.
+
+    Raises:
+        ConfigError: several runs, or counts without meaning.
+    """
+    if len(runs) != 1:
+        raise ConfigError(f"{len(runs)} runs given, expected one")
+    (run,) = runs
+    if parsed.concepts < 1 or not 1 <= parsed.neurons <= run.sae.n_neurons:
+        raise ConfigError(
+            f"--concepts is {parsed.concepts} and --neurons {parsed.neurons}, expected at least 1 concept "
+            f"and 1 to {run.sae.n_neurons} neurons"
+        )
+    found = ablate(run, parsed.concepts, parsed.neurons)
+    columns = ("concept", "way", "share", "change", "overlap", "nDCG change", "its likers'", "others'")
+    title = f"{run.data_set}, seed {run.config.seed}: RESIDUAL, {len(run.split.test)} test users, top 20"
+    curves = []
+    for way in WAYS:
+        own = [one for one in found if one.way == way]
+        curves.append(Curve(way, [one.concept for one in own], [one.share_change for one in own]))
+    return Report(
+        "ablation", f"Ablation: {run.data_set}, {run.config.recommender} + {run.config.sae}", command,
+        (_ABOUT.format(neurons=parsed.neurons),), (Table(title, columns, found),),
+        Plot("", "change of the exposure share", curves), found,
+    )  # fmt: skip
+
+
+_ABOUT = (
+    "± is the standard error over the users. ABLATE takes away the concept's level over all neurons; its "
+    "neurons are the {neurons} of largest weight, set to 0, and the random ones as many that are about as "
+    "active. Its likers are the third of the users whose histories hold most of the concept."
+)
