@@ -41,8 +41,8 @@ proto: .venv/.installed   ## generate what is made from the .proto files
 	$(BIN)/python proto/generate.py
 	$(BIN)/python proto/reference.py
 
-bench: .venv/.installed   ## measure latency on the demo's bundle
-	$(BIN)/python benchmarks/latency.py --bundle .demo/bundle
+bench: .venv/.installed   ## measure serving, and write it to .bench/performance.md (15 minutes)
+	$(BIN)/python benchmarks/serving.py --out .bench
 
-clean:                    ## remove the demo's files and the virtual environment
-	rm -rf .demo .venv
+clean:                    ## remove the demo's and the bench's files and the virtual environment
+	rm -rf .demo .bench .venv

@@ -249,14 +249,15 @@ def measure(out: Path, world: World, parts: Sequence[str], blocks: int, seconds:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="world, users' data and cells; kept")
-    parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS), help="none: report again")
     parser.add_argument("--quick", action="store_true", help="3 blocks of 1 s instead of 10 of 2 s")
     parser.add_argument("--flat-limit", type=int, default=1_000, help="see world.py; 200000 serves exactly")
     parser.add_argument("--report", type=Path, help="write the report (.md) and its plot (.png) here")
     arguments = parser.parse_args()
     world = make_world(WorldOptions(flat_limit=arguments.flat_limit), arguments.out / "world")
     blocks, seconds = (3, 1.0) if arguments.quick else (10, 2.0)
-    measure(arguments.out, world, arguments.parts, blocks, seconds)
+    if arguments.parts:
+        measure(arguments.out, world, arguments.parts, blocks, seconds)
     write_report(arguments.out, arguments.report or arguments.out / "performance.md")
 
 
