@@ -22,11 +22,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from service.arrays import Floats, Ints
+from service.arrays import Floats
 from service.lines import STEPS, Lines, best, first_within
 from service.query import Plan, Query, TargetShare
 from service.ranking import RELEVANCE_DEPTH, rank, relevance_loss
 from service.reply import Found, Steered, Timings
+from service.retrieval import ExactIndex
 from service.solving import solve
 
 N = 20
@@ -34,20 +35,6 @@ CONCEPTS = 40
 MOVE = 0.4
 """How far an edit moves a user, relative to the user embedding's norm: a typical unit is .18 on the demo's
 data (median of its 18 concepts), and a target share brings an edit of two."""
-
-
-class MatrixIndex:
-    """One exact pass over all items a search."""
-
-    over_fetch = 1.0
-
-    def __init__(self, V: Floats) -> None:
-        self._V, self.n_items = V, len(V)
-
-    def search(self, queries: Floats, n: int) -> Ints:
-        scores = queries @ self._V.T
-        found = np.argpartition(scores, -n, axis=1)[:, -n:]
-        return found[:, ::-1]
 
 
 class BothTimes(Timings):
@@ -79,9 +66,10 @@ class World:
         toward = means - self.V.mean(axis=0)
         self.directions = (toward / np.linalg.norm(toward, axis=1, keepdims=True)).astype(np.float32)
         self.draw = rng
+        items = np.hstack([self.V, np.zeros((n_items, 1), np.float32)])
         self.bundle: Any = SimpleNamespace(
-            items=np.hstack([self.V, np.zeros((n_items, 1), np.float32)]),
-            index=MatrixIndex(self.V),
+            items=items,
+            index=ExactIndex(items),
             encoder=SimpleNamespace(has_head=False, head=lambda z, _: z),
             catalogue=SimpleNamespace(
                 members=lambda _, concept: self.members[concept], allowed=lambda _: None

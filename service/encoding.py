@@ -1,8 +1,9 @@
 """The bundle's graphs in onnxruntime: history to user embedding and code, and the head after the edit."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -83,6 +84,48 @@ class Encoder:
         each = np.ascontiguousarray(np.broadcast_to(context, (len(z), self.context_size)))
         q: Floats = self._head.run(["q"], dict(zip(self._state, (z, each), strict=False)))[0]
         return q
+
+
+@dataclass(frozen=True, slots=True)
+class Encode:
+    """A Need: the user state of a history of item indices, oldest first; see together.py."""
+
+    encoder: Encoder
+    history: Ints
+
+    stage: ClassVar[int] = 0
+
+    @property
+    def kind(self) -> Hashable:
+        """One run of the graphs."""
+        return Encode, id(self.encoder)
+
+    def meet(self, needs: Sequence["Encode"]) -> Sequence[UserState]:
+        """See Need."""
+        return self.encoder.encode([need.history for need in needs])
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A Need: queries for user embeddings z, float32 [m, d], in one context: float32 [m, p]."""
+
+    encoder: Encoder
+    z: Floats
+    context: Floats
+
+    stage: ClassVar[int] = 1
+
+    @property
+    def kind(self) -> Hashable:
+        """One run of the graph."""
+        return Head, id(self.encoder)
+
+    def meet(self, needs: Sequence["Head"]) -> Sequence[Floats]:
+        """See Need."""
+        counts = [len(need.z) for need in needs]
+        contexts = np.repeat([need.context for need in needs], counts, axis=0)
+        queries = self.encoder.head(np.concatenate([need.z for need in needs]), contexts)
+        return np.split(queries, np.cumsum(counts)[:-1])
 
 
 def pad(histories: Sequence[Ints]) -> tuple[Ints, Floats]:

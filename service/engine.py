@@ -16,10 +16,9 @@ from service.arrays import Ints
 from service.batching import Batcher
 from service.blobs import CachedEmbedding
 from service.bundle import Bundle
-from service.encoding import UserState
+from service.encoding import Encode, Head, UserState
 from service.errors import DeadlineExpired, InvalidRequest, StoreUnavailable
 from service.histories import Event, EventKind, encoder_input, in_time_order
-from service.needs import Encode, Head, Search
 from service.query import Mode, Plan, Query
 from service.ranking import RELEVANCE_DEPTH, Ranking, rank, score
 from service.reasons import explain
@@ -36,6 +35,7 @@ from service.reply import (
     Timings,
 )
 from service.reporting import report
+from service.retrieval import find_candidates
 from service.solving import lifted_items, lifts, solve
 from service.steering import WHOLLY, Applied, Operation, RawEdit, apply_edits, decode
 from service.together import Computation, alone
@@ -186,11 +186,12 @@ def _look_up(
     depth = query.n + returned_count
     needed = max(depth, RELEVANCE_DEPTH) if query.include_report else depth
     allowed = bundle.catalogue.allowed(query.item_filter)
-    found = yield Search(bundle, queries, needed, allowed, unwanted)
+    index, matrix = bundle.index, bundle.items
+    found = yield from find_candidates(index, matrix, queries, needed, allowed, unwanted)
     items, degraded = found.items, found.degraded
     for lifted in lifted_items(query, applied):
         limit = lifted if allowed is None else allowed & lifted
-        more = yield Search(bundle, steered_query[None], depth, limit, unwanted)
+        more = yield from find_candidates(index, matrix, steered_query[None], depth, limit, unwanted)
         items, degraded = np.union1d(items, more.items), degraded or more.degraded
     plain = score(bundle.items, items, plain_query)
     scores = plain if steered.change is None else score(bundle.items, items, steered_query)

@@ -7,14 +7,17 @@ is both faster and right.
 """
 
 import logging
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import faiss
 import numpy as np
 
 from service.arrays import Bools, Floats, Ints
+from service.together import Computation
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +37,7 @@ class Index(Protocol):
     """So many times as many candidates as are needed hold those: its own scores are approximate."""
 
     def search(self, queries: Floats, n: int) -> Ints:
-        """Row numbers for [m, p] queries: int64 [m, n], -1 where there are no more."""
+        """Row numbers for [m, p] queries, best first: int64 [m, n], -1 where there are no more."""
 
 
 class FaissIndex:
@@ -102,7 +105,8 @@ class ExactIndex:
             kept = _largest(products, n)
             scores.append(np.take_along_axis(products, kept, axis=1))
             found.append(kept + start if rows is None else rows[part][kept])
-        kept = _largest(np.hstack(scores), n)
+        every = np.hstack(scores)
+        kept = np.argsort(-every, axis=1, kind="stable")[:, :n]
         return np.take_along_axis(np.hstack(found), kept, axis=1)
 
 
@@ -110,6 +114,33 @@ def _largest(scores: Floats, n: int) -> Ints:
     """Where the n largest of each row are, in no order."""
     n = min(n, scores.shape[1])
     return np.argpartition(scores, scores.shape[1] - n, axis=1)[:, -n:]
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """A Need: the n best rows of queries, float32 [m, p]; see Index.search and together.py."""
+
+    index: Index
+    queries: Floats
+    n: int
+
+    stage: ClassVar[int] = 2
+
+    @property
+    def depth(self) -> int:
+        """How many are fetched: a power of two, so that company does not change what is found."""
+        return int(1 << (self.n - 1).bit_length())
+
+    @property
+    def kind(self) -> Hashable:
+        """One search of the index."""
+        return Lookup, id(self.index), self.depth
+
+    def meet(self, needs: Sequence["Lookup"]) -> Sequence[Ints]:
+        """See Need."""
+        found = self.index.search(np.concatenate([need.queries for need in needs]), self.depth)
+        parts = np.split(found, np.cumsum([len(need.queries) for need in needs])[:-1])
+        return [part[:, : need.n] for part, need in zip(parts, needs, strict=True)]
 
 
 class Candidates(NamedTuple):
@@ -121,7 +152,7 @@ class Candidates(NamedTuple):
 
 def find_candidates(
     index: Index, matrix: Floats, queries: Floats, n: int, allowed: Bools | None, excluded: Ints
-) -> Candidates:
+) -> Computation[Candidates]:
     """Items that hold, for each query, its n best that are allowed and not excluded.
 
     They are more than that: where the index's scores are approximate, only rescoring tells the best.
@@ -140,7 +171,7 @@ def find_candidates(
     fetch = (needed + len(excluded)) * len(matrix) // max(allowed_count, 1)
     while fetch < allowed_count:
         try:
-            found = index.search(queries, fetch)
+            found = yield Lookup(index, queries, fetch)
         except Exception as error:  # FAISS raises RuntimeError for faults of any kind: search exactly instead
             _report(f"{type(error).__name__}: {error}")
             return Candidates(_exact(matrix, queries, n, allowed, excluded), degraded=True)

@@ -19,6 +19,7 @@ from service.ranking import RELEVANCE_DEPTH, rank, relevance_loss
 from service.reply import Found, Steered, Timings
 from service.retrieval import find_candidates
 from service.steering import Applied, TargetStrength
+from service.together import alone
 
 LEAST_DEPTH = 400
 """Candidates of each anchor at first."""
@@ -203,7 +204,7 @@ class _Solver:
         moved = self._state.z + settings[:, : len(moves)].astype(np.float32) @ moves
         queries = bundle.encoder.head(moved, self._state.context)
         self._timings.lap("solve")
-        found = find_candidates(bundle.index, bundle.items, queries, n, allowed, self._unwanted)
+        found = alone(find_candidates(bundle.index, bundle.items, queries, n, allowed, self._unwanted))
         self._timings.lap("search")
         self._degraded = self._degraded or found.degraded
         return found.items

@@ -21,6 +21,7 @@ from service.bundle import Bundle
 from service.encoding import Activation, Encoder
 from service.retrieval import find_candidates
 from service.settings import read_settings
+from service.together import alone
 
 HISTORY = pb.History(events=[pb.Event(item_id=f"item-{n}") for n in (3, 17, 40)])
 
@@ -125,9 +126,9 @@ def test_an_index_that_finds_too_few_is_replaced_by_an_exact_pass() -> None:
 
     matrix = np.random.default_rng(0).normal(size=(2_000, 9)).astype(np.float32)
     query = np.ones((1, 8), np.float32)
-    enough = find_candidates(Short(), matrix, query, 25, None, np.empty(0, np.int64))
+    enough = alone(find_candidates(Short(), matrix, query, 25, None, np.empty(0, np.int64)))
     assert enough.items.tolist() == list(range(30))
-    short = find_candidates(Short(), matrix, query, 25, None, np.arange(10))
+    short = alone(find_candidates(Short(), matrix, query, 25, None, np.arange(10)))
     assert len(short.items) >= 25
     assert not np.isin(short.items, np.arange(10)).any()
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from service.arrays import Bools, Floats, Ints
 from service.ranking import rank, score
 from service.retrieval import ExactIndex, FaissIndex, find_candidates
+from service.together import alone
 
 N_ITEMS, P = 3_000, 16
 RNG = np.random.default_rng(5)
@@ -63,7 +64,7 @@ def test_every_candidate_satisfies_the_filter_and_none_is_excluded(
     queries = rng.normal(size=(2, P)).astype(np.float32)
     allowed = None if share == 1.0 else rng.random(N_ITEMS) < share
     excluded = np.sort(rng.choice(N_ITEMS, excluded_count, replace=False))
-    found = find_candidates(index, MATRIX, queries, n, allowed, excluded)
+    found = alone(find_candidates(index, MATRIX, queries, n, allowed, excluded))
     assert not found.degraded
     assert not np.isin(found.items, excluded).any()
     assert allowed is None or allowed[found.items].all()
@@ -80,7 +81,7 @@ def test_the_candidates_hold_the_exact_list(index: FaissIndex, seed: int, share:
     query = rng.normal(size=P).astype(np.float32)
     allowed = None if share == 1.0 else rng.random(N_ITEMS) < share
     excluded = np.sort(rng.choice(N_ITEMS, 50, replace=False))
-    found = find_candidates(index, MATRIX, query[None], n, allowed, excluded)
+    found = alone(find_candidates(index, MATRIX, query[None], n, allowed, excluded))
     expected = exact(query, n, allowed, excluded)
     missing = set(expected) - set(found.items.tolist())
     assert len(missing) <= 0.05 * n + (0 if share == 0.05 else 1), (
@@ -98,7 +99,7 @@ def test_an_index_that_fails_is_replaced_by_an_exact_pass() -> None:
 
     query = RNG.normal(size=P).astype(np.float32)
     excluded = np.array([3, 4])
-    found = find_candidates(Broken(), MATRIX, query[None], 20, None, excluded)
+    found = alone(find_candidates(Broken(), MATRIX, query[None], 20, None, excluded))
     assert found.degraded
     assert set(exact(query, 20, None, excluded)) <= set(found.items.tolist())
 
@@ -110,8 +111,10 @@ def test_biases_in_the_index_are_met_by_a_one_at_the_querys_end(tmp_path: Path) 
     made.add(matrix)
     faiss.write_index(made, str(tmp_path / "items.faiss"))
     query = RNG.normal(size=P).astype(np.float32)
-    found = find_candidates(
-        FaissIndex(tmp_path / "items.faiss"), matrix, query[None], 10, None, np.empty(0, np.int64)
+    found = alone(
+        find_candidates(
+            FaissIndex(tmp_path / "items.faiss"), matrix, query[None], 10, None, np.empty(0, np.int64)
+        )
     )
     expected = rank(np.arange(N_ITEMS), score(matrix, np.arange(N_ITEMS), query), 10)
     assert set(expected.items.tolist()) <= set(found.items.tolist())
