@@ -44,7 +44,9 @@ def test_what_several_need_is_had_in_one_call_and_those_ahead_wait_for_company()
     calls: list[list[int]] = []
     ends = together([quadruple(1, calls), quadruple(10, calls, skip=True), quadruple(3, calls)])
     assert ends == [4, 20, 12]
-    assert calls[0] == [1, 3] and sorted(calls[1]) == [2, 6, 10] and len(calls) == 2
+    assert calls[0] == [1, 3]
+    assert sorted(calls[1]) == [2, 6, 10]
+    assert len(calls) == 2
 
 
 def test_a_fault_of_one_is_not_that_of_the_others() -> None:
