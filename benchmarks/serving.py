@@ -34,6 +34,7 @@ N, BATCH_SIZE = 20, 256
 REQUESTS = 20_000
 ZIPF = 1.0
 MALFORMED = 1
+WAVES = 10
 SHARE_OF_CAPACITY = 0.6
 LOADS = (0.2, 0.4, 0.6, 0.8, 0.9)
 
@@ -190,6 +191,26 @@ def deadlines(bench: Bench) -> Figures:
     return {"codes": figures["codes"], "computed": computed}
 
 
+def cancelled(bench: Bench) -> Figures:
+    """Waves of 200 calls whose client cancels them after 5 ms: how many lists were computed all the same."""
+    counter = 'trimtab_stage_seconds_count{stage="rank"}'
+    before, draw, answered = bench.server.metrics()[counter], random.Random(2), 0
+    with grpc.insecure_channel(bench.server.target) as channel:
+        stub = recommendation_pb2_grpc.RecommendationServiceStub(channel)
+        for _ in range(WAVES):
+            users = [draw.randrange(bench.world.histories.size) for _ in range(200)]
+            calls = [stub.Recommend.future(steered(user_id(user), draw)) for user in users]
+            time.sleep(0.005)
+            answered += sum(not call.cancel() for call in calls)
+            time.sleep(0.1)
+    time.sleep(1)
+    return {
+        "sent": 200 * WAVES,
+        "answered": answered,
+        "computed": bench.server.metrics()[counter] - before,
+    }
+
+
 def latency_against_load(bench: Bench) -> Figures:
     """Open-loop arrivals at shares of the capacity that a closed loop reaches."""
     path = bench.requests("two edits", steered)
@@ -212,6 +233,7 @@ PARTS: dict[str, Callable[[Bench], Figures]] = {
     "batch": batch,
     "idle": idle,
     "deadlines": deadlines,
+    "cancelled": cancelled,
     "load": latency_against_load,
 }
 
