@@ -10,3 +10,16 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Hashes = NDArray[np.uint64]
 AnyArray = NDArray[Any]
+
+
+def are_in(values: Ints, among: Ints) -> Bools:
+    """Which values are among others: bool, of the values' shape; quicker than np.isin for short arrays.
+
+    Args:
+        values: int64, of any shape.
+        among: int64 [m], ascending.
+    """
+    if not len(among):
+        return np.zeros(values.shape, bool)
+    found = among[np.minimum(among.searchsorted(values), len(among) - 1)] == values
+    return np.asarray(found)

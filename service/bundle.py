@@ -173,7 +173,7 @@ def _assemble(directory: Path, manifest: BundleManifest) -> Bundle:
         labels=LabelSet.read(directory, manifest.label_set),
         encoder=encoder,
         index=FaissIndex(directory / "items.faiss"),
-        items=np.load(directory / "items.npy", mmap_mode="r"),
+        items=np.asarray(np.load(directory / "items.npy", mmap_mode="r")),  # a memmap's rows are slow to take
         mean_user=mean_user,
     )
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from service.arrays import Ints
+from service.arrays import Ints, are_in
 from service.batching import Batcher
 from service.blobs import CachedEmbedding
 from service.bundle import Bundle
@@ -153,7 +153,7 @@ def answer(
     if found.degraded:
         degradations = (*degradations, Degradation.EXACT_SEARCH)
 
-    fresh = ~np.isin(found.items, returned)
+    fresh = ~are_in(found.items, np.sort(returned))
     ranking = rank(found.items[fresh], found.scores[fresh], query.n)
     unsteered_scores = found.plain[np.searchsorted(found.items, ranking.items)]  # candidates are sorted
     depth = query.n + len(returned)

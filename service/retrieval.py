@@ -16,7 +16,7 @@ from typing import ClassVar, NamedTuple, Protocol
 import faiss
 import numpy as np
 
-from service.arrays import Bools, Floats, Ints
+from service.arrays import Bools, Floats, Ints, are_in
 from service.together import Computation
 
 _log = logging.getLogger(__name__)
@@ -177,12 +177,13 @@ def find_candidates(
             return Candidates(_exact(matrix, queries, n, allowed, excluded), degraded=True)
         wanted = found >= 0
         if len(excluded):
-            wanted &= ~np.isin(found, excluded)
+            wanted &= ~are_in(found, np.sort(excluded))
         if allowed is not None:
             wanted &= allowed[found]
         fewest = int(wanted.sum(axis=1).min(initial=available))
         if fewest >= min(needed, available) or (allowed is None and fewest >= min(n, available)):
-            return Candidates(np.unique(found[wanted]), degraded=False)
+            items = found[wanted]
+            return Candidates(np.sort(items) if len(found) == 1 else np.unique(items), degraded=False)
         fetch *= WIDENING  # the filter's items lie away from the query, or in cells that were not looked into
     return Candidates(_exact(matrix, queries, n, allowed, excluded), degraded=False)
 

@@ -7,7 +7,7 @@ is enough.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
@@ -40,7 +40,7 @@ class Target:
 
     Attributes:
         name: As reports call it: a concept's name, "#7" or "weights".
-        neurons: Where the weights are, int64 [m]; None for all neurons in order.
+        neurons: Where the weights are, int64 [m], each once; None for all neurons in order.
         weights: float32 [m], or [n_neurons].
         direction: weights @ W_dec, float32 [d].
         unit: One TYPICAL unit in units of the code.
@@ -53,18 +53,22 @@ class Target:
     direction: Floats
     unit: float
     blend_neurons: Ints
+    _square: float = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_square", float(np.dot(self.weights, self.weights)))
 
     def level(self, code: Floats) -> float:
         """C = <s, w> / <w, w> in a dense code [n_neurons]."""
         active = code if self.neurons is None else code[self.neurons]
-        return float(np.dot(active, self.weights) / np.dot(self.weights, self.weights))
+        return float(np.dot(active, self.weights)) / self._square
 
     def add_to(self, code: Floats, amount: float) -> None:
         """Moves a code by amount * w, in place."""
         if self.neurons is None:
             code += amount * self.weights
         else:
-            np.add.at(code, self.neurons, np.float32(amount) * self.weights)
+            code[self.neurons] += np.float32(amount) * self.weights
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ from service.blobs import (
     unpack_seen,
 )
 from service.errors import StoreUnavailable
+from service.reading import SharedReads
 from service.redisclient import answering, connect, disconnect
 
 MAX_MODELS = 1_000
@@ -119,6 +120,7 @@ class UserStore:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._reading = connect(url, timeout_s)
+        self._reads = SharedReads(self._reading)
         self._writing = connect(url, max(timeout_s, 5.0))
         self._max_history = max_history
         self._history_ttl_s = history_ttl_s
@@ -142,7 +144,7 @@ class UserStore:
     async def read(self, user_id: str, model: str | None) -> StoredUser:
         """What is stored of a user: the embedding for a bundle's cache key, else the history."""
         seen_key, history_key, embedding_key = _keys(user_id, model or "")
-        seen_blob, blob = await self._guard(self._reading.mget(seen_key, embedding_key))
+        seen_blob, blob = await self._guard(self._reads.mget(seen_key, embedding_key))
         if seen_blob is None:
             return UNKNOWN_USER
         try:
@@ -150,7 +152,7 @@ class UserStore:
             embedding = unpack_embedding(blob, stamp) if blob is not None else None
             if embedding is not None:
                 return StoredUser(seen, NO_EVENTS, embedding, stamp)
-            history_blob = await self._guard(self._reading.get(history_key))
+            (history_blob,) = await self._guard(self._reads.mget(history_key))
             if history_blob is None:
                 return StoredUser(seen, NO_EVENTS, stamp=stamp)
             events, stamp = unpack_history(history_blob)
