@@ -138,7 +138,12 @@ METHODS = {
     "RecBole MultiDAE": Method(
         "recbole", "MultiDAE", grid(train_batch_size=(128,), learning_rate=(1e-3, 3e-3)), "Mult-DAE", 60, 5
     ),
-    "Mult-VAE": Method("ours", "multvae", grid(kl_weight=(0.2, 0.5))),
+    "Mult-VAE": Method(
+        "ours",
+        "multvae",
+        # The paper's noise, and that with which RecBole's draws.
+        grid(kl_weight=(0.2, 0.5)) + grid(kl_weight=(0.2, 0.5), noise=(0.01,)),
+    ),
     "RecBole MultiVAE": Method(
         "recbole",
         "MultiVAE",

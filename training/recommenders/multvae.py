@@ -58,9 +58,9 @@ class Posterior(NamedTuple):
     mean: Tensor
     log_variance: Tensor
 
-    def sample(self) -> Tensor:
-        """Mean + sigma epsilon, with epsilon from torch's generator."""
-        return self.mean + (0.5 * self.log_variance).exp() * torch.randn_like(self.mean)
+    def sample(self, noise: float = 1.0) -> Tensor:
+        """Mean + sigma epsilon, with epsilon from torch's generator, normal with this standard deviation."""
+        return self.mean + (0.5 * self.log_variance).exp() * noise * torch.randn_like(self.mean)
 
 
 class MultVae(MultDae):

@@ -74,11 +74,13 @@ class MultVaeOptions(AutoencoderOptions):
     """Weight of the Kullback-Leibler divergence from a standard normal, once annealing is over."""
     anneal_epochs: int = 50
     """Passes over the training users in which that weight rises linearly from 0."""
+    noise: float = 1.0
+    """Standard deviation of epsilon in z = mean + sigma epsilon; 1 is the paper's, RecBole draws with .01."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.hidden < 0 or self.kl_weight < 0 or self.anneal_epochs < 0:
-            raise ConfigError(f"{self.name}: hidden, kl_weight and anneal_epochs must not be negative")
+        if min(self.hidden, self.kl_weight, self.anneal_epochs, self.noise) < 0:
+            raise ConfigError(f"{self.name}: hidden, kl_weight, anneal_epochs and noise must not be negative")
 
     def p(self) -> int:
         """Width of the query."""
@@ -148,7 +150,7 @@ class MultVaeTask(AutoencoderTask[MultVae, MultVaeOptions]):
         posterior = self.module.posterior(pooled(self.module.E, batch, self.options.input_dropout))
         divergence = kl_from_standard_normal(posterior.mean, posterior.log_variance)
         return (
-            multinomial_loss(self.module.logits(posterior.sample()), batch.whole)
+            multinomial_loss(self.module.logits(posterior.sample(self.options.noise)), batch.whole)
             + self.kl_weight() * divergence
         )
 
