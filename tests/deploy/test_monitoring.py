@@ -30,7 +30,7 @@ OPERATING = ROOT / "docs" / "operating.md"
 METRIC = re.compile(r"(?<![\w:])trimtab_\w+(?![\w:])")
 RECORDED = re.compile(r"(?<![\w:])[a-z]+:trimtab_\w+:\w+")
 PER_KIND = {"histogram": ("_bucket", "_sum", "_count")}
-NEEDS_MISFORTUNE = ("trimtab_rejected_total",)
+NEEDS_MISFORTUNE = ("trimtab_rejected_total", "trimtab_not_computed_total")
 """Metrics that have no series until something happens that the test does not bring about."""
 
 
