@@ -14,6 +14,7 @@ from training.evaluation.frontier.calibration import Doubles, completed, probe_a
 from training.evaluation.frontier.filling import choose_weight, filled
 from training.evaluation.frontier.knowledge import Features, Knowledge
 from training.evaluation.frontier.strength import Floats
+from training.evaluation.tag_profiles import TagProfiles
 
 
 class Gain(NamedTuple):
@@ -132,22 +133,11 @@ def _own_neurons(known: Knowledge) -> Gains:
 
 
 def _tag_profiles(known: Knowledge) -> Gains:
-    """A recommender through tags alone: ridge regression of items on the mean tags of a history.
-
-    After the idea of TEASER as told in arXiv 2601.11182; steering mixes the profile with the one tag.
-    """
+    """A recommender through tags alone; steering mixes the profile with the one tag."""
     models = known.models
-    T = _flags(known).T
-    T = np.hstack([T, np.ones((len(T), 1), dtype=np.float32)])
-    T /= T.sum(axis=1, keepdims=True)
-    X = models.histories
-    count = np.maximum(np.asarray(X.sum(axis=1)), 1)
-    P = np.asarray(X @ T) / count
-    G = P.T @ P
-    B = np.linalg.solve(G + 1e-3 * np.trace(G) / len(G) * np.eye(len(G)), np.asarray((X.T @ P).T))
-    shown = models.users.seen.astype(np.float32)
-    profiles = shown @ T / np.maximum(shown.sum(axis=1, keepdims=True), 1)
-    base = (profiles @ B).astype(np.float32)
+    found = TagProfiles.fit(_flags(known).T, models.histories)
+    B = found.weights
+    base = (found.of(models.users.seen.astype(np.float32)) @ B).astype(np.float32)
     masked = np.where(models.users.seen, -np.inf, base).astype(np.float32)
     return lambda row: Gain((B[row] - base).astype(np.float32), limit=1.0, base=masked)
 

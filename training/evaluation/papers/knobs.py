@@ -20,6 +20,7 @@ from training.evaluation.papers.paper import Findings, Groups, Paper, Parts, cap
 from training.evaluation.report import Estimate, Plot, Table
 from training.evaluation.scorers import best_lists
 from training.evaluation.steering import edited_lists
+from training.evaluation.tag_profiles import TagProfiles
 from training.histories import Ints
 from training.run import Run
 
@@ -158,20 +159,12 @@ def _neurons(run: Run, members: Membership) -> list[list[int]]:
 
 
 def _teaser(run: Run, part: Audience, members: Membership, concepts: Ints) -> Found:
-    """A ridge regression of items on the mean tags of a history; the profile is mixed with the concept.
-
-    As the frontier's "tag profiles", after the paper's account of TEASER, with a concept of each user's own.
-    """
-    tags = np.hstack([members.matrix.T.toarray(), np.ones((run.split.n_items, 1), dtype=np.float32)])
-    tags /= tags.sum(axis=1, keepdims=True)
-    X = run.split.input_matrix(run.split.train)
-    P = np.asarray(X @ tags) / np.maximum(np.asarray(X.sum(axis=1)), 1)
-    G = P.T @ P
-    B = np.linalg.solve(G + 1e-3 * np.trace(G) / len(G) * np.eye(len(G)), np.asarray((X.T @ P).T))
-    profiles = np.asarray(part.seen @ tags) / np.maximum(np.asarray(part.seen.sum(axis=1)), 1)
-    wish = np.eye(tags.shape[1])[concepts]
+    """Items by the mean tags of a history; the profile is mixed with each user's own concept."""
+    found = TagProfiles.fit(members.matrix.T.toarray(), run.split.input_matrix(run.split.train))
+    profiles = found.of(part.seen)
+    wish = np.eye(len(found.weights))[concepts]
     for alpha in ALPHAS:
-        scores = ((1 - alpha) * profiles + alpha * wish) @ B
+        scores = ((1 - alpha) * profiles + alpha * wish) @ found.weights
         yield alpha, best_lists(torch.from_numpy(scores), part.seen, LIST_LENGTH)
 
 
