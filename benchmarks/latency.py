@@ -10,56 +10,21 @@ import json
 import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 from rich.console import Console
 from rich.table import Table
+from servers import HERE, free_port, running
 from trimtab import Client
 from trimtab.v1 import concept_pb2, concept_pb2_grpc, recommendation_pb2_grpc, steering_pb2
 from trimtab.v1 import recommendation_pb2 as pb
 
-FLOOR_PROGRAM = """
-import asyncio, sys, grpc, uvloop
-async def main():
-    answer = open(sys.argv[1], "rb").read()
-    async def behave(data, context):
-        return answer
-    server = grpc.aio.server()
-    handler = grpc.unary_unary_rpc_method_handler(behave)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("floor", {"Call": handler}),))
-    print(server.add_insecure_port("127.0.0.1:0"), flush=True)
-    await server.start()
-    await server.wait_for_termination()
-uvloop.run(main())
-"""
-
-
-@contextmanager
-def running(command: list[str]) -> Iterator["subprocess.Popen[str]"]:
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(15)
-        if process.stdout:
-            process.stdout.close()
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+NO_LOG = Path(os.devnull)
 
 
 def timed(call: Callable[[], object], times: list[float]) -> None:
@@ -108,10 +73,10 @@ def measure(target: str, users: int, history_length: int, rounds: int) -> dict[s
     with tempfile.NamedTemporaryFile() as file:
         file.write(answer)
         file.flush()
-        with running([sys.executable, "-c", FLOOR_PROGRAM, file.name]) as floor:
+        with running([sys.executable, str(HERE / "handlers.py"), "--answer", file.name], NO_LOG) as floor:
             assert floor.stdout
             floor_channel = grpc.insecure_channel(f"127.0.0.1:{int(floor.stdout.readline())}")
-            floor_call = floor_channel.unary_unary("/floor/Call")
+            floor_call = floor_channel.unary_unary("/bench/Call")
             rows: dict[str, Callable[[], Callable[[], object]]] = {
                 "floor: the same bytes from an empty handler": lambda: lambda: floor_call(b"x" * 40),
                 "warm user, unsteered": warm,
@@ -145,7 +110,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as data_dir:
         serve = [str(Path(sys.executable).with_name("trimtab-serve")), "--bundle", str(arguments.bundle)]
         serve += ["--listen", target, "--metrics-port", "0", "--data-dir", data_dir]
-        with running(serve):
+        with running(serve, NO_LOG):
             grpc.channel_ready_future(grpc.insecure_channel(target)).result(60)
             figures = measure(target, arguments.users, arguments.history, arguments.rounds)
     floor = next(iter(figures.values()))["p50_ms"]

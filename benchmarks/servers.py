@@ -36,11 +36,11 @@ class Server(NamedTuple):
 
 @contextmanager
 def trimtab_server(bundle: Path, data_dir: Path, log: Path, *flags: str) -> Iterator[Server]:
-    port, metrics_port = _free_port(), _free_port()
+    port, metrics_port = free_port(), free_port()
     target = f"127.0.0.1:{port}"
     command = [str(Path(sys.executable).with_name("trimtab-serve")), "--bundle", str(bundle)]
     command += ["--listen", target, "--metrics-port", str(metrics_port), "--data-dir", str(data_dir), *flags]
-    with _running(command, log) as process:
+    with running(command, log, SERVER_CORE) as process:
         _wait_ready(target)
         yield Server(target, RECOMMEND, process.pid, metrics_port)
 
@@ -49,7 +49,7 @@ def trimtab_server(bundle: Path, data_dir: Path, log: Path, *flags: str) -> Iter
 def comparison_server(answer: Path, log: Path, bundle: Path | None = None) -> Iterator[Server]:
     command = [sys.executable, str(HERE / "handlers.py"), "--answer", str(answer)]
     command += ["--bundle", str(bundle)] if bundle else []
-    with _running(command, log) as process:
+    with running(command, log, SERVER_CORE) as process:
         assert process.stdout
         target = f"127.0.0.1:{int(process.stdout.readline())}"
         _wait_ready(target)
@@ -71,11 +71,11 @@ def put_load(server: Server, requests: Path, method: str = "", **options: Any) -
 
 
 @contextmanager
-def _running(command: list[str], log: Path) -> Iterator["subprocess.Popen[str]"]:
+def running(command: list[str], log: Path, core: str = "") -> Iterator["subprocess.Popen[str]"]:
+    """A process, on one core if it is named, until exit; its errors go into the log."""
+    pinned = ["taskset", "-c", core, *command] if core else command
     with log.open("a") as file:
-        process = subprocess.Popen(
-            ["taskset", "-c", SERVER_CORE, *command], stdout=subprocess.PIPE, stderr=file, text=True
-        )
+        process = subprocess.Popen(pinned, stdout=subprocess.PIPE, stderr=file, text=True)
         try:
             yield process
         finally:
@@ -90,7 +90,7 @@ def _wait_ready(target: str) -> None:
         grpc.channel_ready_future(channel).result(120)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
