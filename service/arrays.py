@@ -1,5 +1,6 @@
 """Names for the array types that the service passes around."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,3 +24,8 @@ def are_in(values: Ints, among: Ints) -> Bools:
         return np.zeros(values.shape, bool)
     found = among[np.minimum(among.searchsorted(values), len(among) - 1)] == values
     return np.asarray(found)
+
+
+def rows_of(found: AnyArray, parts: Sequence[AnyArray]) -> list[AnyArray]:
+    """Splits what was found for the rows of all parts, in their order, into what is each part's."""
+    return np.split(found, np.cumsum([len(part) for part in parts])[:-1])

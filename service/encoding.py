@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import onnxruntime as ort
 
-from service.arrays import Floats, Ints
+from service.arrays import Floats, Ints, rows_of
 from service.steering import SparseCode
 
 LARGEST = float(np.finfo(np.float16).max)
@@ -122,10 +122,9 @@ class Head:
 
     def meet(self, needs: Sequence["Head"]) -> Sequence[Floats]:
         """See Need."""
-        counts = [len(need.z) for need in needs]
-        contexts = np.repeat([need.context for need in needs], counts, axis=0)
-        queries = self.encoder.head(np.concatenate([need.z for need in needs]), contexts)
-        return np.split(queries, np.cumsum(counts)[:-1])
+        parts = [need.z for need in needs]
+        contexts = np.repeat([need.context for need in needs], [len(part) for part in parts], axis=0)
+        return rows_of(self.encoder.head(np.concatenate(parts), contexts), parts)
 
 
 def pad(histories: Sequence[Ints]) -> tuple[Ints, Floats]:

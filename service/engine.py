@@ -178,8 +178,9 @@ def _look_up(
     Items that targets lift are searched for apart: without the lift they would not be found.
     """
     bundle = query.bundle
-    points = [state.z] if steered.change is None else [state.z, state.z + steered.change]
-    queries = yield Head(bundle.encoder, np.array(points), state.context)
+    queries = np.array([state.z] if steered.change is None else [state.z, state.z + steered.change])
+    if bundle.encoder.has_head:
+        queries = yield Head(bundle.encoder, queries, state.context)
     plain_query, steered_query = queries[0], queries[-1]
     if not query.compares:
         queries = queries[-1:]

@@ -16,7 +16,7 @@ from typing import ClassVar, NamedTuple, Protocol
 import faiss
 import numpy as np
 
-from service.arrays import Bools, Floats, Ints, are_in
+from service.arrays import Bools, Floats, Ints, are_in, rows_of
 from service.together import Computation
 
 _log = logging.getLogger(__name__)
@@ -138,9 +138,9 @@ class Lookup:
 
     def meet(self, needs: Sequence["Lookup"]) -> Sequence[Ints]:
         """See Need."""
-        found = self.index.search(np.concatenate([need.queries for need in needs]), self.depth)
-        parts = np.split(found, np.cumsum([len(need.queries) for need in needs])[:-1])
-        return [part[:, : need.n] for part, need in zip(parts, needs, strict=True)]
+        parts = [need.queries for need in needs]
+        found = rows_of(self.index.search(np.concatenate(parts), self.depth), parts)
+        return [rows[:, : need.n] for rows, need in zip(found, needs, strict=True)]
 
 
 class Candidates(NamedTuple):
