@@ -1,6 +1,7 @@
 """Names for the array types that the service passes around."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -28,4 +29,5 @@ def are_in(values: Ints, among: Ints) -> Bools:
 
 def rows_of(found: AnyArray, parts: Sequence[AnyArray]) -> list[AnyArray]:
     """Splits what was found for the rows of all parts, in their order, into what is each part's."""
-    return np.split(found, np.cumsum([len(part) for part in parts])[:-1])
+    ends = accumulate(map(len, parts))
+    return [found[end - len(part) : end] for end, part in zip(ends, parts, strict=True)]

@@ -18,6 +18,7 @@ from service.steering import SparseCode, Target
 
 NEAREST_NAMES = 3
 TOP_NEURONS = 10
+CACHED_TARGETS, CACHED_SEARCHES = 4096, 256
 
 
 class Label(NamedTuple):
@@ -96,11 +97,15 @@ class LabelSet:
             for concept, row in zip(concepts, self._weights, strict=True)
         ]
         self._by_name = {concept.name: concept for concept in self.concepts}
+        # Caches of this object's own: they end with it.
+        self._neuron_target = lru_cache(maxsize=CACHED_TARGETS)(self._made_neuron_target)
+        self._search = lru_cache(maxsize=CACHED_SEARCHES)(self._found)
 
     @classmethod
     def read(cls, directory: Path, version: str) -> "LabelSet":
         """Reads concepts.parquet, neurons.parquet and decoder.npy (memory-mapped)."""
-        decoder = np.load(directory / "decoder.npy", mmap_mode="r")
+        # Still mapped, but no np.memmap: rows of those are slow to take.
+        decoder = np.asarray(np.load(directory / "decoder.npy", mmap_mode="r"))
         concepts = pq.read_table(directory / "concepts.parquet")
         neurons = pq.read_table(directory / "neurons.parquet")
         labels = [[Label(**label) for label in row or ()] for row in neurons["labels"].to_pylist()]
@@ -136,6 +141,9 @@ class LabelSet:
 
     def neuron_target(self, neuron: int) -> Target:
         """The target w = e_j."""
+        return self._neuron_target(neuron)
+
+    def _made_neuron_target(self, neuron: int) -> Target:
         return Target(
             name=f"#{neuron}",
             neurons=np.array([neuron]),
@@ -174,8 +182,7 @@ class LabelSet:
         """Concepts, then neurons whose label resembles the text, best first."""
         return self._search(query.casefold().strip(), n)
 
-    @lru_cache(maxsize=256)  # noqa: B019 -- bounded, and gone with the label set
-    def _search(self, query: str, n: int) -> Sequence[Match]:
+    def _found(self, query: str, n: int) -> Sequence[Match]:
         found = [
             (match, 1, -position, Match(match, concept=concept))
             for position, concept in enumerate(self.concepts)

@@ -131,7 +131,9 @@ def answer(
     bundle = query.bundle
     who = yield from audience(query, stored)
     timings.lap("encode")
-    unwanted = np.union1d(who.seen, bundle.catalogue.indices_of(query.exclude))
+    unwanted = who.seen
+    if query.exclude:
+        unwanted = np.union1d(unwanted, bundle.catalogue.indices_of(query.exclude))
     returned = NO_ITEMS if query.page is None else bundle.catalogue.indices_of_hashes(query.page.returned)
     if query.plan.degraded:
         degradations = (*degradations, Degradation.UNSTEERED)
@@ -153,7 +155,7 @@ def answer(
     if found.degraded:
         degradations = (*degradations, Degradation.EXACT_SEARCH)
 
-    fresh = ~are_in(found.items, np.sort(returned))
+    fresh = ~are_in(found.items, np.sort(returned)) if len(returned) else slice(None)
     ranking = rank(found.items[fresh], found.scores[fresh], query.n)
     unsteered_scores = found.plain[np.searchsorted(found.items, ranking.items)]  # candidates are sorted
     depth = query.n + len(returned)
@@ -181,21 +183,19 @@ def _look_up(
     queries = np.array([state.z] if steered.change is None else [state.z, state.z + steered.change])
     if bundle.encoder.has_head:
         queries = yield Head(bundle.encoder, queries, state.context)
-    plain_query, steered_query = queries[0], queries[-1]
-    if not query.compares:
-        queries = queries[-1:]
     depth = query.n + returned_count
     needed = max(depth, RELEVANCE_DEPTH) if query.include_report else depth
     allowed = bundle.catalogue.allowed(query.item_filter)
     index, matrix = bundle.index, bundle.items
-    found = yield from find_candidates(index, matrix, queries, needed, allowed, unwanted)
+    sought = queries if query.compares else queries[-1:]
+    found = yield from find_candidates(index, matrix, sought, needed, allowed, unwanted)
     items, degraded = found.items, found.degraded
     for lifted in lifted_items(query, applied):
         limit = lifted if allowed is None else allowed & lifted
-        more = yield from find_candidates(index, matrix, steered_query[None], depth, limit, unwanted)
+        more = yield from find_candidates(index, matrix, queries[-1:], depth, limit, unwanted)
         items, degraded = np.union1d(items, more.items), degraded or more.degraded
-    plain = score(bundle.items, items, plain_query)
-    scores = plain if steered.change is None else score(bundle.items, items, steered_query)
+    every = score(matrix, items, queries)
+    plain, scores = every[0], every[-1]
     for lift in lifts(query, applied, items):
         scores = scores + lift
     return Found(items, plain, scores, applied, degraded)
@@ -224,7 +224,7 @@ def audience(query: Query, stored: StoredUser) -> Computation[Audience]:
     A given history, else the stored one, else the mean user if steering acts, else nobody.
     """
     bundle = query.bundle
-    seen = bundle.catalogue.indices_of_hashes(stored.seen)
+    seen = stored.seen_in(bundle.catalogue)
     if query.history is None and stored.embedding is not None:
         state, ignored_count = stored.embedding
         return Audience(state, Source.PERSONAL, seen, NO_ITEMS, ignored_count, cached=True)
@@ -245,24 +245,29 @@ def audience(query: Query, stored: StoredUser) -> Computation[Audience]:
 
 def steer(query: Query, who: Audience, applied: Applied = WHOLLY) -> Steered:
     """The change z' - z: scale(z) (s' - s) W_dec; RECONSTRUCT adds scale(z) D(s) + shift(z) - z."""
-    edits = query.plan.solved_edits(applied)
     labels, z = query.bundle.labels, who.state.z
+    edits = query.plan.solved_edits(applied)
+    if not edits and query.plan.mode is not Mode.RECONSTRUCT:
+        return Steered((), (), np.empty((0, len(z)), np.float32), None, None)
     scale = np.float32(query.bundle.scale(z))
     with np.errstate(over="ignore", invalid="ignore"):  # what leaves the range of numbers is refused below
-        effects = apply_edits(who.state.code, [edit for edit, _ in edits], labels.decoder)
-        parts = tuple(
-            None if effect.change is None or fraction == 0.0 else np.float32(fraction) * scale * effect.change
-            for (_, fraction), effect in zip(edits, effects, strict=True)
+        changes, effects = apply_edits(
+            who.state.code,
+            [edit for edit, _ in edits],
+            labels.decoder,
+            with_effects=query.include_report,
         )
+        fractions = np.array([fraction for _, fraction in edits], np.float32)
+        parts = (scale * fractions)[:, None] * changes
+        change = parts.sum(axis=0)
     reconstruction = None
     if query.plan.mode is Mode.RECONSTRUCT:
         decoded = decode(who.state.code, labels.decoder) + labels.bias
         reconstruction = scale * decoded + np.float32(query.bundle.shift(z)) - z
-    changes = [part for part in (*parts, reconstruction) if part is not None]
-    change = np.sum(changes, axis=0) if changes else None
-    if change is not None and not np.isfinite(change).all():
+        change = change + reconstruction
+    if not np.isfinite(change).all():
         raise InvalidRequest("steering.edits", "the edits together leave the range of numbers")
-    return Steered(tuple(edits), tuple(effects), parts, reconstruction, change)
+    return Steered(tuple(edits), effects, parts, reconstruction, change if change.any() else None)
 
 
 def _popular(

@@ -22,11 +22,11 @@ class Ranking(NamedTuple):
     scores: Floats
 
 
-def score(items: Floats, rows: Ints, query: Floats) -> Floats:
-    """Q . V_i + b_i for the given rows of [V | b]: [n_items, p + 1], [m], [p] -> [m]."""
-    extended = np.append(query, np.float32(1.0))
-    scores: Floats = np.vecdot(items[rows], extended)
-    return scores
+def score(items: Floats, rows: Ints, queries: Floats) -> Floats:
+    """Q . V_i + b_i for the given rows of [V | b]: [n_items, p + 1], [m], [..., p] -> [..., m]."""
+    extended = np.ones((*queries.shape[:-1], 1, queries.shape[-1] + 1), np.float32)
+    extended[..., 0, :-1] = queries
+    return np.asarray(np.vecdot(items[rows], extended))
 
 
 def rank(candidates: Ints, scores: Floats, n: int) -> Ranking:

@@ -36,20 +36,19 @@ def explain(
     terms = [Term(TermKind.UNSTEERED, unsteered_scores), *(Term(TermKind.TARGET, lift) for lift in lifts)]
     if steered.change is None:
         return tuple(terms)
-    acting = [(edit, part) for (edit, _), part in zip(steered.edits, steered.parts, strict=True)]
-    changes = [part for _, part in acting if part is not None]
+    acting = [place for place, part in enumerate(steered.parts) if part.any()]
+    changes = steered.parts[acting]
     kinds: list[tuple[TermKind, RawEdit | None]] = [
-        (TermKind.EDIT, edit) for edit, part in acting if part is not None
+        (TermKind.EDIT, steered.edits[place].edit) for place in acting
     ]
     if steered.reconstruction is not None:
-        changes.append(steered.reconstruction)
+        changes = np.vstack([changes, steered.reconstruction])
         kinds.append((TermKind.RECONSTRUCTION, None))
     rows = bundle.items[ranking.items, :-1]
-    moved = state.z + np.array([np.zeros_like(state.z), *changes], np.float32)
-    queries = bundle.encoder.head(moved, state.context)
-    contributions = (
-        (queries[1:] - queries[0]) @ rows.T if bundle.encoder.has_head else np.array(changes) @ rows.T
-    )
+    if bundle.encoder.has_head:
+        queries = bundle.encoder.head(state.z + np.vstack([np.zeros_like(state.z), changes]), state.context)
+        changes = queries[1:] - queries[0]
+    contributions = changes @ rows.T
     terms += [Term(kind, part, edit) for (kind, edit), part in zip(kinds, contributions, strict=True)]
     if bundle.encoder.has_head:
         explained = np.sum([term.contributions for term in terms], axis=0)

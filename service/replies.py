@@ -237,7 +237,7 @@ def _edit_report(applied: AppliedEdit, effect: EditEffect) -> steering.EditRepor
         raw_strength=edit.strength,
         level_before=effect.level_before,
         level_after=effect.level_after,
-        no_effect=effect.change is None,
+        no_effect=effect.amount == 0.0,
         applied_fraction=fraction,
     )
 

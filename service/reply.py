@@ -49,19 +49,19 @@ class Audience(NamedTuple):
 
 
 class Steered(NamedTuple):
-    """z' - z, whole and by part, float32 [d] each.
+    """z' - z, whole and by part.
 
     Attributes:
         edits: The plan's, identities included, in its order, each with the fraction that is applied.
-        effects: What each would do wholly.
-        parts: What each adds; None for nothing.
-        reconstruction: scale(z) D(s) + shift(z) - z in RECONSTRUCT mode, else None.
-        change: The sum; None if there is nothing to add.
+        effects: What each would do wholly; None where nobody asked.
+        parts: What each adds, float32 [E, d]; zeros for nothing.
+        reconstruction: scale(z) D(s) + shift(z) - z in RECONSTRUCT mode, float32 [d], else None.
+        change: The sum, float32 [d]; None if there is nothing to add.
     """
 
     edits: tuple[AppliedEdit, ...]
-    effects: tuple[EditEffect, ...]
-    parts: tuple[Floats | None, ...]
+    effects: tuple[EditEffect, ...] | None
+    parts: Floats
     reconstruction: Floats | None
     change: Floats | None
 

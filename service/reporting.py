@@ -42,7 +42,7 @@ def report(
     )
     return Report(
         edits=steered.edits,
-        effects=steered.effects,
+        effects=steered.effects or (),
         targets=targets,
         applied_fraction=min((fraction for _, fraction in steered.edits), default=applied.fraction),
         relevance_loss=relevance_loss(unsteered.scores, unsteered_scores),

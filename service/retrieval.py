@@ -155,7 +155,7 @@ def find_candidates(
 ) -> Computation[Candidates]:
     """Items that hold, for each query, its n best that are allowed and not excluded.
 
-    They are more than that: where the index's scores are approximate, only rescoring tells the best.
+    They are more than that: the index's scores may be approximate, so that only rescoring tells the best.
 
     Args:
         index: Searched where that is the better way.
@@ -163,7 +163,7 @@ def find_candidates(
         queries: float32 [m, p].
         n: How many items each query needs.
         allowed: bool [n_items], or None for all.
-        excluded: Item indices that are not wanted, without repeats.
+        excluded: Item indices that are not wanted, ascending, each once.
     """
     allowed_count = len(matrix) if allowed is None else int(np.count_nonzero(allowed))
     available = allowed_count - (len(excluded) if allowed is None else int(allowed[excluded].sum()))
@@ -175,17 +175,23 @@ def find_candidates(
         except Exception as error:  # FAISS raises RuntimeError for faults of any kind: search exactly instead
             _report(f"{type(error).__name__}: {error}")
             return Candidates(_exact(matrix, queries, n, allowed, excluded), degraded=True)
-        wanted = found >= 0
-        if len(excluded):
-            wanted &= ~are_in(found, np.sort(excluded))
-        if allowed is not None:
-            wanted &= allowed[found]
-        fewest = int(wanted.sum(axis=1).min(initial=available))
+        kept = [_wanted(row, allowed, excluded)[:needed] for row in found]
+        fewest = min(map(len, kept), default=available)
         if fewest >= min(needed, available) or (allowed is None and fewest >= min(n, available)):
-            items = found[wanted]
-            return Candidates(np.sort(items) if len(found) == 1 else np.unique(items), degraded=False)
+            items = np.sort(kept[0]) if len(kept) == 1 else np.unique(np.concatenate(kept))
+            return Candidates(items, degraded=False)
         fetch *= WIDENING  # the filter's items lie away from the query, or in cells that were not looked into
     return Candidates(_exact(matrix, queries, n, allowed, excluded), degraded=False)
+
+
+def _wanted(found: Ints, allowed: Bools | None, excluded: Ints) -> Ints:
+    """Of the items found for a query, those that may be listed."""
+    wanted = found >= 0
+    if len(excluded):
+        wanted &= ~are_in(found, excluded)
+    if allowed is not None:
+        wanted &= allowed[found]
+    return found[wanted]
 
 
 @lru_cache(maxsize=64)

@@ -283,9 +283,9 @@ def _anchors(targets: Sequence[TargetShare], moves: Floats, has_head: bool) -> _
 def _moves(plan: Plan, whole: Steered, d: int) -> Floats:
     """What the edits of no target change, with a reconstruction, and what each target's do: [1 + J, d]."""
     move_of = {position: 1 + j for j, target in enumerate(plan.targets) for position in target.edits}
-    changes = [(move_of.get(position, 0), part) for position, part in enumerate(whole.parts)]
     moves = np.zeros((1 + len(plan.targets), d), np.float32)
-    for move, part in [*changes, (0, whole.reconstruction)]:
-        if part is not None:
-            moves[move] += part
+    for position, part in enumerate(whole.parts):
+        moves[move_of.get(position, 0)] += part
+    if whole.reconstruction is not None:
+        moves[0] += whole.reconstruction
     return moves

@@ -109,37 +109,55 @@ WHOLLY = Applied()
 
 
 class EditEffect(NamedTuple):
-    """What one edit did: its target's level before and after, and the change of D(s), [d], None for none."""
+    """What one edit did to its target's level, and how.
+
+    Attributes:
+        amount: How far the code was moved along w; of BLEND its strength; 0 where it had no effect.
+        total: For BLEND, the code's sum before it.
+    """
 
     level_before: float
     level_after: float
-    change: Floats | None
+    amount: float
+    total: float = 0.0
 
 
-def apply_edits(code: SparseCode, edits: Sequence[RawEdit], decoder: Floats) -> list[EditEffect]:
-    """Applies edits in order to a code and returns what each did.
+class Edited(NamedTuple):
+    """What edits did, in their order.
+
+    Attributes:
+        changes: Of D(s), float32 [E, d]; zeros for an edit without effect.
+        effects: None where nobody asked for them.
+    """
+
+    changes: Floats
+    effects: tuple[EditEffect, ...] | None
+
+
+def apply_edits(
+    code: SparseCode, edits: Sequence[RawEdit], decoder: Floats, *, with_effects: bool = True
+) -> Edited:
+    """Applies edits in order to a code: each sees what the ones before it left.
 
     Args:
         code: The user's code s.
-        edits: Applied in this order; each sees what the ones before it left.
+        edits: In order.
         decoder: W_dec, float32 [n_neurons, d].
+        with_effects: Whether they are wanted where the changes can be had without: of ADD alone.
     """
-    if not edits:
-        return []
-    dense = np.zeros(len(decoder), np.float32)
-    dense[code.neurons] = code.activations
-    decoded = decode(code, decoder) if any(edit.operation is Operation.BLEND for edit in edits) else None
-    effects = []
-    for edit in edits:
-        effect = (
-            _blend(dense, edit, decoder, decoded)
-            if decoded is not None and (edit.operation is Operation.BLEND)
-            else _shift(dense, edit)
-        )
-        if decoded is not None and effect.change is not None:
-            decoded += effect.change
-        effects.append(effect)
-    return effects
+    directions = np.array([edit.target.direction for edit in edits], np.float32)
+    directions = directions.reshape(len(edits), decoder.shape[1])
+    if not with_effects and all(edit.operation is Operation.ADD for edit in edits):
+        amounts = [edit.strength for edit in edits]
+        return Edited(np.array(amounts, np.float32)[:, None] * directions, None)
+    effects = _walk(code, edits, len(decoder))
+    changes = np.array([effect.amount for effect in effects], np.float32)[:, None] * directions
+    for place, (edit, effect) in enumerate(zip(edits, effects, strict=True)):
+        if edit.operation is Operation.BLEND and effect.amount:
+            mixed_in = np.float32(effect.total) * decoder[edit.target.blend_neurons].mean(axis=0)
+            decoded = decode(code, decoder) + changes[:place].sum(axis=0)
+            changes[place] = np.float32(effect.amount) * (mixed_in - decoded)
+    return Edited(changes, effects)
 
 
 def decode(code: SparseCode, decoder: Floats) -> Floats:
@@ -147,15 +165,21 @@ def decode(code: SparseCode, decoder: Floats) -> Floats:
     return np.asarray(code.activations @ decoder[code.neurons], np.float32)
 
 
+def _walk(code: SparseCode, edits: Sequence[RawEdit], n_neurons: int) -> tuple[EditEffect, ...]:
+    dense = np.zeros(n_neurons, np.float32)
+    dense[code.neurons] = code.activations
+    return tuple((_blend if edit.operation is Operation.BLEND else _shift)(dense, edit) for edit in edits)
+
+
 def _shift(dense: Floats, edit: RawEdit) -> EditEffect:
     """All operations but BLEND: moves the level to its new value along w."""
     level = edit.target.level(dense)
     new_level = _new_level(edit.operation, level, edit.strength)
-    amount = new_level - level
-    if amount == 0.0:
-        return EditEffect(level, level, None)
-    edit.target.add_to(dense, amount)
-    return EditEffect(level, new_level, np.float32(amount) * edit.target.direction)
+    # Of ADD the strength itself, so that it does the same whether or not the level was looked at.
+    amount = edit.strength if edit.operation is Operation.ADD else new_level - level
+    if amount:
+        edit.target.add_to(dense, amount)
+    return EditEffect(level, new_level, amount)
 
 
 def _new_level(operation: Operation, level: float, strength: float) -> float:
@@ -174,14 +198,12 @@ def _new_level(operation: Operation, level: float, strength: float) -> float:
             raise ValueError("BLEND has no single new level")
 
 
-def _blend(dense: Floats, edit: RawEdit, decoder: Floats, decoded: Floats) -> EditEffect:
+def _blend(dense: Floats, edit: RawEdit) -> EditEffect:
     """P1's convex mix: keeps (1 - alpha) of the code, spreads alpha of its sum over the target's neurons."""
     alpha, neurons = edit.strength, edit.target.blend_neurons
-    before = edit.target.level(dense)
-    total = float(dense.sum())
+    before, total = edit.target.level(dense), float(dense.sum())
     if alpha == 0.0 or total == 0.0:
-        return EditEffect(before, before, None)
+        return EditEffect(before, before, 0.0)
     dense *= np.float32(1.0 - alpha)
     np.add.at(dense, neurons, np.float32(alpha * total / len(neurons)))
-    change = np.float32(alpha) * (np.float32(total) * decoder[neurons].mean(axis=0) - decoded)
-    return EditEffect(before, edit.target.level(dense), change.astype(np.float32))
+    return EditEffect(before, edit.target.level(dense), alpha, total)

@@ -166,8 +166,8 @@ class UserTier:
 
 
 def _size(stored: StoredUser) -> int:
-    """Bytes of the arrays' numbers."""
-    arrays = [stored.seen, stored.events]
+    """Bytes of the arrays' numbers; seen items are kept as hashes and as indices."""
+    arrays = [stored.seen, stored.seen, stored.events]
     if stored.embedding is not None:
         state = stored.embedding.state
         arrays += [state.z, state.context, state.code.neurons, state.code.activations]

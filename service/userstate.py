@@ -18,13 +18,13 @@ import os
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 from redis.exceptions import MaxConnectionsError, NoScriptError, RedisError, ResponseError
 
-from service.arrays import AnyArray, Hashes
+from service.arrays import AnyArray, Hashes, Ints
 from service.blobs import (
     NO_EVENTS,
     BlobError,
@@ -39,6 +39,7 @@ from service.blobs import (
     unpack_history,
     unpack_seen,
 )
+from service.catalogue import Catalogue
 from service.errors import StoreUnavailable
 from service.reading import SharedReads
 from service.redisclient import answering, connect, disconnect
@@ -92,6 +93,16 @@ class StoredUser:
     embedding: CachedEmbedding | None = None
     stamp: bytes = b""
     is_stale: bool = False
+    _seen_in: list[tuple[Catalogue, Ints]] = field(default_factory=list, repr=False, compare=False)
+
+    def seen_in(self, catalogue: Catalogue) -> Ints:
+        """Indices of the seen items that the catalogue knows, ascending; worked out once for a catalogue."""
+        for known, indices in self._seen_in:
+            if known is catalogue:
+                return indices
+        indices = np.unique(catalogue.indices_of_hashes(self.seen))
+        self._seen_in[:] = [(catalogue, indices)]
+        return indices
 
 
 UNKNOWN_USER = StoredUser(np.empty(0, np.uint64), NO_EVENTS)

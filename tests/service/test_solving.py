@@ -67,7 +67,7 @@ class World:
     def solve(self, n: int, *targets: TargetShare, budget: float | None = None) -> Found:
         plan = Plan(targets=tuple(targets), max_relevance_loss=budget)
         state: Any = SimpleNamespace(z=self.z, context=np.empty(0, np.float32))
-        whole = Steered((), (), tuple(self.parts), None, None)
+        whole = Steered((), (), np.array(self.parts), None, None)
         return solve(Query(self.bundle, n, plan=plan), state, whole, self.unwanted, Timings())
 
     def lines(self, *weights: float) -> Lines:

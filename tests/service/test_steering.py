@@ -9,13 +9,6 @@ from hypothesis import strategies as st
 
 from service.steering import EditEffect, Operation, RawEdit, SparseCode, Target, apply_edits, decode
 
-
-def total_change(effects: list[EditEffect]) -> Any:
-    """(s' - s) W_dec; None if no edit had an effect."""
-    changes = [effect.change for effect in effects if effect.change is not None]
-    return np.sum(changes, axis=0) if changes else None
-
-
 N_NEURONS, D = 40, 12
 RNG = np.random.default_rng(7)
 DECODER = RNG.normal(size=(N_NEURONS, D)).astype(np.float32)
@@ -45,6 +38,12 @@ def dense(code: SparseCode) -> np.ndarray[Any, Any]:
     s = np.zeros(N_NEURONS)
     s[code.neurons] = code.activations
     return s
+
+
+def effects_of(code: SparseCode, edits: list[RawEdit]) -> tuple[EditEffect, ...]:
+    effects = apply_edits(code, edits, DECODER).effects
+    assert effects is not None
+    return effects
 
 
 def naive(code: SparseCode, edits: list[RawEdit]) -> np.ndarray[Any, Any]:
@@ -83,10 +82,17 @@ blends = st.builds(RawEdit, targets, st.just(Operation.BLEND), st.floats(0, 1, w
 @given(seed=st.integers(0, 1_000), edits=st.lists(st.one_of(shifts, blends), max_size=8))
 def test_edits_in_any_order_equal_the_formula_on_dense_vectors(seed: int, edits: list[RawEdit]) -> None:
     code = code_of(seed)
-    change = total_change(apply_edits(code, edits, DECODER))
+    found = apply_edits(code, edits, DECODER).changes.sum(axis=0)
     expected = (naive(code, edits) - dense(code)) @ DECODER
-    found = np.zeros(D) if change is None else change
     assert np.abs(found - expected).max() <= 1e-5 * max(1.0, float(np.abs(expected).max()))
+
+
+@given(seed=st.integers(0, 1_000), edits=st.lists(st.one_of(shifts, blends), max_size=8))
+def test_edits_do_the_same_whether_or_not_their_effects_are_asked_for(
+    seed: int, edits: list[RawEdit]
+) -> None:
+    asked, plain = (apply_edits(code_of(seed), edits, DECODER, with_effects=asked) for asked in (True, False))
+    assert np.array_equal(asked.changes, plain.changes)
 
 
 @given(seed=st.integers(0, 1_000), target=targets)
@@ -97,39 +103,41 @@ def test_edits_that_change_nothing_have_no_effect(seed: int, target: Target) -> 
         RawEdit(target, Operation.BLEND, 0.0),
     ]
     assert all(edit.is_identity for edit in edits)
-    assert total_change(apply_edits(code_of(seed), edits, DECODER)) is None
+    assert not apply_edits(code_of(seed), edits, DECODER).changes.any()
 
 
 @pytest.mark.parametrize("operation", [Operation.SCALE, Operation.CAP, Operation.ABLATE])
 def test_scale_cap_and_ablate_of_a_silent_neuron_have_no_effect(operation: Operation) -> None:
     code = code_of(3)
     silent = next(index for index in range(N_NEURONS) if index not in code.neurons)
-    (effect,) = apply_edits(code, [RawEdit(neuron(silent), operation, 0.5)], DECODER)
-    assert effect.change is None
+    edits = [RawEdit(neuron(silent), operation, 0.5)]
+    assert not apply_edits(code, edits, DECODER).changes.any()
+    (effect,) = effects_of(code, edits)
+    assert effect.amount == 0.0
     assert effect.level_before == effect.level_after == 0.0
 
 
 def test_suppressing_a_silent_neuron_still_pushes_away_from_it() -> None:
     code = code_of(3)
     silent = next(index for index in range(N_NEURONS) if index not in code.neurons)
-    (effect,) = apply_edits(code, [RawEdit(neuron(silent), Operation.ADD, -0.5)], DECODER)
-    assert effect.change is not None
-    np.testing.assert_allclose(effect.change, -0.5 * DECODER[silent], rtol=1e-6)
-    assert effect.level_after == -0.5
+    edits = [RawEdit(neuron(silent), Operation.ADD, -0.5)]
+    (change,) = apply_edits(code, edits, DECODER).changes
+    np.testing.assert_allclose(change, -0.5 * DECODER[silent], rtol=1e-6)
+    assert effects_of(code, edits)[0].level_after == -0.5
 
 
 def test_a_later_edit_sees_what_an_earlier_one_left() -> None:
     edits = [RawEdit(neuron(2), Operation.SET, 2.0), RawEdit(neuron(2), Operation.SCALE, 0.5)]
-    first, second = apply_edits(code_of(1), edits, DECODER)
+    first, second = effects_of(code_of(1), edits)
     assert first.level_after == second.level_before == 2.0
     assert second.level_after == pytest.approx(1.0)
-    reversed_order = apply_edits(code_of(1), edits[::-1], DECODER)
+    reversed_order = effects_of(code_of(1), edits[::-1])
     assert reversed_order[-1].level_after == 2.0
 
 
 def test_a_concept_is_moved_to_the_level_that_set_asks_for() -> None:
     target = concept(4)
-    (effect,) = apply_edits(code_of(9), [RawEdit(target, Operation.SET, 1.5)], DECODER)
+    (effect,) = effects_of(code_of(9), [RawEdit(target, Operation.SET, 1.5)])
     moved = naive(code_of(9), [RawEdit(target, Operation.SET, 1.5)])
     assert effect.level_after == 1.5
     assert moved @ target.weights / (target.weights @ target.weights) == pytest.approx(1.5, rel=1e-5)
@@ -137,11 +145,10 @@ def test_a_concept_is_moved_to_the_level_that_set_asks_for() -> None:
 
 def test_an_empty_code_can_be_edited() -> None:
     empty = SparseCode(np.empty(0, np.int64), np.empty(0, np.float32))
-    (effect,) = apply_edits(empty, [RawEdit(neuron(5), Operation.ADD, 1.0)], DECODER)
-    assert effect.change is not None
-    np.testing.assert_allclose(effect.change, DECODER[5])
-    (blend,) = apply_edits(empty, [RawEdit(neuron(5), Operation.BLEND, 0.5)], DECODER)
-    assert blend.change is None
+    (change,), _ = apply_edits(empty, [RawEdit(neuron(5), Operation.ADD, 1.0)], DECODER)
+    np.testing.assert_allclose(change, DECODER[5])
+    (blend,), _ = apply_edits(empty, [RawEdit(neuron(5), Operation.BLEND, 0.5)], DECODER)
+    assert not blend.any()
 
 
 @given(seed=st.integers(0, 100))
