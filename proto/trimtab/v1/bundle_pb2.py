@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17trimtab/v1/bundle.proto\x12\ntrimtab.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9f\x04\n\x0e\x42undleManifest\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\x11\n\tbundle_id\x18\x02 \x01(\t\x12\x10\n\x08model_id\x18\x03 \x01(\t\x12\x11\n\tlabel_set\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\nprovenance\x18\x06 \x01(\x0b\x32\x16.trimtab.v1.Provenance\x12\x12\n\nhook_point\x18\x07 \x01(\t\x12*\n\ndimensions\x18\x08 \x01(\x0b\x32\x16.trimtab.v1.Dimensions\x12)\n\nscale_rule\x18\t \x01(\x0e\x32\x15.trimtab.v1.ScaleRule\x12\x14\n\x0cscale_factor\x18\n \x01(\x02\x12\r\n\x05opset\x18\x0b \x01(\r\x12%\n\x05\x66iles\x18\x0c \x03(\x0b\x32\x16.trimtab.v1.BundleFile\x12(\n\x07history\x18\r \x01(\x0b\x32\x17.trimtab.v1.HistoryRule\x12$\n\x05index\x18\x0e \x01(\x0b\x32\x15.trimtab.v1.IndexInfo\x12-\n\nattributes\x18\x0f \x03(\x0b\x32\x19.trimtab.v1.AttributeInfo\x12\x11\n\tmean_user\x18\x10 \x03(\x02\x12\x17\n\x0fmanifest_sha256\x18\x11 \x01(\t\"\xee\x01\n\nProvenance\x12\x10\n\x08\x64\x61ta_set\x18\x01 \x01(\t\x12\r\n\x05split\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x14\n\x0c\x63ode_version\x18\x04 \x01(\t\x12\x13\n\x0brecommender\x18\x05 \x01(\t\x12\x0b\n\x03sae\x18\x06 \x01(\t\x12\x34\n\x07metrics\x18\x07 \x03(\x0b\x32#.trimtab.v1.Provenance.MetricsEntry\x12\x13\n\x0b\x63onfig_json\x18\x08 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x86\x01\n\nDimensions\x12\x0f\n\x07n_items\x18\x01 \x01(\r\x12\t\n\x01\x64\x18\x02 \x01(\r\x12\t\n\x01p\x18\x03 \x01(\r\x12\x11\n\tn_neurons\x18\x04 \x01(\r\x12\t\n\x01k\x18\x05 \x01(\r\x12\x0f\n\x07\x63ontext\x18\x06 \x01(\r\x12\x10\n\x08has_head\x18\x07 \x01(\x08\x12\x10\n\x08has_bias\x18\x08 \x01(\x08\"M\n\nBundleFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\r\n\x05shape\x18\x04 \x03(\x04\"X\n\x0bHistoryRule\x12\x0f\n\x07ordered\x18\x01 \x01(\x08\x12\x12\n\nmax_length\x18\x02 \x01(\r\x12\x16\n\tmin_value\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_min_value\"G\n\tIndexInfo\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x14\n\x0crecall_plain\x18\x02 \x01(\x01\x12\x16\n\x0erecall_steered\x18\x03 \x01(\x01\"F\n\rAttributeInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x04kind\x18\x02 \x01(\x0e\x32\x19.trimtab.v1.AttributeKind\"\x8e\x01\n\x0cLoadedBundle\x12\x11\n\tbundle_id\x18\x01 \x01(\t\x12\x0e\n\x06labels\x18\x02 \x03(\t\x12,\n\x08manifest\x18\x03 \x01(\x0b\x32\x1a.trimtab.v1.BundleManifest\x12-\n\tload_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x14\n\x12ListBundlesRequest\"@\n\x13ListBundlesResponse\x12)\n\x07\x62undles\x18\x01 \x03(\x0b\x32\x18.trimtab.v1.LoadedBundle\"1\n\x11LoadBundleRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06labels\x18\x02 \x03(\t\">\n\x12LoadBundleResponse\x12(\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x18.trimtab.v1.LoadedBundle\"8\n\x14PromoteBundleRequest\x12\x11\n\tbundle_id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\"A\n\x15PromoteBundleResponse\x12(\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x18.trimtab.v1.LoadedBundle\"&\n\x15RollbackBundleRequest\x12\r\n\x05label\x18\x01 \x01(\t\"B\n\x16RollbackBundleResponse\x12(\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x18.trimtab.v1.LoadedBundle*o\n\tScaleRule\x12\x1a\n\x16SCALE_RULE_UNSPECIFIED\x10\x00\x12\x18\n\x14SCALE_RULE_UNIT_NORM\x10\x01\x12\x13\n\x0fSCALE_RULE_NONE\x10\x02\x12\x17\n\x13SCALE_RULE_STANDARD\x10\x03*|\n\rAttributeKind\x12\x1e\n\x1a\x41TTRIBUTE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41TTRIBUTE_KIND_TAGS\x10\x01\x12\x17\n\x13\x41TTRIBUTE_KIND_TEXT\x10\x02\x12\x19\n\x15\x41TTRIBUTE_KIND_NUMBER\x10\x03\x32\xdb\x02\n\rBundleService\x12N\n\x0bListBundles\x12\x1e.trimtab.v1.ListBundlesRequest\x1a\x1f.trimtab.v1.ListBundlesResponse\x12K\n\nLoadBundle\x12\x1d.trimtab.v1.LoadBundleRequest\x1a\x1e.trimtab.v1.LoadBundleResponse\x12T\n\rPromoteBundle\x12 .trimtab.v1.PromoteBundleRequest\x1a!.trimtab.v1.PromoteBundleResponse\x12W\n\x0eRollbackBundle\x12!.trimtab.v1.RollbackBundleRequest\x1a\".trimtab.v1.RollbackBundleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17trimtab/v1/bundle.proto\x12\ntrimtab.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9f\x04\n\x0e\x42undleManifest\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\x11\n\tbundle_id\x18\x02 \x01(\t\x12\x10\n\x08model_id\x18\x03 \x01(\t\x12\x11\n\tlabel_set\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\nprovenance\x18\x06 \x01(\x0b\x32\x16.trimtab.v1.Provenance\x12\x12\n\nhook_point\x18\x07 \x01(\t\x12*\n\ndimensions\x18\x08 \x01(\x0b\x32\x16.trimtab.v1.Dimensions\x12)\n\nscale_rule\x18\t \x01(\x0e\x32\x15.trimtab.v1.ScaleRule\x12\x14\n\x0cscale_factor\x18\n \x01(\x02\x12\r\n\x05opset\x18\x0b \x01(\r\x12%\n\x05\x66iles\x18\x0c \x03(\x0b\x32\x16.trimtab.v1.BundleFile\x12(\n\x07history\x18\r \x01(\x0b\x32\x17.trimtab.v1.HistoryRule\x12$\n\x05index\x18\x0e \x01(\x0b\x32\x15.trimtab.v1.IndexInfo\x12-\n\nattributes\x18\x0f \x03(\x0b\x32\x19.trimtab.v1.AttributeInfo\x12\x11\n\tmean_user\x18\x10 \x03(\x02\x12\x17\n\x0fmanifest_sha256\x18\x11 \x01(\t\"\xee\x01\n\nProvenance\x12\x10\n\x08\x64\x61ta_set\x18\x01 \x01(\t\x12\r\n\x05split\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x14\n\x0c\x63ode_version\x18\x04 \x01(\t\x12\x13\n\x0brecommender\x18\x05 \x01(\t\x12\x0b\n\x03sae\x18\x06 \x01(\t\x12\x34\n\x07metrics\x18\x07 \x03(\x0b\x32#.trimtab.v1.Provenance.MetricsEntry\x12\x13\n\x0b\x63onfig_json\x18\x08 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x86\x01\n\nDimensions\x12\x0f\n\x07n_items\x18\x01 \x01(\r\x12\t\n\x01\x64\x18\x02 \x01(\r\x12\t\n\x01p\x18\x03 \x01(\r\x12\x11\n\tn_neurons\x18\x04 \x01(\r\x12\t\n\x01k\x18\x05 \x01(\r\x12\x0f\n\x07\x63ontext\x18\x06 \x01(\r\x12\x10\n\x08has_head\x18\x07 \x01(\x08\x12\x10\n\x08has_bias\x18\x08 \x01(\x08\"M\n\nBundleFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\r\n\x05shape\x18\x04 \x03(\x04\"X\n\x0bHistoryRule\x12\x0f\n\x07ordered\x18\x01 \x01(\x08\x12\x12\n\nmax_length\x18\x02 \x01(\r\x12\x16\n\tmin_value\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_min_value\"\x9c\x01\n\tIndexInfo\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x14\n\x0crecall_plain\x18\x02 \x01(\x01\x12\x16\n\x0erecall_steered\x18\x03 \x01(\x01\x12\x12\n\nover_fetch\x18\x04 \x01(\x01\x12\x17\n\x0frecall_filtered\x18\x05 \x01(\x01\x12&\n\x06trials\x18\x06 \x03(\x0b\x32\x16.trimtab.v1.IndexTrial\"\xac\x01\n\nIndexTrial\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0e\n\x06\x65\x66\x66ort\x18\x02 \x01(\r\x12\x12\n\nover_fetch\x18\x03 \x01(\x01\x12\x14\n\x0crecall_plain\x18\x04 \x01(\x01\x12\x16\n\x0erecall_steered\x18\x05 \x01(\x01\x12\x17\n\x0frecall_filtered\x18\x06 \x01(\x01\x12\x11\n\tsingle_us\x18\x07 \x01(\x01\x12\x12\n\nbatched_us\x18\x08 \x01(\x01\"F\n\rAttributeInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x04kind\x18\x02 \x01(\x0e\x32\x19.trimtab.v1.AttributeKind\"\x8e\x01\n\x0cLoadedBundle\x12\x11\n\tbundle_id\x18\x01 \x01(\t\x12\x0e\n\x06labels\x18\x02 \x03(\t\x12,\n\x08manifest\x18\x03 \x01(\x0b\x32\x1a.trimtab.v1.BundleManifest\x12-\n\tload_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x14\n\x12ListBundlesRequest\"@\n\x13ListBundlesResponse\x12)\n\x07\x62undles\x18\x01 \x03(\x0b\x32\x18.trimtab.v1.LoadedBundle\"1\n\x11LoadBundleRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06labels\x18\x02 \x03(\t\">\n\x12LoadBundleResponse\x12(\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x18.trimtab.v1.LoadedBundle\"8\n\x14PromoteBundleRequest\x12\x11\n\tbundle_id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\"A\n\x15PromoteBundleResponse\x12(\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x18.trimtab.v1.LoadedBundle\"&\n\x15RollbackBundleRequest\x12\r\n\x05label\x18\x01 \x01(\t\"B\n\x16RollbackBundleResponse\x12(\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x18.trimtab.v1.LoadedBundle*o\n\tScaleRule\x12\x1a\n\x16SCALE_RULE_UNSPECIFIED\x10\x00\x12\x18\n\x14SCALE_RULE_UNIT_NORM\x10\x01\x12\x13\n\x0fSCALE_RULE_NONE\x10\x02\x12\x17\n\x13SCALE_RULE_STANDARD\x10\x03*|\n\rAttributeKind\x12\x1e\n\x1a\x41TTRIBUTE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41TTRIBUTE_KIND_TAGS\x10\x01\x12\x17\n\x13\x41TTRIBUTE_KIND_TEXT\x10\x02\x12\x19\n\x15\x41TTRIBUTE_KIND_NUMBER\x10\x03\x32\xdb\x02\n\rBundleService\x12N\n\x0bListBundles\x12\x1e.trimtab.v1.ListBundlesRequest\x1a\x1f.trimtab.v1.ListBundlesResponse\x12K\n\nLoadBundle\x12\x1d.trimtab.v1.LoadBundleRequest\x1a\x1e.trimtab.v1.LoadBundleResponse\x12T\n\rPromoteBundle\x12 .trimtab.v1.PromoteBundleRequest\x1a!.trimtab.v1.PromoteBundleResponse\x12W\n\x0eRollbackBundle\x12!.trimtab.v1.RollbackBundleRequest\x1a\".trimtab.v1.RollbackBundleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,10 +34,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PROVENANCE_METRICSENTRY']._loaded_options = None
   _globals['_PROVENANCE_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_SCALERULE']._serialized_start=1891
-  _globals['_SCALERULE']._serialized_end=2002
-  _globals['_ATTRIBUTEKIND']._serialized_start=2004
-  _globals['_ATTRIBUTEKIND']._serialized_end=2128
+  _globals['_SCALERULE']._serialized_start=2152
+  _globals['_SCALERULE']._serialized_end=2263
+  _globals['_ATTRIBUTEKIND']._serialized_start=2265
+  _globals['_ATTRIBUTEKIND']._serialized_end=2389
   _globals['_BUNDLEMANIFEST']._serialized_start=73
   _globals['_BUNDLEMANIFEST']._serialized_end=616
   _globals['_PROVENANCE']._serialized_start=619
@@ -50,28 +50,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BUNDLEFILE']._serialized_end=1073
   _globals['_HISTORYRULE']._serialized_start=1075
   _globals['_HISTORYRULE']._serialized_end=1163
-  _globals['_INDEXINFO']._serialized_start=1165
-  _globals['_INDEXINFO']._serialized_end=1236
-  _globals['_ATTRIBUTEINFO']._serialized_start=1238
-  _globals['_ATTRIBUTEINFO']._serialized_end=1308
-  _globals['_LOADEDBUNDLE']._serialized_start=1311
-  _globals['_LOADEDBUNDLE']._serialized_end=1453
-  _globals['_LISTBUNDLESREQUEST']._serialized_start=1455
-  _globals['_LISTBUNDLESREQUEST']._serialized_end=1475
-  _globals['_LISTBUNDLESRESPONSE']._serialized_start=1477
-  _globals['_LISTBUNDLESRESPONSE']._serialized_end=1541
-  _globals['_LOADBUNDLEREQUEST']._serialized_start=1543
-  _globals['_LOADBUNDLEREQUEST']._serialized_end=1592
-  _globals['_LOADBUNDLERESPONSE']._serialized_start=1594
-  _globals['_LOADBUNDLERESPONSE']._serialized_end=1656
-  _globals['_PROMOTEBUNDLEREQUEST']._serialized_start=1658
-  _globals['_PROMOTEBUNDLEREQUEST']._serialized_end=1714
-  _globals['_PROMOTEBUNDLERESPONSE']._serialized_start=1716
-  _globals['_PROMOTEBUNDLERESPONSE']._serialized_end=1781
-  _globals['_ROLLBACKBUNDLEREQUEST']._serialized_start=1783
-  _globals['_ROLLBACKBUNDLEREQUEST']._serialized_end=1821
-  _globals['_ROLLBACKBUNDLERESPONSE']._serialized_start=1823
-  _globals['_ROLLBACKBUNDLERESPONSE']._serialized_end=1889
-  _globals['_BUNDLESERVICE']._serialized_start=2131
-  _globals['_BUNDLESERVICE']._serialized_end=2478
+  _globals['_INDEXINFO']._serialized_start=1166
+  _globals['_INDEXINFO']._serialized_end=1322
+  _globals['_INDEXTRIAL']._serialized_start=1325
+  _globals['_INDEXTRIAL']._serialized_end=1497
+  _globals['_ATTRIBUTEINFO']._serialized_start=1499
+  _globals['_ATTRIBUTEINFO']._serialized_end=1569
+  _globals['_LOADEDBUNDLE']._serialized_start=1572
+  _globals['_LOADEDBUNDLE']._serialized_end=1714
+  _globals['_LISTBUNDLESREQUEST']._serialized_start=1716
+  _globals['_LISTBUNDLESREQUEST']._serialized_end=1736
+  _globals['_LISTBUNDLESRESPONSE']._serialized_start=1738
+  _globals['_LISTBUNDLESRESPONSE']._serialized_end=1802
+  _globals['_LOADBUNDLEREQUEST']._serialized_start=1804
+  _globals['_LOADBUNDLEREQUEST']._serialized_end=1853
+  _globals['_LOADBUNDLERESPONSE']._serialized_start=1855
+  _globals['_LOADBUNDLERESPONSE']._serialized_end=1917
+  _globals['_PROMOTEBUNDLEREQUEST']._serialized_start=1919
+  _globals['_PROMOTEBUNDLEREQUEST']._serialized_end=1975
+  _globals['_PROMOTEBUNDLERESPONSE']._serialized_start=1977
+  _globals['_PROMOTEBUNDLERESPONSE']._serialized_end=2042
+  _globals['_ROLLBACKBUNDLEREQUEST']._serialized_start=2044
+  _globals['_ROLLBACKBUNDLEREQUEST']._serialized_end=2082
+  _globals['_ROLLBACKBUNDLERESPONSE']._serialized_start=2084
+  _globals['_ROLLBACKBUNDLERESPONSE']._serialized_end=2150
+  _globals['_BUNDLESERVICE']._serialized_start=2392
+  _globals['_BUNDLESERVICE']._serialized_end=2739
 # @@protoc_insertion_point(module_scope)

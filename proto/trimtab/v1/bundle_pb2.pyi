@@ -338,30 +338,96 @@ Global___HistoryRule: _TypeAlias = HistoryRule  # noqa: Y015
 
 @_typing.final
 class IndexInfo(_message.Message):
+    """How the service finds candidates, and what the exporter measured of it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     KIND_FIELD_NUMBER: _builtins.int
     RECALL_PLAIN_FIELD_NUMBER: _builtins.int
     RECALL_STEERED_FIELD_NUMBER: _builtins.int
+    OVER_FETCH_FIELD_NUMBER: _builtins.int
+    RECALL_FILTERED_FIELD_NUMBER: _builtins.int
+    TRIALS_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """"flat", "ivf", "hnsw" or "sq8"."""
+    """"flat" (every item is scored, there is no items.faiss), "pq4", "ivf-pq4", "ivf-sq8", "sq8", "ivf" or "hnsw"."""
     recall_plain: _builtins.float
     """Share of the exact 100 best items that the index finds, for plain and for steered queries."""
     recall_steered: _builtins.float
+    over_fetch: _builtins.float
+    """The n best are among the n times so many that the index names: its scores are approximate, candidates are
+    scored again. Earlier exporters wrote 0, which means 1.
+    """
+    recall_filtered: _builtins.float
+    """The lowest recall for the 20 and the 100 best under filters that keep 50, 5 and .5 % of the items; 0 where
+    an earlier exporter did not measure it.
+    """
+    @_builtins.property
+    def trials(self) -> _containers.RepeatedCompositeFieldContainer[Global___IndexTrial]:
+        """What was measured before choosing; empty where the catalogue is small enough for "flat"."""
+
     def __init__(
         self,
         *,
         kind: _builtins.str = ...,
         recall_plain: _builtins.float = ...,
         recall_steered: _builtins.float = ...,
+        over_fetch: _builtins.float = ...,
+        recall_filtered: _builtins.float = ...,
+        trials: _abc.Iterable[Global___IndexTrial] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "recall_plain", b"recall_plain", "recall_steered", b"recall_steered"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "over_fetch", b"over_fetch", "recall_filtered", b"recall_filtered", "recall_plain", b"recall_plain", "recall_steered", b"recall_steered", "trials", b"trials"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IndexInfo: _TypeAlias = IndexInfo  # noqa: Y015
+
+@_typing.final
+class IndexTrial(_message.Message):
+    """One kind of index with one setting."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    EFFORT_FIELD_NUMBER: _builtins.int
+    OVER_FETCH_FIELD_NUMBER: _builtins.int
+    RECALL_PLAIN_FIELD_NUMBER: _builtins.int
+    RECALL_STEERED_FIELD_NUMBER: _builtins.int
+    RECALL_FILTERED_FIELD_NUMBER: _builtins.int
+    SINGLE_US_FIELD_NUMBER: _builtins.int
+    BATCHED_US_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    effort: _builtins.int
+    """Cells looked into, or breadth of the search; 0 where there is no such thing."""
+    over_fetch: _builtins.float
+    recall_plain: _builtins.float
+    recall_steered: _builtins.float
+    recall_filtered: _builtins.float
+    single_us: _builtins.float
+    """Microseconds a query on one thread, scoring again included, one at a time and in batches of 32; 0 where
+    recall was too low.
+    """
+    batched_us: _builtins.float
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        effort: _builtins.int = ...,
+        over_fetch: _builtins.float = ...,
+        recall_plain: _builtins.float = ...,
+        recall_steered: _builtins.float = ...,
+        recall_filtered: _builtins.float = ...,
+        single_us: _builtins.float = ...,
+        batched_us: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batched_us", b"batched_us", "effort", b"effort", "kind", b"kind", "over_fetch", b"over_fetch", "recall_filtered", b"recall_filtered", "recall_plain", b"recall_plain", "recall_steered", b"recall_steered", "single_us", b"single_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IndexTrial: _TypeAlias = IndexTrial  # noqa: Y015
 
 @_typing.final
 class AttributeInfo(_message.Message):
