@@ -9,7 +9,6 @@ the same command goes on from there.
 import argparse
 import dataclasses
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -229,8 +228,10 @@ def _epochs(stamps: list[float], began: float) -> dict[str, Any]:
 
 
 def peak_mb() -> float:
-    """The most memory that this process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The most memory that this process has held so far; by getrusage it would be the parent's, if more."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (peak,) = (line.split()[1] for line in lines if line.startswith("VmHWM"))
+    return int(peak) / 1024
 
 
 MEASURES = {"compare": compare, "alone": alone, "recommender": recommender_cost, "sae": sae_cost}
