@@ -101,8 +101,9 @@ def test_evaluations_print_a_table_and_write_json(
         assert sorted(row["concept"] for row in figures) == [f"concept-{number:02d}" for number in range(10)]
         assert all(0 <= row["neuron"] < planted_run.sae.n_neurons for row in figures)
     else:
-        assert len(figures) == 10
-        assert all(row["steered_exposure"] > row["exposure"] for row in figures)
+        changes = [concept["change"] for concept in figures[0]["concepts"].values()]
+        assert len(changes) == 10
+        assert all(change["ADD +x"]["mean"] > 0 > change["ADD -x"]["mean"] for change in changes)
 
 
 def test_evaluating_what_is_no_run_gets_one_clear_line(

@@ -18,7 +18,7 @@ from training.concepts.tfidf import characterises, most_unique, tag_activations,
 from training.errors import ConfigError
 from training.evaluation.metrics import exposure_share
 from training.evaluation.neurons import best_neuron, best_neurons
-from training.evaluation.steering import neuron_unit, steer_concepts
+from training.evaluation.steering import neuron_unit
 from training.histories import Histories
 from training.interactions import Catalogue
 from training.run import Run
@@ -210,17 +210,6 @@ def test_a_tag_on_one_item_is_a_concept_without_auc_and_a_tag_on_all_items_is_no
     assert (alone.name, alone.item_count, alone.auc) == ("alone", 1, None)
     assert np.isfinite(alone.weights).all()
     assert {label.text for row in fitted.labels for label in row} == {"alone"}
-
-
-def test_steering_concepts_of_test_users_raises_their_shares(planted_run: Run) -> None:
-    run = planted_run
-    users = run.split.test
-    audience = Audience.of(run.recommender, run.sae, run.split.histories(users), run.config.max_length)
-    members = memberships(run.catalogue, run.config.concepts)
-    for figures in steer_concepts(audience, run.concepts, members, run.split.targets(users)):
-        assert figures.steered_share > 2 * figures.share
-        assert figures.steered_exposure > 2 * figures.exposure
-        assert figures.steered_ndcg < figures.ndcg
 
 
 def test_planted_concepts_have_a_neuron_that_moves_them_and_not_the_others(planted_run: Run) -> None:

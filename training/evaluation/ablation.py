@@ -7,17 +7,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from training.concepts.effect import Audience
-from training.concepts.fitting import FittedConcept
 from training.concepts.membership import memberships
 from training.errors import ConfigError, RunError
 from training.evaluation import metrics
 from training.evaluation.report import Curve, Estimate, Plot, Report, Table
-from training.evaluation.steering import edited_lists
+from training.evaluation.steering import edited_lists, levels, shifted, silenced
 from training.run import Run
 
 WAYS = ("ABLATE", "its neurons", "random neurons")
@@ -61,22 +59,13 @@ def ablate(run: Run, count: int, neurons: int) -> list[Ablation]:
         flags = members.matrix[members.names.index(concept.name)].toarray()[0] > 0
         own = np.argsort(-concept.weights, kind="stable")[:neurons]
         codes = (
-            _ablated(audience.code, concept),
-            _silenced(audience.code, own),
-            _silenced(audience.code, _as_active(audience.code, own, rng)),
+            shifted(audience.code, concept, -levels(audience.code, concept)),
+            silenced(audience.code, own),
+            silenced(audience.code, _as_active(audience.code, own, rng)),
         )
         for way, code in zip(WAYS, codes, strict=True):
             found.append(_judged(run, audience, concept.name, way, flags, code))
     return found
-
-
-def _ablated(code: Tensor, concept: FittedConcept) -> Tensor:
-    w = torch.from_numpy(concept.weights)
-    return code - (code @ w / w.dot(w)).unsqueeze(1) * w
-
-
-def _silenced(code: Tensor, neurons: NDArray[np.int64]) -> Tensor:
-    return code.index_fill(1, torch.from_numpy(neurons), 0.0)
 
 
 def _as_active(code: Tensor, neurons: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:

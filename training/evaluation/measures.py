@@ -7,10 +7,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from training.concepts.effect import Audience
-from training.concepts.membership import memberships
 from training.errors import ConfigError
 from training.evaluation.ablation import ablation_report, add_ablation_flags
+from training.evaluation.control.report import add_control_flags, measure_control
 from training.evaluation.dictionary import add_dictionary_flags, dictionary_report
 from training.evaluation.fidelity import Fidelity, measure_fidelity
 from training.evaluation.frontier.command import add_frontier_flags, measure_frontier
@@ -18,7 +17,6 @@ from training.evaluation.interpretability_report import interpretability_report
 from training.evaluation.neurons import best_neurons
 from training.evaluation.ranking import compare
 from training.evaluation.report import Curve, Estimate, Plot, Report, Table
-from training.evaluation.steering import steer_concepts
 from training.run import Run
 
 
@@ -85,20 +83,6 @@ def _fidelity(runs: Sequence[Run], parsed: argparse.Namespace, command: str) -> 
     )  # fmt: skip
 
 
-def _steering(runs: Sequence[Run], parsed: argparse.Namespace, command: str) -> Report:
-    run = _one(runs)
-    users = run.split.test
-    audience = Audience.of(run.recommender, run.sae, run.split.histories(users), run.config.max_length)
-    concepts = sorted(run.concepts, key=lambda concept: -concept.item_count)[: parsed.concepts]
-    members = memberships(run.catalogue, run.config.concepts)
-    figures = steer_concepts(audience, concepts, members, run.split.targets(users), parsed.strength)
-    title = f"{run.data_set}: RESIDUAL, strength {parsed.strength:g} TYPICAL, {len(users)} test users, top 20"
-    columns = ("concept", "items", "share", "steered", "exposure", "steered", "nDCG", "steered")
-    return Report(
-        "steering", f"Steering: {run.data_set}", command, (), (Table(title, columns, figures),), None, figures
-    )
-
-
 def _neurons(runs: Sequence[Run], parsed: argparse.Namespace, command: str) -> Report:
     run = _one(runs)
     figures = best_neurons(run)
@@ -136,11 +120,6 @@ def _n(command: argparse.ArgumentParser) -> None:
     command.add_argument("--n", type=int, default=20, help="Length of the lists (default: 20).")
 
 
-def _strength(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--strength", type=float, default=1.0, help="In TYPICAL units (default: 1).")
-    command.add_argument("--concepts", type=int, default=10, help="The most frequent ones (default: 10).")
-
-
 def _concepts(command: argparse.ArgumentParser) -> None:
     command.add_argument("--concepts", type=int, default=100, help="The most frequent ones (default: 100).")
 
@@ -175,5 +154,9 @@ MEASURES: dict[str, Measure] = {
         add_ablation_flags,
         ablation_report,
     ),
-    "steering": Measure("What each concept does to lists at a given strength.", _strength, _steering),
+    "steering": Measure(
+        "How well requests control lists: operations, shares halved, two concepts at once, side effects.",
+        add_control_flags,
+        measure_control,
+    ),
 }

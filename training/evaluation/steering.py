@@ -1,14 +1,10 @@
-"""What steering does to the lists of held-out users: concepts through their weights, or single neurons."""
+"""Edits of held-out users' codes, and the lists that they give."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from training.concepts.effect import LIST_LENGTH, Audience
@@ -20,50 +16,21 @@ from training.evaluation.scorers import best_lists
 _TYPICAL_QUANTILE = 0.95
 
 
-class SteeringFigures(NamedTuple):
-    """Means over users at one strength: the concept's share of the top 20, plain and by exposure; nDCG."""
-
-    concept: str
-    item_count: int
-    share: float
-    steered_share: float
-    exposure: float
-    steered_exposure: float
-    ndcg: float
-    steered_ndcg: float
+def levels(code: Tensor, concept: FittedConcept) -> Tensor:
+    """Each user's level of a concept, c = <s, w> / <w, w>: [users, n_neurons] -> [users]."""
+    w = torch.from_numpy(concept.weights)
+    return code @ w / w.dot(w)
 
 
-def steer_concepts(
-    audience: Audience,
-    concepts: Sequence[FittedConcept],
-    members: Membership,
-    targets: csr_matrix,
-    strength: float = 1.0,
-) -> list[SteeringFigures]:
-    """ADD of each concept at the given strength in TYPICAL units, mode RESIDUAL, one concept at a time.
+def shifted(code: Tensor, concept: FittedConcept, amount: Tensor | float) -> Tensor:
+    """Codes [users, n_neurons] with each level moved by an amount [users], as every operation but BLEND."""
+    w = torch.from_numpy(concept.weights)
+    return code + torch.as_tensor(amount, dtype=code.dtype).reshape(-1, 1) * w
 
-    targets [users, n_items] are the audience's held-out items.
-    """
-    rows = {name: row for row, name in enumerate(members.names)}
-    unsteered = audience.lists()
-    ndcg = float(metrics.ndcg(unsteered, targets).mean())
-    figures = []
-    for concept in concepts:
-        flags = members.matrix[rows[concept.name]].toarray()[0] > 0
-        steered = audience.lists(torch.from_numpy(strength * concept.unit * concept.weights))
-        figures.append(
-            SteeringFigures(
-                concept.name,
-                concept.item_count,
-                float(metrics.plain_share(unsteered, flags).mean()),
-                float(metrics.plain_share(steered, flags).mean()),
-                float(metrics.exposure_share(unsteered, flags).mean()),
-                float(metrics.exposure_share(steered, flags).mean()),
-                ndcg,
-                float(metrics.ndcg(steered, targets).mean()),
-            )
-        )
-    return figures
+
+def silenced(code: Tensor, neurons: NDArray[np.int64]) -> Tensor:
+    """Codes [users, n_neurons] with some neurons set to 0."""
+    return code.index_fill(1, torch.from_numpy(neurons), 0.0)
 
 
 def edited_lists(audience: Audience, code: Tensor, reconstruct: bool = False) -> metrics.Lists:

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation.frontier.audience import exposure
+from training.evaluation.frontier.audience import Audience, exposure
 from training.evaluation.frontier.calibration import Doubles
 from training.evaluation.frontier.knowledge import Knowledge
 from training.evaluation.frontier.methods import METHODS, largest
 from training.evaluation.frontier.seen import Setting, line_of, reach
-from training.evaluation.frontier.strength import Line, Lists, Point, depth_of
+from training.evaluation.frontier.strength import Line, Lists, depth_of
 
 WAYS = (
     ("tag boost", "score"),
@@ -38,6 +38,7 @@ COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 400)
 _PAIRED = 5
 _PAIR_SHARE = 0.3
 _ROUNDS = 3
+_CLOSE = 2e-3
 
 
 class Effect(NamedTuple):
@@ -136,44 +137,51 @@ def together(setting: Setting, known: Knowledge) -> dict[tuple[str, str], list[P
             reach(audience, line, near_0, f, [_PAIR_SHARE])[0] for line, f in zip(lines, flags, strict=True)
         ]
         for one, two in itertools.combinations(range(len(chosen)), 2):
-            singles = (alone[one], alone[two])
-            both = _both(setting, (lines[one], lines[two]), (flags[one], flags[two]), singles)
-            if both is not None and singles[0] and singles[1]:
-                losses = tuple(unsteered - float(audience.ndcg(p.lists).mean()) for p in singles if p)
+            singles = [point for point in (alone[one], alone[two]) if point]
+            if len(singles) < 2:
+                continue
+            start = (singles[0].t, singles[1].t)
+            pair_of_lines, pair_of_flags = (lines[one], lines[two]), (flags[one], flags[two])
+            lists = both(audience, pair_of_lines, pair_of_flags, (_PAIR_SHARE, _PAIR_SHARE), start)
+            if lists is not None:
+                losses = [unsteered - float(audience.ndcg(point.lists).mean()) for point in singles]
                 pair = Pair(
                     (chosen[one].name, chosen[two].name),
                     (losses[0], losses[1]),
-                    unsteered - float(audience.ndcg(both).mean()),
-                    (float(exposure(both, flags[one]).mean()), float(exposure(both, flags[two]).mean())),
+                    unsteered - float(audience.ndcg(lists).mean()),
+                    (float(exposure(lists, flags[one]).mean()), float(exposure(lists, flags[two]).mean())),
                 )
                 found.setdefault((name, base), []).append(pair)
     return found
 
 
-def _both(
-    setting: Setting,
+def both(
+    audience: Audience,
     lines: tuple[Line, Line],
     flags: tuple[NDArray[np.bool_], NDArray[np.bool_]],
-    singles: tuple[Point | None, Point | None],
+    targets: tuple[float, float],
+    start: tuple[float, float],
 ) -> Lists | None:
-    """One strength after the other, each solved with the other held, until both shares are reached."""
-    if singles[0] is None or singles[1] is None:
-        return None
-    strengths = [singles[0].t, singles[1].t]
+    """Lists with both shares at their targets, both above or both below the unsteered ones.
+
+    One strength after the other is solved with the other held, from those in start on, until both are right.
+    """
+    sign = 1.0 if targets[0] >= exposure(audience.unsteered, flags[0]).mean() else -1.0
+    strengths = [*start]
     lists = None
     for turn in range(2 * _ROUNDS):
         moved, held = turn % 2, 1 - turn % 2
         base = lines[held].base + np.float32(strengths[held]) * lines[held].gain
         line = Line(base, lines[moved].gain)
-        start = float(exposure(line.lists(0.0), flags[moved]).mean())
-        if start >= _PAIR_SHARE:  # the other concept brings this one along
+        share = float(exposure(line.lists(0.0), flags[moved]).mean())
+        if sign * (share - targets[moved]) >= 0:  # the other concept brings this one along
             strengths[moved], lists = 0.0, line.lists(0.0)
             continue
-        (point,) = reach(setting.audience, line, depth_of(base), flags[moved], [_PAIR_SHARE])
+        (point,) = reach(audience, line, depth_of(base), flags[moved], [targets[moved]])
         if point is None:
             return None
         strengths[moved], lists = point.t, point.lists
-        if abs(exposure(lists, flags[held]).mean() - _PAIR_SHARE) < 2e-3:
+        if abs(exposure(lists, flags[held]).mean() - targets[held]) < _CLOSE:
             break
     return lists
 

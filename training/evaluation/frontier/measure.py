@@ -16,7 +16,7 @@ from training.evaluation.frontier.calibration import Doubles
 from training.evaluation.frontier.effects import RANDOM, amplify, neurons_needed, suppress, together
 from training.evaluation.frontier.knowledge import Knowledge, Models
 from training.evaluation.frontier.seen import Cells, Setting, frontier
-from training.evaluation.frontier.tags import concepts_of, hide, judged
+from training.evaluation.frontier.tags import concepts_of, hide, judged, middle
 from training.run import Run
 
 REFERENCES = ("tag boost + rank", "dense probe + rank", "dense probe + relevance")
@@ -109,7 +109,7 @@ def measure(
         ],
     }
     figures["seen"] = _figures(setting, _collect(frontier(setting, known), tell), REFERENCES, PAIRS)
-    label = _middle(setting)
+    label = middle(setting.judged)
     for share in options.hidden_shares:
         hidden = hide(setting.concepts.tags, run.catalogue.popularity, share, rng)
         left = Knowledge(setting.models, setting.concepts.tags & ~hidden)
@@ -138,12 +138,6 @@ def _collect(results: Iterable[tuple[str, str, Cells]], report: Callable[[str], 
         report(f"{name} + {base}")
         found[f"{name} + {base}"] = cells
     return found
-
-
-def _middle(setting: Setting) -> str:
-    """Where hidden tags and side effects are judged: at .5, or at 4 times the share if concepts are rare."""
-    labels = [label for concept in setting.judged for label in concept.targets]
-    return "0.5" if labels.count("0.5") >= labels.count("4 x") else "4 x"
 
 
 def _figures(

@@ -61,6 +61,21 @@ def frontier_report(runs: Sequence[Figures], command: str) -> Report:
     )
 
 
+def several(found: Sequence[Mapping[str, float] | None]) -> Estimate | None:
+    """The mean of the runs' differences; the larger of the errors within and between the runs."""
+    known = [one for one in found if one]
+    if not known:
+        return None
+    within = math.sqrt(sum(one["error"] ** 2 for one in known)) / len(known)
+    between = Estimate.of([one["mean"] for one in known])
+    return Estimate(between.mean, max(within, between.error or 0.0))
+
+
+def signed(estimate: Estimate | None) -> str:
+    """A difference with its sign and error."""
+    return "-" if estimate is None else f"{estimate.mean:+.4f} ± {estimate.error:.4f}"
+
+
 def curves(runs: Sequence[Figures], ways: Sequence[str]) -> list[Curve]:
     """NDCG@20 over the target share, of the absolute targets that every run of the data set has."""
     labels = [label for label in _labels(runs, "seen") if " x" not in label]
@@ -101,7 +116,7 @@ def _seen(of: str, runs: Sequence[Figures]) -> Table:
         for label in labels:
             row += [
                 _short(_join([_cell(run, "seen", way, label, "ndcg") for run in runs])),
-                _signed(_several([_minus(run, "seen", way, label, _BOOST) for run in runs])),
+                signed(several([_minus(run, "seen", way, label, _BOOST) for run in runs])),
             ]
         middle = "0.5" if "0.5" in labels else labels[-1]
         rows.append([*row, _short(_join([_cell(run, "seen", way, middle, "plain") for run in runs]), 2)])
@@ -119,8 +134,8 @@ def _hidden(title: str, runs: Sequence[Figures], part: str) -> Table:
             _reached(runs, part, way),
             _short(_join([_cell(run, part, way, label, "hidden") for run in runs]), 2),
             _short(_join([_cell(run, part, way, label, "ndcg") for run in runs])),
-            _signed(_several([_minus(run, part, way, label, _BOOST) for run in runs])),
-            _signed(_several([_minus(run, part, way, label, "dense probe + relevance") for run in runs])),
+            signed(several([_minus(run, part, way, label, _BOOST) for run in runs])),
+            signed(several([_minus(run, part, way, label, "dense probe + relevance") for run in runs])),
         ]
         for way in _ways(runs, part)
     ]
@@ -134,7 +149,7 @@ def _pairs(title: str, runs: Sequence[Figures], parts: Sequence[str]) -> Table:
     rows = [
         [
             name,
-            *(_signed(_several([_pair(run, part, name, label) for run in runs])) for part, label in places),
+            *(signed(several([_pair(run, part, name, label) for run in runs])) for part, label in places),
         ]
         for name in names
     ]
@@ -153,8 +168,8 @@ def _effects(name: str, runs: Sequence[Figures]) -> Table:
         rows.append(
             [
                 way,
-                _signed(_several([one["loss"] for one in halved if one])),
-                _signed(_several([one["minus random"] for one in halved if one])),
+                signed(several([one["loss"] for one in halved if one])),
+                signed(several([one["minus random"] for one in halved if one])),
                 _short(_mean([one["moved"] for one in moved if one])),
                 _short(_mean([one["over boost"] for one in moved if one]), 2),
                 f"{_short(both)} of {_short(apart)}" if pairs else "-",
@@ -219,19 +234,5 @@ def _mean(values: Sequence[float | None]) -> Estimate | None:
     return Estimate.of(known) if known else None
 
 
-def _several(found: Sequence[Mapping[str, float] | None]) -> Estimate | None:
-    """The mean of the runs' differences; the larger of the errors within and between the runs."""
-    known = [one for one in found if one]
-    if not known:
-        return None
-    within = math.sqrt(sum(one["error"] ** 2 for one in known)) / len(known)
-    between = Estimate.of([one["mean"] for one in known])
-    return Estimate(between.mean, max(within, between.error or 0.0))
-
-
 def _short(estimate: Estimate | None, places: int = 4) -> str:
     return "-" if estimate is None else f"{estimate.mean:.{places}f}"
-
-
-def _signed(estimate: Estimate | None) -> str:
-    return "-" if estimate is None else f"{estimate.mean:+.4f} ± {estimate.error:.4f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -68,6 +69,12 @@ def judged(concepts: Concepts, audience: Audience) -> list[Concept]:
         if targets:
             found.append(Concept(name, row, share, targets))
     return found
+
+
+def middle(found: Sequence[Concept]) -> str:
+    """The label that side effects are judged at: .5, or 4 times the share if concepts are rare."""
+    labels = [label for concept in found for label in concept.targets]
+    return "0.5" if labels.count("0.5") >= labels.count("4 x") else "4 x"
 
 
 def hide(

@@ -1,0 +1,149 @@
+"""How well requests control lists: operations against the naive formula, shares, pairs, side effects."""
+
+import numpy as np
+import pytest
+import torch
+
+from training.concepts.effect import Audience
+from training.concepts.membership import memberships
+from training.errors import ConfigError
+from training.evaluation.control import drift, pairs, ways
+from training.evaluation.control.halving import FALLS, halve
+from training.evaluation.control.measure import ControlOptions, measure
+from training.evaluation.control.operations import NEURONS, OPERATIONS, operate
+from training.evaluation.control.report import control_report
+from training.evaluation.control.scene import Scene
+from training.evaluation.frontier.audience import exposure
+from training.run import Run
+
+
+@pytest.fixture(scope="module")
+def scene(planted_run: Run) -> Scene:
+    return Scene.of(planted_run, planted_run.split.test[:60], 10)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_brings_every_level_where_it_says(planted_run: Run, name: str) -> None:
+    concept = planted_run.concepts[0]
+    w = concept.weights.astype(np.float64)
+    code = np.random.default_rng(1).random((5, len(w)), dtype=np.float32)
+    edited = OPERATIONS[name](torch.from_numpy(code), concept, 0.5).numpy()
+    before, after = code @ w / (w @ w), edited @ w / (w @ w)
+    wanted = {
+        "ADD +x": before + 0.5 * concept.unit,
+        "ADD -x": before - 0.5 * concept.unit,
+        "ABLATE": np.zeros(5),
+        "CAP 0": np.minimum(before, 0.0),
+    }
+    if name in wanted:
+        np.testing.assert_allclose(after, wanted[name], atol=1e-5)
+        beside = edited - code - np.outer(after - before, w)
+        np.testing.assert_allclose(beside, 0.0, atol=1e-5)
+    else:
+        largest = np.sort(w)[-NEURONS]
+        assert (edited[:, w >= largest] == 0).all()
+        assert (edited[:, w < largest] == code[:, w < largest]).all()
+
+
+def test_adding_raises_each_planted_concept_and_subtracting_lowers_it(planted_run: Run) -> None:
+    run = planted_run
+    histories, targets = run.split.histories(run.split.test), run.split.targets(run.split.test)
+    audience = Audience.of(run.recommender, run.sae, histories, run.config.max_length)
+    members = memberships(run.catalogue, run.config.concepts)
+    for row, concept in enumerate(run.concepts):
+        flags = members.matrix[row].toarray()[0] > 0
+        found = dict(operate(audience, concept, flags, targets, 1.0))
+        assert found["ADD +x"].change.mean() > found["ADD +x"].share.mean()
+        assert found["ADD -x"].change.mean() < found["ABLATE"].change.mean() < 0
+        assert found["ADD +x"].ndcg_change.mean() < 0
+
+
+@pytest.mark.parametrize("target", [0.5, 2.0])
+@pytest.mark.parametrize("way", [ways.added, ways.boosted])
+def test_a_share_is_brought_to_its_target(scene: Scene, way: ways.Way, target: float) -> None:
+    for concept in scene.judged[:3]:
+        lists = way(scene, concept.row, target * concept.share)
+        assert lists is not None
+        share = exposure(lists, scene.concepts.tags[concept.row]).mean()
+        assert share == pytest.approx(target * concept.share, abs=2e-3)
+
+
+def test_a_cap_halves_a_share_without_giving_anyone_more(scene: Scene) -> None:
+    concept = scene.judged[0]
+    flags = scene.concepts.tags[concept.row]
+    lists = ways.capped(scene, concept.row, concept.share / 2)
+    assert lists is not None
+    assert exposure(lists, flags).mean() == pytest.approx(concept.share / 2, abs=5e-3)
+    assert (exposure(lists, flags) <= exposure(scene.audience.unsteered, flags) + 1e-9).all()
+
+
+@pytest.mark.parametrize("way", [ways.bounded, ways.lowered_to])
+def test_no_list_holds_more_than_its_largest_share(scene: Scene, way: ways.Way) -> None:
+    for concept in scene.judged:
+        flags = scene.concepts.tags[concept.row]
+        before = flags[scene.audience.unsteered].sum(axis=1)
+        lists = way(scene, concept.row, 0.5)
+        assert lists is not None
+        after = flags[lists].sum(axis=1)
+        assert (after <= before // 2).all()
+        untouched = before == 0
+        assert (lists[untouched] == scene.audience.unsteered[untouched]).all()
+        assert all(len(set(row)) == len(row) for row in lists.tolist())
+
+
+def test_lowering_keeps_both_kinds_in_their_order_and_takes_as_few_as_it_can() -> None:
+    scores = np.linspace(1, 0, 60, dtype=np.float32)[None]
+    flags = np.zeros(60, dtype=bool)
+    flags[:30:2] = True  # 10 of the first 20
+    (found,) = ways.lowered(scores, flags, np.array([4])).tolist()
+    assert sorted(item for item in found if flags[item]) == [0, 2, 4, 6]
+    assert [item for item in found if not flags[item]] == [*range(1, 31, 2), 30]
+
+
+def test_leaving_out_at_random_leaves_out_that_many_and_adds_none(scene: Scene) -> None:
+    concept, rng = scene.judged[0], np.random.default_rng(3)
+    unsteered = scene.audience.ndcg(scene.audience.unsteered)
+    nothing = np.zeros(len(unsteered), dtype=np.int64)
+    np.testing.assert_allclose(ways.randomly_removed(scene, concept.row, nothing, rng, 1), unsteered)
+    every = nothing + 20
+    flags = scene.concepts.tags[concept.row]
+    filtered = ways.lowered(scene.audience.bases["score"], flags, nothing)
+    without = scene.audience.ndcg(filtered)
+    np.testing.assert_allclose(ways.randomly_removed(scene, concept.row, every, rng, 2), without)
+
+
+def test_halving_reports_every_way_and_leaves_half(scene: Scene) -> None:
+    found = halve(scene, 1)
+    assert list(found) == list(FALLS)
+    shares = {concept.name: concept.share for concept in scene.judged}
+    for name, one in found["ADD -x"].items():
+        assert one.share == pytest.approx(shares[name] / 2, abs=2e-3)
+        assert one.ndcg.shape == one.random.shape == one.unsteered.shape == (60,)
+
+
+def test_both_shares_of_a_pair_are_reached(scene: Scene) -> None:
+    for name, found in pairs.halved_together(scene).items():
+        reached = [pair for pair in found if pair is not None]
+        assert len(reached) >= len(found) / 2, name
+        assert all(pair.missed < 0.01 for pair in reached)
+
+
+def test_a_drift_is_the_mean_distance_of_the_other_concepts() -> None:
+    moves = np.array([[0.1, -0.2], [0.3, -0.4]])
+    one = drift.Drift(("a", "b"), moves)
+    assert one.distance.mean() == pytest.approx((0.2 + 0.3) / 2)
+    assert one.furthest == ("b", pytest.approx(-0.3))
+
+
+def test_runs_are_joined_in_one_report(planted_run: Run) -> None:
+    figures = measure(planted_run, ControlOptions(max_concepts=3, max_users=40))
+    report = control_report([figures, figures], "command")
+    titles = " ".join(table.title for table in report.tables)
+    assert all(part in titles for part in ("operation", "levels", "halved", "two concepts", "|move|"))
+    assert all(len(row) == len(table.columns) for table in report.tables for row in table.rows)
+    assert report.plot is not None
+
+
+def test_options_without_meaning_are_refused() -> None:
+    with pytest.raises(ConfigError, match="found 1, 20, 1"):
+        ControlOptions(max_users=1)

@@ -1,0 +1,75 @@
+"""Two concepts at once: both shares brought to targets, and the cost beside that of each alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from training.evaluation.control.halving import frequent
+from training.evaluation.control.operations import Doubles
+from training.evaluation.control.scene import Scene
+from training.evaluation.frontier.audience import exposure
+from training.evaluation.frontier.effects import both
+from training.evaluation.frontier.seen import reach
+from training.evaluation.frontier.strength import Floats
+from training.evaluation.frontier.tags import Concept
+
+GAINS: dict[str, Callable[[Scene, int], Floats]] = {
+    "ADD": lambda scene, row: scene.directions[row],
+    "lift": lambda scene, row: scene.concepts.tags[row].astype(np.float32),
+}
+_MOST = 5
+_RAISED = "0.3"
+
+
+class Pair(NamedTuple):
+    """Two concepts: how far off the mean exposure shares are; nDCG@20 lost by both, and by each alone."""
+
+    names: tuple[str, str]
+    missed: float
+    loss: Doubles
+    single_losses: tuple[Doubles, Doubles]
+
+
+def raised_together(scene: Scene) -> dict[str, list[Pair | None]]:
+    """Pairs of the most frequent concepts whose share is below .3, both brought to .3: by way."""
+    chosen = [(concept, 0.3) for concept in scene.judged if _RAISED in concept.targets][:_MOST]
+    return {name: _pairs(scene, chosen, gain, 1.0) for name, gain in GAINS.items()}
+
+
+def halved_together(scene: Scene) -> dict[str, list[Pair | None]]:
+    """Pairs of the most frequent concepts, both shares halved: by way; None for those not reached."""
+    chosen = [(concept, concept.share / 2) for concept in frequent(scene)[:_MOST]]
+    return {name: _pairs(scene, chosen, gain, -1.0) for name, gain in GAINS.items()}
+
+
+def _pairs(
+    scene: Scene, chosen: list[tuple[Concept, float]], gain: Callable[[Scene, int], Floats], sign: float
+) -> list[Pair | None]:
+    audience = scene.audience
+    unsteered = audience.ndcg(audience.unsteered)
+    lines = [scene.line(np.float32(sign) * gain(scene, concept.row)) for concept, _ in chosen]
+    flags = [scene.concepts.tags[concept.row] for concept, _ in chosen]
+    targets = [target for _, target in chosen]
+    alone = [
+        reach(audience, line, scene.near_0, own, [target])[0]
+        for line, own, target in zip(lines, flags, targets, strict=True)
+    ]
+    found: list[Pair | None] = []
+    for one, two in itertools.combinations(range(len(chosen)), 2):
+        first, second = alone[one], alone[two]
+        lists = None
+        if first is not None and second is not None:
+            start, wanted = (first.t, second.t), (targets[one], targets[two])
+            lists = both(audience, (lines[one], lines[two]), (flags[one], flags[two]), wanted, start)
+        if first is None or second is None or lists is None:
+            found.append(None)
+            continue
+        missed = max(abs(float(exposure(lists, flags[row]).mean()) - targets[row]) for row in (one, two))
+        losses = (unsteered - audience.ndcg(first.lists), unsteered - audience.ndcg(second.lists))
+        names = (chosen[one][0].name, chosen[two][0].name)
+        found.append(Pair(names, missed, unsteered - audience.ndcg(lists), losses))
+    return found
