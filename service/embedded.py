@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import IO
 
@@ -37,6 +37,11 @@ _logger = logging.getLogger(__name__)
 
 class DataDirectoryError(Exception):
     """The data directory cannot be used; the message says why."""
+
+
+def store_url(url: str, data_dir: Path) -> AbstractAsyncContextManager[str]:
+    """The URL as it is; where it is "embedded", that of a server of our own, which runs until exit."""
+    return embedded_valkey(data_dir) if url == "embedded" else nullcontext(url)
 
 
 @asynccontextmanager

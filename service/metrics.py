@@ -77,3 +77,9 @@ class Metrics:
         )
         self.events = Counter("trimtab_recorded_events", "Events recorded.", ["result"], registry=registry)
         self.bundle = Info("trimtab_bundle", "The bundle behind the default label.", registry=registry)
+        self.workers = Gauge("trimtab_workers", "Processes that serve now.", registry=registry)
+        self.worker_restarts = Counter(
+            "trimtab_worker_restarts",
+            "Workers that ended by themselves and were started again.",
+            registry=registry,
+        )

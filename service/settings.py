@@ -40,13 +40,17 @@ class Settings(BaseSettings):
         description="URL of a Redis or Valkey server (redis, rediss, unix); 'embedded' starts one of our own",
     )
     data_dir: Path = Field(Path("trimtab-data"), description="where the embedded Valkey keeps its data")
-    workers: int = Field(1, ge=1, description="worker processes (this release serves with one)")
+    workers: int = Field(
+        1, ge=1, le=1_024, description="processes that serve behind the one port; one for each core uses all"
+    )
     max_n: int = Field(1_000, ge=1, le=10_000, description="most recommendations in one reply")
     max_in_flight: int = Field(
-        256, ge=1, description="permits: calls answered at once before others are refused"
+        256, ge=1, description="permits of each worker: calls answered at once before others are refused"
     )
     compute_threads: int = Field(
-        2, ge=0, description="threads for encoding, search and ranking; 0 for that of the event loop"
+        2,
+        ge=0,
+        description="threads of each worker for encoding, search and ranking; 0 for that of its event loop",
     )
     max_history: int = Field(
         1_000, ge=1, description="positive events stored a user (the encoder may read fewer)"
@@ -55,7 +59,7 @@ class Settings(BaseSettings):
     embedding_ttl_s: int = Field(604_800, ge=1, description="seconds that a cached user embedding lives")
     store_timeout_s: float = Field(0.25, gt=0, description="seconds that a read from Redis may take")
     user_tier_mb: int = Field(
-        256, ge=0, description="megabytes of users kept in the process, over Redis; 0 keeps none"
+        256, ge=0, description="megabytes of users kept in each worker, over Redis; 0 keeps none"
     )
     drain_s: float = Field(10.0, ge=0, description="seconds that calls in flight are given at shutdown")
 
@@ -65,13 +69,6 @@ class Settings(BaseSettings):
         host, _, port = value.rpartition(":")
         if not host or not port.isdigit() or int(port) > 65535:
             raise ValueError(f"found {value!r}, expected host:port")
-        return value
-
-    @field_validator("workers")
-    @classmethod
-    def _one_worker(cls, value: int) -> int:
-        if value != 1:
-            raise ValueError(f"found {value}: this release serves with one worker")
         return value
 
     @classmethod

@@ -16,9 +16,9 @@ from typing import Any
 import grpc
 import pytest
 
-from service.app import RunningServer, running_server
 from service.bundle import Bundle, open_bundle
 from service.embedded import embedded_valkey
+from service.server import RunningServer, running_server
 from service.settings import read_settings
 
 ROOT = Path(__file__).resolve().parents[1]

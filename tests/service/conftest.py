@@ -1,7 +1,9 @@
 """Bundles of every kind with the torch models behind them: contexts, scale rules, uncounted codes."""
 
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,3 +46,24 @@ def variant(
         return Variant(path, open_bundle(path), factory.make_world(**KINDS[kind]))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def program() -> Callable[..., AbstractContextManager["subprocess.Popen[str]"]]:
+    """A way to run trimtab-serve as a process: bundle, data directory, port, then flags."""
+
+    @contextmanager
+    def run(bundle_dir: Path, data_dir: Path, port: int, *flags: str) -> Iterator["subprocess.Popen[str]"]:
+        command = [str(Path(sys.executable).with_name("trimtab-serve")), "--bundle", str(bundle_dir)]
+        command += ["--listen", f"127.0.0.1:{port}", "--metrics-port", "0", "--data-dir", str(data_dir)]
+        process = subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            if process.stderr:
+                process.stderr.close()
+
+    return run

@@ -3,10 +3,9 @@
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +22,7 @@ from service.bundle import BundleError
 from service.embedded import DataDirectoryError
 from service.userstate import SILENCE_S
 
-
-@contextmanager
-def program(bundle_dir: Path, data_dir: Path, port: int, *flags: str) -> Iterator["subprocess.Popen[str]"]:
-    """trimtab-serve as a process."""
-    command = [str(Path(sys.executable).with_name("trimtab-serve")), "--bundle", str(bundle_dir)]
-    command += ["--listen", f"127.0.0.1:{port}", "--metrics-port", "0", "--data-dir", str(data_dir)]
-    process = subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        if process.stderr:
-            process.stderr.close()
+Program = Callable[..., AbstractContextManager["subprocess.Popen[str]"]]
 
 
 def connect(port: int) -> grpc.Channel:
@@ -55,7 +40,7 @@ def record(stub: Any, user_id: str, *item_ids: str) -> None:
 
 
 def test_a_client_can_wait_for_a_server_that_is_starting_and_gives_up_on_none(
-    bundle_dir: Path, tmp_path: Path, free_port: Callable[[], int]
+    program: Program, bundle_dir: Path, tmp_path: Path, free_port: Callable[[], int]
 ) -> None:
     port = free_port()
     with Client(f"127.0.0.1:{port}") as client:
@@ -66,7 +51,7 @@ def test_a_client_can_wait_for_a_server_that_is_starting_and_gives_up_on_none(
 
 
 def test_sigterm_drains_and_a_restart_keeps_the_histories(
-    bundle_dir: Path, tmp_path: Path, free_port: Callable[[], int]
+    program: Program, bundle_dir: Path, tmp_path: Path, free_port: Callable[[], int]
 ) -> None:
     port = free_port()
     with program(bundle_dir, tmp_path, port) as process, connect(port) as channel:
@@ -81,7 +66,7 @@ def test_sigterm_drains_and_a_restart_keeps_the_histories(
 
 
 def test_killed_without_warning_it_leaves_no_process_and_no_acknowledged_event_is_lost(
-    bundle_dir: Path, tmp_path: Path, free_port: Callable[[], int]
+    program: Program, bundle_dir: Path, tmp_path: Path, free_port: Callable[[], int]
 ) -> None:
     port = free_port()
     with program(bundle_dir, tmp_path, port) as process, connect(port) as channel:
@@ -111,21 +96,21 @@ def test_a_second_server_on_one_data_directory_is_refused_by_name(
 
 
 def test_the_program_says_what_is_wrong_with_a_bundle_and_a_flag(
-    tmp_path: Path, free_port: Callable[[], int]
+    program: Program, tmp_path: Path, free_port: Callable[[], int]
 ) -> None:
     with program(tmp_path / "nowhere", tmp_path, free_port()) as process:
         _, error = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "no readable manifest.json" in error
     assert "Traceback" not in error
-    with program(tmp_path, tmp_path, free_port(), "--workers", "4") as process:
+    with program(tmp_path, tmp_path, free_port(), "--workers", "0") as process:
         _, error = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "workers" in error
 
 
 def test_a_port_that_is_taken_is_named(
-    start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path
+    program: Program, start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path
 ) -> None:
     with start_server(bundle_dir, tmp_path / "first") as first:
         with program(bundle_dir, tmp_path / "second", first.running.port) as process:
