@@ -1,0 +1,122 @@
+"""The report of promises.py: what was asked and what the replies have."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from training.evaluation.report import Curve, Estimate, Plot, Report, Table
+
+ABOUT = """\
+A running `trimtab-serve`, asked over gRPC by `trimtab.AsyncClient`, lists of {n}. The users are held out of
+training; their histories were recorded. Unsteered nDCG@{n} on their held-out items: {ndcg}. A concept's
+items are counted in the replies by the run's catalogue.
+
+A target share is kept if the list has the number of items that was asked for, or more (or fewer, for "at
+most"). Report right: whether `met` in the reply says so. Beyond: how far past the bound. Lifted: where no ADD
+of up to two typical units was enough. Asked and given are means over requests; "at most half" asks for no
+more than half of the items that the user's unsteered list has, and only where it has any. ± is the standard
+error, users being clusters.
+
+The card's shares were measured offline on validation users when the concept was fitted, at strengths 0 and
++1; "offline" is torch on the same users as the replies."""
+
+
+class Kept(NamedTuple):
+    """How one kind of target share was kept: means over its requests."""
+
+    promise: str
+    requests: int
+    asked: float
+    given: float
+    kept: float
+    said_so: float
+    beyond: float
+    lifted: float
+    relevance_loss: float
+    ndcg_loss: Estimate
+
+
+class Together(NamedTuple):
+    """NDCG lost by two targets at once, by both alone, and the difference, of the same users."""
+
+    promise: str
+    both: Estimate
+    alone: Estimate
+    apart: Estimate
+
+
+class Curves(NamedTuple):
+    """A concept at one strength: mean exposure shares by the card, offline for the same users, and served."""
+
+    concept: str
+    strength: float
+    card: float | None
+    offline: Estimate
+    served: Estimate
+    apart: Estimate
+    overlap: float
+
+
+class Promises(NamedTuple):
+    """All that was measured; of says of what."""
+
+    of: str
+    n: int
+    unsteered_ndcg: Estimate
+    kept: Sequence[Kept]
+    together: Sequence[Together]
+    curves: Sequence[Curves]
+
+
+def promises_report(found: Promises, data_set: str, command: str) -> Report:
+    """Tables, and a plot of the cards beside the replies."""
+    strengths = list(dict.fromkeys(one.strength for one in found.curves))
+    lost = f"nDCG@{found.n} lost"
+    tables = [
+        Table(f"{found.of}: shares promised and given", (*_KEPT, lost), [_row(one) for one in found.kept]),
+        Table(f"{found.of}: two at once, {lost}", _TOGETHER, found.together),
+        Table(f"{found.of}: strength", _DISTANCES, [_distances(found.curves, x) for x in strengths]),
+        Table(f"{found.of}: each concept, mean exposure share", _EACH, list(_each(found.curves))),
+    ]
+    raised = [one for one in found.curves if one.strength == 1.0]
+    names = [one.concept for one in raised]
+    cards = Curve("card", names, [Estimate(one.card or 0.0, None) for one in raised])
+    served = Curve("replies", names, [one.served for one in raised])
+    plot = Plot("", "mean exposure share at strength +1", [cards, served])
+    about = ABOUT.format(n=found.n, ndcg=found.unsteered_ndcg)
+    return Report("promises", f"Promises: {data_set}", command, (about,), tables, plot, found)
+
+
+_KEPT = (
+    "target share", "requests", "asked", "given", "kept", "report right", "beyond", "lifted", "relevance loss"
+)  # fmt: skip
+_TOGETHER = ("promise", "both", "sum of each alone", "difference")
+_DISTANCES = (
+    "strength", "concepts", "replies from card: mean", "most", "replies from offline: mean", "most", "overlap"
+)  # fmt: skip
+_EACH = ("concept", "card at 0", "replies at 0", "card at +1", "offline at +1", "replies at +1")
+
+
+def _row(one: Kept) -> tuple[object, ...]:
+    return (
+        one.promise, f"{one.requests:,}", f"{one.asked:.3f}", f"{one.given:.3f}", f"{one.kept:.2%}",
+        f"{one.said_so:.2%}", f"{one.beyond:.3f}", f"{one.lifted:.0%}", f"{one.relevance_loss:.3f}",
+        one.ndcg_loss,
+    )  # fmt: skip
+
+
+def _distances(curves: Sequence[Curves], strength: float) -> tuple[object, ...]:
+    own = [one for one in curves if one.strength == strength]
+    cards = [abs(one.served.mean - one.card) for one in own if one.card is not None]
+    apart = [abs(one.apart.mean) for one in own]
+    from_card = (float(np.mean(cards)), max(cards)) if cards else (None, None)
+    same = float(np.mean([one.overlap for one in own]))
+    return f"{strength:+g}", len(own), *from_card, float(np.mean(apart)), max(apart), same
+
+
+def _each(curves: Sequence[Curves]) -> Iterator[tuple[object, ...]]:
+    by_key = {(one.concept, one.strength): one for one in curves}
+    for name in dict.fromkeys(one.concept for one in curves):
+        zero, one = by_key[name, 0.0], by_key[name, 1.0]
+        yield name, zero.card, zero.served, one.card, one.offline, one.served
