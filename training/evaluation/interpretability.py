@@ -74,11 +74,7 @@ def representations(run: Run, seed: int = 0) -> list[Representation]:
 
     A raw dimension counts as two neurons, its positive and its negative side, because an SAE's fire one way.
     """
-    generator = torch.random.get_rng_state()
-    torch.manual_seed(seed)
-    untrained = SparseAutoencoder(run.sae.d, run.sae.n_neurons, TopK(min(run.sae.k, run.sae.n_neurons)))
-    torch.random.set_rng_state(generator)
-    untrained.eval().requires_grad_(False)
+    untrained = untrained_like(run.sae, seed)
     z = run.recommender.embed(Histories.single_items(run.recommender.n_items), run.config.max_length)
     unit = torch.nn.functional.normalize(z, dim=1).numpy()
     sides = csr_matrix(np.maximum(np.concatenate([unit, -unit], axis=1), 0))
@@ -91,6 +87,15 @@ def representations(run: Run, seed: int = 0) -> list[Representation]:
         ),
         Representation("raw dimensions", sides, _effects(run, torch.cat([axes, -axes]))),
     ]
+
+
+def untrained_like(sae: SparseAutoencoder, seed: int) -> SparseAutoencoder:
+    """Of the same shape, with the random weights that training starts from, TopK."""
+    generator = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    untrained = SparseAutoencoder(sae.d, sae.n_neurons, TopK(min(sae.k, sae.n_neurons)))
+    torch.random.set_rng_state(generator)
+    return untrained.eval().requires_grad_(False)
 
 
 def interpret(run: Run, most_concepts: int, seed: int = 0) -> list[Interpretability]:

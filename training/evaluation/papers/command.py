@@ -10,15 +10,18 @@ import numpy as np
 import torch
 
 from training.errors import ConfigError, DataError
+from training.evaluation.papers.gender import GENDER
+from training.evaluation.papers.inner_block import INNER_BLOCK
 from training.evaluation.papers.knobs import KNOBS
 from training.evaluation.papers.paper import Findings, Groups, Paper
+from training.evaluation.papers.recsae import RECSAE
 from training.evaluation.report import Report
 from training.flags import RaisingParser, read_config
 from training.histories import Ints
 from training.pipeline import Reporter, train
 from training.run import Run
 
-PAPERS: dict[str, Paper] = {"P1": KNOBS}
+PAPERS: dict[str, Paper] = {"P1": KNOBS, "P2": INNER_BLOCK, "P3": GENDER, "P4": RECSAE}
 
 
 def add_paper_flags(command: argparse.ArgumentParser) -> None:

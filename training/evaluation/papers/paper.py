@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -60,6 +61,12 @@ def caption(found: Sequence[Findings]) -> str:
 def joined(found: Sequence[Findings], *path: str) -> Estimate:
     """The estimate at a path of the figures, over the seeds."""
     return Estimate.joined([_at(one.figures, path) for one in found])
+
+
+def shown(found: Sequence[Findings], *path: str, form: str = ".3f") -> str:
+    """The same as text, "-" where it is not a number."""
+    estimate = joined(found, *path)
+    return "-" if math.isnan(estimate.mean) else f"{estimate:{form}}"
 
 
 def curve(
