@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import grpc
 
 HERE = Path(__file__).parent
-SERVER_CORE, LOAD_CORE = "0", "1"
+SERVER_CORE, LOAD_CORE, BOTH_CORES = "0", "1", "0,1"
 RECOMMEND = "/trimtab.v1.RecommendationService/Recommend"
 BATCH = "/trimtab.v1.RecommendationService/BatchRecommend"
 
@@ -35,14 +36,19 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def trimtab_server(bundle: Path, data_dir: Path, log: Path, *flags: str) -> Iterator[Server]:
+def trimtab_server(
+    bundle: Path, data_dir: Path, log: Path, *flags: str, workers: int = 1, cores: str = SERVER_CORE
+) -> Iterator[Server]:
     port, metrics_port = free_port(), free_port()
     target = f"127.0.0.1:{port}"
     command = [str(Path(sys.executable).with_name("trimtab-serve")), "--bundle", str(bundle)]
     command += ["--listen", target, "--metrics-port", str(metrics_port), "--data-dir", str(data_dir), *flags]
-    with running(command, log, SERVER_CORE) as process:
+    with running([*command, "--workers", str(workers)], log, cores) as process:
         _wait_ready(target)
-        yield Server(target, RECOMMEND, process.pid, metrics_port)
+        server = Server(target, RECOMMEND, process.pid, metrics_port)
+        while server.metrics()["trimtab_workers"] < workers:
+            time.sleep(0.1)
+        yield server
 
 
 @contextmanager
@@ -56,9 +62,11 @@ def comparison_server(answer: Path, log: Path, bundle: Path | None = None) -> It
         yield Server(target, "/bench/Call", process.pid)
 
 
-def put_load(server: Server, requests: Path, method: str = "", **options: Any) -> dict[str, Any]:
+def put_load(
+    server: Server, requests: Path, method: str = "", *, cores: str = LOAD_CORE, **options: Any
+) -> dict[str, Any]:
     """What load.py prints of one block of load; options are LoadOptions'."""
-    command = ["taskset", "-c", LOAD_CORE, sys.executable, str(HERE / "load.py")]
+    command = ["taskset", "-c", cores, sys.executable, str(HERE / "load.py")]
     command += ["--requests", str(requests), "--target", server.target, "--method", method or server.method]
     command += ["--watch", str(server.pid)]
     for name, value in options.items():
@@ -71,9 +79,9 @@ def put_load(server: Server, requests: Path, method: str = "", **options: Any) -
 
 
 @contextmanager
-def running(command: list[str], log: Path, core: str = "") -> Iterator["subprocess.Popen[str]"]:
-    """A process, on one core if it is named, until exit; its errors go into the log."""
-    pinned = ["taskset", "-c", core, *command] if core else command
+def running(command: list[str], log: Path, cores: str = "") -> Iterator["subprocess.Popen[str]"]:
+    """A process, on certain cores if they are named, until exit; its errors go into the log."""
+    pinned = ["taskset", "-c", cores, *command] if cores else command
     with log.open("a") as file:
         process = subprocess.Popen(pinned, stdout=subprocess.PIPE, stderr=file, text=True)
         try:

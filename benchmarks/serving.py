@@ -22,7 +22,7 @@ import numpy as np
 from google.protobuf.message import Message
 from load import Request, read_requests, write_requests
 from rich.console import Console
-from servers import BATCH, Server, comparison_server, put_load, trimtab_server
+from servers import BATCH, BOTH_CORES, Server, comparison_server, put_load, trimtab_server
 from serving_report import write_report
 from trimtab import Client
 from trimtab.v1 import recommendation_pb2 as pb
@@ -36,6 +36,8 @@ ZIPF = 1.0
 MALFORMED = 1
 WAVES = 10
 SHARE_OF_CAPACITY = 0.6
+CONNECTIONS = 16
+"""For several workers: the kernel deals connections out, evenly only if there are many."""
 LOADS = (0.2, 0.4, 0.6, 0.8, 0.9)
 
 Figures = dict[str, Any]
@@ -222,6 +224,22 @@ def latency_against_load(bench: Bench) -> Figures:
     return {"capacity": most, "points": points}
 
 
+def workers(bench: Bench) -> Figures:
+    """One worker and two, with both cores for them and for the load."""
+    path, log = bench.requests("two edits", steered), bench.folder / "server.log"
+    sides: dict[str, Callable[..., Figures]] = {}
+    with ExitStack() as stack:
+        for count in (1, 2):
+            data = bench.folder / f"data of {count}"
+            server = trimtab_server(bench.world.bundle, data, log, workers=count, cores=BOTH_CORES)
+            running = stack.enter_context(server)
+            fill(bench.world, running)
+            put = partial(put_load, running, path, cores=BOTH_CORES, connections=CONNECTIONS)
+            put(seconds=bench.seconds)  # every worker reads users from the store
+            sides[f"{count} worker{'s' * (count > 1)}"] = put
+        return {"blocks": bench.interleaved(sides)}
+
+
 def capacity(bench: Bench, requests: Path) -> float:
     return float(put_load(bench.server, requests, seconds=bench.seconds)["throughput"])
 
@@ -235,6 +253,7 @@ PARTS: dict[str, Callable[[Bench], Figures]] = {
     "deadlines": deadlines,
     "cancelled": cancelled,
     "load": latency_against_load,
+    "workers": workers,
 }
 
 

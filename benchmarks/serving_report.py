@@ -36,7 +36,6 @@ DRAWS = 10_000
 LATE_MS = 1.0
 NOT_BUILT = [
     "the peers (Triton, mosec, FastAPI)",
-    "both cores and several workers",
     "metrics on and off",
     "the soak of 30 minutes",
     "a bundle trained on real data",
@@ -82,6 +81,7 @@ def write_report(out: Path, report: Path) -> None:
         "deadlines": _deadlines,
         "cancelled": _cancelled,
         "load": _load,
+        "workers": _workers,
     }
     for name, make in makers.items():
         if name in cells:
@@ -116,15 +116,7 @@ def _comparison(cell: dict[str, Any]) -> Iterator[str]:
     own = _values(blocks["trimtab"])
     yield "## Throughput, one worker, 32 calls under way"
     yield ""
-    yield "| server | calls a second | CPU us a call | p50 ms | p99 ms | load's share of a core | not OK |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
-    for name, of_one in blocks.items():
-        cpu = np.median([1e6 * block["watched_cpu_share"] / block["throughput"] for block in of_one])
-        share = np.median([block["generator_cpu_share"] for block in of_one])
-        yield (
-            f"| {name} | {np.median(_values(of_one)):,.0f} | {cpu:,.0f} | {_latency(of_one, 'p50'):.2f} "
-            f"| {_latency(of_one, 'p99'):.2f} | {share:.2f} | {_faults(of_one)} |"
-        )
+    yield from _throughputs(blocks)
     yield ""
     for name, bar in (("bare search", 0.85), ("empty handler", 0.60)):
         found = ratio(own, _values(blocks[name]))
@@ -228,6 +220,16 @@ def _load(cell: dict[str, Any]) -> Iterator[str]:
     yield from _late(cell["points"])
 
 
+def _workers(cell: dict[str, Any]) -> Iterator[str]:
+    blocks = cell["blocks"]
+    one, two = (_values(of_one) for of_one in blocks.values())
+    yield "## Workers, 32 calls under way on 16 connections"
+    yield ""
+    yield from _throughputs(blocks)
+    yield ""
+    yield f"- 2 workers / 1 worker: {ratio(two, one)}. The load shares both cores with the servers."
+
+
 def _late(blocks: list[dict[str, Any]]) -> Iterator[str]:
     """Says so where the load itself did not run in time."""
     late = sum(block["sent_late_p99_ms"] > LATE_MS for block in blocks)
@@ -236,6 +238,18 @@ def _late(blocks: list[dict[str, Any]]) -> Iterator[str]:
         yield (
             f"In {late} of {len(blocks)} blocks 1 % of the calls were sent more than {LATE_MS:g} ms late: "
             "other work had the load's core. Their tails are the machine's, not the server's."
+        )
+
+
+def _throughputs(blocks: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
+    yield "| server | calls a second | CPU us a call | p50 ms | p99 ms | load's share of a core | not OK |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    for name, of_one in blocks.items():
+        cpu = np.median([1e6 * block["watched_cpu_share"] / block["throughput"] for block in of_one])
+        share = np.median([block["generator_cpu_share"] for block in of_one])
+        yield (
+            f"| {name} | {np.median(_values(of_one)):,.0f} | {cpu:,.0f} | {_latency(of_one, 'p50'):.2f} "
+            f"| {_latency(of_one, 'p99'):.2f} | {share:.2f} | {_faults(of_one)} |"
         )
 
 
