@@ -22,7 +22,7 @@ from trimtab.v1.bundle_pb2 import HistoryRule, Provenance
 
 from exporters.bundle import write_bundle
 from exporters.contents import Users, assemble
-from exporters.index import FLAT_LIMIT
+from exporters.index import FLAT_LIMIT, IndexOptions
 from exporters.models import NeuronLabel
 from training.concepts.config import ConceptConfig
 from training.concepts.fitting import fit_concepts
@@ -61,7 +61,7 @@ class WorldOptions:
     noise: float = 1.0
     """Length of an item's own part beside its cluster's centre, which has length 1."""
     flat_limit: int = FLAT_LIMIT
-    """Catalogues above this size may get an approximate index."""
+    """Catalogues above this size get the quickest index that finds enough; below, every item is scored."""
     seed: int = 0
     """Of all that is drawn."""
 
@@ -171,7 +171,7 @@ def _export(
             sae="topk",
         ),
     )
-    write_bundle(contents, out, flat_limit=options.flat_limit)
+    write_bundle(contents, out, index=IndexOptions(flat_limit=options.flat_limit))
 
 
 def _split(histories: Histories, n_items: int) -> Split:

@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trimtab.manifest import FORMAT_VERSION, MANIFEST_NAME, combined_digest, content_id, to_json
-from trimtab.v1.bundle_pb2 import AttributeInfo, BundleManifest, Dimensions, IndexInfo
+from trimtab.v1.bundle_pb2 import AttributeInfo, BundleManifest, Dimensions, IndexInfo, IndexTrial
 from trimtab.v1.bundle_pb2 import AttributeKind as WireKind
 
 from exporters.contents import BundleContents
 from exporters.errors import BundleExistsError, BundleFaultError, BundleWriteError
 from exporters.files import Written, new_file, write_files
 from exporters.graphs import OPSET, RecommenderGraphs
-from exporters.index import FLAT_LIMIT
+from exporters.index import ChosenIndex, IndexOptions, Trial
 from exporters.sealed import read_manifest, verify_files
 from exporters.stages import Report, silent
 from exporters.verify import check_parity
@@ -41,7 +41,7 @@ def write_bundle(
     out: Path,
     *,
     report: Report = silent,
-    flat_limit: int = FLAT_LIMIT,
+    index: IndexOptions | None = None,
     graphs: RecommenderGraphs | None = None,
 ) -> BundleManifest:
     """Writes, checks and publishes a bundle.
@@ -50,7 +50,7 @@ def write_bundle(
         contents: what to write.
         out: the directory to make. It may exist if it is empty, or if it is this very bundle already.
         report: told the name of each stage as it begins.
-        flat_limit: catalogues above this size may get an approximate index.
+        index: what kinds of index may be chosen.
         graphs: the recommender's, if they were exported before, for a bundle with another SAE. They are
             checked like all else.
 
@@ -67,7 +67,7 @@ def write_bundle(
     except OSError as error:
         raise BundleWriteError(f"cannot make {out.parent}: {error.strerror}") from error
     with _partial_directory(out) as partial:
-        written = write_files(contents, partial, report, flat_limit, graphs)
+        written = write_files(contents, partial, report, index or IndexOptions(), graphs)
         report("checking against torch")
         manifest = _describe(contents, written)
         check_parity(partial, manifest, contents)
@@ -102,11 +102,7 @@ def _describe(contents: BundleContents, written: Written) -> BundleManifest:
         opset=OPSET,
         files=written.files,
         history=contents.history,
-        index=IndexInfo(
-            kind=written.chosen.kind,
-            recall_plain=written.chosen.recall_plain,
-            recall_steered=written.chosen.recall_steered,
-        ),
+        index=_describe_index(written.chosen),
         attributes=[
             AttributeInfo(name=name, kind=_WIRE_KINDS[kind])
             for name, kind in contents.catalogue.attributes.items()
@@ -115,6 +111,25 @@ def _describe(contents: BundleContents, written: Written) -> BundleManifest:
     )
     manifest.create_time.GetCurrentTime()
     return manifest
+
+
+def _describe_index(chosen: ChosenIndex) -> IndexInfo:
+    def recalls(trial: Trial) -> dict[str, float]:
+        return {f"recall_{name}": getattr(trial.recalls, name) for name in ("plain", "steered", "filtered")}
+
+    trials = [
+        IndexTrial(
+            kind=trial.kind,
+            effort=trial.effort,
+            over_fetch=trial.over_fetch,
+            single_us=trial.single_us,
+            batched_us=trial.batched_us,
+            **recalls(trial),
+        )
+        for trial in chosen.trials
+    ]
+    best = chosen.trial
+    return IndexInfo(kind=best.kind, over_fetch=best.over_fetch, trials=trials, **recalls(best))
 
 
 def _publish(partial: Path, out: Path, manifest: BundleManifest) -> BundleManifest:

@@ -7,17 +7,23 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from trimtab.v1.bundle_pb2 import BundleManifest
 
 from exporters.errors import ExportError
+from exporters.kinds import FLAT, KINDS
 from exporters.sealed import verify_files
 from exporters.stages import STAGES
 from exporters.summary import print_carried, print_details, print_summary
 
+if TYPE_CHECKING:  # it needs torch, which takes seconds to load
+    from exporters.index import IndexOptions
+
 BUNDLES = Path("bundles")
+_OF_EXPORT = ("out", "max_history", "labels", "concepts_from", "index", "flat_limit")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,11 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if (arguments.run is None) == (arguments.inspect is None):
         parser.error("give either a RUN to export or --inspect BUNDLE")
-    of_export = (arguments.out, arguments.max_history, arguments.labels, arguments.concepts_from)
-    if arguments.inspect is not None and any(value is not None for value in of_export):
-        parser.error(
-            "--out, --max-history, --labels and --concepts-from belong to an export, not to --inspect"
-        )
+    if arguments.inspect is not None:
+        given = [option for option in _OF_EXPORT if getattr(arguments, option) is not None]
+        if given:
+            option = given[0].replace("_", "-")
+            parser.error(f"--{option} belongs to an export, not to --inspect")
     if arguments.old_labels is not None and arguments.concepts_from is None:
         parser.error("--old-labels belongs to --concepts-from")
     console = Console()
@@ -83,6 +89,18 @@ def _parser() -> argparse.ArgumentParser:
         help="the earlier bundle's label set as `trimtab concepts export` wrote it, in place of its own",
     )
     parser.add_argument(
+        "--index",
+        choices=(FLAT, *KINDS),
+        help="search items this way if it finds 95 %% of the exact best, and exactly if not (default: the "
+        "quickest that does, by measurement)",
+    )
+    parser.add_argument(
+        "--flat-limit",
+        type=int,
+        metavar="N",
+        help="catalogues of up to N items are searched exactly, whatever it costs (default: 10,000)",
+    )
+    parser.add_argument(
         "--inspect", type=Path, metavar="BUNDLE", help="check a bundle and show what is in it"
     )
     return parser
@@ -120,12 +138,23 @@ def _export(console: Console, arguments: argparse.Namespace, out: Path) -> int:
             carried = carry(read_earlier(arguments.concepts_from, arguments.old_labels), loaded)
             loaded = carried.run
         contents = contents_of(loaded, arguments.max_history, report)
-        manifest: BundleManifest = write_bundle(contents, out, report=report)
+        manifest: BundleManifest = write_bundle(contents, out, report=report, index=_index_options(arguments))
     if carried is not None:
         print_carried(console, arguments.concepts_from, carried)
     made = manifest.create_time.ToDatetime(tzinfo=UTC) >= begun
     print_summary(console, out, manifest, seconds=time.monotonic() - started, new=made)
     return 0
+
+
+def _index_options(arguments: argparse.Namespace) -> "IndexOptions":
+    from exporters.index import IndexOptions
+
+    given: dict[str, Any] = {}
+    if arguments.index is not None:
+        given = {"kinds": (arguments.index,), "flat_limit": 0}
+    if arguments.flat_limit is not None:
+        given["flat_limit"] = arguments.flat_limit
+    return IndexOptions(**given)
 
 
 def _fail(reason: object) -> int:

@@ -1,7 +1,6 @@
 """Everything that goes into a bundle, gathered and checked before a file is written."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from exporters.errors import ContentsError
 from exporters.models import Floats, HookedRecommender, NamedConcept, NeuronLabel, SparseCoder
 from exporters.normalisation import scale_rule
 from exporters.stages import Report, silent
+from exporters.threads import one_thread
 from training.concepts.purity import Purity
 from training.histories import Histories
 from training.interactions import Catalogue
@@ -142,18 +142,8 @@ class Users(NamedTuple):
     """References and queries come from these."""
 
 
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums of products depend on how they are split; on one thread, the same run gives the same bundle."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@_one_thread()
+# Sums of products depend on how they are split; on one thread, the same run gives the same bundle.
+@one_thread()
 @torch.no_grad()
 def assemble(
     *,

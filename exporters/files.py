@@ -20,7 +20,7 @@ from trimtab.v1.bundle_pb2 import BundleFile
 from exporters.contents import BundleContents
 from exporters.errors import BundleWriteError
 from exporters.graphs import RecommenderGraphs, export_graphs
-from exporters.index import ChosenIndex, choose_index
+from exporters.index import ChosenIndex, IndexOptions, choose_index
 from exporters.stages import Report
 from exporters.tables import concept_table, item_table, neuron_table
 
@@ -41,7 +41,7 @@ def write_files(
     contents: BundleContents,
     directory: Path,
     report: Report,
-    flat_limit: int,
+    options: IndexOptions,
     ready: RecommenderGraphs | None,
 ) -> Written:
     """Writes every file but the manifest into an empty directory.
@@ -63,9 +63,10 @@ def write_files(
         with new_file(directory / name) as file:
             np.lib.format.write_array(file, np.ascontiguousarray(array, "<f4"))
     report("building the index")
-    chosen = _index(contents, items, flat_limit)
-    with new_file(directory / "items.faiss") as file:
-        file.write(faiss.serialize_index(chosen.index).data)
+    chosen = _index(contents, items, options)
+    if chosen.index is not None:
+        with new_file(directory / "items.faiss") as file:
+            file.write(faiss.serialize_index(chosen.index).data)
     report("writing tables")
     _write_tables(contents, directory)
     shapes = {"decoder.npy": decoder.shape, "items.npy": items.shape}
@@ -97,14 +98,13 @@ def _write_tables(contents: BundleContents, directory: Path) -> None:
         _write_npz(file, arrays)
 
 
-def _index(contents: BundleContents, items: NDArray[np.float32], flat_limit: int) -> ChosenIndex:
+def _index(contents: BundleContents, items: NDArray[np.float32], options: IndexOptions) -> ChosenIndex:
     plain, steered = _array(contents.references.queries), _array(contents.references.steered_queries)
     if not contents.has_bias:
-        return choose_index(_array(contents.V), plain, steered, flat_limit)
+        return choose_index(_array(contents.V), plain, steered, options)
     ones = np.ones((len(plain), 1), np.float32)
-    return choose_index(
-        np.ascontiguousarray(items), np.hstack([plain, ones]), np.hstack([steered, ones]), flat_limit
-    )
+    queries = np.hstack([plain, ones]), np.hstack([steered, ones])
+    return choose_index(np.ascontiguousarray(items), *queries, options)
 
 
 def _describe(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> BundleFile:

@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from trimtab.v1.bundle_pb2 import AttributeKind, BundleManifest, ScaleRule
+from trimtab.v1.bundle_pb2 import AttributeKind, BundleManifest, IndexInfo, ScaleRule
+
+from exporters.kinds import FLAT
 
 if TYPE_CHECKING:  # it needs torch, which takes seconds to load
     from exporters.carrying import Carried
@@ -27,6 +29,8 @@ def print_summary(
     rows += [("size", f"{_bytes(size)} in {len(manifest.files) + 1} files"), ("took", f"{seconds:.1f} s")]
     title = "Exported, and checked against torch" if new else "Already there and the same: nothing written"
     console.print(_pairs(title, rows))
+    if manifest.index.trials:
+        console.print(_trials(manifest.index))
 
 
 def print_details(console: Console, directory: Path, manifest: BundleManifest) -> None:
@@ -56,6 +60,8 @@ def print_details(console: Console, directory: Path, manifest: BundleManifest) -
         *_settings(made.config_json),
     ]
     console.print(_pairs("Trained on", trained))
+    if manifest.index.trials:
+        console.print(_trials(manifest.index))
     files = Table(title="Files", title_justify="left")
     for name, side in (("file", "left"), ("size", "right"), ("shape", "right"), ("sha256", "left")):
         files.add_column(name, justify="right" if side == "right" else "left")
@@ -80,12 +86,41 @@ def _model_rows(manifest: BundleManifest) -> list[tuple[str, str]]:
         ("SAE", f"{manifest.provenance.sae}: {dims.n_neurons:,} neurons, at most {dims.k} active"),
         ("scale", f"{rule}, times {manifest.scale_factor:g}"),
         ("history", f"newest {history.max_length:,} positive items{threshold}{order}"),
-        (
-            "index",
-            f"{index.kind}, recall@100 {index.recall_plain:.4f} plain, {index.recall_steered:.4f} steered",
-        ),
+        ("index", _index(index)),
         ("opset", str(manifest.opset)),
     ]
+
+
+def _index(index: IndexInfo) -> str:
+    if index.kind == FLAT:
+        return f"{FLAT}: every item is scored"
+    filtered = f", {index.recall_filtered:.4f} under filters" if index.recall_filtered else ""
+    recall = f"recall@100 {index.recall_plain:.4f} plain, {index.recall_steered:.4f} steered{filtered}"
+    over_fetch = f", {index.over_fetch:g} times over-fetched" if index.over_fetch > 1 else ""
+    return f"{index.kind}{over_fetch}, {recall}"
+
+
+def _trials(index: IndexInfo) -> Table:
+    table = Table(
+        title="Kinds of index: the quickest that finds enough",
+        title_justify="left",
+        caption="Recall of the best 100; CPU time a query, one at a time and in batches of 32",
+        caption_justify="left",
+    )
+    table.add_column("index")
+    for heading in ("effort", "over-fetch", "plain", "steered", "filtered", "us alone", "us batched"):
+        table.add_column(heading, justify="right")
+    for trial in index.trials:
+        recalls = (
+            f"{recall:.4f}" for recall in (trial.recall_plain, trial.recall_steered, trial.recall_filtered)
+        )
+        times = (f"{us:,.0f}" if us else "too low" for us in (trial.single_us, trial.batched_us))
+        chosen = trial.kind == index.kind and trial.over_fetch == index.over_fetch
+        style = "bold" if chosen else ""
+        table.add_row(
+            trial.kind, f"{trial.effort or ''}", f"{trial.over_fetch:g}", *recalls, *times, style=style
+        )
+    return table
 
 
 def print_carried(console: Console, earlier: Path, carried: "Carried") -> None:

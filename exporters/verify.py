@@ -12,9 +12,10 @@ from trimtab.v1.bundle_pb2 import BundleManifest
 from exporters.contents import BundleContents, as_stored, random_code_edits
 from exporters.errors import ParityError
 from exporters.graphs import session
-from exporters.index import measure_recall
+from exporters.kinds import FLAT
 from exporters.models import Floats
 from exporters.normalisation import Normalisation, normalisation
+from exporters.recall import measure_recall
 
 # Rounding differs between torch's and onnxruntime's kernels; a wrong graph is off by far more.
 RELATIVE_TOLERANCE = 1e-4
@@ -56,7 +57,10 @@ class _ServedModel:
         self.items: Floats = np.load(directory / "items.npy")
         self.has_bias = manifest.dimensions.has_bias
         self._scale_rule, self._scale_factor = manifest.scale_rule, manifest.scale_factor
-        self.index: Any = faiss.read_index(str(directory / "items.faiss"))
+        self.over_fetch = manifest.index.over_fetch
+        self.index: Any = None  # every item is scored
+        if manifest.index.kind != FLAT:
+            self.index = faiss.read_index(str(directory / "items.faiss"))
         with np.load(directory / "reference.npz") as file:
             self.reference: dict[str, NDArray[Any]] = dict(file)
         self.has_context = manifest.dimensions.context > 0
@@ -116,13 +120,15 @@ def _compare_states(of: str, found: _State, reference: dict[str, NDArray[Any]], 
 
 
 def _check_recall(served: _ServedModel, manifest: BundleManifest) -> None:
+    if served.index is None:
+        return
     vectors = np.ascontiguousarray(served.items if served.has_bias else served.items[:, :-1])
     expected = {"queries": manifest.index.recall_plain, "steered_queries": manifest.index.recall_steered}
     for name, recall in expected.items():
         queries = served.reference[name]
         if served.has_bias:
             queries = np.hstack([queries, np.ones((len(queries), 1), np.float32)])
-        found = measure_recall(served.index, vectors, queries)
+        found = measure_recall(served.index, vectors, queries, served.over_fetch)
         if found < recall:
             raise ParityError(
                 f"items.faiss: recall for {name} is {found}, {recall} was measured before writing"

@@ -19,7 +19,8 @@ from service.catalogue import Catalogue
 from service.concepts import LabelSet
 from service.encoding import Encoder, UserState, pad, rounded
 from service.histories import HistoryRule
-from service.retrieval import FaissIndex, Index
+from service.ranking import score
+from service.retrieval import ExactIndex, FaissIndex, Index
 
 REPLAY_TOLERANCE = 1e-4
 """How far onnxruntime here may be from torch there, relative to the largest value of each output."""
@@ -27,8 +28,10 @@ SMALLEST_ACTIVATION = 0.02
 """Activations below this share of the norm of what the SAE reads are differences of larger numbers, and carry
 the rounding of those: they are judged relative to this share."""
 RECALL_DEPTH = 100
+FLAT = "flat"
+"""The kind of index that is none: every item is scored."""
 REQUIRED_FILES = {
-    "encoder.onnx", "sae.onnx", "decoder.npy", "items.npy", "items.faiss",
+    "encoder.onnx", "sae.onnx", "decoder.npy", "items.npy",
     "items.parquet", "neurons.parquet", "concepts.parquet", "reference.npz",
 }  # fmt: skip
 
@@ -144,6 +147,7 @@ def _read_manifest(directory: Path) -> BundleManifest:
 def _check_files(directory: Path, manifest: BundleManifest) -> None:
     listed = {file.name for file in manifest.files}
     needed = REQUIRED_FILES | ({"head.onnx"} if manifest.dimensions.has_head else set())
+    needed |= {"items.faiss"} if manifest.index.kind != FLAT else set()
     if unlisted := sorted(needed - listed):
         raise BundleError(f"{directory}: the manifest does not list {', '.join(unlisted)}")
     for file in manifest.files:
@@ -166,16 +170,23 @@ def _assemble(directory: Path, manifest: BundleManifest) -> Bundle:
         raise ValueError(f"a context of width {dims.context} is of no use without a head")
     encoder = Encoder(directory, dims.has_head, dims.context)
     nothing = encoder.embed(*pad([np.empty(0, np.int64)]))
+    items = np.asarray(np.load(directory / "items.npy", mmap_mode="r"))  # a memmap's rows are slow to take
     (mean_user,) = encoder.states(rounded(np.array([manifest.mean_user], np.float32)), nothing.context)
     return Bundle(
         manifest=manifest,
         catalogue=Catalogue.read(directory / "items.parquet", [a.name for a in manifest.attributes]),
         labels=LabelSet.read(directory, manifest.label_set),
         encoder=encoder,
-        index=FaissIndex(directory / "items.faiss"),
-        items=np.asarray(np.load(directory / "items.npy", mmap_mode="r")),  # a memmap's rows are slow to take
+        index=_open_index(directory, manifest, items),
+        items=items,
         mean_user=mean_user,
     )
+
+
+def _open_index(directory: Path, manifest: BundleManifest, items: Floats) -> Index:
+    if manifest.index.kind == FLAT:
+        return ExactIndex(items)
+    return FaissIndex(directory / "items.faiss", manifest.index.over_fetch)
 
 
 def _check_shapes(directory: Path, bundle: Bundle) -> None:
@@ -185,7 +196,7 @@ def _check_shapes(directory: Path, bundle: Bundle) -> None:
         "items.parquet": (len(bundle.catalogue), dims.n_items),
         "decoder.npy": (bundle.labels.decoder.shape, (dims.n_neurons, dims.d)),
         "neurons.parquet": (len(bundle.labels.units), dims.n_neurons),
-        "items.faiss": (bundle.index.n_items, dims.n_items),
+        "the index": (bundle.index.n_items, dims.n_items),
         "mean_user": (bundle.mean_user.z.shape, (dims.d,)),
         "encoder.onnx's context": (bundle.mean_user.context.shape, (dims.context,)),
     }
@@ -237,14 +248,17 @@ def _replay(directory: Path, bundle: Bundle) -> None:
 
 
 def recall(bundle: Bundle, queries: Floats) -> float:
-    """Share of the exact 100 best items (by score) that the index finds for queries [m, p]."""
+    """Share of the exact 100 best items (by score) that the index finds for queries [m, p], over-fetched."""
     depth = min(RECALL_DEPTH, len(bundle.items))
-    found = bundle.index.search(queries, depth)
-    scores = queries @ bundle.items[:, :-1].T + bundle.items[:, -1]
-    cut = -np.partition(-scores, depth - 1, axis=1)[:, depth - 1 : depth]
-    # Items that tie with the last one count as found: which of them comes is not the index's fault.
-    reached = np.take_along_axis(scores, np.maximum(found, 0), axis=1) >= cut - 1e-5 * np.abs(cut)
-    return float((reached & (found >= 0)).mean())
+    found = bundle.index.search(queries, int(np.ceil(depth * bundle.index.over_fetch)))
+    best = ExactIndex(bundle.items).search(queries, depth)
+    hits = []
+    for items, exact, query in zip(found, best, queries, strict=True):
+        cut = score(bundle.items, exact[-1:], query)
+        # Items that tie with the last one count as found: which of them comes is not the index's fault.
+        reached = score(bundle.items, items[items >= 0], query) >= cut - 1e-5 * np.abs(cut)
+        hits.append(min(int(reached.sum()), depth) / depth)
+    return float(np.mean(hits))
 
 
 def _norm_read(bundle: Bundle, z: Floats) -> float:

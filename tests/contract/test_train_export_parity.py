@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import faiss
 import numpy as np
 import onnxruntime
 import pyarrow.parquet as pq
@@ -64,7 +63,7 @@ class _Files:
         manifest = json.loads((folder / "manifest.json").read_text())
         assert manifest["scale_rule"] == "SCALE_RULE_UNIT_NORM"
         self.scale_factor = manifest["scale_factor"]
-        self.index = faiss.read_index(str(folder / "items.faiss"))
+        assert manifest["index"]["kind"] == "flat"
         self.concepts = pq.read_table(folder / "concepts.parquet").to_pylist()
 
     def embed(self, history: NDArray[np.int64]) -> Floats:
@@ -83,8 +82,8 @@ class _Files:
         return moved
 
     def best(self, q: Floats, history: NDArray[np.int64]) -> NDArray[np.int64]:
-        _, found = self.index.search(q[None], LIST_LENGTH + len(history))
-        unseen = [item for item in found[0] if item not in set(history.tolist())]
+        found = np.argsort(-(self.items[:, :-1] @ q + self.items[:, -1]), kind="stable")
+        unseen = [item for item in found if item not in set(history.tolist())]
         return np.array(unseen[:LIST_LENGTH])
 
 

@@ -57,3 +57,14 @@ def bundle_path(contents: Any, tmp_path_factory: pytest.TempPathFactory) -> Path
     out = tmp_path_factory.mktemp("bundles") / "bundle"
     write_bundle(contents, out)
     return out
+
+
+@pytest.fixture(scope="session")
+def indexed_path(contents: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with an approximate index."""
+    from exporters.bundle import write_bundle
+    from exporters.index import IndexOptions
+
+    out = tmp_path_factory.mktemp("bundles") / "indexed"
+    write_bundle(contents, out, index=IndexOptions(flat_limit=0, kinds=("sq8",)))
+    return out

@@ -49,7 +49,14 @@ def test_a_run_becomes_a_bundle_that_can_be_inspected(
     assert summary.err == ""
     assert main(["--inspect", str(out)]) == 0
     shown = capsys.readouterr().out
-    for expected in ("synthetic", "concept-00", "ndcg@20", "items.faiss", "recall@100", manifest.label_set):
+    for expected in (
+        "synthetic",
+        "concept-00",
+        "ndcg@20",
+        "items.npy",
+        "every item is scored",
+        manifest.label_set,
+    ):
         assert expected in shown
 
 
@@ -148,7 +155,8 @@ def test_a_run_without_one_of_its_files_is_refused_by_the_files_name(
     [
         ([], "give either a RUN to export or --inspect BUNDLE"),
         (["run", "--inspect", "bundle"], "give either a RUN to export or --inspect BUNDLE"),
-        (["--inspect", "bundle", "--max-history", "3"], "belong to an export"),
+        (["--inspect", "bundle", "--max-history", "3"], "--max-history belongs to an export"),
+        (["--inspect", "bundle", "--index", "hnsw"], "--index belongs to an export"),
     ],
 )
 def test_arguments_that_do_not_go_together_are_refused(

@@ -13,7 +13,9 @@ import pytest
 from trimtab.manifest import combined_digest, from_json
 from trimtab.v1.bundle_pb2 import AttributeKind, BundleManifest, ScaleRule
 
+from exporters.bundle import write_bundle
 from exporters.graphs import session
+from exporters.index import IndexOptions
 
 
 @pytest.fixture
@@ -25,7 +27,8 @@ def test_the_manifest_lists_every_other_file_and_no_more(any_bundle: Path, manif
     found = {path.name for path in any_bundle.iterdir()}
     assert found == {file.name for file in manifest.files} | {"manifest.json"}
     assert ("head.onnx" in found) == manifest.dimensions.has_head
-    assert {"encoder.onnx", "sae.onnx", "decoder.npy", "items.npy", "items.faiss"} < found
+    assert {"encoder.onnx", "sae.onnx", "decoder.npy", "items.npy"} < found
+    assert ("items.faiss" in found) == (manifest.index.kind != "flat")
     assert {"items.parquet", "neurons.parquet", "concepts.parquet", "reference.npz"} < found
 
 
@@ -80,18 +83,20 @@ def test_arrays_hold_the_models_parts(any_bundle: Path, any_contents: Any, manif
     assert shapes == {"decoder.npy": decoder.shape, "items.npy": items.shape}
 
 
-def test_the_index_ranks_by_score_and_takes_the_bias_as_a_column_only_if_there_is_one(
-    any_bundle: Path, manifest: BundleManifest
+def test_the_index_takes_the_bias_as_a_column_only_if_there_is_one_and_is_of_even_width(
+    any_contents: Any, tmp_path: Path
 ) -> None:
-    index = faiss.read_index(str(any_bundle / "items.faiss"))
-    items = np.load(any_bundle / "items.npy")
-    queries = np.load(any_bundle / "reference.npz")["steered_queries"]
-    assert index.d == manifest.dimensions.p + manifest.dimensions.has_bias
-    exact = queries @ items[:, :-1].T + items[:, -1]
-    if manifest.dimensions.has_bias:
-        queries = np.hstack([queries, np.ones((len(queries), 1), np.float32)])
-    scores, _ = index.search(queries, 20)
-    np.testing.assert_allclose(scores, -np.sort(-exact, axis=1)[:, :20], rtol=1e-4, atol=1e-4)
+    manifest = write_bundle(any_contents, tmp_path / "out", index=IndexOptions(flat_limit=0, kinds=("sq8",)))
+    index = faiss.read_index(str(tmp_path / "out" / "items.faiss"))
+    width = manifest.dimensions.p + manifest.dimensions.has_bias
+    assert index.d == width + width % 2
+    items = np.load(tmp_path / "out" / "items.npy")
+    queries = np.load(tmp_path / "out" / "reference.npz")["steered_queries"]
+    padded = np.zeros((len(queries), index.d), np.float32)
+    padded[:, : manifest.dimensions.p], padded[:, manifest.dimensions.p :] = queries, 1.0
+    exact = -np.sort(-(queries @ items[:, :-1].T + items[:, -1]), axis=1)[:, :20]
+    scores, _ = index.search(padded, 20)
+    np.testing.assert_allclose(scores, exact, atol=0.02 * np.abs(exact).max())
 
 
 def test_graphs_have_the_names_and_types_that_the_format_states(

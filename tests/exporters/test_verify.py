@@ -70,10 +70,10 @@ def _scale(path: Path, factor: float) -> None:
     ],
 )
 def test_a_changed_file_is_found_and_named(
-    bundle_path: Path, contents: Any, tmp_path: Path, name: str, damage: Callable[[Path], None], fault: str
+    indexed_path: Path, contents: Any, tmp_path: Path, name: str, damage: Callable[[Path], None], fault: str
 ) -> None:
     out = tmp_path / "bundle"
-    shutil.copytree(bundle_path, out)
+    shutil.copytree(indexed_path, out)
     damage(out / name)
     with pytest.raises(ParityError, match=fault):
         check_parity(out, read_manifest(out), contents)

@@ -194,7 +194,7 @@ def test_a_name_with_wildcards_removes_no_ones_leftovers_but_its_own(contents: A
     [
         (lambda out: (out / "sae.onnx").unlink(), r"sae\.onnx is missing"),
         (lambda out: (out / "items.npy").write_bytes(b"short"), r"items\.npy has 5 bytes, the manifest says"),
-        (lambda out: _flip_last_byte(out / "items.faiss"), r"items\.faiss was altered"),
+        (lambda out: _flip_last_byte(out / "items.parquet"), r"items\.parquet was altered"),
         (lambda out: (out / "notes.txt").touch(), r"notes\.txt is not in the manifest"),
         (lambda out: (out / "manifest.json").unlink(), r"no readable manifest\.json"),
         (lambda out: (out / "manifest.json").write_text("{"), "is not a manifest"),

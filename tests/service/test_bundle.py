@@ -6,17 +6,31 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 from trimtab import manifest as sealing
-from trimtab.v1.bundle_pb2 import BundleManifest
+from trimtab.v1.bundle_pb2 import BundleManifest, IndexInfo
 
+from exporters.index import IndexOptions
 from service.bundle import Bundle, BundleError, open_bundle, recall
 
 
 @pytest.fixture
 def copy(bundle_dir: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(bundle_dir, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="module")
+def indexed_dir(make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with an approximate index, of which twice as much is fetched as is needed."""
+    index = IndexOptions(flat_limit=0, kinds=("pq4",))
+    return make_bundle(tmp_path_factory.mktemp("indexed") / "bundle", index=index, n_items=800)
+
+
+@pytest.fixture
+def indexed_copy(indexed_dir: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(indexed_dir, tmp_path / "indexed"))
 
 
 @pytest.fixture
@@ -54,7 +68,6 @@ def test_a_directory_without_a_manifest_is_refused(tmp_path: Path) -> None:
         "sae.onnx",
         "decoder.npy",
         "items.npy",
-        "items.faiss",
         "items.parquet",
         "neurons.parquet",
         "concepts.parquet",
@@ -67,6 +80,12 @@ def test_a_missing_file_is_named(copy: Path, name: str) -> None:
         open_bundle(copy)
 
 
+def test_a_missing_index_is_named(indexed_copy: Path) -> None:
+    (indexed_copy / "items.faiss").unlink()
+    with pytest.raises(BundleError, match=r"items\.faiss is missing"):
+        open_bundle(indexed_copy)
+
+
 @pytest.mark.parametrize("name", ["encoder.onnx", "items.npy", "concepts.parquet"])
 def test_a_flipped_byte_is_named(copy: Path, name: str) -> None:
     data = bytearray((copy / name).read_bytes())
@@ -77,9 +96,9 @@ def test_a_flipped_byte_is_named(copy: Path, name: str) -> None:
 
 
 def test_a_truncated_file_is_named(copy: Path) -> None:
-    data = (copy / "items.faiss").read_bytes()
-    (copy / "items.faiss").write_bytes(data[:-7])
-    with pytest.raises(BundleError, match=r"items\.faiss has \d+ bytes"):
+    data = (copy / "decoder.npy").read_bytes()
+    (copy / "decoder.npy").write_bytes(data[:-7])
+    with pytest.raises(BundleError, match=r"decoder\.npy has \d+ bytes"):
         open_bundle(copy)
 
 
@@ -172,15 +191,43 @@ def test_an_unknown_scale_rule_is_refused(copy: Path) -> None:
         open_bundle(copy)
 
 
-def test_an_index_of_other_vectors_is_refused(copy: Path, bundle: Bundle) -> None:
-    import faiss
+def test_an_index_is_asked_for_as_many_items_as_its_scores_need(indexed_dir: Path) -> None:
+    bundle = open_bundle(indexed_dir)
+    assert bundle.manifest.index.kind == "pq4"
+    assert bundle.index.over_fetch == bundle.manifest.index.over_fetch >= 2.0
+    with np.load(indexed_dir / "reference.npz") as reference:
+        found = recall(bundle, reference["steered_queries"])
+    assert found == pytest.approx(bundle.manifest.index.recall_steered, abs=2e-4)
 
+
+def test_a_bundle_of_an_earlier_exporter_opens(copy: Path, bundle: Bundle) -> None:
+    """It has a FAISS file even where every item is scored, and says nothing of over-fetching."""
     index = faiss.IndexFlatIP(bundle.manifest.dimensions.p)
-    index.add(np.ascontiguousarray(bundle.items[::-1, :-1]))
+    index.add(np.ascontiguousarray(bundle.items[:, :-1]))
     faiss.write_index(index, str(copy / "items.faiss"))
-    reseal(copy)
+    for kind in ("flat", "hnsw"):
+
+        def earlier(manifest: BundleManifest, kind: str = kind) -> None:
+            if len(manifest.files) == len(bundle.manifest.files):
+                manifest.files.add(name="items.faiss", sha256=sealing.file_digest(copy / "items.faiss"))
+                manifest.files[-1].size_bytes = (copy / "items.faiss").stat().st_size
+            manifest.bundle_id = sealing.content_id(manifest.files)
+            manifest.index.CopyFrom(IndexInfo(kind=kind, recall_plain=1.0, recall_steered=1.0))
+
+        reseal(copy, earlier)
+        opened = open_bundle(copy)
+        assert opened.index.over_fetch == 1.0
+        assert opened.index.n_items == len(bundle.items)
+
+
+def test_an_index_of_other_vectors_is_refused(indexed_copy: Path) -> None:
+    items = np.load(indexed_copy / "items.npy")
+    index = faiss.IndexFlatIP(items.shape[1] - 1)
+    index.add(np.ascontiguousarray(items[::-1, :-1]))
+    faiss.write_index(index, str(indexed_copy / "items.faiss"))
+    reseal(indexed_copy)
     with pytest.raises(BundleError, match=r"items\.faiss recalls"):
-        open_bundle(copy)
+        open_bundle(indexed_copy)
 
 
 def test_shapes_that_do_not_fit_the_dimensions_are_refused(copy: Path) -> None:

@@ -1,0 +1,145 @@
+"""How much of the exact best an index finds: for plain and for steered queries, without and with filters.
+
+Steering moves queries off the data's distribution, and filters ask for items far down the list: indexes lose
+recall there unnoticed.
+"""
+
+from typing import Any, NamedTuple
+
+import faiss
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from exporters.models import Floats
+
+RECALL_DEPTH = 100
+DEPTHS = (20, RECALL_DEPTH)
+"""Lengths of lists whose items must be found."""
+FILTER_SHARES = (0.5, 0.05, 0.005)
+"""Of the items, what the filters keep that an index is measured with."""
+MARGIN = 16
+"""The service asks for so many more: how many of a search's items a filter keeps is a matter of chance."""
+FILTERED_QUERIES = 64
+"""Of each kind: deep searches take long."""
+# Items that reach the exact last score up to this share of it count as found: equal scores have no order.
+_TIE_TOLERANCE = 1e-6
+_ITEMS_AT_ONCE = 2**16
+_NUMBERS_AT_ONCE = 2**26
+
+
+class Recalls(NamedTuple):
+    """Shares of the exact best items that are among what the index names, rounded down to 4 digits."""
+
+    plain: float
+    """Of the best 100."""
+    steered: float
+    """Of the best 100."""
+    filtered: float
+    """The lowest of those for the best 20 and 100 under each filter."""
+    short: float
+    """The lower of plain and steered for the best 20."""
+
+
+class Truth:
+    """The exact best of a catalogue for queries, kept to judge indexes by.
+
+    Args:
+        vectors: [n_items, p], memory-mapped or not.
+        plain: [queries, p].
+        steered: [queries, p].
+        seed: of the filters, which keep items at random.
+    """
+
+    def __init__(self, vectors: Floats, plain: Floats, steered: Floats, seed: int = 0) -> None:
+        self._vectors, self._queries, self._n_plain = vectors, np.vstack([plain, steered]), len(plain)
+        self._best = best_scores(vectors, self._queries)
+        filtered = np.vstack([plain[:FILTERED_QUERIES], steered[:FILTERED_QUERIES]])
+        rng = np.random.default_rng(seed)
+        self._filters = [
+            _Filtered(filtered, share, allowed, best_scores(vectors, filtered, allowed))
+            for share in FILTER_SHARES
+            if (allowed := rng.random(len(vectors)) < share).any()
+        ]
+
+    def recalls(self, index: Any, over_fetch: float) -> Recalls:
+        """What a faiss.Index finds if over_fetch times as many items are asked for as are needed."""
+        found = {depth: self._share(index, over_fetch, depth) for depth in DEPTHS}
+        filtered = (
+            one.share(index, self._vectors, over_fetch, depth) for one in self._filters for depth in DEPTHS
+        )
+        return Recalls(*found[RECALL_DEPTH], min(filtered, default=1.0), min(found[DEPTHS[0]]))
+
+    def _share(self, index: Any, over_fetch: float, depth: int) -> tuple[float, float]:
+        items = search(index, self._queries, over_fetch * depth, over_fetch)
+        hits = _hits(self._vectors, self._queries, items, self._best[:, :depth])
+        return _rounded(hits[: self._n_plain]), _rounded(hits[self._n_plain :])
+
+
+class _Filtered(NamedTuple):
+    """Queries with a filter, and the exact best that it lets through."""
+
+    queries: Floats
+    expected_share: float
+    allowed: NDArray[np.bool_]
+    best: Floats
+
+    def share(self, index: Any, vectors: Floats, over_fetch: float, depth: int) -> float:
+        needed = over_fetch * depth + MARGIN
+        if needed / self.expected_share >= np.count_nonzero(self.allowed):
+            return 1.0  # the service scores the allowed items instead
+        items = search(index, self.queries, needed / self.expected_share, over_fetch)
+        kept = (items >= 0) & self.allowed[items]
+        items = np.where(kept & (kept.cumsum(axis=1) <= needed), items, -1)
+        return _rounded(_hits(vectors, self.queries, items, self.best[:, :depth]))
+
+
+def measure_recall(index: Any, vectors: Floats, queries: Floats, over_fetch: float = 1.0) -> float:
+    """Share of the exact best 100 items [of n_items, p] that are found for the queries [m, p]."""
+    items = search(index, queries, over_fetch * RECALL_DEPTH, over_fetch)
+    return _rounded(_hits(vectors, queries, items, best_scores(vectors, queries)))
+
+
+def search(index: Any, queries: Floats, count: float, over_fetch: float) -> NDArray[np.int64]:
+    """Item indices, int64 [m, count], -1 for none: as the service asks an index (docs/bundle.md).
+
+    For more items than the best 100 need, an IVF index looks into more cells: the square root of how many
+    times as many.
+    """
+    depth, parameters = min(int(np.ceil(count)), index.ntotal), None
+    if isinstance(index, faiss.IndexIVF) and count > RECALL_DEPTH * over_fetch:
+        probes = int(index.nprobe * np.sqrt(count / (RECALL_DEPTH * over_fetch))) + 1
+        parameters = faiss.SearchParametersIVF(nprobe=min(probes, index.nlist))
+    padded = np.zeros((len(queries), index.d), np.float32)
+    padded[:, : queries.shape[1]] = queries
+    _, items = index.search(padded, depth, params=parameters)
+    return np.asarray(items, np.int64)
+
+
+def best_scores(vectors: Floats, queries: Floats, allowed: NDArray[np.bool_] | None = None) -> Floats:
+    """The largest products of queries [m, p] with the allowed vectors: [m, at most 100], largest first."""
+    best, asked = torch.empty(len(queries), 0), torch.from_numpy(queries)
+    for start in range(0, len(vectors), _ITEMS_AT_ONCE):
+        block = vectors[start : start + _ITEMS_AT_ONCE]
+        if allowed is not None:
+            block = block[allowed[start : start + _ITEMS_AT_ONCE]]
+        scores = torch.hstack([best, asked @ torch.from_numpy(np.array(block)).T])
+        best = torch.topk(scores, min(RECALL_DEPTH, scores.shape[1]), dim=1).values
+    return best.numpy()
+
+
+def _hits(vectors: Floats, queries: Floats, items: NDArray[np.int64], best: Floats) -> Floats:
+    """For each query, the share of its best scores [m, n] that are among those of the items [m, found]."""
+    size = max(_NUMBERS_AT_ONCE // (items.shape[1] * vectors.shape[1]), 1)
+    shares = []
+    for start in range(0, len(queries), size):
+        rows = slice(start, start + size)
+        scores = np.vecdot(vectors[items[rows]], queries[rows, None])
+        slack = _TIE_TOLERANCE * np.abs(best[rows]).max(axis=1, keepdims=True)
+        reached = (items[rows] >= 0) & (scores >= best[rows, -1:] - slack)
+        shares.append(np.minimum(reached.sum(axis=1) / best.shape[1], 1.0))
+    return np.concatenate(shares)
+
+
+def _rounded(hits: Floats) -> float:
+    return float(np.floor(hits.mean() * 10_000) / 10_000)
