@@ -21,6 +21,7 @@ from trimtab.messages import (
     Steer,
     Values,
     Where,
+    contrast_request,
     forget_user_request,
     inspect_user_request,
     recommend_request,
@@ -30,6 +31,7 @@ from trimtab.recording import RecordTotals
 from trimtab.v1.bundle_pb2 import ListBundlesRequest, ListBundlesResponse
 from trimtab.v1.concept_pb2 import (
     Concept,
+    ContrastResponse,
     ExportLabelsRequest,
     GetNeuronRequest,
     GetNeuronResponse,
@@ -267,6 +269,20 @@ class Client:
         """The neurons that fire for a user or a history, and the concepts' levels."""
         request = inspect_user_request(user_id, history=history, bundle=bundle)
         return self._call(self._stubs().concept.InspectUser, request, timeout)
+
+    def contrast(
+        self,
+        left: Iterable[Id],
+        right: Iterable[Id],
+        *,
+        items: bool = False,
+        n: int = 20,
+        bundle: str = "",
+        timeout: float | None = None,
+    ) -> ContrastResponse:
+        """The neurons and concepts that tell two sets of users, or of items, apart; the best first."""
+        request = contrast_request(left, right, items=items, n=n, bundle=bundle)
+        return self._call(self._stubs().concept.Contrast, request, timeout)
 
     def export_labels(
         self, *, label_set: str = "", bundle: str = "", timeout: float = wire.LABELS_TIMEOUT_S

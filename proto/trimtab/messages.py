@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from trimtab.share_text import parse_share
 from trimtab.steer_text import parse_edit, parse_target
-from trimtab.v1.concept_pb2 import InspectUserRequest
+from trimtab.v1.concept_pb2 import ContrastRequest, ContrastSet, InspectUserRequest
 from trimtab.v1.recommendation_pb2 import (
     Condition,
     Event,
@@ -147,6 +147,23 @@ def inspect_user_request(
         history=None if history is None else history_message(history),
         bundle=bundle,
     )
+
+
+def contrast_request(
+    left: Iterable[Id], right: Iterable[Id], *, items: bool = False, n: int = 20, bundle: str = ""
+) -> ContrastRequest:
+    """One request for what tells two sets apart.
+
+    Args:
+        left: user ids, or with items item ids.
+        right: the same.
+        items: whether the ids are items'.
+        n: how many neurons and concepts, each.
+        bundle: a bundle's id or label; the default bundle if empty.
+    """
+    kind = "item_ids" if items else "user_ids"
+    sets = [ContrastSet(**{kind: _ids(ids, name)}) for ids, name in ((left, "left"), (right, "right"))]
+    return ContrastRequest(left=sets[0], right=sets[1], n=n, bundle=bundle)
 
 
 def forget_user_request(user_id: Id) -> ForgetUserRequest:

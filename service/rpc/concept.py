@@ -1,27 +1,38 @@
 """ConceptService."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 from google.protobuf.message import Message
 from trimtab.v1 import concept_pb2 as wire
 
 from service import replies
+from service.arrays import Floats
+from service.bundle import Bundle
+from service.concepts import LabelSet
+from service.contrast import Differences, activations, differences
 from service.engine import Engine
-from service.errors import InvalidRequest, NotFound
+from service.errors import InvalidRequest, NotFound, StoreUnavailable
+from service.histories import Event, EventKind
 from service.labelling import Labelling, unknown_label_set
 from service.labels import records_of
 from service.messages import check_neuron, read_history, read_user_id
 from service.query import Query
 from service.registry import BundleRegistry
+from service.reply import Source
 from service.rpc.wire import Call, Method, StreamingMethod
+from service.steering import SparseCode
 
 MAX_PAGE = 1_000
 DEFAULT_PAGE = 100
 DEFAULT_RESULTS = 20
 MAX_QUERY = 256
 """Characters of a text search."""
+MAX_MEMBERS = 1_000
+"""Users and items in either set of a contrast."""
+CONTRAST_PARALLEL = 32
+"""Members whose codes are found at once."""
 MAX_IMPORT_BYTES = 256 * 2**20
 
 
@@ -41,6 +52,7 @@ class ConceptRpc:
             "SearchConcepts": self.search_concepts,
             "GetNeuron": self.get_neuron,
             "InspectUser": self.inspect_user,
+            "Contrast": self.contrast,
             "ImportLabels": self.import_labels,
             "ExportLabels": self.export_labels,
             "ListLabelSets": self.list_label_sets,
@@ -125,6 +137,36 @@ class ConceptRpc:
             served_by=replies.served_by(bundle, seen.audience, seen.degradations),
         )
 
+    async def contrast(self, request: wire.ContrastRequest, call: Call) -> Message:
+        """What tells two sets apart."""
+        bundle = self._bundles.get(request.bundle)
+        n = _bounded(request.n, "n", DEFAULT_RESULTS)
+        asked = [_members(bundle, getattr(request, side), side) for side in ("left", "right")]
+        left, right = [[code async for code in self._codes(queries, call)] for queries in asked]
+        for side, codes in (("left", left), ("right", right)):
+            if not codes:
+                raise InvalidRequest(side, "found nobody with a history that the bundle knows, expected one")
+        neurons, concepts = await asyncio.to_thread(_differences, bundle.labels, left, right, n)
+        return wire.ContrastResponse(
+            neurons=neurons,
+            concepts=concepts,
+            left_count=len(left),
+            right_count=len(right),
+            ignored_count=sum(map(len, asked)) - len(left) - len(right),
+            label_set=bundle.labels.version,
+        )
+
+    async def _codes(self, queries: Sequence[Query], call: Call) -> AsyncIterator[SparseCode]:
+        """The codes of those who have a history."""
+        for start in range(0, len(queries), CONTRAST_PARALLEL):
+            part = queries[start : start + CONTRAST_PARALLEL]
+            found = await asyncio.gather(*(self._engine.inspect(query, call.remaining_s) for query in part))
+            for audience, degradations in found:
+                if audience.source is Source.PERSONAL:
+                    yield audience.state.code
+                elif degradations:
+                    raise StoreUnavailable("the users' histories cannot be read now")
+
     async def import_labels(self, requests: AsyncIterator[wire.ImportLabelsRequest], call: Call) -> Message:
         """A label set beside the bundle, from a stream of its records."""
         first: wire.ImportLabelsRequest | None = None
@@ -173,6 +215,48 @@ class ConceptRpc:
         """Names are read in another of the bundle's label sets."""
         await self._labelling.use(self._bundles.get(request.bundle), request.label_set)
         return wire.UseLabelSetResponse()
+
+
+def _members(bundle: Bundle, members: wire.ContrastSet, field: str) -> list[Query]:
+    """A query for each user and item of a set."""
+    users, items = dict.fromkeys(members.user_ids), dict.fromkeys(members.item_ids)
+    if not 1 <= len(users) + len(items) <= MAX_MEMBERS:
+        found = len(users) + len(items)
+        raise InvalidRequest(field, f"found {found} users and items, expected 1 to {MAX_MEMBERS:,}")
+    for user_id in users:
+        read_user_id(user_id, f"{field}.user_ids")
+    histories = ((Event(item_id, EventKind.LIKE),) for item_id in items)
+    return [Query(bundle, n=1, user_id=user_id) for user_id in users] + [
+        Query(bundle, n=1, history=history) for history in histories
+    ]
+
+
+def _differences(
+    labels: LabelSet, left: Sequence[SparseCode], right: Sequence[SparseCode], n: int
+) -> tuple[list[wire.NeuronDifference], list[wire.ConceptDifference]]:
+    of_neurons = differences(*(activations(codes, labels.n_neurons) for codes in (left, right)))
+    neurons = [
+        wire.NeuronDifference(neuron=row, label=labels.label(row), **_facts(of_neurons, row, labels.units))
+        for row in of_neurons.strongest(labels.units, n).tolist()
+    ]
+    if not labels.concepts:
+        return neurons, []
+    units = np.array([concept.target.unit for concept in labels.concepts], np.float32)
+    of_concepts = differences(*(np.array([labels.levels(code) for code in codes]) for codes in (left, right)))
+    return neurons, [
+        wire.ConceptDifference(concept=labels.concepts[row].name, **_facts(of_concepts, row, units))
+        for row in of_concepts.strongest(units, n).tolist()
+    ]
+
+
+def _facts(found: Differences, row: int, units: Floats) -> dict[str, float]:
+    left, right = float(found.left_mean[row]), float(found.right_mean[row])
+    return {
+        "left_mean": left,
+        "right_mean": right,
+        "strength": (left - right) / float(units[row]),
+        "auc": float(found.auc[row]),
+    }
 
 
 def _bounded(size: int, field: str, default: int) -> int:

@@ -1,6 +1,6 @@
 """Bad input gets a clear answer: the field, what was found, what was expected. The server goes on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -257,6 +257,11 @@ def test_bad_interactions_are_refused_whole(stub: Any) -> None:
     assert refusal(stub.ForgetUser, pb.ForgetUserRequest())[1] == "user_id"
 
 
+def contrast(left: Sequence[str] = ("nobody",), right: Sequence[str] = ("nobody",), n: int = 0) -> Any:
+    sets = [concept_pb2.ContrastSet(user_ids=ids) for ids in (left, right)]
+    return concept_pb2.ContrastRequest(left=sets[0], right=sets[1], n=n)
+
+
 def test_bad_questions_about_concepts_are_named(served: Any) -> None:
     stub = concept_pb2_grpc.ConceptServiceStub(served.channel)
     for call, request, field in [
@@ -267,6 +272,11 @@ def test_bad_questions_about_concepts_are_named(served: Any) -> None:
         (stub.ListConcepts, concept_pb2.ListConceptsRequest(page_size=5_000), "page_size"),
         (stub.ListConcepts, concept_pb2.ListConceptsRequest(page_token="other:3"), "page_token"),
         (stub.InspectUser, concept_pb2.InspectUserRequest(), "user_id"),
+        (stub.Contrast, contrast(left=[]), "left"),
+        (stub.Contrast, contrast(right=[str(user) for user in range(1_001)]), "right"),
+        (stub.Contrast, contrast(left=["x" * 300]), "left.user_ids"),
+        (stub.Contrast, contrast(left=["nobody"]), "left"),
+        (stub.Contrast, contrast(n=5_000), "n"),
         (stub.ListConcepts, concept_pb2.ListConceptsRequest(bundle="x"), "bundle"),
     ]:
         code, found, _ = refusal(call, request)

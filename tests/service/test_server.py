@@ -443,6 +443,47 @@ def test_a_neurons_card_and_a_users_neurons_agree_with_the_bundle(concept_stub: 
     assert strengths == sorted(strengths, reverse=True)
 
 
+def test_a_contrast_of_items_is_that_of_their_codes_and_unknown_ones_are_counted(
+    concept_stub: Any, bundle: Bundle
+) -> None:
+    left, right = ["item-3", "item-17", "item-40"], ["item-50", "item-60"]
+    sets = [concept_pb2.ContrastSet(item_ids=ids) for ids in ([*left, left[0], "nothing"], right)]
+    found = concept_stub.Contrast(concept_pb2.ContrastRequest(left=sets[0], right=sets[1], n=200))
+    assert (found.left_count, found.right_count, found.ignored_count) == (3, 2, 1)
+    codes = np.zeros((5, bundle.labels.n_neurons), np.float32)
+    for row, item_id in enumerate(left + right):
+        (state,) = bundle.encoder.encode([bundle.catalogue.indices_of([item_id])])
+        codes[row, state.code.neurons] = state.code.activations
+    wins = (codes[:3, None] > codes[None, 3:]).mean((0, 1)) + (codes[:3, None] == codes[None, 3:]).mean(
+        (0, 1)
+    ) / 2
+    assert {one.neuron for one in found.neurons} == set(range(bundle.labels.n_neurons))
+    for one in found.neurons:
+        mine = codes[:, one.neuron]
+        assert one.auc == pytest.approx(wins[one.neuron])
+        assert one.left_mean == pytest.approx(mine[:3].mean())
+        assert one.right_mean == pytest.approx(mine[3:].mean())
+        assert one.strength == pytest.approx(
+            (one.left_mean - one.right_mean) / bundle.labels.units[one.neuron], abs=1e-6
+        )
+    distances = [abs(one.auc - 0.5) for one in found.neurons]
+    assert distances == sorted(distances, reverse=True)
+    assert len(found.concepts) == len(bundle.labels.concepts)
+
+
+def test_a_contrast_of_users_reads_their_stored_histories(stub: Any, concept_stub: Any, user_id: str) -> None:
+    record(stub, user_id, *HISTORY)
+    record(stub, f"{user_id}-other", "item-50", "item-60")
+    sets = [concept_pb2.ContrastSet(user_ids=[user]) for user in (user_id, f"{user_id}-other")]
+    found = concept_stub.Contrast(concept_pb2.ContrastRequest(left=sets[0], right=sets[1], n=3))
+    assert (len(found.neurons), len(found.concepts)) == (3, 3)
+    levels = concept_stub.InspectUser(concept_pb2.InspectUserRequest(user_id=user_id)).concepts
+    by_name = {level.concept: level.level for level in levels}
+    for one in found.concepts:
+        assert one.left_mean == pytest.approx(by_name[one.concept])
+        assert one.auc == float(one.left_mean > one.right_mean)
+
+
 def test_bundles_are_listed_with_labels_and_manifest(served: Any, bundle: Bundle) -> None:
     stub = bundle_pb2_grpc.BundleServiceStub(served.channel)
     (held,) = stub.ListBundles(bundle_pb2.ListBundlesRequest()).bundles

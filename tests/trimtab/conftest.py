@@ -130,6 +130,16 @@ class Concepts(concept_pb2_grpc.ConceptServiceServicer):
         )
         return self.fake.answer(request, context, reply)
 
+    def Contrast(self, request, context):  # noqa: N802
+        reply = concept_pb2.ContrastResponse(
+            neurons=[{"neuron": 7, "label": "noir, crime", "left_mean": 0.5, "strength": 2, "auc": 0.75}],
+            concepts=[{"concept": "Film-Noir", "right_mean": 0.5, "strength": -2, "auc": 0.25}],
+            left_count=2,
+            right_count=1,
+            ignored_count=1,
+        )
+        return self.fake.answer(request, context, reply)
+
 
 class Bundles(bundle_pb2_grpc.BundleServiceServicer):
     def __init__(self, fake: FakeServer) -> None:

@@ -45,6 +45,7 @@ async def test_both_clients_send_the_same_requests(fake: FakeServer) -> None:
         await client.search_concepts("noir", n=5)
         await client.get_neuron(7)
         await client.inspect_user(42, history=[1])
+        await client.contrast([1], [2, 3], items=True)
         await client.list_bundles()
         concepts = [concept.name async for concept in client.list_concepts(page_size=2)]
         batch = await client.batch_recommend(recommend_request(i) for i in range(300))
@@ -59,13 +60,14 @@ async def test_both_clients_send_the_same_requests(fake: FakeServer) -> None:
             twin.search_concepts("noir", n=5)
             twin.get_neuron(7)
             twin.inspect_user(42, history=[1])
+            twin.contrast([1], [2, 3], items=True)
             twin.list_bundles()
             assert [concept.name for concept in twin.list_concepts(page_size=2)] == concepts
             assert twin.batch_recommend(recommend_request(i) for i in range(300)) == batch
 
     await asyncio.to_thread(sync)
     assert asked == fake.requests
-    assert len(asked) == 12
+    assert len(asked) == 13
 
 
 async def test_an_invalid_request_says_which_field_is_at_fault(fake: FakeServer) -> None:

@@ -56,6 +56,7 @@ EVERY_COMMAND = [
     ("record", "--user", "42", "--item", "50"),
     ("forget", "42"),
     ("bundles", "list"),
+    ("contrast", "1,2", "3"),
     ("status",),
 ]
 
@@ -224,6 +225,16 @@ def test_the_status_of_a_server_that_is_not_there_is_1_and_one_line(run: Run) ->
     assert ran.err.count("\n") == 1
 
 
+def test_a_contrast_shows_what_the_left_has_more_of(run: Run, fake: FakeServer) -> None:
+    lines = _lines(run("contrast", "1,2", "3", "--n", "5").out)
+    assert lines[:2] == ["2 users on the left, 1 on the right", "1 ignored: the bundle knows nothing of them"]
+    assert "Film-Noir 0 0.5 -2.00 25%" in lines
+    assert "#7 noir, crime 0.5 0 +2.00 75%" in lines
+    (request,) = fake.requests
+    assert (request.left.user_ids, request.right.user_ids, request.n) == (["1", "2"], ["3"], 5)
+    assert "2 items on the left" in run("contrast", "1,2", "3", "--items").out
+
+
 @pytest.mark.parametrize(
     ("command", "reply"),
     [
@@ -235,6 +246,7 @@ def test_the_status_of_a_server_that_is_not_there_is_1_and_one_line(run: Run) ->
         (EVERY_COMMAND[5], concept_pb2.InspectUserResponse),
         (EVERY_COMMAND[7], recommendation_pb2.ForgetUserResponse),
         (EVERY_COMMAND[8], bundle_pb2.ListBundlesResponse),
+        (EVERY_COMMAND[9], concept_pb2.ContrastResponse),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
 )

@@ -67,14 +67,18 @@ def test_each_method_calls_its_rpc(client: Client, fake: FakeServer) -> None:
     assert client.search_concepts("noir", n=5, bundle="b").results[0].concept.name == "Film-Noir"
     assert client.get_neuron(7, bundle="b").card.labels[0].text == "noir, crime"
     assert client.inspect_user(42, history=[1], bundle="b").history[0].item_id == "50"
+    assert client.contrast([1, "2"], [3], n=5, bundle="b").neurons[0].neuron == 7
+    assert client.contrast(["50"], ["60"], items=True).concepts[0].concept == "Film-Noir"
     assert client.list_bundles().bundles[0].labels == ["stable"]
-    similar, forget, search, neuron, inspect, _ = fake.requests
+    similar, forget, search, neuron, inspect, users, items, _ = fake.requests
     assert (similar.item_id, similar.n, similar.steering.edits[0].neuron, similar.bundle) == ("50", 3, 1, "b")
     assert similar.filter.all_of[0].values == ["Drama"]
     assert forget.user_id == "42"
     assert (search.query, search.n, search.bundle) == ("noir", 5, "b")
     assert (neuron.neuron, neuron.bundle) == (7, "b")
     assert (inspect.user_id, inspect.history.events[0].item_id, inspect.bundle) == ("42", "1", "b")
+    assert (users.left.user_ids, users.right.user_ids, users.n, users.bundle) == (["1", "2"], ["3"], 5, "b")
+    assert (items.left.item_ids, items.right.item_ids, items.left.user_ids) == (["50"], ["60"], [])
 
 
 def test_concepts_are_read_page_by_page(client: Client, fake: FakeServer) -> None:

@@ -1,4 +1,4 @@
-"""trimtab neuron, trimtab user: what a neuron means, and what fires in a user."""
+"""trimtab neuron, user, contrast: what a neuron means, what fires in a user, and what tells users apart."""
 
 import argparse
 import math
@@ -9,11 +9,27 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from trimtab.cli.arguments import Commands, InputError, add_bundle_option, add_history_option, count, neuron
+from trimtab.cli.arguments import (
+    Commands,
+    InputError,
+    add_bundle_option,
+    add_history_option,
+    count,
+    ids,
+    neuron,
+)
 from trimtab.cli.screen import Screen, cell, table
 from trimtab.cli.served_by import served_by_line
 from trimtab.client import Client
-from trimtab.v1.concept_pb2 import ConceptLevel, HistoryItem, ItemActivation, NeuronActivation, NeuronCard
+from trimtab.v1.concept_pb2 import (
+    ConceptDifference,
+    ConceptLevel,
+    HistoryItem,
+    ItemActivation,
+    NeuronActivation,
+    NeuronCard,
+    NeuronDifference,
+)
 
 _QUANTILES = ("median", "75%", "90%", "95%", "99%", "largest")
 
@@ -31,6 +47,16 @@ def register(commands: Commands, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--n", metavar="N", type=count, default=15, help="rows of each table; default 15")
     add_bundle_option(parser)
     parser.set_defaults(run=show_user)
+
+    parser = commands.add_parser(
+        "contrast", parents=[common], help="what tells two sets of users, or of items, apart"
+    )
+    for side in ("left", "right"):
+        parser.add_argument(side, metavar="ID,ID", type=ids, help="users' ids, or with --items items'")
+    parser.add_argument("--items", action="store_true", help="the ids are items'")
+    parser.add_argument("--n", metavar="N", type=count, default=15, help="rows of each table; default 15")
+    add_bundle_option(parser)
+    parser.set_defaults(run=show_contrast)
 
 
 def show_neuron(client: Client, args: argparse.Namespace, screen: Screen) -> int:
@@ -60,6 +86,25 @@ def show_user(client: Client, args: argparse.Namespace, screen: Screen) -> int:
     if levels:
         screen.show(_levels(levels))
     screen.show(served_by_line(reply.served_by))
+    return 0
+
+
+def show_contrast(client: Client, args: argparse.Namespace, screen: Screen) -> int:
+    """The concepts and neurons that tell two sets apart."""
+    reply = client.contrast(
+        args.left, args.right, items=args.items, n=args.n, bundle=args.bundle, timeout=args.timeout
+    )
+    if screen.json:
+        screen.dump(reply)
+        return 0
+    kind = "items" if args.items else "users"
+    screen.show(f"{reply.left_count:,} {kind} on the left, {reply.right_count:,} on the right")
+    if reply.ignored_count:
+        screen.show(f"{reply.ignored_count:,} ignored: the bundle knows nothing of them")
+    if reply.concepts:
+        screen.show(_differences("concept", [(one.concept, one) for one in reply.concepts]))
+    named = [(f"#{one.neuron} {one.label}".rstrip(), one) for one in reply.neurons]
+    screen.show(_differences("neuron", named))
     return 0
 
 
@@ -135,4 +180,14 @@ def _levels(levels: Sequence[ConceptLevel]) -> Table:
     made = table("concept", ">level", ">strength")
     for one in levels:
         made.add_row(cell(one.concept), f"{one.level:.3g}", f"{one.strength:+.2f}")
+    return made
+
+
+def _differences(
+    kind: str, named: Sequence[tuple[str, NeuronDifference] | tuple[str, ConceptDifference]]
+) -> Table:
+    made = table(kind, ">left", ">right", ">difference", ">left has more")
+    for name, one in named:
+        means = (f"{one.left_mean:.3g}", f"{one.right_mean:.3g}")
+        made.add_row(cell(name), *means, f"{one.strength:+.2f}", f"{one.auc:.0%}")
     return made

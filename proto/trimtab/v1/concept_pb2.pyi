@@ -563,24 +563,30 @@ class HistoryItem(_message.Message):
 Global___HistoryItem: _TypeAlias = HistoryItem  # noqa: Y015
 
 @_typing.final
-class UserSet(_message.Message):
+class ContrastSet(_message.Message):
+    """Users by what their histories fire, and items by what a history of just that item fires. Each counts once."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_IDS_FIELD_NUMBER: _builtins.int
+    ITEM_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
         user_ids: _abc.Iterable[_builtins.str] | None = ...,
+        item_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_ids", b"user_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_ids", b"item_ids", "user_ids", b"user_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___UserSet: _TypeAlias = UserSet  # noqa: Y015
+Global___ContrastSet: _TypeAlias = ContrastSet  # noqa: Y015
 
 @_typing.final
 class ContrastRequest(_message.Message):
@@ -589,21 +595,27 @@ class ContrastRequest(_message.Message):
     LEFT_FIELD_NUMBER: _builtins.int
     RIGHT_FIELD_NUMBER: _builtins.int
     BUNDLE_FIELD_NUMBER: _builtins.int
+    N_FIELD_NUMBER: _builtins.int
     bundle: _builtins.str
+    n: _builtins.int
+    """How many neurons and concepts, each; 20 if 0, at most 1,000."""
     @_builtins.property
-    def left(self) -> Global___UserSet: ...
+    def left(self) -> Global___ContrastSet:
+        """At most 1,000 users and items in each of the two."""
+
     @_builtins.property
-    def right(self) -> Global___UserSet: ...
+    def right(self) -> Global___ContrastSet: ...
     def __init__(
         self,
         *,
-        left: Global___UserSet | None = ...,
-        right: Global___UserSet | None = ...,
+        left: Global___ContrastSet | None = ...,
+        right: Global___ContrastSet | None = ...,
         bundle: _builtins.str = ...,
+        n: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["left", b"left", "right", b"right"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "left", b"left", "right", b"right"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "left", b"left", "n", b"n", "right", b"right"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -617,10 +629,17 @@ class NeuronDifference(_message.Message):
     LABEL_FIELD_NUMBER: _builtins.int
     LEFT_MEAN_FIELD_NUMBER: _builtins.int
     RIGHT_MEAN_FIELD_NUMBER: _builtins.int
+    STRENGTH_FIELD_NUMBER: _builtins.int
+    AUC_FIELD_NUMBER: _builtins.int
     neuron: _builtins.int
     label: _builtins.str
     left_mean: _builtins.float
+    """Mean activations."""
     right_mean: _builtins.float
+    strength: _builtins.float
+    """left_mean - right_mean in TYPICAL units."""
+    auc: _builtins.float
+    """The chance that one of the left has more of it than one of the right, ties counting half: 1/2 if it tells nothing."""
     def __init__(
         self,
         *,
@@ -628,30 +647,85 @@ class NeuronDifference(_message.Message):
         label: _builtins.str = ...,
         left_mean: _builtins.float = ...,
         right_mean: _builtins.float = ...,
+        strength: _builtins.float = ...,
+        auc: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "left_mean", b"left_mean", "neuron", b"neuron", "right_mean", b"right_mean"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auc", b"auc", "label", b"label", "left_mean", b"left_mean", "neuron", b"neuron", "right_mean", b"right_mean", "strength", b"strength"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NeuronDifference: _TypeAlias = NeuronDifference  # noqa: Y015
 
 @_typing.final
+class ConceptDifference(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONCEPT_FIELD_NUMBER: _builtins.int
+    LEFT_MEAN_FIELD_NUMBER: _builtins.int
+    RIGHT_MEAN_FIELD_NUMBER: _builtins.int
+    STRENGTH_FIELD_NUMBER: _builtins.int
+    AUC_FIELD_NUMBER: _builtins.int
+    concept: _builtins.str
+    left_mean: _builtins.float
+    """Mean levels."""
+    right_mean: _builtins.float
+    strength: _builtins.float
+    """As of a neuron."""
+    auc: _builtins.float
+    def __init__(
+        self,
+        *,
+        concept: _builtins.str = ...,
+        left_mean: _builtins.float = ...,
+        right_mean: _builtins.float = ...,
+        strength: _builtins.float = ...,
+        auc: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auc", b"auc", "concept", b"concept", "left_mean", b"left_mean", "right_mean", b"right_mean", "strength", b"strength"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConceptDifference: _TypeAlias = ConceptDifference  # noqa: Y015
+
+@_typing.final
 class ContrastResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NEURONS_FIELD_NUMBER: _builtins.int
+    CONCEPTS_FIELD_NUMBER: _builtins.int
+    LEFT_COUNT_FIELD_NUMBER: _builtins.int
+    RIGHT_COUNT_FIELD_NUMBER: _builtins.int
+    IGNORED_COUNT_FIELD_NUMBER: _builtins.int
+    LABEL_SET_FIELD_NUMBER: _builtins.int
+    left_count: _builtins.int
+    """Users and items that count."""
+    right_count: _builtins.int
+    ignored_count: _builtins.int
+    """Users without a history, and items, that the bundle does not know."""
+    label_set: _builtins.str
     @_builtins.property
-    def neurons(self) -> _containers.RepeatedCompositeFieldContainer[Global___NeuronDifference]: ...
+    def neurons(self) -> _containers.RepeatedCompositeFieldContainer[Global___NeuronDifference]:
+        """Those that tell most first: by the distance of auc from 1/2, then by strength."""
+
+    @_builtins.property
+    def concepts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConceptDifference]: ...
     def __init__(
         self,
         *,
         neurons: _abc.Iterable[Global___NeuronDifference] | None = ...,
+        concepts: _abc.Iterable[Global___ConceptDifference] | None = ...,
+        left_count: _builtins.int = ...,
+        right_count: _builtins.int = ...,
+        ignored_count: _builtins.int = ...,
+        label_set: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["neurons", b"neurons"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concepts", b"concepts", "ignored_count", b"ignored_count", "label_set", b"label_set", "left_count", b"left_count", "neurons", b"neurons", "right_count", b"right_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -114,7 +114,7 @@ class ConceptServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Contrast(self, request, context):
-        """What differs between two sets of users.
+        """The neurons and concepts that tell two sets of users, or of items, apart.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

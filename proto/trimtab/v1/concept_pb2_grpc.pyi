@@ -41,7 +41,7 @@ class ConceptServiceStub:
     InspectUser: _grpc.UnaryUnaryMultiCallable[_concept_pb2.InspectUserRequest, _concept_pb2.InspectUserResponse]
     """The neurons that fire for a user, and the concepts' levels."""
     Contrast: _grpc.UnaryUnaryMultiCallable[_concept_pb2.ContrastRequest, _concept_pb2.ContrastResponse]
-    """What differs between two sets of users."""
+    """The neurons and concepts that tell two sets of users, or of items, apart."""
     ImportLabels: _grpc.StreamUnaryMultiCallable[_concept_pb2.ImportLabelsRequest, _concept_pb2.ImportLabelsResponse]
     """Makes a label set beside the bundle; the bundle itself never changes. The set is whole: a name that it does not
     hold is gone from it.
@@ -66,7 +66,7 @@ class ConceptServiceAsyncStub(ConceptServiceStub):
     InspectUser: _aio.UnaryUnaryMultiCallable[_concept_pb2.InspectUserRequest, _concept_pb2.InspectUserResponse]  # type: ignore[assignment]
     """The neurons that fire for a user, and the concepts' levels."""
     Contrast: _aio.UnaryUnaryMultiCallable[_concept_pb2.ContrastRequest, _concept_pb2.ContrastResponse]  # type: ignore[assignment]
-    """What differs between two sets of users."""
+    """The neurons and concepts that tell two sets of users, or of items, apart."""
     ImportLabels: _aio.StreamUnaryMultiCallable[_concept_pb2.ImportLabelsRequest, _concept_pb2.ImportLabelsResponse]  # type: ignore[assignment]
     """Makes a label set beside the bundle; the bundle itself never changes. The set is whole: a name that it does not
     hold is gone from it.
@@ -118,7 +118,7 @@ class ConceptServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _concept_pb2.ContrastRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_concept_pb2.ContrastResponse, _abc.Awaitable[_concept_pb2.ContrastResponse]]:
-        """What differs between two sets of users."""
+        """The neurons and concepts that tell two sets of users, or of items, apart."""
 
     @_abc_1.abstractmethod
     def ImportLabels(
