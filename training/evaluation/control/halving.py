@@ -20,10 +20,10 @@ _DRAWS = 5
 FALLS: dict[str, Way] = {
     "ADD -x": ways.added,
     "CAP x": ways.capped,
-    "its neurons scaled down": ways.silenced,
+    "neurons scaled down": ways.silenced,
     "lift -x": ways.boosted,
-    "share at most half: ADD, then lift": lambda scene, row, _: ways.bounded(scene, row, 0.5),
-    "share at most half: lift alone": lambda scene, row, _: ways.lowered_to(scene, row, 0.5),
+    "each at most half: ADD, lift": lambda scene, row, _: ways.bounded(scene, row, 0.5),
+    "each at most half: lift": lambda scene, row, _: ways.lowered_to(scene, row, 0.5),
 }
 """Those with x have one for all users, so that the mean exposure share is half; others bound each list."""
 

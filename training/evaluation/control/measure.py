@@ -136,7 +136,7 @@ def _pairs(found: Sequence[Pair | None]) -> dict[str, Any]:
     return {
         "reached": len(pairs),
         "asked": len(found),
-        "missed": max((pair.missed for pair in pairs), default=None),
+        "short": max((pair.short for pair in pairs), default=None),
         "loss": paired([pair.loss for pair in pairs]),
         "alone": paired(sums),
         "over alone": paired([pair.loss - alone for pair, alone in zip(pairs, sums, strict=True)]),

@@ -26,10 +26,10 @@ _RAISED = "0.3"
 
 
 class Pair(NamedTuple):
-    """Two concepts: how far off the mean exposure shares are; nDCG@20 lost by both, and by each alone."""
+    """Two concepts: how far the mean exposure shares fall short; nDCG@20 lost by both, and by each alone."""
 
     names: tuple[str, str]
-    missed: float
+    short: float
     loss: Doubles
     single_losses: tuple[Doubles, Doubles]
 
@@ -68,8 +68,8 @@ def _pairs(
         if first is None or second is None or lists is None:
             found.append(None)
             continue
-        missed = max(abs(float(exposure(lists, flags[row]).mean()) - targets[row]) for row in (one, two))
+        short = max(sign * (targets[row] - float(exposure(lists, flags[row]).mean())) for row in (one, two))
         losses = (unsteered - audience.ndcg(first.lists), unsteered - audience.ndcg(second.lists))
         names = (chosen[one][0].name, chosen[two][0].name)
-        found.append(Pair(names, missed, unsteered - audience.ndcg(lists), losses))
+        found.append(Pair(names, max(short, 0.0), unsteered - audience.ndcg(lists), losses))
     return found

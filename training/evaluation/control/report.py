@@ -47,7 +47,7 @@ def control_report(runs: Sequence[Figures], command: str) -> Report:
     sets = {name: [run for run in runs if run["data_set"] == name] for name in names}
     tables = [table for name, own in sets.items() for table in _tables(name, own)]
     curves = [Curve(name, *_costs(own)) for name, own in sets.items() if "halved" in own[0]]
-    plot = Plot("", "nDCG@20 lost beyond that of random items", curves) if curves else None
+    plot = Plot("", "nDCG@20 lost - by random", curves) if curves else None
     return Report("steering", f"Steering: {' and '.join(names)}", command, _PARAGRAPHS, tables, plot, runs)
 
 
@@ -140,15 +140,15 @@ def _together(name: str, runs: Sequence[Figures]) -> Table:
     for goal, ways in runs[0]["together"].items():
         for way in ways:
             found = [run["together"][goal][way] for run in runs]
-            missed = [one["missed"] for one in found if one["missed"] is not None]
+            short = [one["short"] for one in found if one["short"] is not None]
             rows.append(
-                [f"{goal}: {way}", _reached(found), f"{max(missed):.4f}" if missed else "-"]
+                [f"{goal}: {way}", _reached(found), f"{max(short):.4f}" if short else "-"]
                 + [signed(several([one[key] for one in found])) for key in ("loss", "alone", "over alone")]
             )
     columns = (
         "both: way",
         "pairs reached",
-        "share off by at most",
+        "a share short by at most",
         "nDCG@20 lost",
         "sum of the single losses",
     )
