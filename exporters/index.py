@@ -175,7 +175,7 @@ def _timed(contenders: Sequence[_Contender], vectors: Floats, queries: Floats) -
 def _answers(one: _Contender, vectors: Floats) -> Callable[[Floats], None]:
     """A function that finds candidates for queries [m, p] and scores them, as the service does."""
     if one.index is None:
-        items = torch.from_numpy(np.require(vectors, np.float32, "CW"))
+        items = torch.from_numpy(np.require(vectors, np.float32, ["C", "W"]))
 
         def score_all(queries: Floats) -> None:
             asked = torch.from_numpy(queries)

@@ -11,9 +11,9 @@ from trimtab.v1 import recommendation_pb2 as wire
 from trimtab.v1 import steering_pb2 as steering
 
 from service.bundle import Bundle
-from service.catalogue import Condition, Filter
 from service.concepts import LabelSet
 from service.errors import InvalidRequest, PreconditionFailed, Unsupported
+from service.filters import Condition, Filter
 from service.histories import Event, EventKind
 from service.paging import read_page
 from service.query import NO_PLAN, Mode, Plan, Query

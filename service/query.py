@@ -6,8 +6,8 @@ from enum import Enum
 from typing import NamedTuple
 
 from service.bundle import Bundle
-from service.catalogue import Filter
 from service.concepts import Concept
+from service.filters import Filter
 from service.histories import Event
 from service.lines import Counts
 from service.paging import Page
