@@ -9,6 +9,7 @@ from training.concepts.membership import memberships
 from training.errors import ConfigError
 from training.evaluation.control import drift, pairs, ways
 from training.evaluation.control.halving import FALLS, halve
+from training.evaluation.control.hiding import halve_hidden
 from training.evaluation.control.measure import ControlOptions, measure
 from training.evaluation.control.operations import NEURONS, OPERATIONS, operate
 from training.evaluation.control.report import control_report
@@ -121,6 +122,12 @@ def test_halving_reports_every_way_and_leaves_half(scene: Scene) -> None:
         assert one.ndcg.shape == one.random.shape == one.unsteered.shape == (60,)
 
 
+def test_where_tags_are_hidden_a_direction_halves_what_a_lift_cannot_see(scene: Scene) -> None:
+    found = halve_hidden(scene, np.random.default_rng(2))
+    reached = {way: sum(loss is not None for loss in ones.values()) for way, ones in found.items()}
+    assert reached["ADD -x"] == len(found["ADD -x"]) > reached["lift -x"]
+
+
 def test_both_shares_of_a_pair_are_reached(scene: Scene) -> None:
     for name, found in pairs.halved_together(scene).items():
         reached = [pair for pair in found if pair is not None]
@@ -139,7 +146,9 @@ def test_runs_are_joined_in_one_report(planted_run: Run) -> None:
     figures = measure(planted_run, ControlOptions(max_concepts=3, max_users=40))
     report = control_report([figures, figures], "command")
     titles = " ".join(table.title for table in report.tables)
-    assert all(part in titles for part in ("operation", "levels", "halved", "two concepts", "|move|"))
+    assert all(
+        part in titles for part in ("operation", "levels", "halved", "do not know", "two concepts", "|move|")
+    )
     assert all(len(row) == len(table.columns) for table in report.tables for row in table.rows)
     assert report.plot is not None
 

@@ -14,6 +14,7 @@ from training.concepts.membership import memberships
 from training.errors import ConfigError, RunError
 from training.evaluation.control.drift import drift
 from training.evaluation.control.halving import frequent, halve
+from training.evaluation.control.hiding import halve_hidden
 from training.evaluation.control.operations import OPERATIONS, Operated, levels_of, operate
 from training.evaluation.control.pairs import Pair, halved_together, raised_together
 from training.evaluation.control.scene import Scene
@@ -62,6 +63,8 @@ def measure(
     scene = Scene.of(run, users, options.max_concepts)
     report(f"{run.path}: shares halved")
     figures["halved"] = _halved(scene)
+    report(f"{run.path}: shares halved, tags hidden")
+    figures["hidden"] = _hidden(scene, rng)
     report(f"{run.path}: two at once")
     raised, halved = raised_together(scene), halved_together(scene)
     figures["together"] = {
@@ -125,6 +128,26 @@ def _halved(scene: Scene) -> dict[str, Any]:
             "random": paired([one.unsteered - one.random for one in found.values()]),
             "over random": paired([one.random - one.ndcg for one in found.values()]),
             "over ADD": paired([added[name].ndcg - one.ndcg for name, one in found.items() if name in added]),
+        }
+        for way, found in by_way.items()
+    }
+
+
+def _hidden(scene: Scene, rng: np.random.Generator) -> dict[str, Any]:
+    by_way = halve_hidden(scene, rng)
+    added = by_way["ADD -x"]
+    return {
+        way: {
+            "reached": sum(loss is not None for loss in found.values()),
+            "asked": len(found),
+            "loss": paired([loss for loss in found.values() if loss is not None]),
+            "over ADD": paired(
+                [
+                    loss - other
+                    for loss, other in zip(found.values(), added.values(), strict=True)
+                    if loss is not None and other is not None
+                ]
+            ),
         }
         for way, found in by_way.items()
     }

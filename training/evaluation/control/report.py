@@ -10,6 +10,7 @@ from rich.console import Console
 
 from training.commandline import add_flags, read_flags
 from training.evaluation.control.halving import LEAST_SHARE
+from training.evaluation.control.hiding import HIDDEN
 from training.evaluation.control.measure import ControlOptions, measure
 from training.evaluation.frontier.report import several, signed
 from training.evaluation.report import Curve, Estimate, Plot, Report, Table
@@ -64,6 +65,7 @@ def _tables(name: str, runs: Sequence[Figures]) -> Iterator[Table]:
     yield _levels(name, runs)
     if all("halved" in run for run in runs):
         yield _halved(name, runs)
+        yield _hidden(name, runs)
         yield _together(name, runs)
         yield _drift(name, runs)
         yield _drift_of_each(name, runs)
@@ -133,6 +135,16 @@ def _halved(name: str, runs: Sequence[Figures]) -> Table:
 
 
 _COSTS = ("loss", "random", "over random", "over ADD")
+
+
+def _hidden(name: str, runs: Sequence[Figures]) -> Table:
+    rows = []
+    for way in runs[0]["hidden"]:
+        found = [run["hidden"][way] for run in runs]
+        costs = [signed(several([one[key] for one in found])) for key in ("loss", "over ADD")]
+        rows.append([way, _reached(found), *costs])
+    title = f"{name}: shares of all items halved by ways that do not know {HIDDEN:.0%} of the tags"
+    return Table(title, ("way", "concepts reached", "nDCG@20 lost", "minus ADD's"), rows)
 
 
 def _together(name: str, runs: Sequence[Figures]) -> Table:

@@ -1,0 +1,50 @@
+"""Suppression where tags are missing: the whole share halved by ways that know some of the items only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from training.evaluation.control.halving import frequent
+from training.evaluation.control.operations import Doubles
+from training.evaluation.control.scene import Scene
+from training.evaluation.frontier.calibration import completed
+from training.evaluation.frontier.knowledge import Knowledge, Models
+from training.evaluation.frontier.seen import reach
+from training.evaluation.frontier.strength import Floats
+from training.evaluation.frontier.tags import hide
+
+HIDDEN = 0.5
+"""Of each concept's tags, equally at every popularity; the methods are fitted without them."""
+
+
+def halve_hidden(scene: Scene, rng: np.random.Generator) -> dict[str, dict[str, Doubles | None]]:
+    """NDCG@20 lost [users] with the share of all of a concept's items halved: by way and concept.
+
+    None where a way cannot: items that it does not know take the places of those that it removes.
+    """
+    audience, tags = scene.audience, scene.concepts.tags
+    unsteered = audience.ndcg(audience.unsteered)
+    shown = tags & ~hide(tags, scene.run.catalogue.popularity, HIDDEN, rng)
+    found: dict[str, dict[str, Doubles | None]] = {}
+    for name, gains in _ways(scene, Knowledge(Models.of(scene.run, audience.users), shown)):
+        found[name] = {}
+        for concept in frequent(scene):
+            line, flags = scene.line(-gains[concept.row]), tags[concept.row]
+            (point,) = reach(audience, line, scene.near_0, flags, [concept.share / 2])
+            found[name][concept.name] = None if point is None else unsteered - audience.ndcg(point.lists)
+    return found
+
+
+def _ways(scene: Scene, known: Knowledge) -> Iterator[tuple[str, Floats]]:
+    """What a unit of strength adds to each item's score, [n_concepts, n_items]."""
+    models, tagged = known.models, known.tags.astype(np.float32)
+    added = scene.moved(known.contrast(models.neurons))
+    dense = known.contrast(models.dense) @ models.item_matrix.T
+    spread = [np.std(part, axis=1, keepdims=True) for part in (added, tagged)]
+    yield "ADD -x", added
+    yield "difference of means -x", dense
+    yield "lift -x", tagged
+    yield "ADD and lift, alike in spread", added / spread[0] + tagged / np.maximum(spread[1], 1e-12)
+    yield "lift by completed tags -x", completed(known.ridge("dense"), known.tags, models.fitted)
