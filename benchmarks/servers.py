@@ -79,11 +79,13 @@ def put_load(
 
 
 @contextmanager
-def running(command: list[str], log: Path, cores: str = "") -> Iterator["subprocess.Popen[str]"]:
+def running(
+    command: list[str], log: Path, cores: str = "", environment: dict[str, str] | None = None
+) -> Iterator["subprocess.Popen[str]"]:
     """A process, on certain cores if they are named, until exit; its errors go into the log."""
     pinned = ["taskset", "-c", cores, *command] if cores else command
     with log.open("a") as file:
-        process = subprocess.Popen(pinned, stdout=subprocess.PIPE, stderr=file, text=True)
+        process = subprocess.Popen(pinned, stdout=subprocess.PIPE, stderr=file, text=True, env=environment)
         try:
             yield process
         finally:

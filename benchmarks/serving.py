@@ -227,16 +227,20 @@ def latency_against_load(bench: Bench) -> Figures:
 def workers(bench: Bench) -> Figures:
     """One worker and two, with both cores for them and for the load."""
     path, log = bench.requests("two edits", steered), bench.folder / "server.log"
+    kinds: dict[str, tuple[int, tuple[str, ...]]] = {
+        "1 worker": (1, ()),
+        "2 workers": (2, ()),
+        "2 workers, computing on the loop": (2, ("--compute-threads", "0")),
+    }
     sides: dict[str, Callable[..., Figures]] = {}
     with ExitStack() as stack:
-        for count in (1, 2):
-            data = bench.folder / f"data of {count}"
-            server = trimtab_server(bench.world.bundle, data, log, workers=count, cores=BOTH_CORES)
-            running = stack.enter_context(server)
-            fill(bench.world, running)
-            put = partial(put_load, running, path, cores=BOTH_CORES, connections=CONNECTIONS)
-            put(seconds=bench.seconds)  # every worker reads users from the store
-            sides[f"{count} worker{'s' * (count > 1)}"] = put
+        for name, (count, flags) in kinds.items():
+            data = bench.folder / f"data of {name}"
+            making = trimtab_server(bench.world.bundle, data, log, *flags, workers=count, cores=BOTH_CORES)
+            server = stack.enter_context(making)
+            fill(bench.world, server)
+            sides[name] = partial(put_load, server, path, cores=BOTH_CORES, connections=CONNECTIONS)
+            sides[name](seconds=bench.seconds)  # every worker reads users from the store
         return {"blocks": bench.interleaved(sides)}
 
 
