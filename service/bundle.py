@@ -1,5 +1,6 @@
 """Opening a bundle: one that is incomplete, altered, of an unknown format, or unlike torch is not served."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -101,21 +102,30 @@ class Bundle:
 
     def scale(self, z: Floats) -> float:
         """What z [d] is divided by before the SAE reads it; see ScaleRule in bundle.proto."""
-        rule, factor = self.manifest.scale_rule, self.manifest.scale_factor
+        rule, factor = self._scale_rule
         if rule == SCALE_RULE_NONE:
             return factor
-        size = float(z.std() if rule == SCALE_RULE_STANDARD else np.linalg.norm(z))
+        size = float(z.std()) if rule == SCALE_RULE_STANDARD else math.sqrt(np.dot(z, z))
         return factor * size if size > 0.0 else factor
 
     def shift(self, z: Floats) -> float:
         """What is taken from z [d] before that."""
         return float(z.mean()) if self.manifest.scale_rule == SCALE_RULE_STANDARD else 0.0
 
+    @cached_property
+    def _scale_rule(self) -> tuple[int, float]:
+        return self.manifest.scale_rule, self.manifest.scale_factor
+
+    @cached_property
+    def _state_shapes(self) -> tuple[tuple[int], tuple[int], int]:
+        dims = self.manifest.dimensions
+        return (dims.d,), (dims.context,), dims.n_neurons
+
     def fits(self, state: UserState) -> bool:
         """Whether a state could come from this bundle's encoder and SAE."""
-        dims = self.manifest.dimensions
-        shapes = state.z.shape == (dims.d,) and state.context.shape == (dims.context,)
-        return shapes and bool((state.code.neurons < dims.n_neurons).all())
+        z_shape, context_shape, n_neurons = self._state_shapes
+        shapes = state.z.shape == z_shape and state.context.shape == context_shape
+        return shapes and bool(state.code.neurons.max(initial=-1) < n_neurons)
 
 
 def open_bundle(directory: Path) -> Bundle:

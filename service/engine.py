@@ -6,6 +6,7 @@ the store and the caller.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
@@ -260,14 +261,16 @@ def steer(query: Query, who: Audience, applied: Applied = WHOLLY) -> Steered:
         fractions = np.array([fraction for _, fraction in edits], np.float32)
         parts = (scale * fractions)[:, None] * changes
         change = parts.sum(axis=0)
-    reconstruction = None
-    if query.plan.mode is Mode.RECONSTRUCT:
-        decoded = decode(who.state.code, labels.decoder) + labels.bias
-        reconstruction = scale * decoded + np.float32(query.bundle.shift(z)) - z
-        change = change + reconstruction
-    if not np.isfinite(change).all():
+        reconstruction = None
+        if query.plan.mode is Mode.RECONSTRUCT:
+            decoded = decode(who.state.code, labels.decoder) + labels.bias
+            reconstruction = scale * decoded + np.float32(query.bundle.shift(z)) - z
+            change = change + reconstruction
+        size = float(change @ change)
+    if not math.isfinite(size) and not np.isfinite(change).all():
         raise InvalidRequest("steering.edits", "the edits together leave the range of numbers")
-    return Steered(tuple(edits), effects, parts, reconstruction, change if change.any() else None)
+    moves = size > 0.0 or change.any()
+    return Steered(tuple(edits), effects, parts, reconstruction, change if moves else None)
 
 
 def _popular(

@@ -16,7 +16,7 @@ from service.errors import InvalidRequest, PreconditionFailed, Unsupported
 from service.filters import Condition, Filter
 from service.histories import Event, EventKind
 from service.paging import read_page
-from service.query import NO_PLAN, Mode, Plan, Query
+from service.query import NO_FILTER, NO_PLAN, Mode, Plan, Query
 from service.registry import BundleRegistry
 from service.steering import Operation, RawEdit, Target
 from service.targets import find_concept, read_budget, read_targets
@@ -62,7 +62,7 @@ def read_recommend(request: wire.RecommendRequest, bundles: BundleRegistry, max_
         user_id=request.user_id,
         history=tuple(read_history(request.history)) if has_history else None,
         plan=read_steering(request.steering, bundle) if request.HasField("steering") else NO_PLAN,
-        item_filter=read_filter(request.filter, bundle),
+        item_filter=read_filter(request.filter, bundle) if request.HasField("filter") else NO_FILTER,
         exclude=read_excluded(request.exclude_item_ids),
         page=read_page(request),
         explain=request.explain,
@@ -160,7 +160,9 @@ def read_steering(message: steering.Steering, bundle: Bundle, field: str = "stee
         _edit(edit, bundle.labels, f"{field}.edits[{position}]")
         for position, edit in enumerate(message.edits)
     )
-    targets, brought = read_targets(message, bundle.labels, f"{field}.targets")
+    targets, brought = (
+        read_targets(message, bundle.labels, f"{field}.targets") if message.targets else ((), ())
+    )
     named = [edit.concept for edit in message.edits if edit.WhichOneof("target") == "concept"]
     return Plan(
         edits=(*edits, *brought),

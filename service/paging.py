@@ -73,7 +73,7 @@ def read_page(request: wire.RecommendRequest) -> Page:
 
 def next_token(page: Page, applied: Applied, listed: Hashes, n: int) -> str:
     """The token of the page after one that listed these items; "" where there is none."""
-    returned = np.concatenate([page.returned, listed])
+    returned = np.concatenate([page.returned, listed]) if len(page.returned) else listed
     if len(listed) < n or len(returned) >= MAX_RETURNED:
         return ""
     header = _HEADER.pack(_VERSION, page.request_digest, applied.fraction, len(applied.targets))
@@ -85,8 +85,10 @@ def next_token(page: Page, applied: Applied, listed: Hashes, n: int) -> str:
 def _digest(request: wire.RecommendRequest) -> bytes:
     """Of what must stay the same from page to page. n may change, and the history may grow."""
     same = wire.RecommendRequest(user_id=request.user_id, bundle=request.bundle)
-    same.steering.CopyFrom(request.steering)
-    same.filter.CopyFrom(request.filter)
+    if request.HasField("steering"):
+        same.steering.CopyFrom(request.steering)
+    if request.HasField("filter"):
+        same.filter.CopyFrom(request.filter)
     return hashlib.blake2b(same.SerializeToString(deterministic=True), digest_size=8).digest()
 
 

@@ -6,6 +6,7 @@ connections of their own would time out while Redis answers at once.
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
 MOST_TOGETHER = 256
@@ -30,6 +31,13 @@ class SharedReads:
         if self._task is None:
             self._task = asyncio.create_task(self._read())
         return await answer
+
+    async def close(self) -> None:
+        """Ends what is under way: nobody waits for it any more."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
 
     async def _read(self) -> None:
         try:

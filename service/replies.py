@@ -63,10 +63,9 @@ def recommend_response(reply: Reply, request_id: str, timings: Timings) -> wire.
     """The whole reply."""
     response = wire.RecommendResponse(
         request_id=request_id,
-        items=recommendations(reply),
         served_by=served_by(reply.query.bundle, reply.audience, reply.degradations),
-        timing=_timing(timings),
     )
+    add_recommendations(response.items, reply)
     if reply.unsteered is not None and reply.query.include_unsteered:
         response.unsteered.extend(_unsteered(reply, reply.unsteered))
     if reply.report is not None:
@@ -74,33 +73,36 @@ def recommend_response(reply: Reply, request_id: str, timings: Timings) -> wire.
     if reply.query.page is not None:
         listed = reply.query.bundle.catalogue.hashes[reply.ranking.items]
         response.next_page_token = next_token(reply.query.page, reply.applied, listed, reply.query.n)
+    _set_timing(response.timing, timings)
     return response
 
 
-def recommendations(reply: Reply) -> list[wire.Recommendation]:
-    """The list, with ranks in the unsteered list and reasons where they were asked for."""
-    catalogue, first_rank = reply.query.bundle.catalogue, _first_rank(reply)
+def add_recommendations(items: Any, reply: Reply) -> None:
+    """Adds the list to a message's field, with unsteered ranks and reasons where they were asked for.
+
+    Filled in place: made apart and copied, twenty items take twice as long.
+    """
+    catalogue = reply.query.bundle.catalogue
     item_ids, titles = catalogue.item_ids, catalogue.titles
-    unsteered_scores = reply.unsteered_scores.tolist()
-    found = [
-        wire.Recommendation(
+    listed = reply.ranking.items.tolist()
+    scores, unsteered_scores = reply.ranking.scores.tolist(), reply.unsteered_scores.tolist()
+    rows = zip(listed, scores, unsteered_scores, strict=True)
+    for rank, (item, score, unsteered_score) in enumerate(rows, _first_rank(reply)):
+        items.add(
             item_id=item_ids[item],
             title=titles[item],
-            rank=first_rank + position,
+            rank=rank,
             score=score,
-            unsteered_score=unsteered_scores[position],
+            unsteered_score=unsteered_score,
         )
-        for position, (item, score) in enumerate(_pairs(reply.ranking.items, reply.ranking.scores))
-    ]
     if reply.unsteered is not None:
         ranks = {item: rank for rank, item in enumerate(reply.unsteered.items.tolist(), 1)}
-        for item, message in zip(reply.ranking.items.tolist(), found, strict=True):
+        for item, message in zip(listed, items, strict=True):
             if item in ranks:
                 message.unsteered_rank = ranks[item]
     for term in reply.terms:
-        for message, contribution in zip(found, term.contributions.tolist(), strict=True):
+        for message, contribution in zip(items, term.contributions.tolist(), strict=True):
             message.reasons.append(_reason(term, contribution))
-    return found
 
 
 def _unsteered(reply: Reply, unsteered: Ranking) -> Iterable[wire.Recommendation]:
@@ -242,6 +244,7 @@ def _edit_report(applied: AppliedEdit, effect: EditEffect) -> steering.EditRepor
     )
 
 
-def _timing(timings: Timings) -> wire.Timing:
-    microseconds = {f"{stage}_us": int(seconds * 1e6) for stage, seconds in timings.stages.items()}
-    return wire.Timing(total_us=int(timings.total * 1e6), **microseconds)
+def _set_timing(message: wire.Timing, timings: Timings) -> None:
+    for stage, seconds in timings.stages.items():
+        setattr(message, f"{stage}_us", int(seconds * 1e6))
+    message.total_us = int(timings.total * 1e6)

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import cache
 from typing import NamedTuple
 
 from service.blobs import NO_EVENTS, CachedEmbedding, RecordCount, RecordedEvent
@@ -19,7 +20,7 @@ from service.errors import StoreUnavailable
 from service.metrics import Metrics
 from service.userstate import PAUSE_S, SILENCE_S, StoredUser, UserStore
 
-LONGEST_LIFE_S = 60.0
+LONGEST_LIFE_S = 300.0
 """After that a user is read again, so that what expires in Redis ends here, too."""
 ENTRY_BYTES = 1_000
 """Of a kept user's objects, beside the numbers in its arrays."""
@@ -45,7 +46,7 @@ class UserTier:
 
     def __init__(self, store: UserStore, max_bytes: int, metrics: Metrics) -> None:
         self._store, self._max_bytes = store, max_bytes
-        self._reads = metrics.tier_reads
+        self._reads = cache(metrics.tier_reads.labels)
         self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._reading: dict[tuple[str, str], asyncio.Task[StoredUser]] = {}
         self._complete_at = -SILENCE_S
@@ -90,10 +91,10 @@ class UserTier:
         hears = now < self._complete_at + SILENCE_S
         kept = self._kept.get(user_id)
         if hears and kept is not None and kept.model == model and now < kept.read_at + LONGEST_LIFE_S:
-            self._reads.labels("hit").inc()
+            self._reads("hit").inc()
             self._kept.move_to_end(user_id)
             return kept.stored
-        self._reads.labels("miss" if hears else "bypass").inc()
+        self._reads("miss" if hears else "bypass").inc()
         key = user_id, model
         task = self._reading.get(key)
         if task is None:

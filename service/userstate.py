@@ -144,6 +144,7 @@ class UserStore:
 
     async def close(self) -> None:
         """Closes the connections."""
+        await self._reads.close()
         await disconnect(self._reading, self._writing)
 
     async def persistence(self) -> bool:

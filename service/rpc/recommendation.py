@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import time
 from collections import defaultdict
+from functools import cache
 
 from google.protobuf.message import Message
 from trimtab.v1 import recommendation_pb2 as wire
@@ -25,7 +26,7 @@ from service.messages import (
 from service.metrics import Metrics
 from service.query import NO_PLAN, Query
 from service.registry import BundleRegistry
-from service.replies import recommend_response, recommendations, served_by
+from service.replies import add_recommendations, recommend_response, served_by
 from service.reply import Reply, Source, Timings
 from service.rpc.wire import BATCH_PARALLEL, Call, Method, element_error
 from service.tier import UserTier
@@ -43,8 +44,12 @@ class RecommendationRpc:
         self._engine = engine
         self._bundles = bundles
         self._users = users
-        self._metrics = metrics
         self._max_n = max_n
+        self._events = metrics.events
+        # Their children by label, each looked up once.
+        self._seconds, self._sources = cache(metrics.stage_seconds.labels), cache(metrics.sources.labels)
+        self._caches, self._edits = cache(metrics.user_cache.labels), cache(metrics.edits.labels)
+        self._degradations = cache(metrics.degradations.labels)
 
     @property
     def methods(self) -> dict[str, Method]:
@@ -97,9 +102,9 @@ class RecommendationRpc:
         timings = Timings()
         reply = await self._engine.recommend(query, timings, call.remaining_s)
         self._count(reply, timings)
-        return wire.SimilarItemsResponse(
-            items=recommendations(reply), served_by=served_by(bundle, reply.audience, reply.degradations)
-        )
+        response = wire.SimilarItemsResponse(served_by=served_by(bundle, reply.audience, reply.degradations))
+        add_recommendations(response.items, reply)
+        return response
 
     async def record_interactions(self, request: wire.RecordInteractionsRequest, call: Call) -> Message:
         """Adds events to histories."""
@@ -118,8 +123,8 @@ class RecommendationRpc:
             unknown += bundle.catalogue.index_of(event.item_id) is None
             events_of[user_id].append(_recorded(event, bundle.history_rule, now_ms))
         count = await self._users.record(events_of)
-        self._metrics.events.labels("accepted").inc(count.accepted)
-        self._metrics.events.labels("duplicate").inc(count.duplicates)
+        self._events.labels("accepted").inc(count.accepted)
+        self._events.labels("duplicate").inc(count.duplicates)
         return wire.RecordInteractionsResponse(
             accepted_count=count.accepted, duplicate_count=count.duplicates, unknown_item_count=unknown
         )
@@ -129,15 +134,14 @@ class RecommendationRpc:
         return wire.ForgetUserResponse(found=await self._users.forget(read_user_id(request.user_id)))
 
     def _count(self, reply: Reply, timings: Timings) -> None:
-        metrics = self._metrics
         for stage, seconds in timings.stages.items():
-            metrics.stage_seconds.labels(stage).observe(seconds)
-        metrics.sources.labels(reply.audience.source.value).inc()
-        metrics.user_cache.labels(_cache_result(reply)).inc()
+            self._seconds(stage).observe(seconds)
+        self._sources(reply.audience.source.value).inc()
+        self._caches(_cache_result(reply)).inc()
         for degradation in reply.degradations:
-            metrics.degradations.labels(degradation.value).inc()
+            self._degradations(degradation.value).inc()
         for edit in reply.query.plan.edits:
-            metrics.edits.labels(edit.operation.value).inc()
+            self._edits(edit.operation.value).inc()
 
 
 def _cache_result(reply: Reply) -> str:

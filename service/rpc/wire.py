@@ -4,13 +4,11 @@ Messages are parsed here and not by grpc.aio, whose own deserialiser answers UNK
 before any handler runs.
 """
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol
+from functools import cache, partial
+from typing import Any, NoReturn, Protocol
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
@@ -24,6 +22,7 @@ from service.metrics import Metrics
 
 BATCH_PARALLEL = 8
 """Elements of a batch that are answered at once."""
+_PRIORITIES = {1: Priority.LOW, 3: Priority.HIGH}
 
 
 class Call(Protocol):
@@ -82,31 +81,34 @@ class _Passage:
     """What is around every call of one method: permit, metrics, and errors as status codes."""
 
     def __init__(self, name: str, gate: Gate) -> None:
-        self.gate = gate
-        self._name = name
-        self._in_time = gate.metrics.request_seconds.labels(name, grpc.StatusCode.OK.name)
+        self.admission = gate.admission
+        self._metrics = gate.metrics
+        self._seconds = cache(partial(gate.metrics.request_seconds.labels, name))
+        self._enter, self._leave = gate.metrics.in_flight.inc, gate.metrics.in_flight.dec
 
-    @asynccontextmanager
-    async def __call__(self, context: Context) -> AsyncIterator[None]:
-        metrics, start = self.gate.metrics, time.perf_counter()
-        metrics.in_flight.inc()
-        try:
-            yield
-            self._in_time.observe(time.perf_counter() - start)
-        except asyncio.CancelledError:
+    def enter(self) -> float:
+        """Counts a call that begins; returns when that was."""
+        self._enter()
+        return time.perf_counter()
+
+    def leave(self, start: float, code: grpc.StatusCode = grpc.StatusCode.OK) -> None:
+        """Counts a call that ends."""
+        self._leave()
+        self._seconds(code.name).observe(time.perf_counter() - start)
+
+    async def fail(self, error: BaseException, context: Context, start: float) -> NoReturn:
+        """Ends a call with the status of what was raised."""
+        if not isinstance(error, Exception):
             # grpc cancels a call when its deadline passes, too: that is the server's to answer for.
             late = _Call(context).remaining_s() <= 0
-            code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
-            metrics.request_seconds.labels(self._name, code.name).observe(time.perf_counter() - start)
-            raise
-        except Exception as error:
-            if isinstance(error, Overloaded):
-                metrics.rejected.labels("permits").inc()
-            status = to_wire(error)
-            metrics.request_seconds.labels(self._name, status.code.name).observe(time.perf_counter() - start)
-            await context.abort(status.code, status.message, status.metadata)
-        finally:
-            metrics.in_flight.dec()
+            self.leave(start, grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED)
+            raise error
+        if isinstance(error, Overloaded):
+            self._metrics.rejected.labels("permits").inc()
+        status = to_wire(error)
+        self.leave(start, status.code)
+        await context.abort(status.code, status.message, status.metadata)
+        raise AssertionError("abort raises")
 
 
 def _behaviour(
@@ -115,12 +117,16 @@ def _behaviour(
     """Read makes the request of what grpc gives: of a message's bytes, or of a stream of them."""
 
     async def behave(data: Any, context: Context) -> bytes:
-        async with passage(context):
+        start = passage.enter()
+        try:
             request = read(data)
-            with passage.gate.admission.permit(_priority(request), _size(request)):
+            with passage.admission.permit(_priority(request), _size(request)):
                 response = await implementation(request, _Call(context))
-            return response.SerializeToString()
-        raise AssertionError("the passage aborts what it catches")
+            answer = response.SerializeToString()
+        except BaseException as error:
+            await passage.fail(error, context, start)
+        passage.leave(start)
+        return answer
 
     return behave
 
@@ -129,11 +135,15 @@ def _writing_stream(
     implementation: StreamingMethod, request_type: type[Message], passage: _Passage
 ) -> Callable[[bytes, Context], AsyncIterator[bytes]]:
     async def behave(data: bytes, context: Context) -> AsyncIterator[bytes]:
-        async with passage(context):
+        start = passage.enter()
+        try:
             request = _parse(request_type, data)
-            with passage.gate.admission.permit(_priority(request), 1):
+            with passage.admission.permit(_priority(request), 1):
                 async for response in implementation(request, _Call(context)):
                     yield response.SerializeToString()
+        except BaseException as error:
+            await passage.fail(error, context, start)
+        passage.leave(start)
 
     return behave
 
@@ -162,8 +172,7 @@ def _parse(request_type: type[Message], data: bytes) -> Message:
 
 def _priority(request: object) -> Priority:
     """A request's own; a stream's is the normal one."""
-    wanted = getattr(request, "priority", 0)
-    return {1: Priority.LOW, 3: Priority.HIGH}.get(wanted, Priority.NORMAL)
+    return _PRIORITIES.get(getattr(request, "priority", 0), Priority.NORMAL)
 
 
 def _size(request: object) -> int:
