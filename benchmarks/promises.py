@@ -10,7 +10,6 @@ Shares are counted here, from the item ids of the replies and the run's own cata
 import argparse
 import asyncio
 import itertools
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -35,6 +34,7 @@ from training.evaluation.report import Estimate, Report
 from training.run import Run, load_run
 
 N = 20
+COMMAND = "python benchmarks/promises.py --run RUN --out docs/results"
 CALLS_AT_ONCE = 8
 PAIRED = 5
 STRENGTHS = (1.0, -1.0)
@@ -235,7 +235,7 @@ def _curves(
     )
 
 
-def measure(world: World, command: str) -> Report:
+def measure(world: World) -> Report:
     """Asks everything; the users' histories are recorded first."""
     items = world.run.catalogue.items["item_id"].to_list()
     histories = world.run.split.histories(world.users)
@@ -254,7 +254,7 @@ def measure(world: World, command: str) -> Report:
     unsteered = Estimate.over_users(ndcg(plain, run.split.targets(world.users)))
     of = f"{run.data_set}, seed {run.config.seed}, {asked}"
     found = Promises(of, N, unsteered, kept, together, list(strengths(world)))
-    return promises_report(found, run.data_set, command)
+    return promises_report(found, run.data_set, COMMAND)
 
 
 def world_of(run: Run, users: int, concepts: int, target: str) -> World:
@@ -287,7 +287,7 @@ def main() -> None:
             subprocess.run([export, parsed.run, "--out", bundle], check=True)
         with trimtab_server(bundle, Path(folder) / "data", Path(folder) / "server.log") as server:
             world = world_of(run, parsed.users, parsed.concepts, server.target)
-            report = measure(world, shlex.join(["python", *sys.argv]))
+            report = measure(world)
     report.lasting(time.monotonic() - began).write(parsed.out)
     print((parsed.out / "promises.md").read_text())
 
