@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -275,7 +276,8 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, help="its bundle; made anew without")
     parser.add_argument("--users", type=int, default=1_000)
     parser.add_argument("--concepts", type=int, default=20)
-    parser.add_argument("--out", type=Path, required=True, help="folder for promises.md, .json and .png")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the report")
+    parser.add_argument("--name", default="promises", help="the report's; default promises")
     parsed = parser.parse_args()
     torch.set_num_threads(1)
     run = load_run(parsed.run)
@@ -288,8 +290,8 @@ def main() -> None:
         with trimtab_server(bundle, Path(folder) / "data", Path(folder) / "server.log") as server:
             world = world_of(run, parsed.users, parsed.concepts, server.target)
             report = measure(world)
-    report.lasting(time.monotonic() - began).write(parsed.out)
-    print((parsed.out / "promises.md").read_text())
+    replace(report, name=parsed.name, seconds=time.monotonic() - began).write(parsed.out)
+    print((parsed.out / f"{parsed.name}.md").read_text())
 
 
 if __name__ == "__main__":
