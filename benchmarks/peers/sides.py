@@ -45,9 +45,12 @@ class Setup(NamedTuple):
 class Peer(Protocol):
     """A server with the pipeline."""
 
-    name: str
-    load: dict[str, Any]
+    load: ClassVar[dict[str, Any]]
     """Options of load.py."""
+
+    @property
+    def name(self) -> str:
+        """In reports, and of its virtual environment."""
 
     def running(self, setup: Setup) -> AbstractContextManager[Server]:
         """Raises OSError if it does not start."""

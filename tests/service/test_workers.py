@@ -70,18 +70,39 @@ class Workers:
             yield [RecommendationServiceStub(channel) for channel in channels]
 
 
-@pytest.fixture
-def workers(
-    program: Program, bundle_dir: Path, tmp_path: Path, free_port: Callable[[], int]
+@contextmanager
+def two_workers(
+    program: Program, bundle_dir: Path, data_dir: Path, port: int, metrics_port: int
 ) -> Iterator[Workers]:
-    port, metrics_port = free_port(), free_port()
     flags = ("--workers", "2", "--drain-s", "3", "--metrics-port", str(metrics_port))
-    with program(bundle_dir, tmp_path, port, *flags) as process:
+    with program(bundle_dir, data_dir, port, *flags) as process:
         running = Workers(process, port, metrics_port)
         running.wait("trimtab_workers", 2)
         yield running
         process.terminate()
         process.wait(15)
+
+
+@pytest.fixture
+def workers(
+    program: Program, bundle_dir: Path, tmp_path: Path, free_port: Callable[[], int]
+) -> Iterator[Workers]:
+    """Workers of one test's own."""
+    with two_workers(program, bundle_dir, tmp_path, free_port(), free_port()) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared(
+    program: Program,
+    bundle_dir: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    free_port: Callable[[], int],
+) -> Iterator[Workers]:
+    """Workers of all tests that leave them as they were, with user ids of their own."""
+    data_dir = tmp_path_factory.mktemp("workers")
+    with two_workers(program, bundle_dir, data_dir, free_port(), free_port()) as running:
+        yield running
 
 
 def within_a_second(holds: Callable[[], bool]) -> bool:
@@ -91,28 +112,29 @@ def within_a_second(holds: Callable[[], bool]) -> bool:
     return held
 
 
-def test_each_worker_answers_and_the_metrics_are_the_sum_of_both(workers: Workers) -> None:
-    with workers.stubs() as stubs:
+def test_each_worker_answers_and_the_metrics_are_the_sum_of_both(shared: Workers) -> None:
+    before = shared.samples()
+    with shared.stubs() as stubs:
         for stub in stubs:
             stub.Recommend(pb.RecommendRequest(user_id="u", n=1))
-        connections = [len(psutil.Process(pid).net_connections("tcp")) for pid in workers.pids]
+        connections = [len(psutil.Process(pid).net_connections("tcp")) for pid in shared.pids]
         assert all(count > 1 for count in connections), "each listens and has connections"
-        samples = workers.samples()
-    assert samples["trimtab_lists_total", "popular"] == MANY
-    assert samples["trimtab_request_seconds_count", "OK", "Recommend"] == MANY
+        samples = shared.samples()
+    for name in (("trimtab_lists_total", "popular"), ("trimtab_request_seconds_count", "OK", "Recommend")):
+        assert samples[name] - before.get(name, 0.0) == MANY
     assert samples["trimtab_in_flight",] == 0
     assert [value for (name, *_), value in samples.items() if name == "trimtab_bundle_info"] == [1.0]
 
 
 def test_what_is_recorded_and_imported_through_one_worker_is_known_to_all_within_a_second(
-    workers: Workers,
+    shared: Workers,
 ) -> None:
-    with workers.stubs() as stubs, Client(workers.target) as client:
-        asked = pb.RecommendRequest(user_id="u", n=5)
+    with shared.stubs() as stubs, Client(shared.target) as client:
+        asked = pb.RecommendRequest(user_id="recorded", n=5)
         before = {stub.Recommend(asked).served_by.source for stub in stubs}  # every worker keeps the user now
         assert before == {pb.SOURCE_POPULAR}
         event = pb.Event(item_id="item-3")
-        interactions = [pb.Interaction(user_id="u", event=event)]
+        interactions = [pb.Interaction(user_id="recorded", event=event)]
         stubs[0].RecordInteractions(pb.RecordInteractionsRequest(interactions=interactions))
         assert stubs[0].Recommend(asked).served_by.source == pb.SOURCE_PERSONAL
         assert within_a_second(
@@ -181,11 +203,10 @@ def test_a_second_signal_ends_all_workers_at_once(workers: Workers) -> None:
         valkey = next(child for child in family if "valkey" in child.name())
         valkey.suspend()
         calls = [stub.Recommend.future(pb.RecommendRequest(user_id="w", n=1)) for stub in stubs]
-        workers.process.send_signal(signal.SIGINT)
-        time.sleep(0.05)
-        workers.process.send_signal(signal.SIGINT)
+        workers.process.send_signal(signal.SIGTERM)
+        workers.process.send_signal(signal.SIGINT)  # another one: two of a kind may arrive as one
         valkey.resume()
-        assert workers.process.wait(2) == 1
+        assert workers.process.wait(10) == 1
         assert not psutil.wait_procs(family, timeout=5)[1]
         for call in calls:
             call.cancel()
@@ -199,9 +220,9 @@ def test_workers_end_when_the_process_that_watches_over_them_is_killed(workers: 
 
 
 def test_a_port_with_workers_on_it_is_taken_for_every_other_server(
-    workers: Workers, program: Program, bundle_dir: Path, tmp_path: Path
+    shared: Workers, program: Program, bundle_dir: Path, tmp_path: Path
 ) -> None:
-    port = int(workers.target.rpartition(":")[2])
+    port = int(shared.target.rpartition(":")[2])
     for many in ("1", "2"):
         with program(bundle_dir, tmp_path / many, port, "--workers", many) as process:
             _, error = process.communicate(timeout=30)
