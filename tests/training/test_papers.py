@@ -12,14 +12,14 @@ import torch
 from scipy.sparse import csr_matrix
 
 from training.concepts.effect import Audience
-from training.concepts.membership import memberships
+from training.concepts.membership import Membership, memberships
 from training.errors import DataError
 from training.evaluation import metrics
 from training.evaluation.cli import main
 from training.evaluation.interpretability import representations
 from training.evaluation.papers import gender, inner_block, knobs, recsae
 from training.evaluation.papers.knobs import blend, choose
-from training.evaluation.papers.tuning import Knobs, Lessons, silence_effects, tune
+from training.evaluation.papers.tuning import BOOST, Knobs, Lessons, silence_effects, tune, tuning_gains
 from training.evaluation.report import Estimate
 from training.evaluation.steering import edited_lists
 from training.flags import RaisingParser, read_config
@@ -68,8 +68,8 @@ def test_planted_concepts_neurons_raise_their_segment_and_random_ones_do_not(pla
 
 def test_the_effect_of_silence_is_what_the_surprise_gains_without_a_neuron(planted_run: Run) -> None:
     lessons = Lessons.of(planted_run, np.random.default_rng(0))
-    members = memberships(planted_run.catalogue, planted_run.config.concepts).matrix.toarray()
-    effects = silence_effects(lessons, torch.from_numpy(members))
+    members = memberships(planted_run.catalogue, planted_run.config.concepts).matrix
+    effects = silence_effects(lessons, members)
     code, W_dec = lessons.audience.code, planted_run.sae.W_dec
     fires = (code > 0).sum(dim=0)
     neuron = int(fires.argmax())
@@ -77,27 +77,46 @@ def test_the_effect_of_silence_is_what_the_surprise_gains_without_a_neuron(plant
     silenced[:, neuron] = 0
     before = lessons.surprise(torch.zeros(len(code), planted_run.sae.d))
     gained = lessons.surprise((silenced - code) @ W_dec) - before
-    np.testing.assert_allclose(effects[neuron], (gained.numpy() @ members.T).sum(axis=0), atol=1e-3)
+    carried = members[:, lessons.wanted.indices]
+    np.testing.assert_allclose(effects[neuron], carried @ gained.numpy(), atol=1e-3)
     assert not effects[(fires == 0).numpy()].any()
 
 
-def test_tuned_neurons_make_a_planted_concept_less_surprising_to_users_who_taught_nothing(
-    planted_run: Run,
-) -> None:
+def test_surprise_is_least_at_the_lessons_own_sharpness(planted_run: Run) -> None:
     lessons = Lessons.of(planted_run, np.random.default_rng(0))
-    members = memberships(planted_run.catalogue, planted_run.config.concepts).matrix.toarray()
-    flags = torch.from_numpy(members[0])
-    strongest = np.argsort(-np.abs(silence_effects(lessons, flags[None])[:, 0]))[:10]
-    knobs = tune(lessons, strongest.copy(), flags, weight=1.0)
+    unmoved = torch.zeros(len(lessons.seen), planted_run.sae.d)
+    least = lessons.surprise(unmoved).mean()
+    for factor in (0.8, 1.25):
+        other = lessons._replace(sharpness=factor * lessons.sharpness)
+        assert other.surprise(unmoved).mean() > least
+
+
+def test_tuned_neurons_find_more_of_a_planted_concept_for_users_who_taught_nothing(planted_run: Run) -> None:
+    lessons = Lessons.of(planted_run, np.random.default_rng(0))
+    members = memberships(planted_run.catalogue, planted_run.config.concepts).matrix
+    own = members[0].toarray()[0]
+    strongest = np.argsort(-np.abs(silence_effects(lessons, members[:1])[:, 0]))[:10]
+    knobs = tune(lessons, strongest.copy(), own, weight=1.0)
     split, length = planted_run.split, planted_run.config.max_length
     test = Audience.of(planted_run.recommender, planted_run.sae, split.histories(split.test), length)
     shares = [
-        metrics.exposure_share(edited_lists(test, code), members[0] > 0).mean()
+        metrics.exposure_share(edited_lists(test, code), own > 0).mean()
         for code in (test.code, knobs.applied(test.code))
     ]
     assert shares[1] > shares[0] + 0.02
     untouched = Knobs(torch.from_numpy(strongest.copy()), torch.ones(10), torch.zeros(10))
     assert torch.equal(untouched.applied(test.code), test.code)
+
+
+def test_what_tuning_gains_on_a_concept_is_told_from_what_it_costs_on_all(planted_run: Run) -> None:
+    split, length = planted_run.split, planted_run.config.max_length
+    test = Audience.of(planted_run.recommender, planted_run.sae, split.histories(split.test), length)
+    names, attributes, matrix = memberships(planted_run.catalogue, planted_run.config.concepts)
+    members = Membership(names[:1], attributes[:1], matrix[:1])
+    ways = tuning_gains(planted_run, test, members, split.targets(split.test))["ways"]
+    assert ways[BOOST]["0"]["target"].mean == 0
+    for edit in (ways[BOOST]["0.8"], ways["25 strongest neurons, weight"]["1"]):
+        assert edit["target"].mean > max(0.05, edit["overall"].mean + 0.05)
 
 
 def test_a_silenced_neuron_takes_what_its_description_says_and_another_does_not(planted_run: Run) -> None:

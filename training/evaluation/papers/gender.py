@@ -14,7 +14,9 @@ from scipy.sparse import csr_matrix
 
 from training.concepts.association import area_under_curve, neuron_aucs
 from training.concepts.effect import Audience, typical_unit
+from training.concepts.fitting import item_codes
 from training.concepts.mapping import Evidence
+from training.concepts.purity import monosemanticity
 from training.errors import DataError
 from training.evaluation import metrics
 from training.evaluation.metrics import Figures
@@ -103,6 +105,7 @@ def measure(run: Run, users: Ints) -> dict[str, Any]:
     difference = _difference(train, told).numpy()
     return {
         "leaning": int(flags.sum()),
+        "purity": Estimate.over_users(_purity(run)),
         "nDCG": Estimate.over_users(metrics.ndcg(unsteered, wanted)),
         "l0": Estimate.over_users((test.code > 0).sum(dim=1).double().numpy()),
         "auc": {
@@ -113,6 +116,13 @@ def measure(run: Run, users: Ints) -> dict[str, Any]:
         },
         "ways": ways,
     }
+
+
+def _purity(run: Run) -> Figures:
+    """The paper's monosemanticity score of each neuron, by the items that enough users have."""
+    items = np.flatnonzero(run.catalogue.popularity >= run.config.concepts.min_popularity)
+    codes = item_codes(run.recommender, run.sae, run.config.max_length)[items]
+    return monosemanticity(codes, run.recommender.item_matrix().V.detach().numpy()[items])
 
 
 def _aucs(codes: NDArray[np.float32], is_woman: Figures) -> Figures:
@@ -185,19 +195,28 @@ _COLUMNS = {
 def _parts(groups: Groups) -> Parts:
     tables, curves = [], []
     for found in groups.values():
-        ways = found[0].figures["ways"]
         tables += [_beside(found), _told_apart(found)]
-        for way, levels in ways.items():
-            rows = [
-                [label, *(shown(found, "ways", way, label, name) for name in _COLUMNS)] for label in levels
-            ]
-            unit = "strength, TYPICAL" if way.startswith(ADD) else "factor"
-            title = f"{caption(found)}: {way}; items that lean to women, top 20"
-            tables.append(Table(title, (unit, *_COLUMNS.values()), rows))
+        tables += [_table(found, mode) for mode in MODES]
+        for way, levels in found[0].figures["ways"].items():
             if not way.startswith(ADD):
                 points = [joined(found, "ways", way, label, "change") for label in levels]
                 curves.append(Curve(way, [float(label) for label in levels], points))
     return Parts(tables, Plot("factor on the neurons", "change of the share, same mode", curves))
+
+
+def _table(found: Sequence[Findings], mode: str) -> Table:
+    """Every way and factor or strength of one mode, without those that change nothing."""
+    rows: list[list[str]] = []
+    for way in (WOMEN, MEN, RANDOM, ADD):
+        unedited, times = ("0", "") if way == ADD else ("1", "x ")
+        path = ("ways", f"{way}, {mode}")
+        rows += [
+            [way, times + label, *(shown(found, *path, label, name) for name in _COLUMNS)]
+            for label in found[0].figures["ways"][path[1]]
+            if label != unedited
+        ]
+    title = f"{caption(found)}: {mode}, items that lean to women, top 20"
+    return Table(title, ("edit", "factor, or strength", *_COLUMNS.values()), rows)
 
 
 _THEIRS = {"2": ("amplified, x 2", "0.54"), "1": ("no edit", "-"), "0": ("suppressed, x 0", "0.52")}
@@ -222,6 +241,7 @@ def _beside(found: Sequence[Findings]) -> Table:
 def _told_apart(found: Sequence[Findings]) -> Table:
     rows = [[name, shown(found, "auc", name)] for name in found[0].figures["auc"]]
     rows.append(["active neurons a user", shown(found, "l0", form=".1f")])
+    rows.append(["monosemanticity of the neurons", shown(found, "purity")])
     rows.append(["nDCG@20 of the recommender", shown(found, "nDCG")])
     title = f"{caption(found)}: telling women from men, AUC; chosen on training users"
     return Table(title, ("", "ours"), rows)

@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from training.concepts.dictionary import CONFIDENT, DictionaryOptions, Entry, Samples, make_dictionary
-from training.concepts.effect import LIST_LENGTH, Audience
+from training.concepts.effect import Audience
 from training.concepts.membership import Membership, memberships
 from training.concepts.metadata import MetadataDescriber, Rule
 from training.concepts.purity import monosemanticity
@@ -21,20 +20,13 @@ from training.evaluation import metrics
 from training.evaluation.interpretability import Representation, representations
 from training.evaluation.metrics import Figures
 from training.evaluation.papers.paper import Findings, Groups, Paper, Parts, caption, curve, joined, shown
-from training.evaluation.papers.tuning import Lessons, silence_effects, tune
+from training.evaluation.papers.tuning import BOOST, BOOSTS, WEIGHTS, tuning_gains
 from training.evaluation.report import Estimate, Plot, Table
-from training.evaluation.scorers import best_lists
 from training.evaluation.steering import edited_lists
 from training.histories import Ints
 from training.run import Run
 
 MOST_SILENCED = 200
-CONCEPTS = 6
-SHORT = 10
-WEIGHTS = (0.0, 0.1, 0.3, 1.0)
-STRONGEST = (25, 100)
-BOOSTS = (0.0, 0.1, 0.2, 0.4, 0.8)
-BOOST = "tag boost, standard deviations"
 _SAE = ("--sae=topk", "--sae-k=8", "--sae-expansion=32", "--sae-auxk-weight=0.03125", "--recommender-d=64")
 _IN_ORDER = (
     "--split-kind=leave-one-out", "--recommender-blocks=1", "--recommender-heads=1", "--max-length=20",
@@ -81,7 +73,7 @@ def measure(run: Run, users: Ints) -> dict[str, Any]:
     return {
         "dictionary": dict(reversed(dictionary.items())),
         "silenced": silenced(audience, described, targets, np.random.default_rng([run.config.seed, 0xAB])),
-        "tuning": _tuning(run, audience, members, targets),
+        "tuning": tuning_gains(run, audience, members, targets),
     }
 
 
@@ -160,69 +152,6 @@ def _means(found: list[tuple[Ints, Figures]], users: int, count: int) -> list[Es
     return [Estimate.over_users(row) for row in means]
 
 
-def _tuning(run: Run, audience: Audience, members: Membership, targets: csr_matrix) -> dict[str, Any]:
-    """Gain of nDCG@10 on the concept's targets and on all, both over the unsteered, by way and strength.
-
-    Means over the most frequent concepts, then over users.
-    """
-    rng = np.random.default_rng([run.config.seed, 0xF7])
-    lessons = Lessons.of(run, rng)
-    concepts = np.argsort(-members.item_counts, kind="stable")[:CONCEPTS]
-    flags = members.matrix[concepts].toarray()
-    effects = np.abs(silence_effects(lessons, torch.from_numpy(flags)))
-    before = audience.lists()
-    gains: dict[tuple[str, str], list[Figures]] = {}
-    bases = []
-    for row, own in enumerate(flags):
-        wanted = targets.multiply(own).tocsr()
-        bases.append(_relevance(before, wanted, targets))
-        order = np.argsort(-effects[:, row], kind="stable")
-        for way, strength, lists in _tuned(audience, lessons, own, order, rng):
-            gains.setdefault((way, f"{strength:g}"), []).append(_relevance(lists, wanted, targets))
-    base = np.nanmean(_over_concepts(bases), axis=1)
-    tuned: dict[str, Any] = {"concepts": [members.names[row] for row in concepts], "ways": {}}
-    for (way, label), judged in gains.items():
-        change = _over_concepts([after - own for after, own in zip(judged, bases, strict=True)])
-        target, overall = (Estimate.over_users(row / level) for row, level in zip(change, base, strict=True))
-        tuned["ways"].setdefault(way, {})[label] = {"target": target, "overall": overall}
-    return tuned
-
-
-def _relevance(lists: metrics.Lists, wanted: csr_matrix, targets: csr_matrix) -> Figures:
-    """nDCG@10 on the wanted ones of the targets and on all, [2, users]."""
-    short = lists[:, :SHORT]
-    return np.stack([metrics.ndcg(short, wanted), metrics.ndcg(short, targets)])
-
-
-def _over_concepts(figures: list[Figures]) -> Figures:
-    """[2, users] of each concept -> the mean over a user's concepts that are numbers, NaN without any."""
-    stacked = np.stack(figures)
-    known = np.isfinite(stacked)
-    count = known.sum(axis=0)
-    total = np.where(known, stacked, 0.0).sum(axis=0)
-    means: Figures = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-    return means
-
-
-def _tuned(
-    audience: Audience, lessons: Lessons, own: NDArray[np.float32], order: Ints, rng: np.random.Generator
-) -> Iterator[tuple[str, float, metrics.Lists]]:
-    """Each way's lists for a concept of items own [n_items]; order has the strongest neuron first."""
-    groups = {f"{count} strongest neurons, weight": order[:count] for count in STRONGEST}
-    fires = np.flatnonzero((lessons.audience.code > 0).any(dim=0).numpy())
-    groups[f"{STRONGEST[0]} random neurons, weight"] = rng.permutation(fires)[: STRONGEST[0]]
-    for way, neurons in groups.items():
-        for weight in WEIGHTS:
-            knobs = tune(lessons, neurons.copy(), torch.from_numpy(own), weight)
-            yield way, weight, edited_lists(audience, knobs.applied(audience.code))
-    with torch.no_grad():
-        scores = audience.recommender.scores(audience.z, audience.context)
-    spread = scores.std(dim=1, keepdim=True)
-    for boost in BOOSTS:
-        boosted = scores + boost * spread * torch.from_numpy(own)
-        yield BOOST, boost, best_lists(boosted, audience.seen, LIST_LENGTH)
-
-
 THEIRS = {"BPR-MF": "+48 % at -1 %", "SASRec": "+21 % at -1.6 %"}
 """RecFTT on ML-1M: change of N@10 of the target's interactions, at that of all."""
 _FIGURES = {
@@ -275,8 +204,8 @@ def _tuning_tables(found: Sequence[Findings], about: str, theirs: str) -> Iterat
 
 
 def _pair(found: Sequence[Findings], way: str, label: str) -> str:
-    target, overall = (joined(found, "tuning", "ways", way, label, name) for name in ("target", "overall"))
-    return f"{target:+.1%} / {overall:+.1%}"
+    estimates = (joined(found, "tuning", "ways", way, label, name) for name in ("target", "overall"))
+    return " / ".join(f"{one.mean:+.1%} ± {one.error or 0:.1%}" for one in estimates)
 
 
 _DIFFERS = """\
@@ -286,18 +215,19 @@ _DIFFERS = """\
 - The SAE has 32 neurons a dimension, k = 8 and AuxK of weight 1/32, as theirs, but is trained as our others
   are: on random sub-histories, with larger steps.
 - Their describer and judge are a language model that reads histories. Here attribute values are enriched in
-  ten items that fire a neuron and tested on others, each a history of its own. Confidence weighs silent and
-  firing samples alike; precision is that at the neuron's true rate. Chance stands beside: an SAE of the same
-  shape with random weights, and the raw dimensions. ± of the dictionary is over the neurons of a single seed.
+  ten items that fire a neuron and tested on others, each a history of its own, so only neurons that ten items
+  fire strongly are described. Confidence weighs silent and firing samples alike; precision is that at the
+  neuron's true rate. Chance stands beside: an SAE of the same shape with random weights, and the raw
+  dimensions. ± of the dictionary is over the neurons of a single seed.
 - Coherence is the mean cosine of the items that fire a neuron, weighted by activation (the score of arXiv
   2606.29341), once of their attributes and once of the recommender's own vectors.
 - Silenced are, of the neurons of confidence .8 or more, those that fire for most users, each in the users in
   whom it fires, in mode RESIDUAL; beside it another neuron that is active in the same user.
 - RecFTT's multiplier and bias of each neuron are learned here on validation users, by cross-entropy over all
-  items of all held-out ones + weight x of the concept's; weight 0 asks for no concept. The neurons are those
-  whose silence changes the loss on the concept's items most. The paper's base and its choice of the target
-  are not known to us. The tag boost adds so many standard deviations of a user's scores to the concept's
-  items, and learns nothing."""
+  items of all held-out ones + weight x of the concept's; weight 0 asks for no concept. Scores are scaled
+  first, so that this loss has nothing to gain from larger ones. The neurons are those whose silence changes
+  the loss on the concept's items most. The paper's base and its choice of the target are not known to us. The
+  tag boost adds so many standard deviations of a user's scores to the concept's items, and learns nothing."""
 
 RECSAE = Paper(
     "RecSAE: a dictionary of tested descriptions, ablation and targeted tuning",
