@@ -1,27 +1,25 @@
 """Made-up catalogues of any size, with an index as the exporter chooses it, built in pieces.
 
-Items lie in clusters of a thousand; users like three of them; steering moves a user as far as the base case's
-edits do. DIR holds items.npy, items.parquet, items.faiss (where there is an index) and queries.npz.
+Items lie in clusters; users like three of them; steering moves a user as far as edits move those of world.py.
+A catalogue's folder holds items.npy and items.parquet as a bundle has them, queries.npz, and indexes.
 """
 
 import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
 
 from exporters.index import IndexOptions, choose_index
 from exporters.recall import best_scores
 
-CLUSTER_SIZE = 1_000
-QUERIES = 256
+QUERIES = 128
 """Of each kind: so many to choose the index by, and as many others to measure it with."""
 _ITEMS_AT_ONCE = 250_000
 _MOST_EDITS, _STRENGTH = 3, 2.0
@@ -37,43 +35,61 @@ class CatalogueOptions:
     """Size of the catalogue."""
     d: int = 128
     """Width of embeddings."""
-    kinds: tuple[str, ...] = ("flat", "pq4", "ivf-pq4", "ivf-sq8")
-    """Kinds of index to choose from."""
+    cluster_size: int = 1_000
+    """Items that lie near each other, on average."""
     seed: int = 0
     """Of all that is drawn."""
 
 
-def make_catalogue(options: CatalogueOptions, out: Path) -> dict[str, Any]:
-    """What was chosen and how long it took; made if it is not there."""
-    note = out / "catalogue.json"
-    if note.is_file():
-        made: dict[str, Any] = json.loads(note.read_text())
-        return made
-    out.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(options.seed)
-    centres = _unit_rows(rng.standard_normal((max(options.items // CLUSTER_SIZE, 1), options.d), np.float32))
-    begin = time.monotonic()
-    _write_items(options, centres, out, rng)
-    plain, steered = _queries(centres, rng)
-    drawn = time.monotonic()
-    vectors = np.load(out / "items.npy", mmap_mode="r")[:, :-1]
-    chosen = choose_index(
-        vectors, plain[:QUERIES], steered[:QUERIES], IndexOptions(flat_limit=0, kinds=options.kinds)
-    )
-    if chosen.index is not None:
-        faiss.write_index(chosen.index, str(out / "items.faiss"))
-    indexed = time.monotonic()
-    asked = np.vstack([plain[QUERIES:], steered[QUERIES:]])
-    np.savez(out / "queries.npz", queries=asked, best=best_scores(vectors, asked))
-    result = {
-        "options": asdict(options),
-        "trial": chosen.trial._asdict() | {"recalls": chosen.trial.recalls._asdict()},
-        "draw_s": drawn - begin,
-        "index_s": indexed - drawn,
-        "threads": torch.get_num_threads(),
-    }
-    note.write_text(json.dumps(result))
-    return result
+class Queries(NamedTuple):
+    """Of users, the first half plain and the second steered: float32 [2 QUERIES, d]."""
+
+    chosen_by: Floats
+    """To choose an index by."""
+    asked: Floats
+    """To measure it with."""
+    best: Floats
+    """The exact best 100 scores of the ones asked: [2 QUERIES, 100]."""
+
+
+def make_catalogue(options: CatalogueOptions, out: Path) -> Queries:
+    """Draws it; what is there already stays."""
+    note, wanted = out / "catalogue.json", asdict(options)
+    if not note.is_file() or json.loads(note.read_text()) != wanted:
+        out.mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng(options.seed)
+        clusters = max(options.items // options.cluster_size, 1)
+        centres = _unit_rows(rng.standard_normal((clusters, options.d), np.float32))
+        _write_items(options, centres, out, rng)
+        plain, steered = _queries(centres, rng)
+        asked = np.vstack([plain[QUERIES:], steered[QUERIES:]])
+        np.savez(
+            out / "queries.npz",
+            chosen_by=np.vstack([plain[:QUERIES], steered[:QUERIES]]),
+            asked=asked,
+            best=best_scores(np.load(out / "items.npy", mmap_mode="r")[:, :-1], asked),
+        )
+        note.write_text(json.dumps(wanted))
+    with np.load(out / "queries.npz") as file:
+        return Queries(**file)
+
+
+def make_index(out: Path, kinds: tuple[str, ...]) -> dict[str, Any]:
+    """The quickest of the kinds, as out/KINDS.faiss, and its figures; what is there already stays."""
+    name = "+".join(kinds)
+    note = out / f"{name}.json"
+    if not note.is_file():
+        with np.load(out / "queries.npz") as file:
+            plain, steered = np.split(file["chosen_by"], 2)
+        begin, vectors = time.monotonic(), np.load(out / "items.npy", mmap_mode="r")[:, :-1]
+        chosen = choose_index(vectors, plain, steered, IndexOptions(flat_limit=0, kinds=kinds))
+        if chosen.index is not None:
+            faiss.write_index(chosen.index, str(out / f"{name}.faiss"))
+        figures = chosen.trial._asdict() | {"recalls": chosen.trial.recalls._asdict()}
+        figures |= {"index_s": time.monotonic() - begin, "threads": faiss.omp_get_max_threads()}
+        note.write_text(json.dumps(figures))
+    made: dict[str, Any] = json.loads(note.read_text())
+    return made
 
 
 def _write_items(options: CatalogueOptions, centres: Floats, out: Path, rng: np.random.Generator) -> None:
@@ -85,12 +101,13 @@ def _write_items(options: CatalogueOptions, centres: Floats, out: Path, rng: np.
         rows = np.arange(start, min(start + _ITEMS_AT_ONCE, options.items))
         cluster = rng.integers(len(centres), size=len(rows))
         items[rows[0] : rows[-1] + 1, :-1] = _near(centres[cluster], rng)
+        pairs = list(zip(rows.tolist(), cluster.tolist(), strict=True))
         table = pa.table(
             {
-                "item_id": [f"item-{row:08d}" for row in rows],
-                "title": [f"Item {row} of cluster {one}" for row, one in zip(rows, cluster, strict=True)],
-                "popularity": rng.zipf(1.5, len(rows)).clip(max=10**6),
-                "genre": [f"genre {one % 12}" for one in cluster],
+                "item_id": [f"item-{row:08d}" for row, _ in pairs],
+                "title": [f"Item {row} of cluster {one}" for row, one in pairs],
+                "popularity": rng.integers(1, 1_000_000, len(rows)),
+                "genre": [f"genre {one % 12}" for _, one in pairs],
                 "year": 1950.0 + rows % 75,
             }
         )

@@ -35,7 +35,7 @@ _ALL = Recalls(1.0, 1.0, 1.0, 1.0)
 _TIMED_DEPTH = 64
 _TRAINING_VECTORS_PER_CELL = 64
 # More cells take longer to fill than they save in searches.
-_MOST_CELLS = 4_096
+_MOST_CELLS = 2_048
 _ITEMS_AT_ONCE = 2**18
 _HNSW_BUILD_BREADTH = 80
 
