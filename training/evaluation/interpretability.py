@@ -76,8 +76,6 @@ def representations(run: Run, seed: int = 0) -> list[Representation]:
     """
     untrained = untrained_like(run.sae, seed)
     z = run.recommender.embed(Histories.single_items(run.recommender.n_items), run.config.max_length)
-    unit = torch.nn.functional.normalize(z, dim=1).numpy()
-    sides = csr_matrix(np.maximum(np.concatenate([unit, -unit], axis=1), 0))
     axes = torch.eye(run.recommender.d)
     length = run.config.max_length
     return [
@@ -85,7 +83,7 @@ def representations(run: Run, seed: int = 0) -> list[Representation]:
         Representation(
             "untrained SAE", item_codes(run.recommender, untrained, length), _effects(run, untrained.W_dec)
         ),
-        Representation("raw dimensions", sides, _effects(run, torch.cat([axes, -axes]))),
+        Representation("raw dimensions", sides(z), _effects(run, torch.cat([axes, -axes]))),
     ]
 
 
@@ -96,6 +94,12 @@ def untrained_like(sae: SparseAutoencoder, seed: int) -> SparseAutoencoder:
     untrained = SparseAutoencoder(sae.d, sae.n_neurons, TopK(min(sae.k, sae.n_neurons)))
     torch.random.set_rng_state(generator)
     return untrained.eval().requires_grad_(False)
+
+
+def sides(z: torch.Tensor) -> csr_matrix:
+    """Both sides of each dimension of z over its norm: [n, d] -> float32 [n, 2 d], all from 0."""
+    unit = torch.nn.functional.normalize(z, dim=1).numpy()
+    return csr_matrix(np.maximum(np.concatenate([unit, -unit], axis=1), 0))
 
 
 def interpret(run: Run, most_concepts: int, seed: int = 0) -> list[Interpretability]:

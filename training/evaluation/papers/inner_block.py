@@ -18,7 +18,7 @@ from training.concepts.mapping import Evidence
 from training.concepts.membership import Membership, memberships
 from training.errors import DataError
 from training.evaluation import metrics
-from training.evaluation.interpretability import untrained_like
+from training.evaluation.interpretability import sides, untrained_like
 from training.evaluation.metrics import Figures, Lists
 from training.evaluation.papers.paper import Findings, Groups, Paper, Parts, caption, curve, joined, shown
 from training.evaluation.report import Estimate, Plot, Table
@@ -55,13 +55,6 @@ def hidden_states(run: Run, members: Membership, rng: np.random.Generator) -> St
     fold = np.where(fold < FOLDS, fold, -1)
     z = run.recommender.embed(prefixes, run.config.max_length)
     return States(z, members.matrix[:, newest], np.tile(fold, DRAWS))
-
-
-def sides(z: Tensor) -> NDArray[np.float32]:
-    """Both sides of each dimension of z over its norm, since a neuron fires one way: [n, d] -> [n, 2 d]."""
-    unit = normalize(z, dim=1).numpy()
-    found: NDArray[np.float32] = np.maximum(np.concatenate([unit, -unit], axis=1), 0)
-    return found
 
 
 class Best(NamedTuple):
@@ -103,7 +96,7 @@ def measure(run: Run, users: Ints) -> dict[str, Any]:
     parts = {
         SAE: csr_matrix(code.numpy()),
         UNTRAINED: csr_matrix(untrained_like(run.sae, run.config.seed).encode(states.z).numpy()),
-        RAW: csr_matrix(sides(states.z)),
+        RAW: sides(states.z),
     }
     best = {name: best_columns(codes, states) for name, codes in parts.items()}
     audience = Audience.of(run.recommender, run.sae, run.split.histories(users), run.config.max_length)
