@@ -70,6 +70,23 @@ def test_provenance_says_what_trained_the_models(run_path: Path) -> None:
     assert f"{len(run.split.train)} train" in made.split
 
 
+def test_the_index_that_is_asked_for_is_built_and_what_was_measured_is_shown(
+    run_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "bundle"
+    assert main([str(run_path), "--out", str(out), "--index", "sq8"]) == 0
+    index = verify_files(out).index
+    assert (index.kind, [trial.kind for trial in index.trials]) == ("sq8", ["sq8"])
+    assert index.over_fetch >= 1.0
+    assert min(index.recall_plain, index.recall_steered, index.recall_filtered) >= 0.95
+    exported = capsys.readouterr().out
+    assert main(["--inspect", str(out)]) == 0
+    for shown in (exported, capsys.readouterr().out):
+        assert "Kinds of index" in shown
+        assert f"{index.recall_filtered:.4f}" in shown
+        assert f"{index.trials[0].single_us:,.0f}" in shown
+
+
 def test_exporting_twice_says_that_nothing_was_written(
     run_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
