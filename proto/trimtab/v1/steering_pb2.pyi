@@ -36,7 +36,7 @@ class _OperationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Operation.V
     OPERATION_CAP: _Operation.ValueType  # 4
     """min(c, x): an upper bound."""
     OPERATION_ABLATE: _Operation.ValueType  # 5
-    """0. Takes no strength."""
+    """0. Takes no strength. A concept's level 0 is neutral, not none: for less of one take ADD below 0, or max_share."""
     OPERATION_BLEND: _Operation.ValueType  # 6
     """The convex mix of "From Knots to Knobs" (arXiv 2601.11182): (1 - strength) s + strength sum(s) / |N| on the
     target's neurons N. Strength from 0 to 1, without unit. Touches every active neuron.
@@ -56,7 +56,7 @@ OPERATION_SCALE: Operation.ValueType  # 3
 OPERATION_CAP: Operation.ValueType  # 4
 """min(c, x): an upper bound."""
 OPERATION_ABLATE: Operation.ValueType  # 5
-"""0. Takes no strength."""
+"""0. Takes no strength. A concept's level 0 is neutral, not none: for less of one take ADD below 0, or max_share."""
 OPERATION_BLEND: Operation.ValueType  # 6
 """The convex mix of "From Knots to Knobs" (arXiv 2601.11182): (1 - strength) s + strength sum(s) / |N| on the
 target's neurons N. Strength from 0 to 1, without unit. Touches every active neuron.
