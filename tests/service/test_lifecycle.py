@@ -15,8 +15,8 @@ import pytest
 import redis.asyncio as redis
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from trimtab import Client
+from trimtab.v1 import concept_pb2, concept_pb2_grpc, recommendation_pb2_grpc
 from trimtab.v1 import recommendation_pb2 as pb
-from trimtab.v1 import recommendation_pb2_grpc
 
 from service.bundle import BundleError
 from service.embedded import DataDirectoryError
@@ -145,6 +145,19 @@ def test_without_redis_lists_go_on_marked_and_recording_is_refused(
         assert failure.value.code() == grpc.StatusCode.UNAVAILABLE
         health = health_pb2_grpc.HealthStub(served.channel)
         assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_without_redis_items_can_be_contrasted_and_users_cannot(
+    start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path
+) -> None:
+    sets = [concept_pb2.ContrastSet(item_ids=[item_id]) for item_id in ("item-3", "item-17")]
+    with start_server(bundle_dir, tmp_path, "--redis", f"unix://{tmp_path}/nothing.sock") as served:
+        stub = concept_pb2_grpc.ConceptServiceStub(served.channel)
+        assert stub.Contrast(concept_pb2.ContrastRequest(left=sets[0], right=sets[1])).neurons
+        users = concept_pb2.ContrastSet(user_ids=["u"])
+        with pytest.raises(grpc.RpcError) as failure:
+            stub.Contrast(concept_pb2.ContrastRequest(left=users, right=sets[1]))
+        assert failure.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
 async def test_redis_that_is_full_refuses_recording_and_answers_on(
