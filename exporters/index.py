@@ -22,6 +22,8 @@ from exporters.threads import one_thread
 # Up to so many items, scoring all of them is about as quick as anything, and nothing is lost.
 FLAT_LIMIT = 10_000
 
+# FAISS cannot learn cells and codes from a handful of vectors.
+_SMALLEST_INDEXED = 100
 # Of two kinds that are about as quick, the simpler one: it must be beaten by more than measurements wander.
 _CLEARLY_QUICKER = 0.9
 _ROUNDS = 7
@@ -103,7 +105,7 @@ def choose_index(
     options = options or IndexOptions()
     flat = _Contender(None, Trial(FLAT, 0, 1.0, _ALL))
     kinds = [name for name in options.kinds if name in KINDS and len(vectors) <= KINDS[name].largest]
-    if len(vectors) <= options.flat_limit or not kinds:
+    if len(vectors) <= max(options.flat_limit, _SMALLEST_INDEXED) or not kinds:
         return ChosenIndex(None, flat.trial, ())
     truth, builder = Truth(vectors, plain, steered), _Builder(vectors)
     time_flat = FLAT in options.kinds and len(vectors) <= _LARGEST_TIMED_FLAT

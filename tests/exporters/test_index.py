@@ -52,6 +52,12 @@ def test_a_small_catalogue_gets_no_index_and_finds_everything(search: Search) ->
     assert set(chosen.trial.recalls) == {1.0}
 
 
+def test_a_handful_of_items_gets_no_index_even_if_one_is_asked_for(search: Search) -> None:
+    vectors, queries = search.vectors[:12], search.plain
+    chosen = choose_index(vectors, queries, queries, IndexOptions(flat_limit=0, kinds=("ivf-pq4",)))
+    assert (chosen.index, chosen.trial.kind) == (None, "flat")
+
+
 def test_the_quickest_kind_that_finds_enough_is_chosen(search: Search) -> None:
     chosen = choose_index(*search, IndexOptions(flat_limit=1000))
     assert {trial.kind for trial in chosen.trials} == {"flat", *KINDS}

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exporters.recall import search
 from service.arrays import Bools, Floats, Ints
 from service.ranking import rank, score
-from service.retrieval import ExactIndex, FaissIndex, find_candidates
+from service.retrieval import ExactIndex, FaissIndex, Index, find_candidates
 from service.together import alone
 
 N_ITEMS, P = 3_000, 16
@@ -18,8 +19,10 @@ RNG = np.random.default_rng(5)
 MATRIX = np.hstack([RNG.normal(size=(N_ITEMS, P)), np.zeros((N_ITEMS, 1))]).astype(np.float32)
 
 
-@pytest.fixture(scope="module", params=["flat", "hnsw", "ivf", "sq8", "pq4", "ivf-pq4"])
-def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> FaissIndex:
+@pytest.fixture(scope="module", params=["exact", "flat", "hnsw", "ivf", "sq8", "pq4", "ivf-pq4"])
+def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Index:
+    if request.param == "exact":
+        return ExactIndex(MATRIX)
     vectors = np.ascontiguousarray(MATRIX[:, :-1])
     if request.param == "flat":
         made = faiss.IndexFlatIP(P)
@@ -58,7 +61,7 @@ def exact(query: Floats, n: int, allowed: Bools | None, excluded: Ints) -> list[
     excluded_count=st.sampled_from([0, 1, 100, 2_000]),
 )
 def test_every_candidate_satisfies_the_filter_and_none_is_excluded(
-    index: FaissIndex, seed: int, share: float, n: int, excluded_count: int
+    index: Index, seed: int, share: float, n: int, excluded_count: int
 ) -> None:
     rng = np.random.default_rng(seed)
     queries = rng.normal(size=(2, P)).astype(np.float32)
@@ -76,7 +79,7 @@ def test_every_candidate_satisfies_the_filter_and_none_is_excluded(
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), share=st.sampled_from([1.0, 0.5, 0.05]), n=st.integers(1, 60))
-def test_the_candidates_hold_the_exact_list(index: FaissIndex, seed: int, share: float, n: int) -> None:
+def test_the_candidates_hold_the_exact_list(index: Index, seed: int, share: float, n: int) -> None:
     rng = np.random.default_rng(seed)
     query = rng.normal(size=P).astype(np.float32)
     allowed = None if share == 1.0 else rng.random(N_ITEMS) < share
@@ -102,6 +105,18 @@ def test_an_index_that_fails_is_replaced_by_an_exact_pass() -> None:
     found = alone(find_candidates(Broken(), MATRIX, query[None], 20, None, excluded))
     assert found.degraded
     assert set(exact(query, 20, None, excluded)) <= set(found.items.tolist())
+
+
+@pytest.mark.parametrize("n", [50, 200, 201, 1_500, N_ITEMS + 5])
+def test_an_index_is_searched_as_the_exporter_measured_it(tmp_path: Path, n: int) -> None:
+    made = faiss.index_factory(P, "IVF40,PQ8x4fsr", faiss.METRIC_INNER_PRODUCT)
+    made.train(MATRIX[:, :-1].copy())
+    made.add(MATRIX[:, :-1].copy())
+    made.nprobe = 4
+    faiss.write_index(made, str(tmp_path / "items.faiss"))
+    queries = RNG.normal(size=(6, P)).astype(np.float32)
+    served = FaissIndex(tmp_path / "items.faiss", over_fetch=2.0).search(queries, n)
+    assert np.array_equal(served, search(made, queries, n, over_fetch=2.0))
 
 
 def test_biases_in_the_index_are_met_by_a_one_at_the_querys_end(tmp_path: Path) -> None:
