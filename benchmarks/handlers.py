@@ -23,7 +23,12 @@ async def serve(answer: bytes, bundle: Path | None) -> None:
     behave = empty
     if bundle is not None:
         faiss.omp_set_num_threads(1)
-        index = faiss.read_index(str(bundle / "items.faiss"))
+        if (bundle / "items.faiss").exists():
+            index = faiss.read_index(str(bundle / "items.faiss"))
+        else:
+            items = np.load(bundle / "items.npy")
+            index = faiss.IndexFlatIP(items.shape[1] - 1)
+            index.add(np.ascontiguousarray(items[:, :-1]))
         queries = cycle(np.load(bundle / "reference.npz")["steered_queries"][:, None, :])
 
         async def search(data: bytes, context: object) -> bytes:

@@ -296,7 +296,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="world, users' data and cells; kept")
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS), help="none: report again")
     parser.add_argument("--quick", action="store_true", help="3 blocks of 1 s instead of 10 of 2 s")
-    parser.add_argument("--flat-limit", type=int, default=1_000, help="see world.py; 200000 serves exactly")
+    parser.add_argument(
+        "--flat-limit", type=int, default=WorldOptions.flat_limit, help="see world.py; 40000 serves exactly"
+    )
     parser.add_argument("--report", type=Path, help="write the report (.md) and its plot (.png) here")
     arguments = parser.parse_args()
     world = make_world(WorldOptions(flat_limit=arguments.flat_limit), arguments.out / "world")

@@ -23,8 +23,8 @@ METHOD = """\
 The base case: 40,000 items in 200 clusters, d = 512, 4,096 neurons, k = 32, identity head, n = 20, two
 edits (a concept and a neuron); 10,000 users with 20 to 100 items each, drawn Zipf-wise, their embeddings
 cached in Redis and in the process; no cache of replies. One worker. The server and its embedded Valkey are
-held to core 0, the load to core 1. The bundle's index is approximate (`--flat-limit 1000`); `--flat-limit
-200000` gives the exact one that the exporter chooses by default at this size.
+held to core 0, the load to core 1. The bundle's index is the quickest that finds enough, as the exporter
+chooses it (docs/bundle.md); with `--flat-limit 40000` every item is scored.
 
 Requests are serialised beforehand and sent by `benchmarks/load.py` over four connections, without a client
 library: 36 us of CPU a call when it was measured at 8,000 a second, where grpc.aio took 99 and grpc's
