@@ -170,7 +170,10 @@ class Crew(Collector):
 
     async def _run(self, number: int, stop: asyncio.Event) -> str:
         """One process from start to end; how it ended."""
-        worker = self._living[number] = await Worker.start(Task(number, self._settings))
+        try:
+            worker = self._living[number] = await Worker.start(Task(number, self._settings))
+        except OSError as error:  # no memory, no processes left
+            return self._not_started(str(error))
         try:
             if stop.is_set():  # too late to have been told
                 worker.signal(signal.SIGTERM)
@@ -186,7 +189,12 @@ class Crew(Collector):
             await worker.process.wait()
         if served or stop.is_set():
             return f"ended with status {status}"
-        reason = word.reason if isinstance(word, Refused) else f"ended with status {status} before it served"
+        if isinstance(word, Refused):
+            return self._not_started(word.reason)
+        return self._not_started(f"a worker ended with status {status} before it served")
+
+    def _not_started(self, reason: str) -> str:
+        """How a worker ended that never served, if there are others."""
         if self._was_complete and self._serving:
             return f"cannot start: {reason}"
         raise WorkerError(reason)
