@@ -13,6 +13,7 @@ import numpy as np
 
 from service.arrays import AnyArray, Hashes
 from service.encoding import UserState
+from service.precision import Precision
 from service.steering import SparseCode
 
 MAX_SEEN = 20_000
@@ -23,7 +24,8 @@ NO_EVENTS = np.empty(0, EVENT)
 _HEADER = struct.Struct("<8s8s")  # magic with version, stamp
 # Magic with version, ignored items, active neurons, their indices' width, the context's size, stamp.
 _EMBEDDING = struct.Struct("<2sHIBI8s")
-_SEEN_MAGIC, _HISTORY_MAGIC, _EMBEDDING_MAGIC = b"tt-seen1", b"tt-hist1", b"e2"
+_SEEN_MAGIC, _HISTORY_MAGIC = b"tt-seen1", b"tt-hist1"
+_EMBEDDING_MAGICS = {Precision.FLOAT16: b"e2", Precision.INT8: b"i1"}
 _WIDE_FROM = 2**16
 
 
@@ -97,29 +99,39 @@ def merge(
     return merged[keep], all_seen, RecordCount(len(fresh), len(events) - len(fresh))
 
 
-def pack_embedding(embedding: CachedEmbedding, stamp: bytes) -> bytes:
-    """One user state as one blob: at d = 512, 32 active neurons and no context 1,173 bytes."""
+def pack_embedding(embedding: CachedEmbedding, stamp: bytes, precision: Precision) -> bytes:
+    """One user state as one blob: at d = 512 and 32 active neurons 1,173 bytes as float16, 641 as int8."""
     z, (neurons, activations), context = embedding.state
     width = 4 if len(neurons) and int(neurons.max()) >= _WIDE_FROM else 2
     ignored_count = min(embedding.ignored_count, 0xFFFF)
-    header = _EMBEDDING.pack(_EMBEDDING_MAGIC, ignored_count, len(neurons), width, len(context), stamp)
-    floats = np.concatenate([z, context, activations]).astype("<f2")
-    return header + neurons.astype(f"<u{width}").tobytes() + floats.tobytes()
+    magic = _EMBEDDING_MAGICS[precision]
+    header = _EMBEDDING.pack(magic, ignored_count, len(neurons), width, len(context), stamp)
+    vectors = b"".join(map(precision.pack, (z, context, activations)))
+    return header + neurons.astype(f"<u{width}").tobytes() + vectors
 
 
-def unpack_embedding(blob: bytes, stamp: bytes) -> CachedEmbedding | None:
-    """The user state in a blob; None if it was made from another history, or by another release."""
+def unpack_embedding(blob: bytes, stamp: bytes, precision: Precision) -> CachedEmbedding | None:
+    """The user state in a blob; None if it is of another history, release or precision."""
     if len(blob) < _EMBEDDING.size:
         return None
     magic, ignored_count, m, width, context_size, made_from = _EMBEDDING.unpack_from(blob)
-    floats_from = _EMBEDDING.size + m * width
-    d, odd = divmod(len(blob) - floats_from - 2 * (m + context_size), 2)
-    if magic != _EMBEDDING_MAGIC or made_from != stamp or width not in (2, 4) or d < 0 or odd:
+    if magic != _EMBEDDING_MAGICS[precision] or made_from != stamp or width not in (2, 4):
         return None
-    neurons = np.frombuffer(blob, f"<u{width}", m, _EMBEDDING.size).astype(np.int64)
-    floats = np.frombuffer(blob, "<f2", offset=floats_from).astype(np.float32)
-    z, context, activations = np.split(floats, [d, d + context_size])
-    return CachedEmbedding(UserState(z, SparseCode(neurons, activations), context), ignored_count)
+    z_from = _EMBEDDING.size + m * width
+    rest = precision.size(context_size) + precision.size(m)
+    d = precision.length(len(blob) - z_from - rest)
+    if d is None:
+        return None
+    context_from = z_from + precision.size(d)
+    state = UserState(
+        precision.unpack(blob, d, z_from),
+        SparseCode(
+            np.frombuffer(blob, f"<u{width}", m, _EMBEDDING.size).astype(np.int64),
+            precision.unpack(blob, m, context_from + precision.size(context_size)),
+        ),
+        precision.unpack(blob, context_size, context_from),
+    )
+    return CachedEmbedding(state, ignored_count)
 
 
 def pack_seen(seen: Hashes, stamp: bytes) -> bytes:

@@ -18,8 +18,9 @@ from trimtab.v1.bundle_pb2 import (
 from service.arrays import AnyArray, Floats
 from service.catalogue import Catalogue
 from service.concepts import LabelSet
-from service.encoding import Encoder, UserState, pad, rounded
+from service.encoding import Encoder, UserState, pad
 from service.histories import HistoryRule
+from service.precision import Precision
 from service.ranking import score
 from service.retrieval import ExactIndex, FaissIndex, Index
 
@@ -128,8 +129,8 @@ class Bundle:
         return shapes and bool(state.code.neurons.max(initial=-1) < n_neurons)
 
 
-def open_bundle(directory: Path) -> Bundle:
-    """Opens and checks a bundle.
+def open_bundle(directory: Path, precision: Precision = Precision.FLOAT16) -> Bundle:
+    """Opens and checks a bundle, whose user states are to be of a precision.
 
     Raises:
         BundleError: naming what is wrong.
@@ -137,7 +138,7 @@ def open_bundle(directory: Path) -> Bundle:
     manifest = _read_manifest(directory)
     _check_files(directory, manifest)
     try:
-        bundle = _assemble(directory, manifest)
+        bundle = _assemble(directory, manifest, precision)
     except Exception as error:  # onnxruntime, pyarrow and faiss each have a tree of their own
         raise BundleError(f"{directory}: cannot be opened: {error}") from error
     _check_shapes(directory, bundle)
@@ -172,16 +173,16 @@ def _check_files(directory: Path, manifest: BundleManifest) -> None:
         raise BundleError(f"{directory}: the bundle id does not fit the files")
 
 
-def _assemble(directory: Path, manifest: BundleManifest) -> Bundle:
+def _assemble(directory: Path, manifest: BundleManifest, precision: Precision) -> Bundle:
     if manifest.scale_rule not in (SCALE_RULE_UNIT_NORM, SCALE_RULE_NONE, SCALE_RULE_STANDARD):
         raise ValueError(f"scale rule {manifest.scale_rule} is not known")
     dims = manifest.dimensions
     if dims.context and not dims.has_head:
         raise ValueError(f"a context of width {dims.context} is of no use without a head")
-    encoder = Encoder(directory, dims.has_head, dims.context)
+    encoder = Encoder(directory, dims.has_head, dims.context, precision)
     nothing = encoder.embed(*pad([np.empty(0, np.int64)]))
     items = np.asarray(np.load(directory / "items.npy", mmap_mode="r"))  # a memmap's rows are slow to take
-    (mean_user,) = encoder.states(rounded(np.array([manifest.mean_user], np.float32)), nothing.context)
+    (mean_user,) = encoder.states(np.array([manifest.mean_user], np.float32), nothing.context)
     return Bundle(
         manifest=manifest,
         catalogue=Catalogue.read(directory / "items.parquet", [a.name for a in manifest.attributes]),

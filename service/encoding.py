@@ -9,17 +9,17 @@ import numpy as np
 import onnxruntime as ort
 
 from service.arrays import Floats, Ints, rows_of
+from service.precision import Precision
 from service.steering import SparseCode
 
-LARGEST = float(np.finfo(np.float16).max)
 NO_CONTEXT: Floats = np.empty(0, np.float32)
 
 
 class UserState(NamedTuple):
     """A user embedding z, float32 [d], its code, and what else the head reads, float32 [context].
 
-    All hold only values that float16 can hold. Rounding happens here, on the cold path too, so that a cached
-    and a fresh answer are the same.
+    All are as the precision they are kept in rounds them, on the cold path too, so that a cached and a fresh
+    answer are the same.
     """
 
     z: Floats
@@ -44,11 +44,18 @@ class Encoder:
         ValueError: the graphs give or read a context, and should not; or the other way round.
     """
 
-    def __init__(self, directory: Path, has_head: bool, context_size: int = 0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        has_head: bool,
+        context_size: int = 0,
+        precision: Precision = Precision.FLOAT16,
+    ) -> None:
         self._encoder = _session(directory / "encoder.onnx")
         self._sae = _session(directory / "sae.onnx")
         self._head = _session(directory / "head.onnx") if has_head else None
         self.has_head, self.context_size = has_head, context_size
+        self._rounded = precision.rounded
         self._state = ["z", "context"] if context_size else ["z"]
         _expect("encoder.onnx gives", self._encoder.get_outputs(), self._state)
         if self._head is not None:
@@ -57,11 +64,13 @@ class Encoder:
     def encode(self, histories: Sequence[Ints]) -> list[UserState]:
         """User states for histories of item indices, oldest first."""
         z, context = self.embed(*pad(histories))
-        return self.states(rounded(z), context)
+        return self.states(z, context)
 
     def states(self, z: Floats, context: Floats) -> list[UserState]:
-        """User states for z [batch, d], rounded, and its context [batch, context]."""
-        rows = zip(z, *self.code(z), rounded(context), strict=True)
+        """User states for z [batch, d] and its context [batch, context]."""
+        z = self._rounded(z)
+        neurons, activations = self.code(z)
+        rows = zip(z, neurons, self._rounded(activations), self._rounded(context), strict=True)
         return [UserState(z, _active(neurons, values), context) for z, neurons, values, context in rows]
 
     def embed(self, items: Ints, mask: Floats) -> Activation:
@@ -138,16 +147,10 @@ def pad(histories: Sequence[Ints]) -> tuple[Ints, Floats]:
     return items, mask
 
 
-def rounded(values: Floats) -> Floats:
-    """The nearest values that float16 can hold."""
-    return np.clip(values, -LARGEST, LARGEST).astype(np.float16).astype(np.float32)
-
-
 def _active(neurons: Ints, activations: Floats) -> SparseCode:
-    """A row of the SAE's outputs without the entries that mean "none"."""
-    values = rounded(activations)
-    active = values != 0.0
-    return SparseCode(neurons[active], values[active])
+    """A row of the SAE's outputs, rounded, without the entries that mean "none"."""
+    active = activations != 0.0
+    return SparseCode(neurons[active], activations[active])
 
 
 def _expect(what: str, found: Sequence[ort.NodeArg], expected: Sequence[str]) -> None:

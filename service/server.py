@@ -26,6 +26,7 @@ from service.exposition import metrics_endpoint
 from service.labelling import Labelling
 from service.labelstore import LabelStore
 from service.metrics import Metrics
+from service.precision import Precision
 from service.registry import DEFAULT_LABEL, BundleRegistry
 from service.rpc.bundle import BundleRpc
 from service.rpc.concept import ConceptRpc
@@ -116,7 +117,8 @@ async def serving(
             stack.callback(threads.shutdown)
 
         bundles = BundleRegistry()
-        bundle = await asyncio.to_thread(open_bundle, settings.bundle)
+        precision = Precision(settings.embedding_precision)
+        bundle = await asyncio.to_thread(open_bundle, settings.bundle, precision)
         await asyncio.to_thread(warm_up, bundle)
         bundles.add(bundle, DEFAULT_LABEL)
         _describe(bundle, metrics)
@@ -128,6 +130,7 @@ async def serving(
             history_ttl_s=settings.history_ttl_s,
             embedding_ttl_s=settings.embedding_ttl_s,
             timeout_s=settings.store_timeout_s,
+            precision=precision,
         )
         stack.push_async_callback(store.close)
         await _greet(store, bundle)

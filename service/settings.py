@@ -3,7 +3,7 @@
 import os
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -57,6 +57,10 @@ class Settings(BaseSettings):
     )
     history_ttl_s: int = Field(0, ge=0, description="seconds until an unchanged history goes; 0 keeps it")
     embedding_ttl_s: int = Field(604_800, ge=1, description="seconds that a cached user embedding lives")
+    embedding_precision: Literal["float16", "int8"] = Field(
+        "float16",
+        description="float16, or int8: about half the memory in Redis for lists that are nearly the same",
+    )
     store_timeout_s: float = Field(0.25, gt=0, description="seconds that a read from Redis may take")
     user_tier_mb: int = Field(
         256, ge=0, description="megabytes of users kept in each worker, over Redis; 0 keeps none"

@@ -2,7 +2,7 @@
 
     tt:{user}:s            seen items: header, then one 64-bit item hash each
     tt:{user}:h            history: header, then one fixed-width record an event, in time order
-    tt:{user}:e:{model}    one packed blob: header, neurons; z, context and activations as float16
+    tt:{user}:e:{model}    one packed blob: header, neurons; z, context, activations, as float16 or int8
     tt:models              cache keys of the bundles that were loaded, by time
     tt:changes             a channel: whose history or seen items changed, and which worker changed them
 
@@ -41,6 +41,7 @@ from service.blobs import (
 )
 from service.catalogue import Catalogue
 from service.errors import StoreUnavailable
+from service.precision import Precision
 from service.reading import SharedReads
 from service.redisclient import answering, connect, disconnect
 
@@ -117,6 +118,7 @@ class UserStore:
         history_ttl_s: Life of histories and seen items since their last change; 0 keeps them.
         embedding_ttl_s: Life of cached embeddings.
         timeout_s: How long a read may take.
+        precision: Of cached embeddings; those of another are as none.
         clock: Seconds since 1970.
     """
 
@@ -128,6 +130,7 @@ class UserStore:
         history_ttl_s: int,
         embedding_ttl_s: int,
         timeout_s: float,
+        precision: Precision = Precision.FLOAT16,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._reading = connect(url, timeout_s)
@@ -136,6 +139,7 @@ class UserStore:
         self._max_history = max_history
         self._history_ttl_s = history_ttl_s
         self._embedding_ttl_s = embedding_ttl_s
+        self._precision = precision
         self._clock = clock
         self._models: set[str] = set()
         self._noted_models: set[str] = set()
@@ -161,7 +165,7 @@ class UserStore:
             return UNKNOWN_USER
         try:
             seen, stamp = unpack_seen(seen_blob)
-            embedding = unpack_embedding(blob, stamp) if blob is not None else None
+            embedding = unpack_embedding(blob, stamp, self._precision) if blob is not None else None
             if embedding is not None:
                 return StoredUser(seen, NO_EVENTS, embedding, stamp)
             (history_blob,) = await self._guard(self._reads.mget(history_key))
@@ -177,7 +181,7 @@ class UserStore:
         if model not in self._noted_models:  # the store was gone when the bundle was loaded, or lost its keys
             await self.register_model(model)
         seen_key, _, embedding_key = _keys(user_id, model)
-        blob = pack_embedding(embedding, stamp)
+        blob = pack_embedding(embedding, stamp, self._precision)
         await self._guard(
             self._evaluate(_CACHE_IF_CURRENT, (seen_key, embedding_key), (stamp, blob, self._embedding_ttl_s))
         )

@@ -17,6 +17,7 @@ from service.blobs import CachedEmbedding, pack_embedding
 from service.encoding import NO_CONTEXT
 from service.engine import answer
 from service.histories import Event, EventKind
+from service.precision import Precision
 from service.query import Mode, Plan, Query
 from service.reply import Reply, Source, Timings
 from service.steering import Operation, RawEdit, SparseCode
@@ -176,7 +177,7 @@ def _of_an_old_server(embedding: CachedEmbedding, stamp: bytes) -> bytes:
 
 def _changed(**parts: Any) -> Callable[[CachedEmbedding, bytes], bytes]:
     return lambda embedding, stamp: pack_embedding(
-        embedding._replace(state=embedding.state._replace(**parts)), stamp
+        embedding._replace(state=embedding.state._replace(**parts)), stamp, Precision.FLOAT16
     )
 
 
@@ -186,7 +187,7 @@ UNFIT: dict[str, Callable[[CachedEmbedding, bytes], bytes]] = {
     "of another context": _changed(context=np.ones(5, np.float32)),
     "without a context": _changed(context=NO_CONTEXT),
     "of more neurons": _changed(code=SparseCode(np.array([128]), np.ones(1, np.float32))),
-    "cut": lambda embedding, stamp: pack_embedding(embedding, stamp)[:-3],
+    "cut": lambda embedding, stamp: pack_embedding(embedding, stamp, Precision.FLOAT16)[:-3],
     "empty": lambda embedding, stamp: b"",
 }
 

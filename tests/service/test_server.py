@@ -138,6 +138,26 @@ def test_a_cached_steered_list_equals_the_cold_one_bit_for_bit(stub: Any, user_i
     assert list(cold.items) == list(warm.items)
 
 
+def test_with_int8_embeddings_cached_and_cold_lists_are_the_same_and_close_to_float16s(
+    start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path, stub: Any
+) -> None:
+    flags = ("--embedding-precision", "int8", "--user-tier-mb", "0")
+    request = pb.RecommendRequest(user_id="u", n=20, steering=steered(edit("Comedy", 0.5)))
+    with start_server(bundle_dir, tmp_path, *flags) as served:
+        small = recommendation_pb2_grpc.RecommendationServiceStub(served.channel)
+        record(small, "u", *HISTORY)
+        cold = small.Recommend(request)
+        _wait_until_cached(small, "u")
+        warm = small.Recommend(request)
+    assert list(cold.items) == list(warm.items)
+    given = pb.RecommendRequest(history=history(*HISTORY), n=20, steering=request.steering)
+    exact = {item.item_id: item.score for item in stub.Recommend(given).items}
+    shared = [item for item in warm.items if item.item_id in exact]
+    assert len(shared) >= 19
+    for item in shared:
+        assert item.score == pytest.approx(exact[item.item_id], abs=0.02)
+
+
 def test_steering_a_concept_raises_its_share(stub: Any, bundle: Bundle) -> None:
     for concept in bundle.labels.concepts:
         response = stub.Recommend(

@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import redis.asyncio as redis
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from service.blobs import (
     NO_EVENTS,
@@ -23,10 +25,12 @@ from service.catalogue import item_hash
 from service.embedded import embedded_valkey
 from service.encoding import UserState
 from service.errors import StoreUnavailable
+from service.precision import LARGEST, Precision
 from service.steering import SparseCode
 from service.userstate import UserStore
 
 STAMP = b"12345678"
+FLOAT16 = Precision.FLOAT16
 NOW_MS = 1_700_000_000_000
 
 
@@ -56,13 +60,18 @@ def events(*items: int, positive: bool = True, start: int = 0) -> list[RecordedE
 
 
 def embedding(
-    d: int = 512, k: int = 32, n_neurons: int = 8_192, seed: int = 0, context_size: int = 0
+    d: int = 512,
+    k: int = 32,
+    n_neurons: int = 8_192,
+    seed: int = 0,
+    context_size: int = 0,
+    precision: Precision = FLOAT16,
 ) -> CachedEmbedding:
     rng = np.random.default_rng(seed)
-    z = rng.normal(size=d).astype(np.float16).astype(np.float32)
+    z = precision.rounded(rng.normal(size=d).astype(np.float32))
     neurons = np.sort(rng.choice(n_neurons, k, replace=False))
-    activations = rng.random(k).astype(np.float16).astype(np.float32)
-    context = rng.normal(size=context_size).astype(np.float16).astype(np.float32)
+    activations = precision.rounded(rng.random(k).astype(np.float32))
+    context = precision.rounded(rng.normal(size=context_size).astype(np.float32))
     return CachedEmbedding(UserState(z, SparseCode(neurons, activations), context), 3)
 
 
@@ -72,12 +81,13 @@ def embedding(
     n_neurons=st.sampled_from([64, 65_536, 200_000]),
     seed=st.integers(0, 9),
     context_size=st.sampled_from([0, 1, 70_000]),
+    precision=st.sampled_from(Precision),
 )
 def test_a_packed_embedding_comes_back_bit_for_bit(
-    d: int, k: int, n_neurons: int, seed: int, context_size: int
+    d: int, k: int, n_neurons: int, seed: int, context_size: int, precision: Precision
 ) -> None:
-    packed = embedding(d, k, n_neurons, seed, context_size)
-    found = unpack_embedding(pack_embedding(packed, STAMP), STAMP)
+    packed = embedding(d, k, n_neurons, seed, context_size, precision)
+    found = unpack_embedding(pack_embedding(packed, STAMP, precision), STAMP, precision)
     assert found is not None
     assert np.array_equal(found.state.z, packed.state.z)
     assert np.array_equal(found.state.context, packed.state.context)
@@ -87,7 +97,39 @@ def test_a_packed_embedding_comes_back_bit_for_bit(
 
 
 def test_an_embedding_of_another_history_does_not_count() -> None:
-    assert unpack_embedding(pack_embedding(embedding(), STAMP), b"87654321") is None
+    assert unpack_embedding(pack_embedding(embedding(), STAMP, FLOAT16), b"87654321", FLOAT16) is None
+
+
+def test_an_embedding_of_another_precision_does_not_count() -> None:
+    assert unpack_embedding(pack_embedding(embedding(), STAMP, FLOAT16), STAMP, Precision.INT8) is None
+    assert (
+        unpack_embedding(
+            pack_embedding(embedding(precision=Precision.INT8), STAMP, Precision.INT8), STAMP, FLOAT16
+        )
+        is None
+    )
+
+
+def test_int8_takes_little_more_than_half_of_float16() -> None:
+    sizes = [len(pack_embedding(embedding(512, 32, 4_096, precision=one), STAMP, one)) for one in Precision]
+    assert sizes == [1_173, 641]
+
+
+@given(
+    values=arrays(
+        np.float32,
+        st.tuples(st.integers(1, 3), st.integers(0, 9)),
+        elements=st.floats(width=32, allow_nan=False),
+    ),
+    precision=st.sampled_from(Precision),
+)
+def test_rounding_twice_is_rounding_once_and_near(values: Any, precision: Precision) -> None:
+    rounded = precision.rounded(values)
+    assert np.array_equal(precision.rounded(rounded), rounded)
+    for row, kept in zip(values, rounded, strict=True):
+        assert np.array_equal(precision.unpack(precision.pack(kept), len(kept)), kept)
+        bounded = np.clip(row, -LARGEST, LARGEST)
+        assert (np.abs(bounded - kept) <= np.abs(bounded).max(initial=0.0) / 250 + 1e-7).all()
 
 
 @given(st.lists(st.lists(st.integers(0, 30), max_size=12), max_size=6), st.integers(1, 10))
