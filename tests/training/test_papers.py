@@ -19,6 +19,7 @@ from training.evaluation.cli import main
 from training.evaluation.interpretability import representations
 from training.evaluation.papers import gender, inner_block, knobs, recsae
 from training.evaluation.papers.knobs import blend, choose
+from training.evaluation.papers.paper import Findings, joined
 from training.evaluation.papers.tuning import BOOST, Knobs, Lessons, silence_effects, tune, tuning_gains
 from training.evaluation.report import Estimate
 from training.evaluation.steering import edited_lists
@@ -270,6 +271,17 @@ def test_what_cannot_be_reproduced_is_refused(
 ) -> None:
     assert main(["paper", *flags, "--runs", str(tmp_path)]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_an_error_is_never_smaller_than_that_over_the_users_of_all_seeds() -> None:
+    def findings(*estimates: Estimate) -> list[Findings]:
+        return [Findings("data", "setting", seed, 10, {"x": one}) for seed, one in enumerate(estimates)]
+
+    alike = joined(findings(Estimate(1.0, 0.3), Estimate(1.0, 0.4)), "x")
+    assert (alike.mean, alike.error) == (1.0, 0.25)
+    assert joined(findings(Estimate(1.0, 0.3), Estimate(5.0, 0.4)), "x") == Estimate(3.0, 2.0)
+    assert joined(findings(Estimate(1.0, 0.3)), "x") == Estimate(1.0, 0.3)
+    assert joined(findings(Estimate(1.0, None)), "x") == Estimate(1.0, None)
 
 
 def test_an_estimate_joins_runs_and_keeps_a_single_runs_own_error() -> None:

@@ -91,4 +91,4 @@ def _report(name: str, paper: Paper, groups: Groups, command: str) -> Report:
     )  # fmt: skip
 
 
-_ERRORS = "± is the standard error over the seeds, or, of a single one, over its test users."
+_ERRORS = "± is the standard error: the larger of that over the seeds and that over their test users."

@@ -59,8 +59,17 @@ def caption(found: Sequence[Findings]) -> str:
 
 
 def joined(found: Sequence[Findings], *path: str) -> Estimate:
-    """The estimate at a path of the figures, over the seeds."""
-    return Estimate.joined([_at(one.figures, path) for one in found])
+    """The mean over the seeds at a path of the figures.
+
+    Its error is the larger of the standard error over the seeds, which two or three tell badly, and that over
+    the users of all seeds.
+    """
+    runs = [_at(one.figures, path) for one in found]
+    mean, over_seeds = Estimate.joined(runs).mean, Estimate.joined(runs).error
+    errors = [run.error for run in runs if run.error is not None]
+    if len(errors) < len(runs):
+        return Estimate(mean, over_seeds)
+    return Estimate(mean, max(over_seeds or 0.0, math.hypot(*errors) / len(runs)))
 
 
 def shown(found: Sequence[Findings], *path: str, form: str = ".3f") -> str:
