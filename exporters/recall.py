@@ -17,9 +17,11 @@ RECALL_DEPTH = 100
 DEPTHS = (20, RECALL_DEPTH)
 """Lengths of lists whose items must be found."""
 FILTER_SHARES = (0.5, 0.05, 0.005)
-"""Of the items, what the filters keep that an index is measured with."""
+"""Of the items, what the filters keep that an index is measured with: at random, and those of a region."""
 MARGIN = 16
 """The service asks for so many more: how many of a search's items a filter keeps is a matter of chance."""
+WIDENING = 4
+"""So many times as many, where too few of those were kept."""
 FILTERED_QUERIES = 64
 """Of each kind: deep searches take long."""
 # Items that reach the exact last score up to this share of it count as found: equal scores have no order.
@@ -48,7 +50,7 @@ class Truth:
         vectors: [n_items, p], memory-mapped or not.
         plain: [queries, p].
         steered: [queries, p].
-        seed: of the filters, which keep items at random.
+        seed: of the filters.
     """
 
     def __init__(self, vectors: Floats, plain: Floats, steered: Floats, seed: int = 0) -> None:
@@ -57,9 +59,10 @@ class Truth:
         filtered = np.vstack([plain[:FILTERED_QUERIES], steered[:FILTERED_QUERIES]])
         rng = np.random.default_rng(seed)
         self._filters = [
-            _Filtered(filtered, share, allowed, best_scores(vectors, filtered, allowed))
+            _Filtered(filtered, allowed, best_scores(vectors, filtered, allowed))
             for share in FILTER_SHARES
-            if (allowed := rng.random(len(vectors)) < share).any()
+            for allowed in (rng.random(len(vectors)) < share, _region(vectors, share, rng))
+            if allowed.any()
         ]
 
     def recalls(self, index: Any, over_fetch: float) -> Recalls:
@@ -80,18 +83,24 @@ class _Filtered(NamedTuple):
     """Queries with a filter, and the exact best that it lets through."""
 
     queries: Floats
-    expected_share: float
     allowed: NDArray[np.bool_]
     best: Floats
 
     def share(self, index: Any, vectors: Floats, over_fetch: float, depth: int) -> float:
-        needed = over_fetch * depth + MARGIN
-        if needed / self.expected_share >= np.count_nonzero(self.allowed):
-            return 1.0  # the service scores the allowed items instead
-        items = search(index, self.queries, needed / self.expected_share, over_fetch)
-        kept = (items >= 0) & self.allowed[items]
-        items = np.where(kept & (kept.cumsum(axis=1) <= needed), items, -1)
-        return _rounded(_hits(vectors, self.queries, items, self.best[:, :depth]))
+        """As the service does it: more where too few are allowed; all that are, where they are fewer yet."""
+        needed = int(np.ceil(over_fetch * depth)) + MARGIN
+        allowed_count = int(np.count_nonzero(self.allowed))
+        fetched, rows, found = needed * index.ntotal // allowed_count, np.arange(len(self.queries)), []
+        while fetched < allowed_count and len(rows):
+            items = search(index, self.queries[rows], fetched, over_fetch)
+            kept = (items >= 0) & self.allowed[items]
+            items = np.where(kept & (kept.cumsum(axis=1) <= needed), items, -1)
+            enough = kept.sum(axis=1) >= needed
+            done = rows[enough]
+            if len(done):
+                found.append(_hits(vectors, self.queries[done], items[enough], self.best[done, :depth]))
+            rows, fetched = rows[~enough], fetched * WIDENING
+        return _rounded(np.concatenate([*found, np.ones(len(rows))]))
 
 
 def measure_recall(index: Any, vectors: Floats, queries: Floats, over_fetch: float = 1.0) -> float:
@@ -103,12 +112,11 @@ def measure_recall(index: Any, vectors: Floats, queries: Floats, over_fetch: flo
 def search(index: Any, queries: Floats, count: float, over_fetch: float) -> NDArray[np.int64]:
     """Item indices, int64 [m, count], -1 for none: as the service asks an index (docs/bundle.md).
 
-    For more items than the best 100 need, an IVF index looks into more cells: the square root of how many
-    times as many.
+    For more items than the best 100 need, an IVF index looks into as many times as many cells.
     """
     depth, parameters = min(int(np.ceil(count)), index.ntotal), None
-    if isinstance(index, faiss.IndexIVF) and count > RECALL_DEPTH * over_fetch:
-        probes = int(index.nprobe * np.sqrt(count / (RECALL_DEPTH * over_fetch))) + 1
+    if isinstance(index, faiss.IndexIVF) and depth > RECALL_DEPTH * over_fetch:
+        probes = int(index.nprobe * depth / (RECALL_DEPTH * over_fetch)) + 1
         parameters = faiss.SearchParametersIVF(nprobe=min(probes, index.nlist))
     padded = np.zeros((len(queries), index.d), np.float32)
     padded[:, : queries.shape[1]] = queries
@@ -126,6 +134,18 @@ def best_scores(vectors: Floats, queries: Floats, allowed: NDArray[np.bool_] | N
         scores = torch.hstack([best, asked @ torch.from_numpy(np.array(block)).T])
         best = torch.topk(scores, min(RECALL_DEPTH, scores.shape[1]), dim=1).values
     return best.numpy()
+
+
+def _region(vectors: Floats, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """A share of the items that lie on one side, as those of a genre do: bool [n_items]."""
+    towards = vectors[int(rng.integers(len(vectors)))]
+    places = np.concatenate(
+        [
+            vectors[start : start + _ITEMS_AT_ONCE] @ towards
+            for start in range(0, len(vectors), _ITEMS_AT_ONCE)
+        ]
+    )
+    return np.asarray(places >= np.quantile(places, 1 - share))
 
 
 def _hits(vectors: Floats, queries: Floats, items: NDArray[np.int64], best: Floats) -> Floats:

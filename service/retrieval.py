@@ -61,7 +61,7 @@ class FaissIndex:
         """See Index.
 
         An IVF index looks into more cells for more candidates than those of the best 100, by which the number
-        that is stored with it was chosen: the square root of how many times as many.
+        that is stored with it was chosen: as many times as many. A filter may keep what lies far away.
         """
         n, width = min(n, self.n_items), queries.shape[1]
         if width < self.width:  # the index holds [V | b], or zeros; a one does no harm to those
@@ -70,7 +70,7 @@ class FaissIndex:
             queries = padded
         parameters = None
         if isinstance(self._index, faiss.IndexIVF) and n > 100 * self.over_fetch:
-            probes = int(self._index.nprobe * np.sqrt(n / (100 * self.over_fetch))) + 1
+            probes = int(self._index.nprobe * n / (100 * self.over_fetch)) + 1
             parameters = faiss.SearchParametersIVF(nprobe=min(probes, self._index.nlist))
         _, items = self._index.search(np.ascontiguousarray(queries), n, params=parameters)
         return np.asarray(items, np.int64)

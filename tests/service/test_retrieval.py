@@ -43,7 +43,7 @@ def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     made.add(vectors)
     path = tmp_path_factory.mktemp("index") / "items.faiss"
     faiss.write_index(made, str(path))
-    return FaissIndex(path, over_fetch=8.0 if request.param.endswith("pq4") else 1.0)
+    return FaissIndex(path, over_fetch=16.0 if request.param.endswith("pq4") else 1.0)
 
 
 def exact(query: Floats, n: int, allowed: Bools | None, excluded: Ints) -> list[int]:
