@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import grpc
 
 HERE = Path(__file__).parent
+TRIMTAB_SERVE = str(Path(sys.executable).with_name("trimtab-serve"))
 SERVER_CORE, LOAD_CORE, BOTH_CORES = "0", "1", "0,1"
 RECOMMEND = "/trimtab.v1.RecommendationService/Recommend"
 BATCH = "/trimtab.v1.RecommendationService/BatchRecommend"
@@ -37,11 +38,17 @@ class Server(NamedTuple):
 
 @contextmanager
 def trimtab_server(
-    bundle: Path, data_dir: Path, log: Path, *flags: str, workers: int = 1, cores: str = SERVER_CORE
+    bundle: Path,
+    data_dir: Path,
+    log: Path,
+    *flags: str,
+    workers: int = 1,
+    cores: str = SERVER_CORE,
+    program: Sequence[str] = (TRIMTAB_SERVE,),
 ) -> Iterator[Server]:
     port, metrics_port = free_port(), free_port()
     target = f"127.0.0.1:{port}"
-    command = [str(Path(sys.executable).with_name("trimtab-serve")), "--bundle", str(bundle)]
+    command = [*program, "--bundle", str(bundle)]
     command += ["--listen", target, "--metrics-port", str(metrics_port), "--data-dir", str(data_dir), *flags]
     with running([*command, "--workers", str(workers)], log, cores) as process:
         _wait_ready(target)

@@ -8,84 +8,34 @@ report of the cells that are there.
 
 import argparse
 import random
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from json import dumps
 from pathlib import Path
-from typing import Any
 
 import grpc
-import numpy as np
+import psutil
+from bench import BATCH_SIZE, CONNECTIONS, Bench, Figures, N, fill, steered
 from google.protobuf.message import Message
 from load import Request, read_requests, write_requests
 from rich.console import Console
-from servers import BATCH, BOTH_CORES, Server, comparison_server, put_load, trimtab_server
+from servers import BATCH, BOTH_CORES, HERE, comparison_server, put_load, trimtab_server
 from serving_report import write_report
-from trimtab import Client
 from trimtab.v1 import recommendation_pb2 as pb
 from trimtab.v1 import recommendation_pb2_grpc
-from trimtab.v1.steering_pb2 import Budget, Edit, Steering, TargetShare
-from world import GENRES, World, WorldOptions, item_id, make_world, user_id
+from trimtab.v1.steering_pb2 import Budget, TargetShare
+from world import World, WorldOptions, item_id, make_world, user_id
 
-N, BATCH_SIZE = 20, 256
-REQUESTS = 20_000
-ZIPF = 1.0
 MALFORMED = 1
 WAVES = 10
 SHARE_OF_CAPACITY = 0.6
-CONNECTIONS = 16
-"""For several workers: the kernel deals connections out, evenly only if there are many."""
 LOADS = (0.2, 0.4, 0.6, 0.8, 0.9)
 
-Figures = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A server with its users, and what it is measured with."""
-
-    world: World
-    server: Server
-    folder: Path
-    blocks: int
-    """Interleaved blocks a comparison."""
-    seconds: float
-    """Of each block."""
-
-    def requests(self, name: str, make: Callable[[str, random.Random], Message]) -> Path:
-        """A file of 20,000 requests, users drawn Zipf-wise; the same draws for every kind."""
-        path, draw = self.folder / f"{name}.requests", random.Random(0)
-        ranks = np.arange(1, self.world.histories.size + 1)
-        odds = ranks**-ZIPF / (ranks**-ZIPF).sum()
-        users = np.random.default_rng(0).choice(self.world.histories.size, REQUESTS, p=odds)
-        bodies = (make(user_id(user), draw).SerializeToString() for user in users.tolist())
-        write_requests(path, (Request(0, body) for body in bodies))
-        return path
-
-    def interleaved(self, sides: dict[str, Callable[..., Figures]]) -> dict[str, list[Figures]]:
-        """Blocks of each side in turn, every one beginning elsewhere in the requests."""
-        seen: dict[str, list[Figures]] = {name: [] for name in sides}
-        for block in range(self.blocks):
-            for name, put in sides.items():
-                figures = put(offset=block * 1_987, seconds=self.seconds, seed=block)
-                seen[name].append({key: figures[key] for key in figures if key != "histogram_ms"})
-        return seen
-
-
-def steered(user: str, draw: random.Random, edits: int = 2, **steering: Any) -> pb.RecommendRequest:
-    """One concept and otherwise neurons, strengths of half to one typical unit, either way."""
-    made = []
-    for place in range(edits):
-        strength = draw.choice((-1.0, 1.0)) * draw.uniform(0.5, 1.0)
-        if place == 0:
-            made.append(Edit(concept=f"genre {draw.randrange(GENRES)}", strength=strength))
-        else:
-            made.append(Edit(neuron=draw.randrange(4_096), strength=strength))
-    asked = Steering(edits=made, **steering) if made or steering else None
-    return pb.RecommendRequest(user_id=user, n=N, steering=asked)
+ON_ONE_CORE = ("--compute-threads", "0")
+SOAK_MINUTES = 30
 
 
 def comparison(bench: Bench) -> Figures:
@@ -244,8 +194,35 @@ def workers(bench: Bench) -> Figures:
         return {"blocks": bench.interleaved(sides)}
 
 
+def soak(bench: Bench) -> Figures:
+    """Half an hour at 60 % of capacity: each minute's latencies, and the server's memory after it."""
+    path = bench.requests("two edits", steered)
+    rate, process = SHARE_OF_CAPACITY * capacity(bench, path), psutil.Process(bench.server.pid)
+    minutes = []
+    for minute in range(SOAK_MINUTES):
+        figures = put_load(
+            bench.server, path, rate=rate, seconds=60, warmup=0, seed=minute, offset=minute * 1_987
+        )
+        rss_mb = process.memory_info().rss / 2**20
+        minutes.append({"rss_mb": rss_mb, **figures, "histogram_ms": None})
+    return {"rate": rate, "minutes": minutes}
+
+
 def capacity(bench: Bench, requests: Path) -> float:
     return float(put_load(bench.server, requests, seconds=bench.seconds)["throughput"])
+
+
+def metrics_cost(bench: Bench) -> Figures:
+    """Throughput with metrics, and of the same server when it counts nothing."""
+    path = bench.requests("two edits", steered)
+    program = (sys.executable, str(HERE / "uncounted.py"))
+    data, log = bench.folder / "uncounted", bench.folder / "uncounted.log"
+    with trimtab_server(bench.world.bundle, data, log, *ON_ONE_CORE, program=program) as other:
+        fill(bench.world, other)
+        sides = {"metrics on": bench.server, "metrics off": other}
+        return {
+            "blocks": bench.interleaved({name: partial(put_load, one, path) for name, one in sides.items()})
+        }
 
 
 PARTS: dict[str, Callable[[Bench], Figures]] = {
@@ -257,31 +234,16 @@ PARTS: dict[str, Callable[[Bench], Figures]] = {
     "deadlines": deadlines,
     "cancelled": cancelled,
     "load": latency_against_load,
+    "metrics": metrics_cost,
+    "soak": soak,
     "workers": workers,
 }
-
-
-def fill(world: World, server: Server) -> None:
-    """Records every history and caches every embedding, in the store and in the server's own tier."""
-    histories = world.histories
-    with grpc.insecure_channel(server.target) as channel:
-        stub = recommendation_pb2_grpc.RecommendationServiceStub(channel)
-        known = stub.Recommend(pb.RecommendRequest(user_id=user_id(histories.size - 1), n=1))
-        if known.served_by.source != pb.SOURCE_PERSONAL:
-            rows = np.repeat(np.arange(histories.size), histories.lengths).tolist()
-            pairs = zip(rows, histories.items.tolist(), strict=True)
-            with Client(server.target) as client:
-                client.record((user_id(row), item_id(item)) for row, item in pairs)
-        for start in range(0, histories.size, BATCH_SIZE):
-            users = range(start, min(start + BATCH_SIZE, histories.size))
-            asked = [pb.RecommendRequest(user_id=user_id(row), n=1) for row in users]
-            stub.BatchRecommend(pb.BatchRecommendRequest(requests=asked))
 
 
 def measure(out: Path, world: World, parts: Sequence[str], blocks: int, seconds: float) -> None:
     cells = out / "cells"
     cells.mkdir(parents=True, exist_ok=True)
-    with trimtab_server(world.bundle, out / "data", out / "server.log") as server:
+    with trimtab_server(world.bundle, out / "data", out / "server.log", *ON_ONE_CORE) as server:
         fill(world, server)
         bench = Bench(world, server, out, blocks, seconds)
         for name in parts:
@@ -294,7 +256,13 @@ def measure(out: Path, world: World, parts: Sequence[str], blocks: int, seconds:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="world, users' data and cells; kept")
-    parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS), help="none: report again")
+    parser.add_argument(
+        "--parts",
+        nargs="*",
+        choices=PARTS,
+        default=[name for name in PARTS if name != "soak"],
+        help="none: report again",
+    )
     parser.add_argument("--quick", action="store_true", help="3 blocks of 1 s instead of 10 of 2 s")
     parser.add_argument(
         "--flat-limit", type=int, default=WorldOptions.flat_limit, help="see world.py; 40000 serves exactly"

@@ -20,11 +20,11 @@ import grpc
 
 sys.path.append(str(Path(__file__).parents[1]))
 
+from bench import CONNECTIONS, Bench, Figures, fill, steered
 from load import read_requests
 from peers_report import write_report
 from prepare import prepare
 from servers import BOTH_CORES, Server, put_load, trimtab_server
-from serving import CONNECTIONS, Bench, Figures, fill, steered
 from sides import PEERS, Peer, Setup
 from trimtab.v1 import recommendation_pb2 as pb
 from trimtab.v1.recommendation_pb2_grpc import RecommendationServiceStub
