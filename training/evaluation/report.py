@@ -159,7 +159,7 @@ def draw(plot: Plot, path: Path) -> None:
     axes.set(xlabel=plot.x_label, ylabel=plot.y_label)
     axes.grid(alpha=0.3)
     if len(plot.curves) > 1:
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", loc="upper right")  # "best" warns where a busy machine takes long
     figure.savefig(path, dpi=100, metadata={"Software": None})
 
 
