@@ -146,13 +146,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="as of serving.py, whose world is used")
     parser.add_argument("--venvs", type=Path, required=True, help="mosec, fastapi and triton; see README.md")
     parser.add_argument("--report", type=Path, required=True, help="the report (.md)")
+    parser.add_argument("--note", default="", help="what else is to be known of the machine")
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS), help="none: report again")
     parser.add_argument("--blocks", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each block")
     arguments = parser.parse_args()
     if arguments.parts:
         asyncio.run(measure(arguments))
-    write_report(arguments.out / "cells", arguments.report)
+    write_report(arguments.out / "cells", arguments.report, arguments.note)
 
 
 if __name__ == "__main__":
