@@ -163,7 +163,7 @@ def read_steering(message: steering.Steering, bundle: Bundle, field: str = "stee
     targets, brought = (
         read_targets(message, bundle.labels, f"{field}.targets") if message.targets else ((), ())
     )
-    named = [edit.concept for edit in message.edits if edit.WhichOneof("target") == "concept"]
+    named = [edit.target.name for edit in edits if edit.target.is_concept]
     return Plan(
         edits=(*edits, *brought),
         targets=targets,

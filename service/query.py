@@ -1,7 +1,7 @@
 """What is asked: one valid request for a list, resolved against one bundle."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
@@ -111,7 +111,7 @@ class Plan:
             for position in target.edits:
                 edit = self.edits[position]
                 if target.own:
-                    edit = replace(edit, strength=edit.strength * solved.fraction)
+                    edit = edit._replace(strength=edit.strength * solved.fraction)
                 part = 1.0 if target.own else solved.fraction
                 edits[position] = AppliedEdit(edit, applied.fraction * part)
         return edits

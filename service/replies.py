@@ -194,7 +194,7 @@ def _reason(term: Term, contribution: float) -> wire.Reason:
     if term.edit is None:
         return wire.Reason(kind=_REASONS[term.kind], contribution=contribution)
     target = term.edit.target
-    if target.neurons is None:
+    if target.is_concept:
         return wire.Reason(concept=target.name, contribution=contribution)
     if target.name.startswith("#"):
         return wire.Reason(neuron=int(target.name[1:]), contribution=contribution)

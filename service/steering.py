@@ -27,6 +27,9 @@ class Operation(Enum):
     BLEND = "blend"  # (1 - x) s + x sum(s) / |N| on the target's neurons N: arXiv 2601.11182
 
 
+_NEUTRAL = {Operation.ADD: 0.0, Operation.SCALE: 1.0, Operation.BLEND: 0.0}
+
+
 class SparseCode(NamedTuple):
     """The active neurons of one user, int64 [m], and their activations, float32 [m]."""
 
@@ -58,6 +61,11 @@ class Target:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_square", float(np.dot(self.weights, self.weights)))
 
+    @property
+    def is_concept(self) -> bool:
+        """Whether its weights are of all neurons; then its name is the concept's."""
+        return self.neurons is None
+
     def level(self, code: Floats) -> float:
         """C = <s, w> / <w, w> in a dense code [n_neurons]."""
         active = code if self.neurons is None else code[self.neurons]
@@ -71,8 +79,7 @@ class Target:
             code[self.neurons] += np.float32(amount) * self.weights
 
 
-@dataclass(frozen=True, slots=True)
-class RawEdit:
+class RawEdit(NamedTuple):
     """One edit with its strength x in units of the code (SCALE and BLEND: the bare factor)."""
 
     target: Target
@@ -82,8 +89,7 @@ class RawEdit:
     @property
     def is_identity(self) -> bool:
         """True for edits that change no user's code: ADD 0, SCALE 1, BLEND 0."""
-        neutral = {Operation.ADD: 0.0, Operation.SCALE: 1.0, Operation.BLEND: 0.0}
-        return neutral.get(self.operation) == self.strength
+        return _NEUTRAL.get(self.operation) == self.strength
 
 
 class TargetStrength(NamedTuple):

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from functools import cache
 
 from google.protobuf.message import Message
@@ -140,8 +140,8 @@ class RecommendationRpc:
         self._caches(_cache_result(reply)).inc()
         for degradation in reply.degradations:
             self._degradations(degradation.value).inc()
-        for edit in reply.query.plan.edits:
-            self._edits(edit.operation.value).inc()
+        for operation, count in Counter(edit.operation for edit in reply.query.plan.edits).items():
+            self._edits(operation.value).inc(count)
 
 
 def _cache_result(reply: Reply) -> str:
