@@ -94,8 +94,10 @@ def lowered(scores: Floats, flags: NDArray[np.bool_], most: NDArray[np.int64]) -
     the list.
     """
     scores = scores.astype(np.float64)  # the smallest step below another score that float32 could not make
-    ours = -np.sort(-np.where(flags, scores, -np.inf), axis=1)
-    others = -np.sort(-np.where(flags, -np.inf, scores), axis=1)
+    ours, others = (
+        np.take_along_axis(kind, best_first(top(kind, LENGTH + 1), kind), 1)
+        for kind in (np.where(flags, scores, -np.inf), np.where(flags, -np.inf, scores))
+    )
     users = np.arange(len(scores))
     last = others[users, np.clip(LENGTH - most - 1, 0, None)]
     fall = ours[users, np.minimum(most, LENGTH)] - last + 1e-9 * np.abs(last)
