@@ -104,8 +104,8 @@ def _scale(cells: Figures) -> Iterator[str]:
     yield ""
     yield (
         f"From the smallest to the largest {ratio:.2f} x, where {recall:.4f} is found; the bar is "
-        f"{LARGEST_RATIO:g} x with {LEAST_RECALL:g}: {verdict}. Where an index finds less, the exporter does not "
-        "take it, and every item is scored."
+        f"{LARGEST_RATIO:g} x with {LEAST_RECALL:g}: {verdict}. Where an index finds less, "
+        "the exporter does not take it, and every item is scored."
     )
     yield ""
     yield (
