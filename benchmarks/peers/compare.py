@@ -36,7 +36,9 @@ SHARE_OF_PEER = 0.6
 """Of a peer's throughput: the load at which its latencies and Trimtab's are compared."""
 CHECKED = 50
 """Requests whose lists are compared."""
-TRIMTAB = {"trimtab": (), "trimtab, users from Redis": ("--user-tier-mb", "0")}
+ON_LOOP = ("--compute-threads", "0")
+TRIMTAB = {"trimtab": ON_LOOP, "trimtab, users from Redis": (*ON_LOOP, "--user-tier-mb", "0")}
+"""Flags; computing on the loop is the quickest where each core has a worker (serving.py, part workers)."""
 WORKERS = 2
 """Of Trimtab; the peers' files name their own."""
 

@@ -14,9 +14,10 @@ METHOD = """\
 The same pipeline on each: the user's embedding from Redis, two edits, an approximate FAISS search of
 40,000 items at d = 512, seen items dropped, exact scores, n = 20; [how each is set
 up](../../benchmarks/peers/README.md). Two processes of each server, and the load, share two cores.
-Trimtab keeps users in its processes; "users from Redis" is Trimtab without that (`--user-tier-mb 0`),
-which asks Redis for each call as the peers do. The peers do less: no validation, report, metrics,
-deadlines or priorities, and no check that the embedding still fits the history.
+Trimtab computes on its event loop (`--compute-threads 0`) and keeps users in its processes; "users from
+Redis" is Trimtab without that (`--user-tier-mb 0`), which asks Redis for each call as the peers do. The
+peers do less: no validation, report, metrics, deadlines or priorities, no check that the embedding still
+fits the history, and no look into more of the index's cells where more than 100 candidates are needed.
 
 Loaded by `benchmarks/load.py`: Trimtab and Triton over gRPC on 16 connections, mosec and FastAPI over
 HTTP/1.1, with JSON, on 32. Sides are measured in turn; a ratio is the median of the blocks' ratios with
