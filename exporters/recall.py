@@ -27,6 +27,7 @@ FILTERED_QUERIES = 64
 # Items that reach the exact last score up to this share of it count as found: equal scores have no order.
 _TIE_TOLERANCE = 1e-6
 _ITEMS_AT_ONCE = 2**16
+_PATCHES = 200
 _NUMBERS_AT_ONCE = 2**26
 
 
@@ -137,15 +138,15 @@ def best_scores(vectors: Floats, queries: Floats, allowed: NDArray[np.bool_] | N
 
 
 def _region(vectors: Floats, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """A share of the items that lie on one side, as those of a genre do: bool [n_items]."""
-    towards = vectors[int(rng.integers(len(vectors)))]
-    places = np.concatenate(
-        [
-            vectors[start : start + _ITEMS_AT_ONCE] @ towards
-            for start in range(0, len(vectors), _ITEMS_AT_ONCE)
-        ]
+    """About a share of the items, in patches here and there, as those of a genre lie: bool [n_items]."""
+    seeds = vectors[np.sort(rng.choice(len(vectors), min(_PATCHES, len(vectors)), replace=False))]
+    blocks = range(0, len(vectors), _ITEMS_AT_ONCE)
+    patches = np.concatenate(
+        [(vectors[start : start + _ITEMS_AT_ONCE] @ seeds.T).argmax(axis=1) for start in blocks]
     )
-    return np.asarray(places >= np.quantile(places, 1 - share))
+    order = rng.permutation(len(seeds))
+    sizes = np.bincount(patches, minlength=len(seeds))[order].cumsum()
+    return np.isin(patches, order[: int(np.searchsorted(sizes, share * len(vectors))) + 1])
 
 
 def _hits(vectors: Floats, queries: Floats, items: NDArray[np.int64], best: Floats) -> Floats:
