@@ -133,7 +133,21 @@ METHODS = {
         100,
         10,
     ),
-    "ELSA": Method("ours", "elsa", grid(input_dropout=(0.5, 0.7))),
+    "ELSA": Method(
+        "ours",
+        "elsa",
+        (
+            *grid(input_dropout=(0.5, 0.7)),
+            *grid(
+                input_dropout=(0.5, 0.7),
+                loss=("exact",),
+                d=(128,),
+                lr=(3e-3,),
+                batch_size=(128,),
+                epochs=(100,),
+            ),
+        ),
+    ),
     "Mult-DAE": Method("ours", "multdae", grid(lr=(1e-3, 3e-3))),
     "RecBole MultiDAE": Method(
         "recbole", "MultiDAE", grid(train_batch_size=(128,), learning_rate=(1e-3, 3e-3)), "Mult-DAE", 60, 5

@@ -15,6 +15,8 @@ from exporters.models import Floats
 
 RECALL_DEPTH = 100
 DEPTHS = (20, RECALL_DEPTH)
+_CHOSEN_DEPTH = 128
+"""The service fetches powers of two: this is enough for the best 100."""
 """Lengths of lists whose items must be found."""
 FILTER_SHARES = (0.5, 0.05, 0.005)
 """Of the items, what the filters keep that an index is measured with: at random, and those of a region."""
@@ -113,11 +115,11 @@ def measure_recall(index: Any, vectors: Floats, queries: Floats, over_fetch: flo
 def search(index: Any, queries: Floats, count: float, over_fetch: float) -> NDArray[np.int64]:
     """Item indices, int64 [m, count], -1 for none: as the service asks an index (docs/bundle.md).
 
-    For more items than the best 100 need, an IVF index looks into as many times as many cells.
+    For more items than 128 times the over-fetch, an IVF index looks into as many times as many cells.
     """
     depth, parameters = min(int(np.ceil(count)), index.ntotal), None
-    if isinstance(index, faiss.IndexIVF) and depth > RECALL_DEPTH * over_fetch:
-        probes = int(index.nprobe * depth / (RECALL_DEPTH * over_fetch)) + 1
+    if isinstance(index, faiss.IndexIVF) and depth > _CHOSEN_DEPTH * over_fetch:
+        probes = int(index.nprobe * depth / (_CHOSEN_DEPTH * over_fetch)) + 1
         parameters = faiss.SearchParametersIVF(nprobe=min(probes, index.nlist))
     padded = np.zeros((len(queries), index.d), np.float32)
     padded[:, : queries.shape[1]] = queries

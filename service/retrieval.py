@@ -7,11 +7,12 @@ is both faster and right.
 """
 
 import logging
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import faiss
 import numpy as np
@@ -25,6 +26,9 @@ MARGIN = 16
 """Candidates beyond what is needed: the index's rounding may differ from the rescoring's at the cut."""
 WIDENING = 4
 """How many times as many are fetched, whenever too few of what was fetched were wanted."""
+CHOSEN_DEPTH = 128
+"""Up to so many candidates, times the over-fetch, the number of cells stored with an index is right: it was
+chosen by the best 100, and a search's depth is a power of two."""
 SCORES_AT_ONCE = 2**24
 """Scores that an exact pass holds at a time: 64 MiB."""
 
@@ -56,24 +60,28 @@ class FaissIndex:
         self.n_items: int = self._index.ntotal
         self.width: int = self._index.d
         self.over_fetch = max(over_fetch, 1.0)
+        self._parameters = lru_cache(maxsize=64)(self._made_parameters)  # few depths are asked for
 
     def search(self, queries: Floats, n: int) -> Ints:
-        """See Index.
-
-        An IVF index looks into more cells for more candidates than those of the best 100, by which the number
-        that is stored with it was chosen: as many times as many. A filter may keep what lies far away.
-        """
+        """See Index."""
         n, width = min(n, self.n_items), queries.shape[1]
         if width < self.width:  # the index holds [V | b], or zeros; a one does no harm to those
             padded = np.zeros((len(queries), self.width), np.float32)
             padded[:, :width], padded[:, width] = queries, 1.0
             queries = padded
-        parameters = None
-        if isinstance(self._index, faiss.IndexIVF) and n > 100 * self.over_fetch:
-            probes = int(self._index.nprobe * n / (100 * self.over_fetch)) + 1
-            parameters = faiss.SearchParametersIVF(nprobe=min(probes, self._index.nlist))
-        _, items = self._index.search(np.ascontiguousarray(queries), n, params=parameters)
+        _, items = self._index.search(np.ascontiguousarray(queries), n, params=self._parameters(n))
         return np.asarray(items, np.int64)
+
+    def _made_parameters(self, n: int) -> Any:
+        """For more candidates than it was chosen for, an IVF index looks into as many times as many cells.
+
+        A filter may keep what lies far away.
+        """
+        usual = CHOSEN_DEPTH * self.over_fetch
+        if not isinstance(self._index, faiss.IndexIVF) or n <= usual:
+            return None
+        probes = int(self._index.nprobe * n / usual) + 1
+        return faiss.SearchParametersIVF(nprobe=min(probes, self._index.nlist))
 
 
 class ExactIndex:
@@ -129,7 +137,7 @@ class Lookup:
     @property
     def depth(self) -> int:
         """How many are fetched: a power of two, so that company does not change what is found."""
-        return int(1 << (self.n - 1).bit_length())
+        return 1 << (self.n - 1).bit_length()
 
     @property
     def kind(self) -> Hashable:
@@ -167,7 +175,7 @@ def find_candidates(
     """
     allowed_count = len(matrix) if allowed is None else int(np.count_nonzero(allowed))
     available = allowed_count - (len(excluded) if allowed is None else int(allowed[excluded].sum()))
-    needed = int(np.ceil(n * index.over_fetch)) + MARGIN
+    needed = math.ceil(n * index.over_fetch) + MARGIN
     fetch = (needed + len(excluded)) * len(matrix) // max(allowed_count, 1)
     while fetch < allowed_count:
         try:

@@ -43,7 +43,7 @@ def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     made.add(vectors)
     path = tmp_path_factory.mktemp("index") / "items.faiss"
     faiss.write_index(made, str(path))
-    return FaissIndex(path, over_fetch=16.0 if request.param.endswith("pq4") else 1.0)
+    return FaissIndex(path, over_fetch=32.0 if request.param.endswith("pq4") else 1.0)
 
 
 def exact(query: Floats, n: int, allowed: Bools | None, excluded: Ints) -> list[int]:
@@ -107,7 +107,7 @@ def test_an_index_that_fails_is_replaced_by_an_exact_pass() -> None:
     assert set(exact(query, 20, None, excluded)) <= set(found.items.tolist())
 
 
-@pytest.mark.parametrize("n", [50, 200, 201, 1_500, N_ITEMS + 5])
+@pytest.mark.parametrize("n", [50, 256, 257, 1_500, N_ITEMS + 5])
 def test_an_index_is_searched_as_the_exporter_measured_it(tmp_path: Path, n: int) -> None:
     made = faiss.index_factory(P, "IVF40,PQ8x4fsr", faiss.METRIC_INNER_PRODUCT)
     made.train(MATRIX[:, :-1].copy())
