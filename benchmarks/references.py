@@ -451,7 +451,10 @@ def row(cells: dict[str, list[Cell]], name: str) -> tuple[object, ...]:
 
 def choice(cell: Cell) -> str:
     """Options and what was chosen beside them, as text."""
-    return ", ".join(f"{name} {value:g}" for name, value in (cell.options | cell.chosen).items())
+    values = (cell.options | cell.chosen).items()
+    return ", ".join(
+        f"{name} {value if isinstance(value, str) else format(value, 'g')}" for name, value in values
+    )
 
 
 PARAGRAPHS = [
