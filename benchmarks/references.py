@@ -30,12 +30,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from references_report import Cell, report
 
 from training.checkpoint import Checkpoints, read_json, write_json
 from training.datasets import load_data_set
 from training.datasets.folder import FolderOptions
 from training.evaluation.ranking import EASE_PENALTIES, judge, mean_ndcg
-from training.evaluation.report import Estimate, Report, Table
 from training.evaluation.scorers import EaseScorer, ModelScorer, PopularityScorer, Scorer
 from training.histories import Histories
 from training.interactions import prepare
@@ -167,20 +167,6 @@ METHODS = {
         5,
     ),
 }
-
-
-class Cell(NamedTuple):
-    """What one training gave; chosen is what was picked on the validation users beside the options."""
-
-    setting: str
-    method: str
-    seed: int
-    options: dict[str, Any]
-    chosen: dict[str, Any]
-    validation: float
-    ndcg: float
-    recall: float
-    cpu_seconds: float
 
 
 class Candidate(NamedTuple):
@@ -386,91 +372,6 @@ class Bench(NamedTuple):
         )
 
 
-def report(bench: Bench, settings: list[str], names: list[str]) -> Report:
-    """Tables of the cells that are there; nothing is trained."""
-    tables: list[Table] = []
-    figures: list[dict[str, Any]] = []
-    tried: list[tuple[object, ...]] = []
-    missing: list[str] = []
-    seconds = 0.0
-    for setting in settings:
-        kept = {name: bench.kept(setting, name) for name in names}
-        absent = [name for name in names if not kept[name]]
-        if absent:
-            missing.append(f"{SETTINGS[setting].title}: {', '.join(absent)}")
-        kept = {name: found for name, found in kept.items() if found}
-        best = {
-            name: [cell for cell in found if cell.options == found[0].options] for name, found in kept.items()
-        }
-        rows = [(name, *row(best, name), choice(found[0])) for name, found in kept.items()]
-        tables += [Table(SETTINGS[setting].title, COLUMNS, rows)] if rows else []
-        figures += [cell._asdict() for cells in best.values() for cell in cells]
-        every = [cell for found in kept.values() for cell in found]
-        seconds += sum(cell.cpu_seconds for cell in every)
-        tried += [
-            (setting, cell.method, choice(cell), cell.validation) for cell in every if cell.seed == SEEDS[0]
-        ]
-    title = "The search: nDCG@20 of the validation users, first seed"
-    tables.append(Table(title, ("setting", "method", "choice", "nDCG@20"), tried))
-    paragraphs = [*PARAGRAPHS, *([f"Not measured yet. {'; '.join(missing)}."] if missing else [])]
-    return Report("references", "Beside the libraries", COMMAND, paragraphs, tables, None, figures, seconds)
-
-
-COMMAND = (
-    "python benchmarks/references.py --data ML-1M --out DIR --libraries PYTHON; the same with --report FOLDER"
-)
-COLUMNS = (
-    "method",
-    "seeds",
-    "nDCG@20",
-    "recall@20",
-    "ours against it",
-    "CPU s a training",
-    "chosen on validation users, first seed",
-)
-
-
-def row(cells: dict[str, list[Cell]], name: str) -> tuple[object, ...]:
-    """Figures over the seeds, and for a reference how far ours is from it, seed by seed."""
-    own, reference_of = cells[name], METHODS[name].reference_of
-    against: object = None
-    theirs = {cell.seed: cell.ndcg for cell in own}
-    ours = {cell.seed: cell.ndcg for cell in cells.get(reference_of, [])}
-    if ratios := [100 * (ours[seed] / theirs[seed] - 1) for seed in ours.keys() & theirs.keys()]:
-        estimate = Estimate.of(ratios)
-        error = "" if estimate.error is None else f" ± {estimate.error:.1f}"
-        against = f"{reference_of} {estimate.mean:+.1f}{error} %"
-    return (
-        len(own),
-        Estimate.of([cell.ndcg for cell in own]),
-        Estimate.of([cell.recall for cell in own]),
-        against,
-        f"{np.mean([cell.cpu_seconds for cell in own]):.0f}",
-    )
-
-
-def choice(cell: Cell) -> str:
-    """Options and what was chosen beside them, as text."""
-    values = (cell.options | cell.chosen).items()
-    return ", ".join(
-        f"{name} {value if isinstance(value, str) else format(value, 'g')}" for name, value in values
-    )
-
-
-PARAGRAPHS = [
-    "A new user is known by the whole history part alone (80 % of a held-out user's positives; the lists are "
-    "judged on the rest). The seed decides the split, too. ± is the standard error over the seeds. Items "
-    "without a training event are never listed. In a library's row, 'ours against it' says how much more "
-    "nDCG@20 ours has, seed by seed, on the same users.",
-    "Same fold-in for ours and theirs: ALS by its own equations; BPR, logistic factorisation and LightGCN by "
-    "Factorisation's step on the trained item vectors, its two settings chosen on the validation users for "
-    "each. What a library learned of its training users is not used. Our epochs are stopped on validation "
-    "users; RecBole's are chosen among the saved ones the same way. implicit 0.7.3 and RecBole 1.2.1, "
-    "unpatched, with torch 2.13.0, numpy 1.26.4 and scipy 1.11.4. Seconds are CPU time on one thread of a "
-    "machine with other work; the sum at the end is that of all trainings, the search included.",
-]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -487,7 +388,13 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     bench = Bench(arguments.data, arguments.out, arguments.libraries)
     if arguments.report:
-        report(bench, arguments.settings, arguments.methods).write(arguments.report)
+        kept = {
+            setting: {name: bench.kept(setting, name) for name in arguments.methods}
+            for setting in arguments.settings
+        }
+        titles = {setting: SETTINGS[setting].title for setting in arguments.settings}
+        references = {name: METHODS[name].reference_of for name in arguments.methods}
+        report(kept, titles, references, SEEDS[0]).write(arguments.report)
         return
     names = [name for name in arguments.methods if bench.python or METHODS[name].library == "ours"]
     for name, setting in itertools.product(names, arguments.settings):

@@ -15,9 +15,9 @@ from exporters.models import Floats
 
 RECALL_DEPTH = 100
 DEPTHS = (20, RECALL_DEPTH)
+"""Lengths of lists whose items must be found."""
 _CHOSEN_DEPTH = 128
 """The service fetches powers of two: this is enough for the best 100."""
-"""Lengths of lists whose items must be found."""
 FILTER_SHARES = (0.5, 0.05, 0.005)
 """Of the items, what the filters keep that an index is measured with: at random, and those of a region."""
 MARGIN = 16

@@ -58,10 +58,7 @@ class Precision(Enum):
 def _scales(values: Floats) -> Floats:
     """One for each last axis, [..., 1]: the largest value is 127 times the scale, or little less."""
     largest = np.abs(values).max(axis=-1, keepdims=True, initial=0.0)
-    bits = (
-        np.where(largest > 0.0, largest / np.float32(127.0), np.float32(1.0))
-        .astype(np.float32)
-        .view(np.uint32)
-    )
+    scales = np.where(largest > _SMALLEST, largest / np.float32(127.0), np.float32(1.0))
+    bits = scales.astype(np.float32).view(np.uint32)
     left_out = np.uint32(2**_MANTISSA_LEFT_OUT - 1)
     return np.asarray(((bits + left_out) & ~left_out).view(np.float32))

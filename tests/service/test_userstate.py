@@ -110,6 +110,14 @@ def test_an_embedding_of_another_precision_does_not_count() -> None:
     )
 
 
+@pytest.mark.parametrize("precision", Precision)
+def test_vectors_too_small_for_a_scale_are_kept_as_zeros_and_not_as_nonsense(precision: Precision) -> None:
+    tiny = np.array([1e-44, -1e-40, 0.0], np.float32)
+    rounded = precision.rounded(tiny)
+    assert not rounded.any()
+    assert not precision.unpack(precision.pack(rounded), 3).any()
+
+
 def test_int8_takes_little_more_than_half_of_float16() -> None:
     sizes = [len(pack_embedding(embedding(512, 32, 4_096, precision=one), STAMP, one)) for one in Precision]
     assert sizes == [1_173, 641]

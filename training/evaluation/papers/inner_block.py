@@ -15,12 +15,21 @@ from torch.nn.functional import normalize
 from training.concepts.association import area_under_curve, neuron_aucs
 from training.concepts.effect import Audience
 from training.concepts.mapping import Evidence
-from training.concepts.membership import Membership, memberships
-from training.errors import DataError
+from training.concepts.membership import Membership
 from training.evaluation import metrics
 from training.evaluation.interpretability import sides, untrained_like
 from training.evaluation.metrics import Figures, Lists
-from training.evaluation.papers.paper import Findings, Groups, Paper, Parts, caption, curve, joined, shown
+from training.evaluation.papers.paper import (
+    Findings,
+    Groups,
+    Paper,
+    Parts,
+    caption,
+    curve,
+    joined,
+    shown,
+    tagged,
+)
 from training.evaluation.report import Estimate, Plot, Table
 from training.evaluation.steering import neuron_unit
 from training.histories import Histories, Ints, stacked
@@ -87,9 +96,7 @@ def measure(run: Run, users: Ints) -> dict[str, Any]:
     Raises:
         DataError: the items have no attributes.
     """
-    members = memberships(run.catalogue, run.config.concepts)
-    if not members.names:
-        raise DataError(f"{run.path}: no attribute value is on enough items, P2 looks for them in neurons")
+    members = tagged(run, "P2 looks for them in neurons")
     rng = np.random.default_rng([run.config.seed, 0x2])
     states = hidden_states(run, members, rng)
     code = run.sae.encode(states.z)

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from training.concepts.effect import LIST_LENGTH, Audience
 from training.concepts.fitting import item_codes
-from training.concepts.membership import Membership, memberships
+from training.concepts.membership import Membership
 from training.concepts.tfidf import characterises, most_unique, tag_activations, tf_idf, top_neurons
-from training.errors import DataError
 from training.evaluation import metrics
-from training.evaluation.papers.paper import Findings, Groups, Paper, Parts, caption, curve, joined
+from training.evaluation.papers.paper import Findings, Groups, Paper, Parts, caption, curve, joined, tagged
 from training.evaluation.report import Estimate, Plot, Table
 from training.evaluation.scorers import best_lists
 from training.evaluation.steering import edited_lists
@@ -73,9 +72,7 @@ def measure(run: Run, users: Ints) -> dict[str, Any]:
     Raises:
         DataError: the items have no attributes.
     """
-    members = memberships(run.catalogue, run.config.concepts)
-    if not members.names:
-        raise DataError(f"{run.path}: no attribute value is on enough items, P1 steers towards one")
+    members = tagged(run, "P1 steers towards one")
     split = run.split
     audience = Audience.of(run.recommender, run.sae, split.histories(users), run.config.max_length)
     wanted = split.targets(users)

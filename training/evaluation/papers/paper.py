@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from training.concepts.membership import Membership, memberships
+from training.errors import DataError
 from training.evaluation.report import Curve, Estimate, Picture, Plot, Table
 from training.histories import Ints
 from training.run import Run
@@ -49,6 +51,18 @@ class Paper(NamedTuple):
     parts: Callable[[Groups], Parts]
     differs: str
     least_users: int = 1
+
+
+def tagged(run: Run, purpose: str) -> Membership:
+    """Which items carry which attribute values.
+
+    Raises:
+        DataError: there are none, naming what they are for.
+    """
+    members = memberships(run.catalogue, run.config.concepts)
+    if not members.names:
+        raise DataError(f"{run.path}: no attribute value is on enough items, {purpose}")
+    return members
 
 
 def caption(found: Sequence[Findings]) -> str:

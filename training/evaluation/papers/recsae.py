@@ -12,14 +12,23 @@ from torch import Tensor
 
 from training.concepts.dictionary import CONFIDENT, DictionaryOptions, Entry, Samples, make_dictionary
 from training.concepts.effect import Audience
-from training.concepts.membership import Membership, memberships
+from training.concepts.membership import Membership
 from training.concepts.metadata import MetadataDescriber, Rule
 from training.concepts.purity import monosemanticity
-from training.errors import DataError
 from training.evaluation import metrics
 from training.evaluation.interpretability import Representation, representations
 from training.evaluation.metrics import Figures
-from training.evaluation.papers.paper import Findings, Groups, Paper, Parts, caption, curve, joined, shown
+from training.evaluation.papers.paper import (
+    Findings,
+    Groups,
+    Paper,
+    Parts,
+    caption,
+    curve,
+    joined,
+    shown,
+    tagged,
+)
 from training.evaluation.papers.tuning import BOOST, BOOSTS, WEIGHTS, tuning_gains
 from training.evaluation.report import Estimate, Plot, Table
 from training.evaluation.steering import edited_lists
@@ -60,9 +69,7 @@ def measure(run: Run, users: Ints) -> dict[str, Any]:
     Raises:
         DataError: the items have no attributes.
     """
-    members = memberships(run.catalogue, run.config.concepts)
-    if not members.names:
-        raise DataError(f"{run.path}: no attribute value is on enough items, P4 describes neurons by them")
+    members = tagged(run, "P4 describes neurons by them")
     items = np.flatnonzero(run.catalogue.popularity >= run.config.concepts.min_popularity)
     dictionary = {}
     for part in reversed(representations(run, run.config.seed)):  # the SAE last: described is its
