@@ -132,7 +132,7 @@ def test_both_shares_of_a_pair_are_reached(scene: Scene) -> None:
     for name, found in pairs.halved_together(scene).items():
         reached = [pair for pair in found if pair is not None]
         assert len(reached) >= len(found) / 2, name
-        assert all(pair.short < 0.01 for pair in reached)
+        assert all(pair.short < 0.003 for pair in reached)
 
 
 def test_a_drift_is_the_mean_distance_of_the_other_concepts() -> None:

@@ -13,6 +13,7 @@ from training.errors import ConfigError
 from training.evaluation.cli import main
 from training.evaluation.frontier.audience import Audience, Users, exposure
 from training.evaluation.frontier.calibration import completed, platt, probe_and_tag
+from training.evaluation.frontier.effects import both
 from training.evaluation.frontier.filling import WEIGHTS, choose_weight, filled
 from training.evaluation.frontier.knowledge import Knowledge, Models
 from training.evaluation.frontier.measure import FrontierOptions, measure, paired
@@ -20,6 +21,7 @@ from training.evaluation.frontier.methods import METHODS
 from training.evaluation.frontier.probes import Spectrum, logistic_probe, ridge_probe
 from training.evaluation.frontier.relevance import DEPTH, Relevance, worth
 from training.evaluation.frontier.report import frontier_report
+from training.evaluation.frontier.requests import STRENGTHS, Requests
 from training.evaluation.frontier.strength import Line, Pool, best_first, depth_of, solve, top
 from training.evaluation.frontier.tags import concepts_of, hide, judged
 from training.evaluation.measures import MEASURES
@@ -247,6 +249,52 @@ def test_blending_moves_scores_as_the_papers_mix_does(
     moved = np.where(users.seen, 0, without - both)
     per_sum = np.where(users.seen, np.nan, moved) / code.sum(dim=1, keepdim=True).numpy()
     assert np.nanmax(np.nanstd(per_sum, axis=0)) < 1e-3
+
+
+@pytest.mark.parametrize("way", STRENGTHS)
+def test_a_request_gives_each_list_at_least_what_it_asks_for_and_leaves_lists_that_have_it(
+    rng: np.random.Generator, way: str
+) -> None:
+    base = rng.normal(size=(50, 400)).astype(np.float32)
+    base[rng.random(base.shape) < 0.1] = -np.inf
+    flags = rng.random(400) < 0.2
+    direction = (0.5 * rng.normal(size=400) + flags).astype(np.float32)
+    unsteered = Line(base, direction).lists(0.0)
+    requests = Requests.of(base, direction, flags, 0.3 * STRENGTHS[way])
+    for share in (0.1, 0.4, 0.73, 1.0):
+        lists = requests.lists(share)
+        asked = np.floor(share * 20 + requests.dither)
+        assert (flags[lists].sum(axis=1) >= asked).all()
+        enough = flags[unsteered].sum(axis=1) >= asked
+        np.testing.assert_array_equal(lists[enough], unsteered[enough])
+        assert all(len(set(row)) == 20 for row in lists.tolist())
+        if way == "target share, lift alone":
+            np.testing.assert_array_equal(flags[lists[~enough]].sum(axis=1), asked[~enough])
+
+
+def test_a_lift_is_the_least_that_puts_enough_items_into_the_list(rng: np.random.Generator) -> None:
+    base = rng.permutation(np.arange(100.0, dtype=np.float32))[None]
+    flags = rng.random(100) < 0.2
+    lists = Requests.of(base, base[0], flags, np.zeros(1)).lists(0.5)
+    for lift in np.arange(0.5, 100.0, 1.0):  # the first that gives ten of them
+        raised = base + lift * flags
+        expected = best_first(top(raised, 20), raised)
+        if flags[expected].sum() >= 10:
+            break
+    np.testing.assert_array_equal(lists, expected)
+
+
+def test_a_pair_of_shares_is_brought_to_its_targets_or_shown_to_be_out_of_reach(
+    planted_run: Run, audience: Audience, known: Knowledge
+) -> None:
+    """Concepts without common items hold at most the whole list together."""
+    flags = (known.tags[0] & ~known.tags[1], known.tags[1] & ~known.tags[0])
+    lines = tuple(Line(audience.bases["score"], own.astype(np.float32)) for own in flags)
+    lists = both(audience, (lines[0], lines[1]), flags, (0.5, 0.4), (0.0, 0.0))
+    assert lists is not None
+    found = [exposure(lists, own).mean() for own in flags]
+    assert found == pytest.approx([0.5, 0.4], abs=3e-3)
+    assert both(audience, (lines[0], lines[1]), flags, (0.6, 0.5), (0.0, 0.0)) is None
 
 
 def test_a_paired_difference_has_users_as_clusters() -> None:

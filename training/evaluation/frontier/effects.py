@@ -13,7 +13,7 @@ from training.evaluation.frontier.calibration import Doubles
 from training.evaluation.frontier.knowledge import Knowledge
 from training.evaluation.frontier.methods import METHODS, largest
 from training.evaluation.frontier.seen import Setting, line_of, reach
-from training.evaluation.frontier.strength import Line, Lists, depth_of
+from training.evaluation.frontier.strength import Line, Lists, Point, depth_of
 
 WAYS = (
     ("tag boost", "score"),
@@ -37,7 +37,7 @@ RANDOM = ("random filter", "score")
 COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 400)
 _PAIRED = 5
 _PAIR_SHARE = 0.3
-_ROUNDS = 3
+_MOST_TURNS = 40
 _CLOSE = 2e-3
 
 
@@ -162,28 +162,31 @@ def both(
     targets: tuple[float, float],
     start: tuple[float, float],
 ) -> Lists | None:
-    """Lists with both shares at their targets, both above or both below the unsteered ones.
+    """Lists with both shares at their targets, both above or both below the unsteered ones; None if not.
 
-    One strength after the other is solved with the other held, from those in start on, until both are right.
+    One strength after the other is solved with the other held, from those in start on, until both shares are
+    right. Concepts that take places from each other make both strengths grow on the way to the least pair
+    that is enough, so a share that no strength reaches beside the other's is out of reach for good. A share
+    that the other concept brings along by itself may lie beyond its target.
     """
     sign = 1.0 if targets[0] >= exposure(audience.unsteered, flags[0]).mean() else -1.0
     strengths = [*start]
-    lists = None
-    for turn in range(2 * _ROUNDS):
+    for turn in range(_MOST_TURNS):
         moved, held = turn % 2, 1 - turn % 2
         base = lines[held].base + np.float32(strengths[held]) * lines[held].gain
         line = Line(base, lines[moved].gain)
-        share = float(exposure(line.lists(0.0), flags[moved]).mean())
-        if sign * (share - targets[moved]) >= 0:  # the other concept brings this one along
-            strengths[moved], lists = 0.0, line.lists(0.0)
-            continue
-        (point,) = reach(audience, line, depth_of(base), flags[moved], [targets[moved]])
+        lists = line.lists(0.0)
+        if sign * (exposure(lists, flags[moved]).mean() - targets[moved]) >= 0:
+            point: Point | None = Point(0.0, lists)
+        else:
+            (point,) = reach(audience, line, depth_of(base), flags[moved], [targets[moved]])
         if point is None:
             return None
-        strengths[moved], lists = point.t, point.lists
-        if abs(exposure(lists, flags[held]).mean() - targets[held]) < _CLOSE:
-            break
-    return lists
+        strengths[moved] = point.t
+        excess = sign * (exposure(point.lists, flags[held]).mean() - targets[held])
+        if abs(excess) < _CLOSE or (excess > 0 and strengths[held] == 0.0):
+            return point.lists
+    return None
 
 
 def neurons_needed(setting: Setting, known: Knowledge, label: str) -> dict[str, dict[int, float]]:

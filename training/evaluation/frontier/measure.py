@@ -22,6 +22,7 @@ from training.run import Run
 REFERENCES = ("tag boost + rank", "dense probe + rank", "dense probe + relevance")
 """What every method is compared with, user by user."""
 PAIRS = (
+    ("target share + score", "target share, lift alone + score"),
     ("contrast + score", "contrast, untrained SAE + score"),
     ("contrast + score", "difference of means + score"),
     ("contrast, top 10 + score", "raw dimensions, top 10 + score"),
@@ -35,7 +36,7 @@ PAIRS = (
     ("probe and tag, codes + relevance", "probe and tag, untrained codes + relevance"),
     ("probe and tag, codes + relevance", "probe and tag, z + relevance"),
 )
-"""Trained neurons against the same on an untrained SAE and on dense vectors."""
+"""The ADD of target shares against none; trained neurons against untrained ones and dense vectors."""
 _BASES_HIDDEN = ("rank", "relevance")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from training.evaluation.frontier.audience import Audience, exposure, plain
 from training.evaluation.frontier.knowledge import Knowledge, Models
-from training.evaluation.frontier.methods import METHODS, Gain, Method
+from training.evaluation.frontier.methods import METHODS, Gain, Gains, Method
+from training.evaluation.frontier.requests import BASE, STRENGTHS, ask
 from training.evaluation.frontier.strength import Floats, Line, Lists, Point, depth_of, solve
 from training.evaluation.frontier.tags import Concept, Concepts
 
@@ -77,20 +79,41 @@ def frontier(
         gains = method.fit(setting.truth if method.oracle else known)
         for base in method.bases:
             if bases is None or base in bases or len(method.bases) == 1:
-                cells: Cells = {}
-                for concept in setting.judged:
-                    targets = {k: v for k, v in concept.targets.items() if only in (None, k)}
-                    if targets:
-                        line, near_0 = line_of(setting.audience, base, method, gains(concept.row))
-                        flags = setting.concepts.tags[concept.row]
-                        found = reach(setting.audience, line, near_0, flags, list(targets.values()))
-                        unknown = np.zeros_like(flags) if hidden is None else hidden[concept.row]
-                        for label, point in zip(targets, found, strict=True):
-                            if point is not None:
-                                cells[concept.name, label] = _cell(
-                                    setting.audience, point.lists, flags, unknown
-                                )
-                yield name, base, cells
+                points = partial(_by_strength, setting, base, method, gains)
+                yield name, base, _cells(setting, hidden, only, points)
+    for name in STRENGTHS:
+        yield name, BASE, _cells(setting, hidden, only, partial(_by_request, setting, known, name))
+
+
+Reach = Callable[[Concept, list[float]], list[Point | None]]
+"""A concept's lists at target shares."""
+
+
+def _by_strength(
+    setting: Setting, base: str, method: Method, gains: Gains, concept: Concept, targets: list[float]
+) -> list[Point | None]:
+    line, near_0 = line_of(setting.audience, base, method, gains(concept.row))
+    return reach(setting.audience, line, near_0, setting.concepts.tags[concept.row], targets)
+
+
+def _by_request(
+    setting: Setting, known: Knowledge, way: str, concept: Concept, targets: list[float]
+) -> list[Point | None]:
+    flags = setting.concepts.tags[concept.row]
+    return ask(setting.audience.bases[BASE], known, concept.row, flags, targets, way)
+
+
+def _cells(setting: Setting, hidden: NDArray[np.bool_] | None, only: str | None, points: Reach) -> Cells:
+    cells: Cells = {}
+    for concept in setting.judged:
+        targets = {label: target for label, target in concept.targets.items() if only in (None, label)}
+        if targets:
+            flags = setting.concepts.tags[concept.row]
+            unknown = np.zeros_like(flags) if hidden is None else hidden[concept.row]
+            for label, point in zip(targets, points(concept, list(targets.values())), strict=True):
+                if point is not None:
+                    cells[concept.name, label] = _cell(setting.audience, point.lists, flags, unknown)
+    return cells
 
 
 def _cell(audience: Audience, lists: Lists, flags: NDArray[np.bool_], hidden: NDArray[np.bool_]) -> Cell:
