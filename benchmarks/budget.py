@@ -24,7 +24,7 @@ from rich.table import Table
 
 from service.arrays import Floats
 from service.lines import STEPS, Lines, best, first_within
-from service.query import Plan, Query, TargetShare
+from service.query import Bounds, Plan, Query, TargetShare
 from service.ranking import RELEVANCE_DEPTH, rank, relevance_loss
 from service.reply import Found, Steered, Timings
 from service.retrieval import ExactIndex
@@ -91,7 +91,7 @@ class World:
 
 def share(concept: int, least: float, edit: int) -> TargetShare:
     named: Any = SimpleNamespace(attribute="", value=concept, name=str(concept))
-    return TargetShare(named, least, 1.0, (edit,), own=True)
+    return TargetShare(named, Bounds(least), (edit,), own=True)
 
 
 def cases(concepts: list[int]) -> dict[str, tuple[Plan, list[int]]]:

@@ -24,46 +24,74 @@ class Mode(Enum):
     RECONSTRUCT = "reconstruct"
 
 
+class Bounds(NamedTuple):
+    """How many of a list's items may be of a concept: all hold.
+
+    Attributes:
+        least: Smallest share of the list, 0 to 1.
+        most: Largest.
+        least_times: Smallest multiple of what the unsteered list has; the whole list is always enough.
+        most_times: Largest; None for any.
+    """
+
+    least: float = 0.0
+    most: float = 1.0
+    least_times: float = 0.0
+    most_times: float | None = None
+
+    @property
+    def from_below(self) -> bool:
+        """Whether a list may have too few."""
+        return self.least > 0.0 or self.least_times > 0.0
+
+    @property
+    def from_above(self) -> bool:
+        """Whether a list may have too many."""
+        return self.most < 1.0 or self.most_times is not None
+
+    def counts(self, n: int, unsteered_count: int) -> Counts:
+        """The same for a list of n, in whole items. Where no whole number fits, the least counts."""
+        fewest = max(self.least * n, min(self.least_times * unsteered_count, n))
+        largest = self.most * n
+        if self.most_times is not None:
+            largest = min(largest, self.most_times * unsteered_count)
+        least = math.ceil(fewest - _FLOAT32)
+        return Counts(least, max(least, math.floor(largest + _FLOAT32)))
+
+
 @dataclass(frozen=True, slots=True)
 class TargetShare:
-    """Bounds on how many of a list's items are of a concept.
+    """Bounds on how many of a list's items are of a concept, and what meets them.
 
     Attributes:
         concept: Whose items are counted.
-        least: Smallest share of the list, 0 to 1.
-        most: Largest.
+        bounds: On their number.
         edits: Positions in the plan's edits of those that are strengthened and weakened for it.
         own: Whether it brought its edit itself, as strong as it may become, to be used as little as can be.
     """
 
     concept: Concept
-    least: float
-    most: float
+    bounds: Bounds
     edits: tuple[int, ...]
     own: bool
 
     @property
     def rest(self) -> float:
         """The fraction of its edits' strength that is used where it is right: none, or all if it is a cap."""
-        return 1.0 if not self.own and self.least == 0.0 else 0.0
+        return 1.0 if not self.own and not self.bounds.from_below else 0.0
 
     @property
     def signs(self) -> tuple[float, ...]:
         """Which ways its edits may be used: only its own also the other way round, to have fewer items."""
-        if not self.own or self.most == 1.0:
+        if not self.own or not self.bounds.from_above:
             return (1.0,)
-        return (1.0, -1.0) if self.least > 0.0 else (-1.0,)
+        return (1.0, -1.0) if self.bounds.from_below else (-1.0,)
 
     def direction(self, count: int, counts: Counts) -> float:
         """Which way from there, where so many of the list's items are of the concept."""
         if self.own:
             return 1.0 if count < counts.least else -1.0
         return 1.0 - 2.0 * self.rest
-
-    def counts(self, n: int) -> Counts:
-        """The same for a list of n, in whole items. Where no whole number fits, the least counts."""
-        least = math.ceil(self.least * n - _FLOAT32)
-        return Counts(least, max(least, math.floor(self.most * n + _FLOAT32)))
 
 
 class AppliedEdit(NamedTuple):

@@ -226,8 +226,14 @@ def _report(report: Report) -> steering.SteeringReport:
 
 
 def _target_report(result: TargetResult) -> steering.TargetReport:
+    asked, found = result.asked, result.found
     return steering.TargetReport(
-        concept=result.target.concept.name, met=result.is_met, lift=result.strength.lift
+        concept=result.target.concept.name,
+        met=asked.hold(found),
+        lift=result.strength.lift,
+        min_items=asked.least,
+        max_items=asked.most,
+        items=found,
     )
 
 

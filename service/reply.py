@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from service.arrays import AnyArray, Floats, Ints
 from service.encoding import UserState
+from service.lines import Counts
 from service.query import AppliedEdit, Query, TargetShare
 from service.ranking import Ranking
 from service.steering import WHOLLY, Applied, EditEffect, RawEdit, TargetStrength
@@ -129,11 +130,12 @@ class ConceptShare(NamedTuple):
 
 
 class TargetResult(NamedTuple):
-    """What became of a target share."""
+    """What became of a target share: how many items it asked for, and how many the list has."""
 
     target: TargetShare
     strength: TargetStrength
-    is_met: bool
+    asked: Counts
+    found: int
 
 
 class Report(NamedTuple):

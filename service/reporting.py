@@ -1,5 +1,7 @@
 """What steering did to a list, against the unsteered one. Pure."""
 
+from collections.abc import Sequence
+
 from service.arrays import Floats
 from service.query import Query
 from service.ranking import Ranking, exposure_share, item_share, overlap, relevance_loss
@@ -31,19 +33,19 @@ def report(
         if concept := query.bundle.labels.concept(name):
             members = catalogue.members(concept.attribute, concept.value)
             old, new = members[before], members[ranking.items]
-            carriers[name] = int(new.sum())
+            carriers[name] = int(old.sum()), int(new.sum())
             shares.append(
                 ConceptShare(name, exposure_share(old), exposure_share(new), item_share(old), item_share(new))
             )
     length = max(1, len(ranking.items))  # an empty list has no share of anything
-    targets = tuple(
-        TargetResult(target, strength, target.counts(length).hold(carriers[target.concept.name]))
-        for target, strength in zip(plan.targets, applied.targets, strict=True)
-    )
+    targets = []
+    for target, strength in zip(plan.targets, applied.targets, strict=True):
+        before_count, count = carriers[target.concept.name]
+        targets.append(TargetResult(target, strength, target.bounds.counts(length, before_count), count))
     return Report(
         edits=steered.edits,
         effects=steered.effects or (),
-        targets=targets,
+        targets=tuple(targets),
         applied_fraction=min((fraction for _, fraction in steered.edits), default=applied.fraction),
         relevance_loss=relevance_loss(unsteered.scores, unsteered_scores),
         overlap=overlap(ranking.items, before),
@@ -52,10 +54,11 @@ def report(
     )
 
 
-def _bound(targets: tuple[TargetResult, ...], applied: Applied) -> Bound:
+def _bound(targets: Sequence[TargetResult], applied: Applied) -> Bound:
     if applied.fraction < 1.0:
         return Bound.BUDGET
     moved = any(
-        strength.lift or strength.fraction != (0.0 if target.own else 1.0) for target, strength, _ in targets
+        result.strength.lift or result.strength.fraction != (0.0 if result.target.own else 1.0)
+        for result in targets
     )
     return Bound.TARGET if moved else Bound.NONE

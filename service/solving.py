@@ -80,8 +80,12 @@ class _Solver:
         items = self._search(self._anchors.settings, depth, self._allowed)
         self._is_whole = len(items) < depth
         self._n = min(self._query.n, len(items))
-        self._counts = [target.counts(self._n) for target in self._targets]
         self._set_field(items)
+        unsteered = self._tally(np.zeros(1 + 2 * len(self._targets)))
+        self._counts = [
+            target.bounds.counts(self._n, count)
+            for target, count in zip(self._targets, unsteered, strict=True)
+        ]
 
     def meet_targets(self) -> tuple[Doubles, Doubles]:
         """The furthest settings that had to be looked at, and those that meet the targets, or nearly so.

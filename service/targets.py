@@ -1,12 +1,13 @@
 """Wire to domain: target shares and budget, checked and resolved in a label set."""
 
+import math
 from collections import defaultdict
 
 from trimtab.v1 import steering_pb2 as steering
 
 from service.concepts import Concept, LabelSet
 from service.errors import InvalidRequest, PreconditionFailed
-from service.query import TargetShare
+from service.query import Bounds, TargetShare
 from service.steering import Operation, RawEdit
 
 MAX_TARGETS = 16
@@ -42,29 +43,41 @@ def read_targets(
         concept = find_concept(target.concept, labels, f"{where}.concept")
         if concept.name in targets:
             raise InvalidRequest(f"{where}.concept", f"found {concept.name!r} twice, expected it once")
-        least, most = _bounds(target, where)
+        bounds = _bounds(target, where)
         edits = tuple(edited[concept.name])
         own = not edits
         if own:
             edits = (len(message.edits) + len(brought),)
             brought.append(RawEdit(concept.target, Operation.ADD, MOST_UNITS * concept.target.unit))
-        targets[concept.name] = TargetShare(concept, least, most, edits, own)
+        targets[concept.name] = TargetShare(concept, bounds, edits, own)
     return tuple(targets.values()), brought
 
 
-def _bounds(target: steering.TargetShare, field: str) -> tuple[float, float]:
-    if not target.HasField("min_share") and not target.HasField("max_share"):
-        raise InvalidRequest(field, "found no bound, expected min_share, max_share or both")
+def _bounds(target: steering.TargetShare, field: str) -> Bounds:
+    if not any(target.HasField(name) for name in ("min_share", "max_share", "min_times", "max_times")):
+        raise InvalidRequest(field, "found no bound, expected min_share, max_share, min_times or max_times")
     least = _share(target.min_share, f"{field}.min_share")
     most = _share(target.max_share, f"{field}.max_share") if target.HasField("max_share") else 1.0
+    least_times = _times(target.min_times, f"{field}.min_times")
+    most_times = _times(target.max_times, f"{field}.max_times") if target.HasField("max_times") else None
     if least > most:
         raise InvalidRequest(f"{field}.min_share", f"found {least:g}, expected at most max_share, {most:g}")
-    return least, most
+    if most_times is not None and least_times > most_times:
+        raise InvalidRequest(
+            f"{field}.min_times", f"found {least_times:g}, expected at most max_times, {most_times:g}"
+        )
+    return Bounds(least, most, least_times, most_times)
 
 
 def _share(value: float, field: str) -> float:
     if not 0.0 <= value <= 1.0:
         raise InvalidRequest(field, f"found {value:g}, expected 0 to 1")
+    return value
+
+
+def _times(value: float, field: str) -> float:
+    if not 0.0 <= value < math.inf:
+        raise InvalidRequest(field, f"found {value:g}, expected a finite number from 0")
     return value
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
-from trimtab.share_text import parse_share
+from trimtab.share_text import ShareBound, parse_share, share_between
 from trimtab.steer_text import parse_edit, parse_target
 from trimtab.v1.concept_pb2 import ContrastRequest, ContrastSet, InspectUserRequest
 from trimtab.v1.recommendation_pb2 import (
@@ -28,9 +28,10 @@ Edits: TypeAlias = Mapping[Id, float] | Iterable[str | Edit] | str
 """{"Film-Noir": 1, "#123": -0.5}, ["Film-Noir:set=2", "#123=-0.3raw"] or Edit messages; a whole number as a
 key is a neuron. See `trimtab.steer_text`."""
 Steer: TypeAlias = Steering | Edits
-Shares: TypeAlias = Mapping[str, tuple[float | None, float | None]] | Iterable[str | TargetShare] | str
-"""{"Film-Noir": (0.3, None)}: the least and the largest share of the list's items, each from 0 to 1 or None;
-["Film-Noir>=0.3"] or TargetShare messages. See `trimtab.share_text`."""
+Shares: TypeAlias = Mapping[str, tuple[ShareBound, ShareBound]] | Iterable[str | TargetShare] | str
+"""{"Film-Noir": (0.3, None), "Drama": (None, "0.5x")}: the least and the largest share of the list's items,
+each from 0 to 1, or "0.5x" for so many times the unsteered list's, or None; ["Film-Noir>=0.3"] or TargetShare
+messages. See `trimtab.share_text`."""
 Values: TypeAlias = str | float | Iterable[str] | tuple[float | None, float | None]
 """One text, several (any one is enough), a number, or a pair of numbers: a range with both ends inclusive."""
 Where: TypeAlias = Filter | Mapping[str, Values]
@@ -217,10 +218,7 @@ def shares_messages(shares: Shares) -> list[TargetShare]:
     if isinstance(shares, str):
         return [parse_share(shares)]
     if isinstance(shares, Mapping):
-        return [
-            TargetShare(concept=concept, min_share=least, max_share=most)
-            for concept, (least, most) in shares.items()
-        ]
+        return [share_between(concept, least, most) for concept, (least, most) in shares.items()]
     return [share if isinstance(share, TargetShare) else parse_share(share) for share in shares]
 
 

@@ -124,6 +124,18 @@ CASES = [
         "found 0.5, expected at most max_share, 0.25",
     ),
     (
+        targets(concept="Drama", min_times=-1),
+        "steering.targets[0].min_times",
+        "expected a finite number from 0",
+    ),
+    (targets(concept="Drama", max_times=float("nan")), "steering.targets[0].max_times", "found nan"),
+    (targets(concept="Drama", max_times=float("inf")), "steering.targets[0].max_times", "found inf"),
+    (
+        targets(concept="Drama", min_times=2, max_times=0.5),
+        "steering.targets[0].min_times",
+        "found 2, expected at most max_times, 0.5",
+    ),
+    (
         steering(targets=[sp.TargetShare(concept="Drama", min_share=0.1)] * 2),
         "steering.targets[1].concept",
         "found 'Drama' twice",

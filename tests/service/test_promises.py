@@ -1,5 +1,6 @@
 """Budgets and target shares from the outside: what a reply promises holds for its items."""
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -77,6 +78,29 @@ def test_bounds_below_what_the_list_holds_lower_the_share(
             reply = client.recommend(history=history, n=N, shares={genre: (0.1, 0.15)}, include_report=True)
             assert 0.1 - 1e-6 <= share_of(genre, reply.items) <= 0.15 + 1e-6
             assert reply.report.targets[0].met
+
+
+@pytest.mark.parametrize("kind", ["client", "head_client"])
+def test_a_multiple_of_the_unsteered_share_is_in_the_list_and_the_report_counts_items(
+    request: pytest.FixtureRequest, kind: str, share_of: Callable[[str, Any], float]
+) -> None:
+    client: Client = request.getfixturevalue(kind)
+    for history in HISTORIES[:4]:
+        plain = client.recommend(history=history, n=N).items
+        for genre in GENRES:
+            before = round(N * share_of(genre, plain))
+            more = min(math.ceil(1.5 * before), N)
+            for shares, asked in (
+                ({genre: (None, "0.5x")}, (0, before // 2)),
+                ([f"{genre}>=2x"], (min(2 * before, N), N)),
+                ({genre: ("1.5x", 0.5)}, (more, max(more, N // 2))),
+            ):
+                reply = client.recommend(history=history, n=N, shares=shares, include_report=True)
+                (target,) = reply.report.targets
+                assert (target.min_items, target.max_items) == asked
+                assert target.items == round(N * share_of(genre, reply.items))
+                assert target.met == (asked[0] <= target.items <= asked[1])
+                assert target.met or target.items < asked[0]  # the catalogue has no more of it
 
 
 def test_an_edit_is_strengthened_just_as_far_as_its_target_needs(client: Client) -> None:

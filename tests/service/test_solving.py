@@ -1,5 +1,6 @@
 """Budgets and target shares against brute force over whole catalogues: ties, filters, exclusions, any n."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from service.lines import STEPS, Counts, Lines, best, first_within, least_lift
-from service.query import Plan, Query, TargetShare
+from service.query import Bounds, Plan, Query, TargetShare
 from service.ranking import RELEVANCE_DEPTH, rank, relevance_loss
 from service.reply import Found, Steered, Timings
 from service.solving import solve
@@ -62,7 +63,12 @@ class World:
 
     def target(self, concept: int, least: float, most: float, edit: int, own: bool) -> TargetShare:
         named: Any = SimpleNamespace(attribute="", value=concept, name=str(concept))
-        return TargetShare(named, least, most, (edit,), own)
+        return TargetShare(named, Bounds(least, most), (edit,), own)
+
+    def unsteered_count(self, concept: int, n: int) -> int:
+        """How many of the concept's items are in the list without steering."""
+        plain = best(self.scores(np.zeros(len(self.parts))), n)
+        return int(self.masks[concept][self.items[plain]].sum())
 
     def solve(self, n: int, *targets: TargetShare, budget: float | None = None) -> Found:
         plan = Plan(targets=tuple(targets), max_relevance_loss=budget)
@@ -141,7 +147,7 @@ def test_a_target_uses_the_least_strength_that_is_right_over_the_whole_catalogue
     found = world.solve(n, target)
     (solved,) = found.applied.targets
     members, length = world.masks[0][world.items], min(n, len(world.items))
-    counts = target.counts(length)
+    counts = target.bounds.counts(length, 0)
     base = world.lines(1.0, 0.0).at(1.0)
 
     def way(start: float, sign: float) -> Lines:
@@ -182,12 +188,49 @@ def test_a_target_is_met_whenever_the_catalogue_and_the_filter_allow_it(
     carriers = world.masks[1]
     there = int(carriers[world.items].sum())
     found = listed(world.solve(n, target), length)
-    counts, count = target.counts(length), int(carriers[found].sum())
+    counts, count = target.bounds.counts(length, 0), int(carriers[found].sum())
     fewest, largest = max(0, length - (len(world.items) - there)), min(length, there)
     if max(fewest, counts.least) <= min(largest, counts.most):
         assert counts.hold(count)
     else:
         assert count == (largest if largest < counts.least else fewest)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    seed=seeds,
+    n=lengths,
+    head=st.booleans(),
+    own=st.booleans(),
+    least=st.floats(0, 3, width=32),
+    most=st.none() | st.floats(0, 3, width=32),
+)
+def test_a_multiple_is_of_what_the_users_own_unsteered_list_has(
+    seed: int, n: int, head: bool, own: bool, least: float, most: float | None
+) -> None:
+    world = World(seed, ties=False, edits=2, head=head)
+    assume(len(world.items) and least <= (np.inf if most is None else most))
+    target = replace(world.target(0, 0.0, 1.0, 1, own), bounds=Bounds(least_times=least, most_times=most))
+    length = min(n, len(world.items))
+    before = world.unsteered_count(0, length)
+    there = int(world.masks[0][world.items].sum())
+    fewest, largest = max(0, length - (len(world.items) - there)), min(length, there)
+    wanted = min(int(np.ceil(least * before - 1e-3)), length)
+    allowed = length if most is None else max(wanted, int(np.floor(most * before + 1e-3)))
+    count = int(world.masks[0][listed(world.solve(n, target), length)].sum())
+    if max(fewest, wanted) <= min(largest, allowed):
+        assert wanted <= count <= allowed
+    else:
+        assert count == (largest if largest < wanted else fewest)
+
+
+def test_shares_and_multiples_hold_together_and_the_whole_list_is_always_enough() -> None:
+    assert Bounds(0.1, 0.4, 2.0).counts(20, 3) == Counts(6, 8)
+    assert Bounds(0.1, 0.4, 2.0).counts(20, 0) == Counts(2, 8)
+    assert Bounds(most_times=0.5).counts(20, 5) == Counts(0, 2)
+    assert Bounds(most_times=0.5).counts(20, 0) == Counts(0, 0)
+    assert Bounds(least_times=2.0).counts(20, 15) == Counts(20, 20)
+    assert Bounds(least_times=1e30).counts(20, 0) == Counts(0, 20)
 
 
 @settings(max_examples=60, deadline=None)
@@ -261,9 +304,8 @@ def test_the_least_lift_gives_the_right_number_and_half_of_it_does_not(
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.35, 1 / 3, 0.7])
 def test_shares_that_were_float32_mean_whole_items(share: float) -> None:
-    world = World(0, ties=False, edits=1)
     exact = float(np.float32(share))
     for n in (10, 20, 100, 1_000):
-        counts = world.target(0, exact, exact, 0, OWN).counts(n)
+        counts = Bounds(exact, exact).counts(n, 0)
         assert counts.least == int(np.ceil(round(share * n, 6)))
         assert counts.most >= counts.least

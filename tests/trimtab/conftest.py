@@ -199,7 +199,16 @@ def steered_reply() -> recommendation_pb2.RecommendResponse:
             "concepts": [
                 {"concept": "Film-Noir", "unsteered_share": 0.1, "share": 0.45, "item_share": 1 / 3},
             ],
-            "targets": [{"concept": "Film-Noir", "met": False, "lift": 0.25}],
+            "targets": [
+                {
+                    "concept": "Film-Noir",
+                    "met": False,
+                    "lift": 0.25,
+                    "min_items": 2,
+                    "max_items": 3,
+                    "items": 1,
+                }
+            ],
             "bound": steering_pb2.BOUND_BUDGET,
         },
         served_by={"bundle_id": "ab" * 32, "label_set": "0123456789ab", "source": 1, "cached": True},

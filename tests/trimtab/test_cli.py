@@ -104,7 +104,7 @@ def test_the_report_says_what_steering_did_and_who_served(run: Run) -> None:
     assert "50% of the steering applied; limited by the budget; relevance loss 3.2%; 67% of the items" in out
     assert "Film-Noir add 0.3 0.1 0.4 50%" in out
     assert "#123 scale -0.5 0 0 no effect" in out
-    assert "Film-Noir 0.0% 33.3% 10.0% 45.0% not met, items lifted by 0.25" in out
+    assert "Film-Noir 0.0% 33.3% 10.0% 45.0% not met: 1 in 2..3, lift 0.25" in out
     assert "served by bundle abababababab, label set 0123456789ab, from the user's history" in out
     assert "1.50 ms in the server (store 0.30, search 0.90)" in out
 

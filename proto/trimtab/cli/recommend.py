@@ -58,7 +58,7 @@ def register(commands: Commands, common: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="how much of the list is to be of a concept: 'Film-Noir>=0.3', 'Drama<=0.5', "
-        "'Comedy=0.2..0.4'; may be repeated",
+        "'Comedy=0.2..0.4'; or beside the list without steering: 'Drama<=0.5x'; may be repeated",
     )
     parser.add_argument(
         "--budget",
@@ -220,7 +220,8 @@ def _target(target: TargetReport | None) -> Text | str:
     if target is None:
         return ""
     met = Text("met", "green") if target.met else Text("not met", "yellow")
-    return met.append(f", items lifted by {target.lift:.3g}") if target.lift else met
+    met.append(f": {target.items} in {target.min_items}..{target.max_items}")
+    return met.append(f", lift {target.lift:.3g}") if target.lift else met
 
 
 def _timing(timing: Timing, round_trip_ms: float) -> str:

@@ -24,39 +24,39 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19trimtab/v1/steering.proto\x12\ntrimtab.v1\"0\n\x0eWeightedNeuron\x12\x0e\n\x06neuron\x18\x01 \x01(\r\x12\x0e\n\x06weight\x18\x02 \x01(\x02\">\n\x0fWeightedNeurons\x12+\n\x07neurons\x18\x01 \x03(\x0b\x32\x1a.trimtab.v1.WeightedNeuron\"\xd3\x01\n\x04\x45\x64it\x12\x10\n\x06neuron\x18\x01 \x01(\rH\x00\x12\x11\n\x07\x63oncept\x18\x02 \x01(\tH\x00\x12.\n\x07weights\x18\x03 \x01(\x0b\x32\x1b.trimtab.v1.WeightedNeuronsH\x00\x12(\n\toperation\x18\x04 \x01(\x0e\x32\x15.trimtab.v1.Operation\x12\x15\n\x08strength\x18\x05 \x01(\x02H\x01\x88\x01\x01\x12\x1e\n\x04unit\x18\x06 \x01(\x0e\x32\x10.trimtab.v1.UnitB\x08\n\x06targetB\x0b\n\t_strength\"j\n\x0bTargetShare\x12\x0f\n\x07\x63oncept\x18\x01 \x01(\t\x12\x16\n\tmin_share\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x16\n\tmax_share\x18\x03 \x01(\x02H\x01\x88\x01\x01\x42\x0c\n\n_min_shareB\x0c\n\n_max_share\"$\n\x06\x42udget\x12\x1a\n\x12max_relevance_loss\x18\x01 \x01(\x02\"\xce\x01\n\x08Steering\x12\x1f\n\x05\x65\x64its\x18\x01 \x03(\x0b\x32\x10.trimtab.v1.Edit\x12(\n\x07targets\x18\x02 \x03(\x0b\x32\x17.trimtab.v1.TargetShare\x12\"\n\x06\x62udget\x18\x03 \x01(\x0b\x32\x12.trimtab.v1.Budget\x12\x0e\n\x06policy\x18\x04 \x01(\t\x12\x11\n\tlabel_set\x18\x05 \x01(\t\x12\x1e\n\x04mode\x18\x06 \x01(\x0e\x32\x10.trimtab.v1.Mode\x12\x10\n\x08required\x18\x07 \x01(\x08\"\xb4\x01\n\nEditReport\x12\x0e\n\x06target\x18\x01 \x01(\t\x12(\n\toperation\x18\x02 \x01(\x0e\x32\x15.trimtab.v1.Operation\x12\x14\n\x0craw_strength\x18\x03 \x01(\x02\x12\x14\n\x0clevel_before\x18\x04 \x01(\x02\x12\x13\n\x0blevel_after\x18\x05 \x01(\x02\x12\x11\n\tno_effect\x18\x06 \x01(\x08\x12\x18\n\x10\x61pplied_fraction\x18\x07 \x01(\x02\"y\n\x0c\x43onceptShare\x12\x0f\n\x07\x63oncept\x18\x01 \x01(\t\x12\x17\n\x0funsteered_share\x18\x02 \x01(\x02\x12\r\n\x05share\x18\x03 \x01(\x02\x12\x1c\n\x14unsteered_item_share\x18\x04 \x01(\x02\x12\x12\n\nitem_share\x18\x05 \x01(\x02\":\n\x0cTargetReport\x12\x0f\n\x07\x63oncept\x18\x01 \x01(\t\x12\x0b\n\x03met\x18\x02 \x01(\x08\x12\x0c\n\x04lift\x18\x03 \x01(\x02\"\xf3\x01\n\x0eSteeringReport\x12\x18\n\x10\x61pplied_fraction\x18\x01 \x01(\x02\x12%\n\x05\x65\x64its\x18\x02 \x03(\x0b\x32\x16.trimtab.v1.EditReport\x12\x16\n\x0erelevance_loss\x18\x03 \x01(\x02\x12\x0f\n\x07overlap\x18\x04 \x01(\x02\x12*\n\x08\x63oncepts\x18\x05 \x03(\x0b\x32\x18.trimtab.v1.ConceptShare\x12 \n\x05\x62ound\x18\x06 \x01(\x0e\x32\x11.trimtab.v1.Bound\x12)\n\x07targets\x18\x07 \x03(\x0b\x32\x18.trimtab.v1.TargetReport*\x9f\x01\n\tOperation\x12\x19\n\x15OPERATION_UNSPECIFIED\x10\x00\x12\x11\n\rOPERATION_ADD\x10\x01\x12\x11\n\rOPERATION_SET\x10\x02\x12\x13\n\x0fOPERATION_SCALE\x10\x03\x12\x11\n\rOPERATION_CAP\x10\x04\x12\x14\n\x10OPERATION_ABLATE\x10\x05\x12\x13\n\x0fOPERATION_BLEND\x10\x06*<\n\x04Unit\x12\x14\n\x10UNIT_UNSPECIFIED\x10\x00\x12\x10\n\x0cUNIT_TYPICAL\x10\x01\x12\x0c\n\x08UNIT_RAW\x10\x02*E\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x11\n\rMODE_RESIDUAL\x10\x01\x12\x14\n\x10MODE_RECONSTRUCT\x10\x02*R\n\x05\x42ound\x12\x15\n\x11\x42OUND_UNSPECIFIED\x10\x00\x12\x0e\n\nBOUND_NONE\x10\x01\x12\x10\n\x0c\x42OUND_BUDGET\x10\x02\x12\x10\n\x0c\x42OUND_TARGET\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19trimtab/v1/steering.proto\x12\ntrimtab.v1\"0\n\x0eWeightedNeuron\x12\x0e\n\x06neuron\x18\x01 \x01(\r\x12\x0e\n\x06weight\x18\x02 \x01(\x02\">\n\x0fWeightedNeurons\x12+\n\x07neurons\x18\x01 \x03(\x0b\x32\x1a.trimtab.v1.WeightedNeuron\"\xd3\x01\n\x04\x45\x64it\x12\x10\n\x06neuron\x18\x01 \x01(\rH\x00\x12\x11\n\x07\x63oncept\x18\x02 \x01(\tH\x00\x12.\n\x07weights\x18\x03 \x01(\x0b\x32\x1b.trimtab.v1.WeightedNeuronsH\x00\x12(\n\toperation\x18\x04 \x01(\x0e\x32\x15.trimtab.v1.Operation\x12\x15\n\x08strength\x18\x05 \x01(\x02H\x01\x88\x01\x01\x12\x1e\n\x04unit\x18\x06 \x01(\x0e\x32\x10.trimtab.v1.UnitB\x08\n\x06targetB\x0b\n\t_strength\"\xb6\x01\n\x0bTargetShare\x12\x0f\n\x07\x63oncept\x18\x01 \x01(\t\x12\x16\n\tmin_share\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x16\n\tmax_share\x18\x03 \x01(\x02H\x01\x88\x01\x01\x12\x16\n\tmin_times\x18\x04 \x01(\x02H\x02\x88\x01\x01\x12\x16\n\tmax_times\x18\x05 \x01(\x02H\x03\x88\x01\x01\x42\x0c\n\n_min_shareB\x0c\n\n_max_shareB\x0c\n\n_min_timesB\x0c\n\n_max_times\"$\n\x06\x42udget\x12\x1a\n\x12max_relevance_loss\x18\x01 \x01(\x02\"\xce\x01\n\x08Steering\x12\x1f\n\x05\x65\x64its\x18\x01 \x03(\x0b\x32\x10.trimtab.v1.Edit\x12(\n\x07targets\x18\x02 \x03(\x0b\x32\x17.trimtab.v1.TargetShare\x12\"\n\x06\x62udget\x18\x03 \x01(\x0b\x32\x12.trimtab.v1.Budget\x12\x0e\n\x06policy\x18\x04 \x01(\t\x12\x11\n\tlabel_set\x18\x05 \x01(\t\x12\x1e\n\x04mode\x18\x06 \x01(\x0e\x32\x10.trimtab.v1.Mode\x12\x10\n\x08required\x18\x07 \x01(\x08\"\xb4\x01\n\nEditReport\x12\x0e\n\x06target\x18\x01 \x01(\t\x12(\n\toperation\x18\x02 \x01(\x0e\x32\x15.trimtab.v1.Operation\x12\x14\n\x0craw_strength\x18\x03 \x01(\x02\x12\x14\n\x0clevel_before\x18\x04 \x01(\x02\x12\x13\n\x0blevel_after\x18\x05 \x01(\x02\x12\x11\n\tno_effect\x18\x06 \x01(\x08\x12\x18\n\x10\x61pplied_fraction\x18\x07 \x01(\x02\"y\n\x0c\x43onceptShare\x12\x0f\n\x07\x63oncept\x18\x01 \x01(\t\x12\x17\n\x0funsteered_share\x18\x02 \x01(\x02\x12\r\n\x05share\x18\x03 \x01(\x02\x12\x1c\n\x14unsteered_item_share\x18\x04 \x01(\x02\x12\x12\n\nitem_share\x18\x05 \x01(\x02\"o\n\x0cTargetReport\x12\x0f\n\x07\x63oncept\x18\x01 \x01(\t\x12\x0b\n\x03met\x18\x02 \x01(\x08\x12\x0c\n\x04lift\x18\x03 \x01(\x02\x12\x11\n\tmin_items\x18\x04 \x01(\r\x12\x11\n\tmax_items\x18\x05 \x01(\r\x12\r\n\x05items\x18\x06 \x01(\r\"\xf3\x01\n\x0eSteeringReport\x12\x18\n\x10\x61pplied_fraction\x18\x01 \x01(\x02\x12%\n\x05\x65\x64its\x18\x02 \x03(\x0b\x32\x16.trimtab.v1.EditReport\x12\x16\n\x0erelevance_loss\x18\x03 \x01(\x02\x12\x0f\n\x07overlap\x18\x04 \x01(\x02\x12*\n\x08\x63oncepts\x18\x05 \x03(\x0b\x32\x18.trimtab.v1.ConceptShare\x12 \n\x05\x62ound\x18\x06 \x01(\x0e\x32\x11.trimtab.v1.Bound\x12)\n\x07targets\x18\x07 \x03(\x0b\x32\x18.trimtab.v1.TargetReport*\x9f\x01\n\tOperation\x12\x19\n\x15OPERATION_UNSPECIFIED\x10\x00\x12\x11\n\rOPERATION_ADD\x10\x01\x12\x11\n\rOPERATION_SET\x10\x02\x12\x13\n\x0fOPERATION_SCALE\x10\x03\x12\x11\n\rOPERATION_CAP\x10\x04\x12\x14\n\x10OPERATION_ABLATE\x10\x05\x12\x13\n\x0fOPERATION_BLEND\x10\x06*<\n\x04Unit\x12\x14\n\x10UNIT_UNSPECIFIED\x10\x00\x12\x10\n\x0cUNIT_TYPICAL\x10\x01\x12\x0c\n\x08UNIT_RAW\x10\x02*E\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x11\n\rMODE_RESIDUAL\x10\x01\x12\x14\n\x10MODE_RECONSTRUCT\x10\x02*R\n\x05\x42ound\x12\x15\n\x11\x42OUND_UNSPECIFIED\x10\x00\x12\x0e\n\nBOUND_NONE\x10\x01\x12\x10\n\x0c\x42OUND_BUDGET\x10\x02\x12\x10\n\x0c\x42OUND_TARGET\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trimtab.v1.steering_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OPERATION']._serialized_start=1337
-  _globals['_OPERATION']._serialized_end=1496
-  _globals['_UNIT']._serialized_start=1498
-  _globals['_UNIT']._serialized_end=1558
-  _globals['_MODE']._serialized_start=1560
-  _globals['_MODE']._serialized_end=1629
-  _globals['_BOUND']._serialized_start=1631
-  _globals['_BOUND']._serialized_end=1713
+  _globals['_OPERATION']._serialized_start=1467
+  _globals['_OPERATION']._serialized_end=1626
+  _globals['_UNIT']._serialized_start=1628
+  _globals['_UNIT']._serialized_end=1688
+  _globals['_MODE']._serialized_start=1690
+  _globals['_MODE']._serialized_end=1759
+  _globals['_BOUND']._serialized_start=1761
+  _globals['_BOUND']._serialized_end=1843
   _globals['_WEIGHTEDNEURON']._serialized_start=41
   _globals['_WEIGHTEDNEURON']._serialized_end=89
   _globals['_WEIGHTEDNEURONS']._serialized_start=91
   _globals['_WEIGHTEDNEURONS']._serialized_end=153
   _globals['_EDIT']._serialized_start=156
   _globals['_EDIT']._serialized_end=367
-  _globals['_TARGETSHARE']._serialized_start=369
-  _globals['_TARGETSHARE']._serialized_end=475
-  _globals['_BUDGET']._serialized_start=477
-  _globals['_BUDGET']._serialized_end=513
-  _globals['_STEERING']._serialized_start=516
-  _globals['_STEERING']._serialized_end=722
-  _globals['_EDITREPORT']._serialized_start=725
-  _globals['_EDITREPORT']._serialized_end=905
-  _globals['_CONCEPTSHARE']._serialized_start=907
-  _globals['_CONCEPTSHARE']._serialized_end=1028
-  _globals['_TARGETREPORT']._serialized_start=1030
-  _globals['_TARGETREPORT']._serialized_end=1088
-  _globals['_STEERINGREPORT']._serialized_start=1091
-  _globals['_STEERINGREPORT']._serialized_end=1334
+  _globals['_TARGETSHARE']._serialized_start=370
+  _globals['_TARGETSHARE']._serialized_end=552
+  _globals['_BUDGET']._serialized_start=554
+  _globals['_BUDGET']._serialized_end=590
+  _globals['_STEERING']._serialized_start=593
+  _globals['_STEERING']._serialized_end=799
+  _globals['_EDITREPORT']._serialized_start=802
+  _globals['_EDITREPORT']._serialized_end=982
+  _globals['_CONCEPTSHARE']._serialized_start=984
+  _globals['_CONCEPTSHARE']._serialized_end=1105
+  _globals['_TARGETREPORT']._serialized_start=1107
+  _globals['_TARGETREPORT']._serialized_end=1218
+  _globals['_STEERINGREPORT']._serialized_start=1221
+  _globals['_STEERINGREPORT']._serialized_end=1464
 # @@protoc_insertion_point(module_scope)

@@ -250,30 +250,49 @@ class TargetShare(_message.Message):
     CONCEPT_FIELD_NUMBER: _builtins.int
     MIN_SHARE_FIELD_NUMBER: _builtins.int
     MAX_SHARE_FIELD_NUMBER: _builtins.int
+    MIN_TIMES_FIELD_NUMBER: _builtins.int
+    MAX_TIMES_FIELD_NUMBER: _builtins.int
     concept: _builtins.str
     """Each concept at most once."""
     min_share: _builtins.float
-    """Share of the list's items, from 0 to 1; at least one of the two is set. On further pages it need not hold."""
+    """Share of the list's items, from 0 to 1. Any of the four bounds may be set, at least one; they all hold. On further
+    pages none need hold.
+    """
     max_share: _builtins.float
+    min_times: _builtins.float
+    """The same as a multiple, from 0, of what the same user's list of n has without steering: max_times 0.5 is at most
+    half as many items of the concept, min_times 2 twice as many, or the whole list.
+    """
+    max_times: _builtins.float
     def __init__(
         self,
         *,
         concept: _builtins.str = ...,
         min_share: _builtins.float | None = ...,
         max_share: _builtins.float | None = ...,
+        min_times: _builtins.float | None = ...,
+        max_times: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_share", b"_max_share", "_min_share", b"_min_share", "max_share", b"max_share", "min_share", b"min_share"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_share", b"_max_share", "_max_times", b"_max_times", "_min_share", b"_min_share", "_min_times", b"_min_times", "max_share", b"max_share", "max_times", b"max_times", "min_share", b"min_share", "min_times", b"min_times"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_share", b"_max_share", "_min_share", b"_min_share", "concept", b"concept", "max_share", b"max_share", "min_share", b"min_share"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_share", b"_max_share", "_max_times", b"_max_times", "_min_share", b"_min_share", "_min_times", b"_min_times", "concept", b"concept", "max_share", b"max_share", "max_times", b"max_times", "min_share", b"min_share", "min_times", b"min_times"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_share: _TypeAlias = _typing.Literal["max_share"]  # noqa: Y015
     _WhichOneofArgType__max_share: _TypeAlias = _typing.Literal["_max_share", b"_max_share"]  # noqa: Y015
+    _WhichOneofReturnType__max_times: _TypeAlias = _typing.Literal["max_times"]  # noqa: Y015
+    _WhichOneofArgType__max_times: _TypeAlias = _typing.Literal["_max_times", b"_max_times"]  # noqa: Y015
     _WhichOneofReturnType__min_share: _TypeAlias = _typing.Literal["min_share"]  # noqa: Y015
     _WhichOneofArgType__min_share: _TypeAlias = _typing.Literal["_min_share", b"_min_share"]  # noqa: Y015
+    _WhichOneofReturnType__min_times: _TypeAlias = _typing.Literal["min_times"]  # noqa: Y015
+    _WhichOneofArgType__min_times: _TypeAlias = _typing.Literal["_min_times", b"_min_times"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_share) -> _WhichOneofReturnType__max_share | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_times) -> _WhichOneofReturnType__max_times | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_share) -> _WhichOneofReturnType__min_share | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_times) -> _WhichOneofReturnType__min_times | None: ...
 
 Global___TargetShare: _TypeAlias = TargetShare  # noqa: Y015
 
@@ -438,6 +457,9 @@ class TargetReport(_message.Message):
     CONCEPT_FIELD_NUMBER: _builtins.int
     MET_FIELD_NUMBER: _builtins.int
     LIFT_FIELD_NUMBER: _builtins.int
+    MIN_ITEMS_FIELD_NUMBER: _builtins.int
+    MAX_ITEMS_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
     concept: _builtins.str
     met: _builtins.bool
     """Whether the list keeps the bounds, to a whole item. If not, too few of the allowed items are of the concept, or are
@@ -445,16 +467,23 @@ class TargetReport(_message.Message):
     """
     lift: _builtins.float
     """What the concept's items got on their score because no strength was enough; 0 for nothing."""
+    min_items: _builtins.int
+    """The bounds in whole items of this list, and how many of the concept it has."""
+    max_items: _builtins.int
+    items: _builtins.int
     def __init__(
         self,
         *,
         concept: _builtins.str = ...,
         met: _builtins.bool = ...,
         lift: _builtins.float = ...,
+        min_items: _builtins.int = ...,
+        max_items: _builtins.int = ...,
+        items: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concept", b"concept", "lift", b"lift", "met", b"met"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concept", b"concept", "items", b"items", "lift", b"lift", "max_items", b"max_items", "met", b"met", "min_items", b"min_items"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
