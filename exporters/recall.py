@@ -24,6 +24,10 @@ MARGIN = 16
 """The service asks for so many more: how many of a search's items a filter keeps is a matter of chance."""
 WIDENING = 4
 """So many times as many, where too few of those were kept."""
+DEAR = 10
+"""It asks for no more than this part of the items that a filter keeps; else it has all of them scored."""
+MANY = 1 / 16
+"""Above this share of all items it has them scored by an index that can pick them out, if it is one."""
 FILTERED_QUERIES = 64
 """Of each kind: deep searches take long."""
 # Items that reach the exact last score up to this share of it count as found: equal scores have no order.
@@ -90,20 +94,26 @@ class _Filtered(NamedTuple):
     best: Floats
 
     def share(self, index: Any, vectors: Floats, over_fetch: float, depth: int) -> float:
-        """As the service does it: more where too few are allowed; all that are, where they are fewer yet."""
-        needed = int(np.ceil(over_fetch * depth)) + MARGIN
-        allowed_count = int(np.count_nonzero(self.allowed))
+        """As the service does it: more where too few are allowed, and all of them where that is cheaper."""
+        enough, allowed_count = int(np.ceil(over_fetch * depth)), int(np.count_nonzero(self.allowed))
+        needed = enough + MARGIN
         fetched, rows, found = needed * index.ntotal // allowed_count, np.arange(len(self.queries)), []
-        while fetched < allowed_count and len(rows):
+        while fetched < allowed_count // DEAR and len(rows):
             items = search(index, self.queries[rows], fetched, over_fetch)
             kept = (items >= 0) & self.allowed[items]
             items = np.where(kept & (kept.cumsum(axis=1) <= needed), items, -1)
-            enough = kept.sum(axis=1) >= needed
-            done = rows[enough]
-            if len(done):
-                found.append(_hits(vectors, self.queries[done], items[enough], self.best[done, :depth]))
-            rows, fetched = rows[~enough], fetched * WIDENING
-        return _rounded(np.concatenate([*found, np.ones(len(rows))]))
+            done = kept.sum(axis=1) >= enough
+            found.append(self._hits(vectors, rows[done], items[done], depth))
+            rows, fetched = rows[~done], fetched * WIDENING
+        if _selects(index) and allowed_count > MANY * index.ntotal:
+            items = search_among(index, self.queries[rows], needed, self.allowed)
+            found.append(self._hits(vectors, rows, items, depth))
+        else:
+            found.append(np.ones(len(rows), np.float32))
+        return _rounded(np.concatenate(found))
+
+    def _hits(self, vectors: Floats, rows: NDArray[np.int64], items: NDArray[np.int64], depth: int) -> Floats:
+        return _hits(vectors, self.queries[rows], items, self.best[rows, :depth])
 
 
 def measure_recall(index: Any, vectors: Floats, queries: Floats, over_fetch: float = 1.0) -> float:
@@ -115,12 +125,33 @@ def measure_recall(index: Any, vectors: Floats, queries: Floats, over_fetch: flo
 def search(index: Any, queries: Floats, count: float, over_fetch: float) -> NDArray[np.int64]:
     """Item indices, int64 [m, count], -1 for none: as the service asks an index (docs/bundle.md).
 
-    For more items than 128 times the over-fetch, an IVF index looks into as many times as many cells.
+    For more items than 128 times the over-fetch, it looks into as many times as many cells, or as far.
     """
     depth, parameters = min(int(np.ceil(count)), index.ntotal), None
-    if isinstance(index, faiss.IndexIVF) and depth > _CHOSEN_DEPTH * over_fetch:
-        probes = int(index.nprobe * depth / (_CHOSEN_DEPTH * over_fetch)) + 1
-        parameters = faiss.SearchParametersIVF(nprobe=min(probes, index.nlist))
+    factor = depth / (_CHOSEN_DEPTH * over_fetch)
+    if isinstance(index, faiss.IndexIVF) and factor > 1:
+        probes = min(int(index.nprobe * factor) + 1, index.nlist)
+        parameters = faiss.SearchParametersIVF(nprobe=probes)
+    elif isinstance(index, faiss.IndexHNSW) and factor > 1:
+        parameters = faiss.SearchParametersHNSW(efSearch=int(index.hnsw.efSearch * factor) + 1)
+    return _found(index, queries, depth, parameters)
+
+
+def search_among(index: Any, queries: Floats, count: int, allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The same among the allowed items, bool [n_items], in whichever cells they lie."""
+    selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+    parameters = faiss.SearchParameters(sel=selector)
+    if isinstance(index, faiss.IndexIVF):
+        parameters = faiss.SearchParametersIVF(sel=selector, nprobe=index.nlist)
+    return _found(index, queries, min(count, index.ntotal), parameters)
+
+
+def _selects(index: Any) -> bool:
+    """A graph has no list to read, and FAISS's fast scan without cells takes no selectors."""
+    return isinstance(index, faiss.IndexIVF | faiss.IndexScalarQuantizer)
+
+
+def _found(index: Any, queries: Floats, depth: int, parameters: Any) -> NDArray[np.int64]:
     padded = np.zeros((len(queries), index.d), np.float32)
     padded[:, : queries.shape[1]] = queries
     _, items = index.search(padded, depth, params=parameters)
@@ -154,7 +185,7 @@ def _region(vectors: Floats, share: float, rng: np.random.Generator) -> NDArray[
 def _hits(vectors: Floats, queries: Floats, items: NDArray[np.int64], best: Floats) -> Floats:
     """For each query, the share of its best scores [m, n] that are among those of the items [m, found]."""
     size = max(_NUMBERS_AT_ONCE // (items.shape[1] * vectors.shape[1]), 1)
-    shares = []
+    shares = [np.empty(0, np.float32)]
     for start in range(0, len(queries), size):
         rows = slice(start, start + size)
         scores = np.vecdot(vectors[items[rows]], queries[rows, None])

@@ -1,9 +1,10 @@
 """Which items could be in the list: candidates from an index, or from every allowed item.
 
-Filters and excluded items never reach the index: more is fetched, and what is not wanted is dropped. So
-queries of different users and filters can share a call, and every kind of index serves them (FAISS's fast
-scan takes no selectors). Where fewer items are allowed than would have to be fetched, an exact pass over them
-is both faster and right.
+At first filters and excluded items do not reach the index: more is fetched, and what is not wanted is
+dropped. So queries of different users and filters can share a call, and every kind of index serves them.
+Where that would take longer than to score all that is allowed, or what is allowed lies elsewhere than the
+query, all of it is scored: by the index's codes, if it can pick them out and they are many, else by the
+vectors.
 """
 
 import logging
@@ -29,8 +30,16 @@ WIDENING = 4
 CHOSEN_DEPTH = 128
 """Up to so many candidates, times the over-fetch, the number of cells stored with an index is right: it was
 chosen by the best 100, and a search's depth is a power of two."""
+DEAR = 10
+"""A candidate that may be dropped again costs as much as so many that are known to be allowed."""
+MANY = 1 / 16
+"""Above this share of all items, their codes are quicker to read than their vectors are to gather."""
 SCORES_AT_ONCE = 2**24
 """Scores that an exact pass holds at a time: 64 MiB."""
+ROWS_AT_ONCE = 512
+"""Rows that an exact pass gathers at a time: they are still in the cache when they are multiplied."""
+FEW_QUERIES = 4
+"""Up to so many are quicker multiplied one by one."""
 
 
 class Index(Protocol):
@@ -39,9 +48,14 @@ class Index(Protocol):
     n_items: int
     over_fetch: float
     """So many times as many candidates as are needed hold those: its own scores are approximate."""
+    selects: bool
+    """Whether it can search among some items only."""
 
     def search(self, queries: Floats, n: int) -> Ints:
         """Row numbers for [m, p] queries, best first: int64 [m, n], -1 where there are no more."""
+
+    def search_among(self, queries: Floats, n: int, wanted: Bools) -> Ints:
+        """The same among the wanted items, bool [n_items], all of which are scored."""
 
 
 class FaissIndex:
@@ -60,34 +74,51 @@ class FaissIndex:
         self.n_items: int = self._index.ntotal
         self.width: int = self._index.d
         self.over_fetch = max(over_fetch, 1.0)
+        # A graph has no list to read, and FAISS's fast scan without cells takes no selectors.
+        self.selects = isinstance(self._index, (faiss.IndexIVF, faiss.IndexScalarQuantizer))
         self._parameters = lru_cache(maxsize=64)(self._made_parameters)  # few depths are asked for
 
     def search(self, queries: Floats, n: int) -> Ints:
         """See Index."""
+        return self._search(queries, n, self._parameters(n))
+
+    def search_among(self, queries: Floats, n: int, wanted: Bools) -> Ints:
+        """See Index; in whichever cells they lie."""
+        selector = faiss.IDSelectorBitmap(np.packbits(wanted, bitorder="little"))
+        if isinstance(self._index, faiss.IndexIVF):
+            return self._search(queries, n, faiss.SearchParametersIVF(sel=selector, nprobe=self._index.nlist))
+        return self._search(queries, n, faiss.SearchParameters(sel=selector))
+
+    def _search(self, queries: Floats, n: int, parameters: Any) -> Ints:
         n, width = min(n, self.n_items), queries.shape[1]
         if width < self.width:  # the index holds [V | b], or zeros; a one does no harm to those
             padded = np.zeros((len(queries), self.width), np.float32)
             padded[:, :width], padded[:, width] = queries, 1.0
             queries = padded
-        _, items = self._index.search(np.ascontiguousarray(queries), n, params=self._parameters(n))
+        _, items = self._index.search(np.ascontiguousarray(queries), n, params=parameters)
         return np.asarray(items, np.int64)
 
     def _made_parameters(self, n: int) -> Any:
-        """For more candidates than it was chosen for, an IVF index looks into as many times as many cells.
+        """For more candidates than it was chosen for, an index looks as many times as far.
 
         A filter may keep what lies far away.
         """
-        usual = CHOSEN_DEPTH * self.over_fetch
-        if not isinstance(self._index, faiss.IndexIVF) or n <= usual:
+        factor = n / (CHOSEN_DEPTH * self.over_fetch)
+        if factor <= 1:
             return None
-        probes = int(self._index.nprobe * n / usual) + 1
-        return faiss.SearchParametersIVF(nprobe=min(probes, self._index.nlist))
+        if isinstance(self._index, faiss.IndexIVF):
+            probes = int(self._index.nprobe * factor) + 1
+            return faiss.SearchParametersIVF(nprobe=min(probes, self._index.nlist))
+        if isinstance(self._index, faiss.IndexHNSW):
+            return faiss.SearchParametersHNSW(efSearch=int(self._index.hnsw.efSearch * factor) + 1)
+        return None
 
 
 class ExactIndex:
-    """Scores every row of [V | b], by matrix products in blocks: nothing is copied, nothing is missed."""
+    """Scores rows of [V | b] by matrix products in blocks: nothing is missed."""
 
     over_fetch = 1.0
+    selects = True
 
     def __init__(self, matrix: Floats) -> None:
         self._matrix = np.asarray(matrix)  # the rows of a memory map are slower to take
@@ -97,25 +128,40 @@ class ExactIndex:
         """See Index."""
         return self._best(queries, n, None)
 
-    def search_among(self, queries: Floats, n: int, rows: Ints) -> Ints:
-        """The same among some rows, in ascending order."""
-        return rows if len(rows) <= n else self._best(queries, n, rows)
+    def search_among(self, queries: Floats, n: int, wanted: Bools) -> Ints:
+        """See Index."""
+        return self._best(queries, n, np.flatnonzero(wanted))
 
     def _best(self, queries: Floats, n: int, rows: Ints | None) -> Ints:
         extended = np.hstack([queries, np.ones((len(queries), 1), np.float32)])
         count = self.n_items if rows is None else len(rows)
-        size = max(SCORES_AT_ONCE // max(len(queries), self._matrix.shape[1] * (rows is not None)), n)
+        size = max(SCORES_AT_ONCE // max(len(queries), 1), n)
         scores, found = [], []
         for start in range(0, count, size):
             part = slice(start, start + size)
-            block = self._matrix[part] if rows is None else self._matrix.take(rows[part], axis=0)
-            products = extended @ block.T
+            products = extended @ self._matrix[part].T if rows is None else self._scores(extended, rows[part])
             kept = _largest(products, n)
             scores.append(np.take_along_axis(products, kept, axis=1))
             found.append(kept + start if rows is None else rows[part][kept])
+        if not found:
+            return np.empty((len(queries), 0), np.int64)
         every = np.hstack(scores)
         kept = np.argsort(-every, axis=1, kind="stable")[:, :n]
         return np.take_along_axis(np.hstack(found), kept, axis=1)
+
+    def _scores(self, extended: Floats, rows: Ints) -> Floats:
+        """Products of queries [m, p + 1] with some rows: [m, rows]."""
+        scores = np.empty((len(extended), len(rows)), np.float32)
+        gathered = np.empty((min(ROWS_AT_ONCE, len(rows)), self._matrix.shape[1]), np.float32)
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            part = slice(start, start + ROWS_AT_ONCE)
+            # Without "clip" numpy would gather them elsewhere first.
+            block = self._matrix.take(rows[part], axis=0, out=gathered[: len(rows[part])], mode="clip")
+            if len(extended) <= FEW_QUERIES:
+                np.vecdot(block, extended[:, None], out=scores[:, part])
+            else:
+                np.matmul(extended, block.T, out=scores[:, part])
+        return scores
 
 
 def _largest(scores: Floats, n: int) -> Ints:
@@ -176,20 +222,23 @@ def find_candidates(
     allowed_count = len(matrix) if allowed is None else int(np.count_nonzero(allowed))
     available = allowed_count - (len(excluded) if allowed is None else int(allowed[excluded].sum()))
     needed = math.ceil(n * index.over_fetch) + MARGIN
+    enough = n if allowed is None else needed - MARGIN
+    worthwhile = allowed_count if allowed is None else allowed_count // DEAR
     fetch = (needed + len(excluded)) * len(matrix) // max(allowed_count, 1)
-    while fetch < allowed_count:
-        try:
+    try:
+        while fetch < worthwhile:
             found = yield Lookup(index, queries, fetch)
-        except Exception as error:  # FAISS raises RuntimeError for faults of any kind: search exactly instead
-            _report(f"{type(error).__name__}: {error}")
-            return Candidates(_exact(matrix, queries, n, allowed, excluded), degraded=True)
-        kept = [_wanted(row, allowed, excluded)[:needed] for row in found]
-        fewest = min(map(len, kept), default=available)
-        if fewest >= min(needed, available) or (allowed is None and fewest >= min(n, available)):
-            items = np.sort(kept[0]) if len(kept) == 1 else np.unique(np.concatenate(kept))
-            return Candidates(items, degraded=False)
-        fetch *= WIDENING  # the filter's items lie away from the query, or in cells that were not looked into
-    return Candidates(_exact(matrix, queries, n, allowed, excluded), degraded=False)
+            kept = [_wanted(row, allowed, excluded)[:needed] for row in found]
+            if min(map(len, kept), default=available) >= min(enough, available):
+                items = np.sort(kept[0]) if len(kept) == 1 else np.unique(np.concatenate(kept))
+                return Candidates(items, degraded=False)
+            fetch *= WIDENING  # what is allowed lies elsewhere, or in cells that were not looked into
+        picks = allowed is not None and index.selects and allowed_count > MANY * len(matrix)
+        scorer = index if picks else ExactIndex(matrix)
+        return Candidates(_best_of_all(scorer, queries, n, allowed, excluded), degraded=False)
+    except Exception as error:  # FAISS raises RuntimeError for faults of any kind: search exactly instead
+        _report(f"{type(error).__name__}: {error}")
+        return Candidates(_best_of_all(ExactIndex(matrix), queries, n, allowed, excluded), degraded=True)
 
 
 def _wanted(found: Ints, allowed: Bools | None, excluded: Ints) -> Ints:
@@ -208,12 +257,12 @@ def _report(fault: str) -> None:
     _log.error("the index failed, every item is scored instead: %s", fault)
 
 
-def _exact(matrix: Floats, queries: Floats, n: int, allowed: Bools | None, excluded: Ints) -> Ints:
-    """The best n + MARGIN of each query among the allowed items."""
-    exact, keep = ExactIndex(matrix), n + MARGIN
-    if allowed is None and keep + len(excluded) < len(matrix):
-        found = exact.search(queries, keep + len(excluded))
-        return np.setdiff1d(found, excluded)
-    wanted = np.ones(len(matrix), bool) if allowed is None else allowed.copy()
+def _best_of_all(index: Index, queries: Floats, n: int, allowed: Bools | None, excluded: Ints) -> Ints:
+    """The best of each query among all items that are allowed and not excluded, each of which is scored."""
+    keep = math.ceil(n * index.over_fetch) + MARGIN
+    if allowed is None:
+        return np.setdiff1d(index.search(queries, keep + len(excluded)), excluded)
+    wanted = allowed.copy()
     wanted[excluded] = False
-    return np.unique(exact.search_among(queries, keep, np.flatnonzero(wanted)))
+    found = np.unique(index.search_among(queries, keep, wanted))
+    return found[found >= 0]

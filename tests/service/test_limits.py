@@ -16,7 +16,7 @@ from trimtab.v1 import concept_pb2, concept_pb2_grpc, recommendation_pb2_grpc
 from trimtab.v1 import recommendation_pb2 as pb
 from trimtab.v1 import steering_pb2 as sp
 
-from service.arrays import Floats, Ints
+from service.arrays import Bools, Floats, Ints
 from service.bundle import Bundle
 from service.encoding import Activation, Encoder
 from service.retrieval import find_candidates
@@ -118,11 +118,15 @@ def test_an_index_that_finds_too_few_is_replaced_by_an_exact_pass() -> None:
     class Short:
         n_items = 2_000
         over_fetch = 1.0
+        selects = False
 
         def search(self, queries: Floats, n: int) -> Ints:
             found = np.full((len(queries), n), -1)
             found[:, :30] = np.arange(30)
             return found
+
+        def search_among(self, queries: Floats, n: int, wanted: Bools) -> Ints:
+            raise NotImplementedError
 
     matrix = np.random.default_rng(0).normal(size=(2_000, 9)).astype(np.float32)
     query = np.ones((1, 8), np.float32)

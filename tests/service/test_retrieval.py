@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporters.recall import search
+from exporters.recall import search, search_among
 from service.arrays import Bools, Floats, Ints
 from service.ranking import rank, score
 from service.retrieval import ExactIndex, FaissIndex, Index, find_candidates
@@ -92,31 +92,53 @@ def test_the_candidates_hold_the_exact_list(index: Index, seed: int, share: floa
     )
 
 
+@pytest.mark.parametrize("share", [0.5, 0.12, 0.05])
+def test_items_of_a_filter_that_lie_away_from_the_query_are_found(index: Index, share: float) -> None:
+    query = RNG.normal(size=P).astype(np.float32)
+    scores = score(MATRIX, np.arange(N_ITEMS), query)
+    allowed = scores < np.quantile(scores, share)  # none of them among what an index names first
+    nothing = np.empty(0, np.int64)
+    found = alone(find_candidates(index, MATRIX, query[None], 20, allowed, nothing))
+    assert allowed[found.items].all()
+    assert len(set(exact(query, 20, allowed, nothing)) - set(found.items.tolist())) <= 1
+
+
 def test_an_index_that_fails_is_replaced_by_an_exact_pass() -> None:
     class Broken:
         n_items = N_ITEMS
         over_fetch = 1.0
+        selects = True
 
         def search(self, queries: Floats, n: int) -> Ints:
             raise RuntimeError("Error in faiss: no such list")
 
+        def search_among(self, queries: Floats, n: int, wanted: Bools) -> Ints:
+            raise RuntimeError("Error in faiss: no such list")
+
     query = RNG.normal(size=P).astype(np.float32)
     excluded = np.array([3, 4])
-    found = alone(find_candidates(Broken(), MATRIX, query[None], 20, None, excluded))
-    assert found.degraded
-    assert set(exact(query, 20, None, excluded)) <= set(found.items.tolist())
+    for allowed in (None, RNG.random(N_ITEMS) < 0.5, RNG.random(N_ITEMS) < 0.1):
+        found = alone(find_candidates(Broken(), MATRIX, query[None], 20, allowed, excluded))
+        assert found.degraded
+        assert set(exact(query, 20, allowed, excluded)) <= set(found.items.tolist())
 
 
 @pytest.mark.parametrize("n", [50, 256, 257, 1_500, N_ITEMS + 5])
-def test_an_index_is_searched_as_the_exporter_measured_it(tmp_path: Path, n: int) -> None:
-    made = faiss.index_factory(P, "IVF40,PQ8x4fsr", faiss.METRIC_INNER_PRODUCT)
+@pytest.mark.parametrize("kind", ["IVF40,PQ8x4fsr", "HNSW8,Flat"])
+def test_an_index_is_searched_as_the_exporter_measured_it(tmp_path: Path, kind: str, n: int) -> None:
+    made = faiss.index_factory(P, kind, faiss.METRIC_INNER_PRODUCT)
     made.train(MATRIX[:, :-1].copy())
     made.add(MATRIX[:, :-1].copy())
-    made.nprobe = 4
+    if isinstance(made, faiss.IndexIVF):
+        made.nprobe = 4
     faiss.write_index(made, str(tmp_path / "items.faiss"))
-    queries = RNG.normal(size=(6, P)).astype(np.float32)
-    served = FaissIndex(tmp_path / "items.faiss", over_fetch=2.0).search(queries, n)
-    assert np.array_equal(served, search(made, queries, n, over_fetch=2.0))
+    queries, allowed = RNG.normal(size=(6, P)).astype(np.float32), RNG.random(N_ITEMS) < 0.2
+    served = FaissIndex(tmp_path / "items.faiss", over_fetch=2.0)
+    assert np.array_equal(served.search(queries, n), search(made, queries, n, over_fetch=2.0))
+    assert served.selects == isinstance(made, faiss.IndexIVF)
+    if served.selects:
+        among = served.search_among(queries, n, allowed)
+        assert np.array_equal(among, search_among(made, queries, n, allowed))
 
 
 def test_biases_in_the_index_are_met_by_a_one_at_the_querys_end(tmp_path: Path) -> None:
