@@ -92,7 +92,7 @@ class _Valkey:
                 command,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches us, not the store: it goes last
+                process_group=0,  # Ctrl-C reaches us, not the store: it goes last
             )
         await _wait_for(self._path, self._process, self._log)
 
