@@ -1,7 +1,7 @@
-"""Computations that arrive at about the same time are run together, and none waits for company.
+"""Computations that arrive at about the same time are run together, and none waits by the clock for company.
 
-While nothing runs, one starts at the end of the loop's present turn, with all that arrived in that turn. What
-arrives while others run is the next batch.
+A batch begins when the event loop has nothing else to do: when some of its turns have brought no other
+computation. What arrives while others run is the next batch.
 """
 
 import asyncio
@@ -17,6 +17,12 @@ from service.together import Computation, together
 
 MAX_BATCH = 32
 """Computations run together: more make those at its start wait, and gain little."""
+QUIET_TURNS = 6
+"""Turns of the loop, a few microseconds each, that bring nothing before a batch begins.
+
+gRPC hands over one call a turn at most, and its threads need the core in between. With 32 calls under way on
+one core, no such turn gives batches of 1.1 lists, three 15 and six 22 to 29, with 1.4 times the throughput.
+"""
 
 T = TypeVar("T")
 
@@ -56,9 +62,18 @@ class Batcher:
         self._waiting.append(job)
         if self._idle:
             self._idle -= 1
-            loop.call_soon(self._start)
+            self._gather()
         result: T = await job.result
         return result
+
+    def _gather(self, before: int = 0, quiet: int = 0) -> None:
+        """Starts once a batch is full, or nothing has joined it for a while; called each turn until then."""
+        count = len(self._waiting)
+        quiet = 0 if count > before else quiet + 1
+        if quiet > QUIET_TURNS or count >= MAX_BATCH or not count:
+            self._start()
+        else:
+            asyncio.get_running_loop().call_soon(self._gather, count, quiet)
 
     def _start(self) -> None:
         """Runs a batch, or becomes idle."""
@@ -70,14 +85,14 @@ class Batcher:
         computations = [job.computation for job in batch]
         if self._threads is None:
             self._finish(batch, together(computations))
-            loop.call_soon(self._start)  # after what came in meanwhile
+            loop.call_soon(self._gather)  # after what came in meanwhile
             return
         running = loop.run_in_executor(self._threads, together, computations)
         running.add_done_callback(partial(self._go_on, batch))
 
     def _go_on(self, batch: list[_Job], done: asyncio.Future[list[Any]]) -> None:
         self._finish(batch, done.result())
-        self._start()
+        self._gather()
 
     def _next(self) -> list[_Job]:
         batch: list[_Job] = []

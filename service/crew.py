@@ -71,7 +71,7 @@ class Worker:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "service.worker", str(end)),
                 pass_fds=[end],
-                start_new_session=True,  # Ctrl-C reaches this process only, which passes it on
+                process_group=0,  # Ctrl-C reaches this process only, which passes it on
             )
         with suppress(OSError):
             ours.send(task)

@@ -92,7 +92,9 @@ class _Valkey:
                 command,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                process_group=0,  # Ctrl-C reaches us, not the store: it goes last
+                # Ctrl-C reaches us, not the store: it goes last. A session of its own would do that, too, but
+                # Linux schedules sessions as groups, and let the store wait .4 s beside a busy server.
+                process_group=0,
             )
         await _wait_for(self._path, self._process, self._log)
 

@@ -23,6 +23,7 @@ from service.embedded import DataDirectoryError, store_url
 from service.engine import Engine, warm_up
 from service.errors import StoreUnavailable
 from service.exposition import metrics_endpoint
+from service.garbage import rare_collections
 from service.labelling import Labelling
 from service.labelstore import LabelStore
 from service.metrics import Metrics
@@ -167,6 +168,7 @@ async def serving(
         stack.push_async_callback(status.enter_graceful_shutdown)  # NOT_SERVING first, then the drain
         for name in ("", *names):
             await status.set(name, health_pb2.HealthCheckResponse.SERVING)
+        stack.enter_context(rare_collections())
         stack.callback(metrics.workers.set, 0)
         metrics.workers.set(1)
         yield Serving(port, bundle)

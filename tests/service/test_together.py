@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.batching import MAX_BATCH, Batcher
+from service.batching import MAX_BATCH, QUIET_TURNS, Batcher
 from service.errors import DeadlineExpired
 from service.metrics import Metrics
 from service.retrieval import ExactIndex, Lookup, find_candidates
@@ -107,3 +107,20 @@ async def test_what_nobody_waits_for_is_not_computed(metrics: Metrics) -> None:
     assert left.cancelled()
     assert calls == [[3], [6]]
     assert count(metrics, "deadline") == count(metrics, "cancelled") == 1
+
+
+async def test_what_arrives_turn_by_turn_is_one_batch_and_one_alone_waits_a_few_turns(metrics: Metrics) -> None:
+    calls: list[list[int]] = []
+    batcher = Batcher(None, 0, metrics)
+    asked = []
+    for number in range(5):
+        asked.append(asyncio.create_task(batcher.run(quadruple(number, calls), lambda: 1.0)))
+        for _ in range(QUIET_TURNS // 2):
+            await asyncio.sleep(0)
+    assert await asyncio.gather(*asked) == [0, 4, 8, 12, 16]
+    assert calls[0] == [0, 1, 2, 3, 4]
+
+    alone_now = asyncio.create_task(batcher.run(quadruple(7, calls), lambda: 1.0))
+    for _ in range(QUIET_TURNS + 4):
+        await asyncio.sleep(0)
+    assert alone_now.done()
