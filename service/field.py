@@ -12,7 +12,7 @@ import numpy as np
 from service.arrays import Bools, Floats, Ints
 from service.bundle import Bundle
 from service.encoding import UserState
-from service.lines import Counts, Doubles, Lines, best, contenders, first_within
+from service.lines import Counts, Doubles, Lines, best, contenders, first_within, least_within
 
 HEAD_STEPS = 2**10
 """Parts that a way through a nonlinear head is halved into: at most ten runs of the head."""
@@ -122,9 +122,4 @@ class Way:
             rows = contenders(lines, self._n)
             t = first_within(lines.take(rows), members[self._rows[rows]], self._n, counts)
             return span if t is None else t * span
-        low, high = 0.0, span
-        while high - low > span / HEAD_STEPS:
-            middle = (low + high) / 2
-            right = counts.hold(int(members[self.listed(middle)].sum()))
-            low, high = (low, middle) if right else (middle, high)
-        return high
+        return least_within(lambda t: counts.hold(int(members[self.listed(t)].sum())), span, HEAD_STEPS)

@@ -104,6 +104,15 @@ def largest_within(price: Callable[[float], float], limit: float, steps: int = S
     return low / steps
 
 
+def least_within(holds: Callable[[float], bool], end: float, steps: int) -> float:
+    """The least t, to end / steps, if what holds at the end holds from somewhere on."""
+    low, high = 0.0, end
+    while high - low > end / steps:
+        middle = (low + high) / 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
+
+
 def first_within(lines: Lines, members: Bools, n: int, counts: Counts) -> float | None:
     """The least t at which the number of members among the n best is right; None if it never is.
 

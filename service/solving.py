@@ -6,15 +6,15 @@ with any head, so that what the report says of it holds.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
+from service.anchors import anchors_of, moves_of
 from service.arrays import Bools, Floats, Ints
 from service.encoding import UserState
 from service.field import HEAD_STEPS, Field, Way
-from service.lines import STEPS, Doubles, Lines, best, enclosed, largest_within, least_lift
-from service.query import Plan, Query, TargetShare
+from service.lines import STEPS, Doubles, Lines, best, enclosed, largest_within, least_lift, least_within
+from service.query import Query, TargetShare
 from service.ranking import RELEVANCE_DEPTH, rank, relevance_loss
 from service.reply import Found, Steered, Timings
 from service.retrieval import find_candidates
@@ -31,8 +31,6 @@ LIFTS = 50
 """Times that lifts are put right in turn: each may push another concept's items out of the list."""
 SPANS = tuple(2.0**power for power in range(-7, 1))
 """Fractions of the largest strength that are tried first: doubled until the share is right."""
-HEAD_ANCHORS = (1 / 16, 1 / 4)
-"""Where, besides its end, candidates are searched for on the way of a move through a nonlinear head."""
 
 
 def solve(query: Query, state: UserState, whole: Steered, unwanted: Ints, timings: Timings) -> Found:
@@ -69,11 +67,16 @@ class _Solver:
         catalogue = query.bundle.catalogue
         self._query, self._state, self._unwanted, self._timings = query, state, unwanted, timings
         self._targets = query.plan.targets
-        self._moves = _moves(query.plan, whole, len(state.z))
-        self._anchors = _anchors(self._targets, self._moves, query.bundle.encoder.has_head)
+        self._moves = moves_of(query.plan, whole, len(state.z))
+        self._anchors = anchors_of(self._targets, self._moves, query.bundle.encoder.has_head)
         self._concepts = [_carriers(query, target) for target in self._targets]
         self._allowed = catalogue.allowed(query.item_filter)
         self._degraded = False
+        self._rest = np.zeros(1 + 2 * len(self._targets))
+        self._rest[0] = 1.0
+        self._least = np.zeros_like(self._rest)
+        for j, target in enumerate(self._targets):
+            self._rest[1 + j], self._least[1 + j] = target.rest, min(target.signs[-1], 0.0)
 
     def look(self, depth: int) -> None:
         """Makes the field of at least so many candidates of each anchor."""
@@ -90,12 +93,10 @@ class _Solver:
     def meet_targets(self) -> tuple[Doubles, Doubles]:
         """The furthest settings that had to be looked at, and those that meet the targets, or nearly so.
 
-        Each target is solved while the others stay, until none moves, for a bounded number of rounds.
+        Each target is solved while the others stay, until none moves, for a bounded number of rounds. Then
+        all grow.
         """
-        settings = np.zeros(1 + 2 * len(self._targets))
-        settings[0] = 1.0
-        for j, target in enumerate(self._targets):
-            settings[1 + j] = target.rest
+        settings = self._rest.copy()
         goals = settings.copy()
         for _ in range(ROUNDS):
             before = settings.copy()
@@ -103,14 +104,14 @@ class _Solver:
                 goals[1 + j], settings[1 + j] = self._meet(j, settings)
             if len(self._targets) == 1 or (settings == before).all():
                 break
-        return goals, settings
+        grown = self._grow(settings)
+        return goals if grown is settings else grown, grown
 
     def lift(self, settings: Doubles) -> Doubles:
         """Lifts the items of concepts whose shares no strength meets, just as far as that needs."""
         settings = settings.copy()
         for attempt in range(LIFTS):
-            tally = self._tally(settings)
-            wrong = [j for j, counts in enumerate(self._counts) if not counts.hold(tally[j])]
+            wrong = self._wrong(settings)
             if not wrong:
                 break
             if attempt == 0:
@@ -184,6 +185,36 @@ class _Solver:
         strength = start[1 + j] + t * (end[1 + j] - start[1 + j])
         return strength if is_met else end[1 + j], strength
 
+    def _grow(self, settings: Doubles) -> Doubles:
+        """Strengthens all of several targets by as much until all are right, if they ever are.
+
+        Solved in turn, each has the least strength that is enough beside the others. Where items of two
+        concepts contend for the end of the list, that puts each just below the other, round after round; both
+        have to fall below the next item of neither.
+        """
+        wrong = self._wrong(settings)
+        if not wrong or len(self._targets) == 1:
+            return settings
+        signs, tally = np.sign(settings - self._rest), self._tally(settings)
+        for j in wrong:
+            if not signs[1 + j]:
+                signs[1 + j] = self._targets[j].direction(tally[j], self._counts[j])
+
+        def grown(by: float) -> Doubles:
+            by = round(by * STEPS) / STEPS  # what a float32 can hold
+            moved: Doubles = np.clip(settings + by * signs, self._least, 1.0)
+            return moved
+
+        for span in SPANS:
+            if not self._wrong(grown(span)):
+                return grown(least_within(lambda by: not self._wrong(grown(by)), span, HEAD_STEPS))
+        return settings
+
+    def _wrong(self, settings: Doubles) -> list[int]:
+        """The targets that are not met."""
+        tally = self._tally(settings)
+        return [j for j, counts in enumerate(self._counts) if not counts.hold(tally[j])]
+
     def _tally(self, settings: Doubles) -> list[int]:
         """How many items of each target's concept are in the list."""
         listed = best(self._field.scores(settings), self._n)
@@ -253,43 +284,3 @@ def lifted_items(query: Query, applied: Applied) -> list[Bools]:
 
 def _carriers(query: Query, target: TargetShare) -> Bools:
     return query.bundle.catalogue.members(target.concept.attribute, target.concept.value)
-
-
-class _Anchors(NamedTuple):
-    """Settings at whose queries candidates are searched for: [a, 1 + 2 J]; the first is no steering.
-
-    Attributes:
-        base: The row where no target moves anything.
-        of: (j, sign) -> the row where only target j does, as far as it may.
-    """
-
-    settings: Doubles
-    base: int
-    of: dict[tuple[int, float], int]
-
-
-def _anchors(targets: Sequence[TargetShare], moves: Floats, has_head: bool) -> _Anchors:
-    plain = np.zeros(1 + 2 * len(targets))
-    base = plain.copy()
-    base[0] = 1.0
-    rows, of = [plain, base] if moves[0].any() else [plain], {}
-    base_row = len(rows) - 1
-    for j, target in enumerate(targets):
-        for sign in target.signs:
-            of[j, sign] = len(rows)
-            rows.append(base.copy())
-            rows[-1][1 + j] = sign
-    if has_head:
-        rows += [part * end for end in rows[1:] for part in HEAD_ANCHORS]
-    return _Anchors(np.array(rows), base_row, of)
-
-
-def _moves(plan: Plan, whole: Steered, d: int) -> Floats:
-    """What the edits of no target change, with a reconstruction, and what each target's do: [1 + J, d]."""
-    move_of = {position: 1 + j for j, target in enumerate(plan.targets) for position in target.edits}
-    moves = np.zeros((1 + len(plan.targets), d), np.float32)
-    for position, part in enumerate(whole.parts):
-        moves[move_of.get(position, 0)] += part
-    if whole.reconstruction is not None:
-        moves[0] += whole.reconstruction
-    return moves

@@ -245,6 +245,24 @@ def test_two_targets_at_once_are_both_met_by_strengths_of_their_own(seed: int, n
         assert world.masks[concept][found].mean() >= 0.3
 
 
+def test_concepts_that_contend_for_the_last_place_both_fall_below_the_next_item_without_a_lift() -> None:
+    """Solved in turn alone, each would stay just below the other for ever."""
+    world = World(0, ties=False, edits=2)
+    world.z, world.parts = np.eye(4, dtype=np.float32)[0], list(np.eye(4, dtype=np.float32)[1:3])
+    world.rows[:] = 0.0
+    world.rows[:, 0] = np.linspace(0.5, 0.0, N_ITEMS)
+    world.rows[3, :3], world.rows[5, :3] = (1.0, 1.0, 0.0), (0.9, 0.0, 1.0)
+    world.masks[:] = False
+    world.masks[0, 3] = world.masks[1, 5] = True
+    world.allowed, world.unwanted = None, np.empty(0, np.int64)
+    found = world.solve(1, *(world.target(j, 0.0, 0.0, j, OWN) for j in (0, 1)))
+    assert listed(found, 1) == [0]
+    first, second = found.applied.targets
+    assert first.lift == second.lift == 0.0
+    assert -0.51 < first.fraction < -0.5
+    assert -0.43 < second.fraction < -0.4
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=seeds, budget=st.floats(0, 0.3), least=st.floats(0, 1), ties=st.booleans())
 def test_the_budget_goes_before_the_targets(seed: int, budget: float, least: float, ties: bool) -> None:

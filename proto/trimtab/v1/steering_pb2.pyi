@@ -242,7 +242,8 @@ class TargetShare(_message.Message):
     are strengthened just as far as that needs, up to their own strength (under max_share alone: kept as strong as it
     allows). Where there is none, the target brings an ADD, up or down, of at most 2 typical units. Where no such
     strength is enough, the concept's items get a lift on their scores, just as high as the share needs. Several targets
-    are solved in turn, each with its own strength, for at most three rounds.
+    are solved in turn, each with its own strength, for at most three rounds; then all strengths grow alike if one is not
+    met.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
