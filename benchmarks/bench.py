@@ -15,7 +15,7 @@ from trimtab import Client
 from trimtab.v1 import recommendation_pb2 as pb
 from trimtab.v1 import recommendation_pb2_grpc
 from trimtab.v1.steering_pb2 import Edit, Steering
-from world import GENRES, World, item_id, user_id
+from world import World, user_id
 
 N, BATCH_SIZE = 20, 256
 REQUESTS = 20_000
@@ -57,18 +57,17 @@ class Bench:
                 seen[name].append({key: figures[key] for key in figures if key != "histogram_ms"})
         return seen
 
-
-def steered(user: str, draw: random.Random, edits: int = 2, **steering: Any) -> pb.RecommendRequest:
-    """One concept and otherwise neurons, strengths of half to one typical unit, either way."""
-    made = []
-    for place in range(edits):
-        strength = draw.choice((-1.0, 1.0)) * draw.uniform(0.5, 1.0)
-        if place == 0:
-            made.append(Edit(concept=f"genre {draw.randrange(GENRES)}", strength=strength))
-        else:
-            made.append(Edit(neuron=draw.randrange(4_096), strength=strength))
-    asked = Steering(edits=made, **steering) if made or steering else None
-    return pb.RecommendRequest(user_id=user, n=N, steering=asked)
+    def steered(self, user: str, draw: random.Random, edits: int = 2, **steering: Any) -> pb.RecommendRequest:
+        """One concept and otherwise neurons, strengths of half to one typical unit, either way."""
+        made = []
+        for place in range(edits):
+            strength = draw.choice((-1.0, 1.0)) * draw.uniform(0.5, 1.0)
+            if place == 0:
+                made.append(Edit(concept=draw.choice(self.world.concepts), strength=strength))
+            else:
+                made.append(Edit(neuron=draw.randrange(self.world.n_neurons), strength=strength))
+        asked = Steering(edits=made, **steering) if made or steering else None
+        return pb.RecommendRequest(user_id=user, n=N, steering=asked)
 
 
 def fill(world: World, server: Server) -> None:
@@ -81,7 +80,7 @@ def fill(world: World, server: Server) -> None:
             rows = np.repeat(np.arange(histories.size), histories.lengths).tolist()
             pairs = zip(rows, histories.items.tolist(), strict=True)
             with Client(server.target) as client:
-                client.record((user_id(row), item_id(item)) for row, item in pairs)
+                client.record((user_id(row), world.item_ids[item]) for row, item in pairs)
         for start in range(0, histories.size, BATCH_SIZE):
             users = range(start, min(start + BATCH_SIZE, histories.size))
             asked = [pb.RecommendRequest(user_id=user_id(row), n=1) for row in users]

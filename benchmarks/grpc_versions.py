@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import grpc
-from bench import Bench, Figures, fill, steered
+from bench import Bench, Figures, fill
 from servers import Server, comparison_server, put_load, trimtab_server
 from serving_report import machine, ratio, throughputs, values
 from trimtab.v1 import recommendation_pb2_grpc
@@ -51,14 +51,15 @@ def measure(out: Path, numbers: Sequence[str], blocks: int, seconds: float) -> d
             data = out / f"data-{number}"
             server = stack.enter_context(trimtab_server(world.bundle, data, log, "--compute-threads", "0"))
             fill(world, server)
+            bench = Bench(world, server, out, blocks, seconds)
             with grpc.insecure_channel(server.target) as channel:
                 stub = recommendation_pb2_grpc.RecommendationServiceStub(channel)
-                answer.write_bytes(stub.Recommend(steered(user_id(0), random.Random(0))).SerializeToString())
+                reply = stub.Recommend(bench.steered(user_id(0), random.Random(0)))
+            answer.write_bytes(reply.SerializeToString())
             sides[f"{OURS}, {number}"] = server
             sides[f"{EMPTY}, {number}"] = stack.enter_context(comparison_server(answer, log))
         os.environ["PYTHONPATH"] = path
-        bench = Bench(world, server, out, blocks, seconds)
-        requests = bench.requests("two edits", steered)
+        requests = bench.requests("two edits", bench.steered)
         order = [f"{kind}, {number}" for kind in (EMPTY, OURS) for number in numbers]
         return bench.interleaved({name: partial(put_load, sides[name], requests) for name in order})
 

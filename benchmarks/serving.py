@@ -18,7 +18,7 @@ from pathlib import Path
 
 import grpc
 import psutil
-from bench import BATCH_SIZE, CONNECTIONS, Bench, Figures, N, fill, steered
+from bench import BATCH_SIZE, CONNECTIONS, Bench, Figures, N, fill
 from google.protobuf.message import Message
 from load import Request, read_requests, write_requests
 from rich.console import Console
@@ -27,7 +27,7 @@ from serving_report import write_report
 from trimtab.v1 import recommendation_pb2 as pb
 from trimtab.v1 import recommendation_pb2_grpc
 from trimtab.v1.steering_pb2 import Budget, TargetShare
-from world import World, WorldOptions, item_id, make_world, user_id
+from world import World, WorldOptions, make_world, trained_world, user_id
 
 MALFORMED = 1
 WAVES = 10
@@ -40,11 +40,11 @@ SOAK_MINUTES = 30
 
 def comparison(bench: Bench) -> Figures:
     """Against a handler that does nothing, and one that does a bare search; the same bytes from all."""
-    path = bench.requests("two edits", steered)
+    path = bench.requests("two edits", bench.steered)
     answer = bench.folder / "answer"
     with grpc.insecure_channel(bench.server.target) as channel:
         stub = recommendation_pb2_grpc.RecommendationServiceStub(channel)
-        answer.write_bytes(stub.Recommend(steered(user_id(0), random.Random(0))).SerializeToString())
+        answer.write_bytes(stub.Recommend(bench.steered(user_id(0), random.Random(0))).SerializeToString())
     log = bench.folder / "handlers.log"
     before = bench.server.metrics()
     with ExitStack() as stack:
@@ -59,13 +59,14 @@ def comparison(bench: Bench) -> Figures:
 
 def steering_cost(bench: Bench) -> Figures:
     """Throughput with 0, 2, 8 and 64 edits, a budget, and a target share."""
+    share = TargetShare(concept=bench.world.concepts[3], min_share=0.3)
     kinds: dict[str, Callable[[str, random.Random], Message]] = {
-        "no edit": partial(steered, edits=0),
-        "2 edits": steered,
-        "8 edits": partial(steered, edits=8),
-        "64 edits": partial(steered, edits=64),
-        "2 edits, budget .1": partial(steered, budget=Budget(max_relevance_loss=0.1)),
-        "2 edits, share >= .3": partial(steered, targets=[TargetShare(concept="genre 3", min_share=0.3)]),
+        "no edit": partial(bench.steered, edits=0),
+        "2 edits": bench.steered,
+        "8 edits": partial(bench.steered, edits=8),
+        "64 edits": partial(bench.steered, edits=64),
+        "2 edits, budget .1": partial(bench.steered, budget=Budget(max_relevance_loss=0.1)),
+        "2 edits, share >= .3": partial(bench.steered, targets=[share]),
     }
     files = {name: bench.requests(name, make) for name, make in kinds.items()}
     return {
@@ -77,8 +78,8 @@ def steering_cost(bench: Bench) -> Figures:
 
 def steered_tail(bench: Bench) -> Figures:
     """Latencies with and without steering, and with 1 % malformed requests, at 60 % of capacity."""
-    plain = bench.requests("no edit", partial(steered, edits=0))
-    path = bench.requests("two edits", steered)
+    plain = bench.requests("no edit", partial(bench.steered, edits=0))
+    path = bench.requests("two edits", bench.steered)
     mixed = bench.folder / "mixed.requests"
     write_requests(
         mixed,
@@ -99,11 +100,11 @@ def steered_tail(bench: Bench) -> Figures:
 
 def batch(bench: Bench) -> Figures:
     """Users a second by BatchRecommend of 256, and by Recommend."""
-    single, path = bench.requests("two edits", steered), bench.folder / "batch.requests"
+    single, path = bench.requests("two edits", bench.steered), bench.folder / "batch.requests"
     draw, size = random.Random(1), bench.world.histories.size
     batches = [
         pb.BatchRecommendRequest(
-            requests=[steered(user_id(draw.randrange(size)), draw) for _ in range(BATCH_SIZE)]
+            requests=[bench.steered(user_id(draw.randrange(size)), draw) for _ in range(BATCH_SIZE)]
         )
         for _ in range(100)
     ]
@@ -120,11 +121,11 @@ def idle(bench: Bench) -> Figures:
     """One request at a time: a warm user, and a history of 100 items that is nobody's."""
 
     def cold(user: str, draw: random.Random) -> Message:
-        events = [pb.Event(item_id=item_id(draw.randrange(40_000))) for _ in range(100)]
-        request = steered(user, draw)
+        events = [pb.Event(item_id=draw.choice(bench.world.item_ids)) for _ in range(100)]
+        request = bench.steered(user, draw)
         return pb.RecommendRequest(history=pb.History(events=events), n=N, steering=request.steering)
 
-    files = {"warm": bench.requests("two edits", steered), "cold": bench.requests("cold", cold)}
+    files = {"warm": bench.requests("two edits", bench.steered), "cold": bench.requests("cold", cold)}
     return {
         "blocks": bench.interleaved(
             {name: partial(put_load, bench.server, file, concurrency=1) for name, file in files.items()}
@@ -134,7 +135,7 @@ def idle(bench: Bench) -> Figures:
 
 def deadlines(bench: Bench) -> Figures:
     """Calls with 5 ms to live, 200 under way: how many lists were computed, how many answered."""
-    path = bench.requests("two edits", steered)
+    path = bench.requests("two edits", bench.steered)
     counter = 'trimtab_stage_seconds_count{stage="rank"}'
     before = bench.server.metrics()[counter]
     figures = put_load(bench.server, path, concurrency=200, timeout_ms=5, warmup=0, seconds=bench.seconds)
@@ -151,7 +152,7 @@ def cancelled(bench: Bench) -> Figures:
         stub = recommendation_pb2_grpc.RecommendationServiceStub(channel)
         for _ in range(WAVES):
             users = [draw.randrange(bench.world.histories.size) for _ in range(200)]
-            calls = [stub.Recommend.future(steered(user_id(user), draw)) for user in users]
+            calls = [stub.Recommend.future(bench.steered(user_id(user), draw)) for user in users]
             time.sleep(0.005)
             answered += sum(not call.cancel() for call in calls)
             time.sleep(0.1)
@@ -165,7 +166,7 @@ def cancelled(bench: Bench) -> Figures:
 
 def latency_against_load(bench: Bench) -> Figures:
     """Open-loop arrivals at shares of the capacity that a closed loop reaches."""
-    path = bench.requests("two edits", steered)
+    path = bench.requests("two edits", bench.steered)
     most = capacity(bench, path)
     points = []
     for share in LOADS:
@@ -176,7 +177,7 @@ def latency_against_load(bench: Bench) -> Figures:
 
 def workers(bench: Bench) -> Figures:
     """One worker and two, with both cores for them and for the load."""
-    path, log = bench.requests("two edits", steered), bench.folder / "server.log"
+    path, log = bench.requests("two edits", bench.steered), bench.folder / "server.log"
     kinds: dict[str, tuple[int, tuple[str, ...]]] = {
         "1 worker": (1, ()),
         "2 workers": (2, ()),
@@ -196,7 +197,7 @@ def workers(bench: Bench) -> Figures:
 
 def soak(bench: Bench) -> Figures:
     """Half an hour at 60 % of capacity: each minute's latencies, and the server's memory after it."""
-    path = bench.requests("two edits", steered)
+    path = bench.requests("two edits", bench.steered)
     rate, process = SHARE_OF_CAPACITY * capacity(bench, path), psutil.Process(bench.server.pid)
     minutes = []
     for minute in range(SOAK_MINUTES):
@@ -214,7 +215,7 @@ def capacity(bench: Bench, requests: Path) -> float:
 
 def metrics_cost(bench: Bench) -> Figures:
     """Throughput with metrics, and of the same server when it counts nothing."""
-    path = bench.requests("two edits", steered)
+    path = bench.requests("two edits", bench.steered)
     program = (sys.executable, str(HERE / "uncounted.py"))
     data, log = bench.folder / "uncounted", bench.folder / "uncounted.log"
     with trimtab_server(bench.world.bundle, data, log, *ON_ONE_CORE, program=program) as other:
@@ -267,13 +268,24 @@ def main() -> None:
     parser.add_argument(
         "--flat-limit", type=int, default=WorldOptions.flat_limit, help="see world.py; 40000 serves exactly"
     )
+    parser.add_argument(
+        "--run", type=Path, help="a training run: its bundle and users instead of made-up ones"
+    )
     parser.add_argument("--report", type=Path, help="write the report (.md) and its plot (.png) here")
     arguments = parser.parse_args()
-    world = make_world(WorldOptions(flat_limit=arguments.flat_limit), arguments.out / "world")
+    about = ""
+    if arguments.run:
+        world = trained_world(arguments.run, arguments.out / "world")
+        about = (
+            f"Here the bundle and the users are a training run's instead: {world.about}, "
+            f"{len(world.item_ids):,} items, {world.n_neurons:,} neurons, {world.histories.size:,} users."
+        )
+    else:
+        world = make_world(WorldOptions(flat_limit=arguments.flat_limit), arguments.out / "world")
     blocks, seconds = (3, 1.0) if arguments.quick else (10, 2.0)
     if arguments.parts:
         measure(arguments.out, world, arguments.parts, blocks, seconds)
-    write_report(arguments.out, arguments.report or arguments.out / "performance.md")
+    write_report(arguments.out, arguments.report or arguments.out / "performance.md", about)
 
 
 if __name__ == "__main__":

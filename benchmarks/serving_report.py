@@ -65,10 +65,13 @@ def ratio(above: list[float], below: list[float]) -> Ratio:
     return Ratio(float(np.median(ratios)), float(low), float(high))
 
 
-def write_report(out: Path, report: Path) -> None:
-    """Writes the report, its figures as .json and, if the part `load` was measured, its plot as .png."""
+def write_report(out: Path, report: Path, about: str = "") -> None:
+    """Writes the report, its figures as .json and, if the part `load` was measured, its plot as .png.
+
+    about says what was served where it is not the base case.
+    """
     cells = {path.stem: json.loads(path.read_text()) for path in sorted((out / "cells").glob("*.json"))}
-    lines = ["# Serving: measured", "", METHOD, "", *machine(), ""]
+    lines = ["# Serving: measured", "", METHOD, "", *([about, ""] if about else []), *machine(), ""]
     makers = {
         "comparison": _comparison,
         "tail": _tail,

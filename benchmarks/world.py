@@ -3,7 +3,7 @@
 Items lie in clusters, each of one genre; users like a few clusters; decoder rows point to items and to
 centres. The models are the ones that trimtab-train fits, with these weights put in, and go through the
 exporter like any other: DIR/bundle is a bundle as trimtab-serve loads it, and DIR/users.npz holds histories.
-A directory that is whole already stays as it is.
+A directory that is whole already stays as it is. A training run makes a world, too: that of its own users.
 """
 
 import argparse
@@ -24,11 +24,13 @@ from exporters.bundle import write_bundle
 from exporters.contents import Users, assemble
 from exporters.index import FLAT_LIMIT, IndexOptions
 from exporters.models import NeuronLabel
+from exporters.reading import contents_of
 from training.concepts.config import ConceptConfig
 from training.concepts.fitting import fit_concepts
 from training.histories import Histories
 from training.interactions import Catalogue
 from training.recommenders.elsa import Elsa
+from training.run import load_run
 from training.saes.base import SparseAutoencoder
 from training.saes.topk import TopK
 from training.splits import Split
@@ -72,6 +74,12 @@ class World(NamedTuple):
     bundle: Path
     histories: Histories
     """Row u is the history of user user_id(u), as item indices."""
+    item_ids: list[str]
+    concepts: list[str]
+    """Names."""
+    n_neurons: int
+    about: str
+    """Data set, recommender and SAE."""
 
 
 def user_id(row: int) -> str:
@@ -89,7 +97,30 @@ def open_world(out: Path) -> World:
         FileNotFoundError: there is none.
     """
     with np.load(out / "users.npz") as users:
-        return World(out / "bundle", Histories(users["offsets"], users["items"]))
+        histories = Histories(users["offsets"], users["items"])
+    bundle = out / "bundle"
+    origin = json.loads((bundle / "manifest.json").read_text())["provenance"]
+    return World(
+        bundle,
+        histories,
+        pl.read_parquet(bundle / "items.parquet", columns=["item_id"])["item_id"].to_list(),
+        pl.read_parquet(bundle / "concepts.parquet", columns=["name"])["name"].to_list(),
+        len(np.load(bundle / "decoder.npy", mmap_mode="r")) - 1,
+        f"{origin['data_set']}, {origin['recommender']} and {origin['sae']}",
+    )
+
+
+def trained_world(path: Path, out: Path) -> World:
+    """The bundle and the users of the training run in `path`, in `out`, made if it is not there."""
+    note, wanted = out / "world.json", {"run": str(path.resolve())}
+    if not note.is_file() or json.loads(note.read_text()) != wanted:
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        run = load_run(path)
+        write_bundle(contents_of(run), out / "bundle")
+        np.savez(out / "users.npz", offsets=run.split.inputs.offsets, items=run.split.inputs.items)
+        note.write_text(json.dumps(wanted))
+    return open_world(out)
 
 
 def make_world(options: WorldOptions, out: Path) -> World:

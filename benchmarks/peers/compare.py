@@ -20,7 +20,7 @@ import grpc
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from bench import CONNECTIONS, Bench, Figures, fill, steered
+from bench import CONNECTIONS, Bench, Figures, fill
 from load import read_requests
 from peers_report import write_report
 from prepare import prepare
@@ -69,7 +69,7 @@ def started(setup: Setup, world_dir: Path, blocks: int, seconds: float) -> Itera
             server = stack.enter_context(making)
             fill(world, server)
             bench = Bench(world, server, setup.out, blocks, seconds)
-            requests = bench.requests("two edits", steered)
+            requests = bench.requests("two edits", bench.steered)
             put[name] = partial(put_load, server, requests, cores=BOTH_CORES, connections=CONNECTIONS)
         asked = [pb.RecommendRequest.FromString(body) for _, body in read_requests(requests)]
         lists = trimtab_lists(server, asked[:CHECKED])
