@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from scipy.special import expit
 from training.errors import ConfigError
 from training.evaluation.cli import main
 from training.evaluation.frontier.audience import Audience, Users, exposure
+from training.evaluation.frontier.bars import bars
 from training.evaluation.frontier.calibration import completed, platt, probe_and_tag
-from training.evaluation.frontier.effects import both
+from training.evaluation.frontier.effects import COUNTS, both
 from training.evaluation.frontier.filling import WEIGHTS, choose_weight, filled
 from training.evaluation.frontier.knowledge import Knowledge, Models
 from training.evaluation.frontier.measure import FrontierOptions, measure, paired
@@ -302,6 +304,40 @@ def test_a_paired_difference_has_users_as_clusters() -> None:
     found = paired(differences)
     assert found == {"mean": 3.0, "error": pytest.approx(1 / np.sqrt(3)), "concepts": 2}
     assert paired([]) is None
+
+
+def _cell(difference: float, error: float = 0.001, hidden: float = 0.0) -> dict[str, Any]:
+    minus = {"mean": difference, "error": error, "concepts": 1}
+    references = ("tag boost + rank", "dense probe + rank", "dense probe + relevance")
+    concepts = {"Drama": [0.2 + difference, 0.5, hidden]}
+    return {"minus": dict.fromkeys(references, minus), "hidden": hidden, "concepts": concepts}
+
+
+def test_the_first_table_says_of_each_bar_whether_it_is_met() -> None:
+    ways = {"target share + score": -0.003, "tag boost + relevance": -0.0013}
+    seen = {
+        "common": {"0.5": ["Drama"]},
+        "methods": {way: {"0.5": _cell(mean)} for way, mean in ways.items()},
+    }
+    found = {
+        "target share + score": _cell(-0.001, hidden=0.7),
+        "ridge on z + relevance": _cell(-0.003, hidden=0.95),
+        "completed tags, z + relevance": _cell(-0.01, hidden=0.95),
+        "dense probe + rank": _cell(0.0),
+        "dense probe + relevance": _cell(0.0),
+    }
+    hidden = {"common": {"0.5": ["Drama"]}, "methods": {way: {"0.5": cell} for way, cell in found.items()}}
+    neurons = {"Drama": {str(count): 0.96 if count >= 50 else 0.5 for count in COUNTS}}
+    run = {"data_set": "a", "seen": seen, "hidden 0.5": hidden, "effects": {"neurons": neurons}}
+    run["seen"]["pairs"] = run["hidden 0.5"]["pairs"] = {}
+    rows = dict(bars([run, run]).rows)
+    assert rows["seen: target share + score"] == "0.5: -0.0030 ± 0.0007: missed"
+    assert rows["seen: tag boost + relevance"].endswith("met")  # 0 is within two standard errors
+    assert rows["50% hidden: ridge on z + relevance"] == "-1.5% ± 0.4%, hidden part 0.95: met"
+    assert rows["50% hidden: completed tags, z + relevance"].endswith("0.95: missed")
+    assert rows["50% hidden: target share + score"].endswith("0.70: missed")
+    assert rows["50% hidden: contrast + rank"] == "not reached"
+    assert rows["neurons for 95% of the contrast's effect"] == "50"
 
 
 def test_a_small_run_has_every_part(planted_run: Run, tmp_path: Path) -> None:

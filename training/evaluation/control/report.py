@@ -12,7 +12,7 @@ from training.commandline import add_flags, read_flags
 from training.evaluation.control.halving import LEAST_SHARE
 from training.evaluation.control.hiding import HIDDEN
 from training.evaluation.control.measure import ControlOptions, measure
-from training.evaluation.frontier.report import several, signed
+from training.evaluation.frontier.joined import several, signed
 from training.evaluation.report import Curve, Estimate, Plot, Report, Table
 from training.run import Run
 

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
+from training.evaluation.frontier.bars import bars, neurons_for_most
 from training.evaluation.frontier.effects import COUNTS
-from training.evaluation.report import Curve, Estimate, Plot, Report, Table
+from training.evaluation.frontier.joined import (
+    Figures,
+    figure_of,
+    joined,
+    labels_of,
+    mean_of,
+    minus,
+    pair_of,
+    several,
+    short,
+    signed,
+)
+from training.evaluation.report import Curve, Plot, Report, Table
 
-Figures = Mapping[str, Any]
-"""What measure gives for a run."""
 PLOTTED = (
     "tag boost + score",
     "tag boost + rank",
@@ -27,7 +36,6 @@ PLOTTED = (
     "BLEND, 5 neurons + score",
 )
 _BOOST = "tag boost + rank"
-_ENOUGH = 0.95
 _PARAGRAPHS = (
     "One strength for each concept and method, such that the mean exposure share (a place weighs "
     "1 / log2(1 + rank)) of the test users' lists is the target; nDCG@20 there, on the users' held-out "
@@ -44,7 +52,7 @@ _PARAGRAPHS = (
 
 def frontier_report(runs: Sequence[Figures], command: str) -> Report:
     """The report of any number of runs, data set by data set."""
-    tables: list[Table] = []
+    tables = [bars(runs)]
     for name in dict.fromkeys(run["data_set"] for run in runs):
         tables += _tables(name, [run for run in runs if run["data_set"] == name])
     names = " and ".join(dict.fromkeys(run["data_set"] for run in runs))
@@ -61,30 +69,15 @@ def frontier_report(runs: Sequence[Figures], command: str) -> Report:
     )
 
 
-def several(found: Sequence[Mapping[str, float] | None]) -> Estimate | None:
-    """The mean of the runs' differences; the larger of the errors within and between the runs."""
-    known = [one for one in found if one]
-    if not known:
-        return None
-    within = math.sqrt(sum(one["error"] ** 2 for one in known)) / len(known)
-    between = Estimate.of([one["mean"] for one in known])
-    return Estimate(between.mean, max(within, between.error or 0.0))
-
-
-def signed(estimate: Estimate | None) -> str:
-    """A difference with its sign and error."""
-    return "-" if estimate is None else f"{estimate.mean:+.4f} ± {estimate.error:.4f}"
-
-
 def curves(runs: Sequence[Figures], ways: Sequence[str]) -> list[Curve]:
     """NDCG@20 over the target share, of the absolute targets that every run of the data set has."""
-    labels = [label for label in _labels(runs, "seen") if " x" not in label]
+    labels = [label for label in labels_of(runs, "seen") if " x" not in label]
     found = []
     for way in ways:
         points = {
             float(label): estimate
             for label in labels
-            if (estimate := _join([_cell(run, "seen", way, label, "ndcg") for run in runs]))
+            if (estimate := joined([figure_of(run, "seen", way, label, "ndcg") for run in runs]))
         }
         if points:
             found.append(Curve(way, list(points), list(points.values())))
@@ -109,17 +102,17 @@ def _tables(name: str, runs: Sequence[Figures]) -> list[Table]:
 
 
 def _seen(of: str, runs: Sequence[Figures]) -> Table:
-    labels = _labels(runs, "seen")
+    labels = labels_of(runs, "seen")
     rows = []
     for way in _ways(runs, "seen"):
         row: list[object] = [way, _reached(runs, "seen", way)]
         for label in labels:
             row += [
-                _short(_join([_cell(run, "seen", way, label, "ndcg") for run in runs])),
-                signed(several([_minus(run, "seen", way, label, _BOOST) for run in runs])),
+                short(joined([figure_of(run, "seen", way, label, "ndcg") for run in runs])),
+                signed(several([minus(run, "seen", way, label, _BOOST) for run in runs])),
             ]
         middle = "0.5" if "0.5" in labels else labels[-1]
-        rows.append([*row, _short(_join([_cell(run, "seen", way, middle, "plain") for run in runs]), 2)])
+        rows.append([*row, short(joined([figure_of(run, "seen", way, middle, "plain") for run in runs]), 2)])
     columns = ["method", "reached"]
     for label in labels:
         columns += [f"at {label}", "minus rank boost"]
@@ -127,15 +120,15 @@ def _seen(of: str, runs: Sequence[Figures]) -> Table:
 
 
 def _hidden(title: str, runs: Sequence[Figures], part: str) -> Table:
-    (label,) = _labels(runs, part)
+    (label,) = labels_of(runs, part)
     rows = [
         [
             way,
             _reached(runs, part, way),
-            _short(_join([_cell(run, part, way, label, "hidden") for run in runs]), 2),
-            _short(_join([_cell(run, part, way, label, "ndcg") for run in runs])),
-            signed(several([_minus(run, part, way, label, _BOOST) for run in runs])),
-            signed(several([_minus(run, part, way, label, "dense probe + relevance") for run in runs])),
+            short(joined([figure_of(run, part, way, label, "hidden") for run in runs]), 2),
+            short(joined([figure_of(run, part, way, label, "ndcg") for run in runs])),
+            signed(several([minus(run, part, way, label, _BOOST) for run in runs])),
+            signed(several([minus(run, part, way, label, "dense probe + relevance") for run in runs])),
         ]
         for way in _ways(runs, part)
     ]
@@ -144,12 +137,12 @@ def _hidden(title: str, runs: Sequence[Figures], part: str) -> Table:
 
 
 def _pairs(title: str, runs: Sequence[Figures], parts: Sequence[str]) -> Table:
-    places = [(part, label) for part in parts for label in _labels(runs, part)]
+    places = [(part, label) for part in parts for label in labels_of(runs, part)]
     names = list(dict.fromkeys(name for run in runs for name in run["seen"]["pairs"]))
     rows = [
         [
             name,
-            *(signed(several([_pair(run, part, name, label) for run in runs])) for part, label in places),
+            *(signed(several([pair_of(run, part, name, label) for run in runs])) for part, label in places),
         ]
         for name in names
     ]
@@ -163,16 +156,16 @@ def _effects(name: str, runs: Sequence[Figures]) -> Table:
         halved = [part["suppression"].get(way) for part in parts]
         moved = [part["off_target"].get(way) for part in parts]
         pairs = [pair for part in parts for pair in part["together"].get(way, [])]
-        both = _mean([pair["loss"] for pair in pairs])
-        apart = _mean([sum(pair["single_losses"]) for pair in pairs])
+        both = mean_of([pair["loss"] for pair in pairs])
+        apart = mean_of([sum(pair["single_losses"]) for pair in pairs])
         rows.append(
             [
                 way,
                 signed(several([one["loss"] for one in halved if one])),
                 signed(several([one["minus random"] for one in halved if one])),
-                _short(_mean([one["moved"] for one in moved if one])),
-                _short(_mean([one["over boost"] for one in moved if one]), 2),
-                f"{_short(both)} of {_short(apart)}" if pairs else "-",
+                short(mean_of([one["moved"] for one in moved if one])),
+                short(mean_of([one["over boost"] for one in moved if one]), 2),
+                f"{short(both)} of {short(apart)}, {len(pairs)} pairs" if pairs else "-",
             ]
         )
     label = parts[0]["label"]
@@ -183,10 +176,9 @@ def _effects(name: str, runs: Sequence[Figures]) -> Table:
 
 def _neurons(name: str, runs: Sequence[Figures]) -> Table:
     found = [kept for run in runs for kept in run["effects"]["neurons"].values()]
-    rows = [[str(count), _short(_mean([kept[str(count)] for kept in found]), 2)] for count in COUNTS]
-    enough = [next((c for c in COUNTS if kept[str(c)] >= _ENOUGH), math.inf) for kept in found]
-    middle = f"{np.median(enough):g}" if enough else "-"
-    title = f"{name}: share of the contrast's effect that its largest neurons keep; median for .95: {middle}"
+    rows = [[str(count), short(mean_of([kept[str(count)] for kept in found]), 2)] for count in COUNTS]
+    title = f"{name}: share of the contrast's effect that its largest neurons keep; median for .95: "
+    title += neurons_for_most(runs)
     return Table(title, ("neurons", "share"), rows)
 
 
@@ -194,45 +186,6 @@ def _ways(runs: Sequence[Figures], part: str) -> list[str]:
     return list(dict.fromkeys(way for run in runs for way in run[part]["methods"]))
 
 
-def _labels(runs: Sequence[Figures], part: str) -> list[str]:
-    labels = {label for run in runs for label in run[part]["common"]}
-    return sorted(labels, key=lambda label: (" x" in label, label))
-
-
-def _at(run: Figures, part: str, way: str, label: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = run[part]["methods"].get(way, {}).get(label, {})
-    return found
-
-
-def _cell(run: Figures, part: str, way: str, label: str, figure: str) -> float | None:
-    value: float | None = _at(run, part, way, label).get(figure)
-    return value
-
-
-def _minus(run: Figures, part: str, way: str, label: str, reference: str) -> Mapping[str, float] | None:
-    found: Mapping[str, float] | None = _at(run, part, way, label).get("minus", {}).get(reference)
-    return found
-
-
-def _pair(run: Figures, part: str, name: str, label: str) -> Mapping[str, float] | None:
-    found: Mapping[str, float] | None = run[part]["pairs"].get(name, {}).get(label)
-    return found
-
-
 def _reached(runs: Sequence[Figures], part: str, way: str) -> str:
     cells = [cell for run in runs for cell in run[part]["methods"].get(way, {}).values()]
     return f"{sum(cell['reached'] for cell in cells)} of {sum(cell['asked'] for cell in cells)}"
-
-
-def _join(values: Sequence[float | None]) -> Estimate | None:
-    """A figure's mean over the runs; None unless every run has it."""
-    return None if None in values else _mean(values)
-
-
-def _mean(values: Sequence[float | None]) -> Estimate | None:
-    known = [value for value in values if value is not None]
-    return Estimate.of(known) if known else None
-
-
-def _short(estimate: Estimate | None, places: int = 4) -> str:
-    return "-" if estimate is None else f"{estimate.mean:.{places}f}"
