@@ -136,7 +136,7 @@ def is_exact(world: World, state: Any, plan: Plan, moves: list[Floats], found: F
     if strengths:
         base = plain + sum(gains[1:], np.zeros(len(plain)))
         carriers = world.members[plan.targets[0].concept.value]  # type: ignore[call-overload]
-        first = first_within(Lines(base, gains[0]), carriers, N, plan.targets[0].counts(N))
+        first = first_within(Lines(base, gains[0]), carriers, N, plan.targets[0].bounds.counts(N, 0))
         right &= first is not None and first - 1 / STEPS < strengths[0].fraction <= first
     return right
 

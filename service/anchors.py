@@ -1,4 +1,7 @@
-"""What steering can move, and where along it candidates are searched for. Pure."""
+"""What steering can move, where on its ways candidates are searched for, and what others score at most. Pure.
+
+Settings are as in field.py: how far each target's edits are used, beside what the edits of no target do.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,8 +13,17 @@ from service.lines import Doubles
 from service.query import Plan, TargetShare
 from service.reply import Steered
 
+PARTS = (1 / 4, 1 / 2, 1.0)
+"""Of a target's largest strength: few candidates of several places prove more than many of one, for less."""
 HEAD_ANCHORS = (1 / 16, 1 / 4)
-"""Where, besides its end, candidates are searched for on the way of a move through a nonlinear head."""
+"""Where, besides its end, candidates are searched for on the way of all moves through a nonlinear head."""
+
+
+class Mark(NamedTuple):
+    """Settings on a way, float64 [1 + 2 J], and what an item outside the field scores there at most."""
+
+    settings: Doubles
+    bound: float | None
 
 
 class Anchors(NamedTuple):
@@ -19,16 +31,38 @@ class Anchors(NamedTuple):
 
     Attributes:
         base: The row where no target moves anything.
-        of: (j, sign) -> the row where only target j does, as far as it may.
+        of: (j, sign) -> the rows where only target j moves anything: not at all, and by each of PARTS.
     """
 
     settings: Doubles
     base: int
-    of: dict[tuple[int, float], int]
+    of: dict[tuple[int, float], list[int]]
+
+    def bound(self, strengths: Sequence[float], cuts: Sequence[float]) -> float | None:
+        """What an item outside the field scores at most; None where strengths add up to more than one.
+
+        Scores are linear in the settings, so the largest of any items is convex in them: between two anchors
+        it lies below the line, and where several targets move below the mix of what each would do alone.
+
+        Args:
+            strengths: Of each target, -1 to 1.
+            cuts: Each anchor's last candidate's score, which an item outside does not exceed.
+        """
+        total = sum(map(abs, strengths))
+        if total > 1.0:
+            return None
+        if total == 0.0:
+            return cuts[self.base]
+        bound = 0.0
+        for j, strength in enumerate(strengths):
+            if strength:
+                along = [cuts[row] for row in self.of[j, np.sign(strength)]]
+                bound += abs(strength) / total * float(np.interp(total, (0.0, *PARTS), along))
+        return bound
 
 
 def anchors_of(targets: Sequence[TargetShare], moves: Floats, has_head: bool) -> Anchors:
-    """Of moves [1 + J, d]: no steering, the edits of no target, and each target at each end of its way."""
+    """The anchors of a plan whose moves are float32 [1 + J, d]."""
     plain = np.zeros(1 + 2 * len(targets))
     base = plain.copy()
     base[0] = 1.0
@@ -36,12 +70,21 @@ def anchors_of(targets: Sequence[TargetShare], moves: Floats, has_head: bool) ->
     base_row = len(rows) - 1
     for j, target in enumerate(targets):
         for sign in target.signs:
-            of[j, sign] = len(rows)
-            rows.append(base.copy())
-            rows[-1][1 + j] = sign
+            of[j, sign] = [base_row, *range(len(rows), len(rows) + len(PARTS))]
+            for part in PARTS:
+                rows.append(base.copy())
+                rows[-1][1 + j] = sign * part
     if has_head:
-        rows += [part * end for end in rows[1:] for part in HEAD_ANCHORS]
+        ends = [base_row, *(of_sign[-1] for of_sign in of.values())]
+        rows += [part * rows[end] for end in ends for part in HEAD_ANCHORS]
     return Anchors(np.array(rows), base_row, of)
+
+
+def stops(start: float, end: float) -> list[float]:
+    """Both ends of a target's way, and the anchors between them, in order."""
+    low, high = sorted((start, end))
+    between = [stop for part in PARTS for stop in (part, -part) if low < stop < high]
+    return sorted((start, *between, end), reverse=start > end)
 
 
 def moves_of(plan: Plan, whole: Steered, d: int) -> Floats:

@@ -27,6 +27,14 @@ def are_in(values: Ints, among: Ints) -> Bools:
     return np.asarray(found)
 
 
+def distinct(*parts: Ints) -> Ints:
+    """All values in ascending order, each once: int64 [m]; np.unique's hashing takes twice as long."""
+    ordered = np.sort(np.concatenate(parts))
+    is_new = np.ones(len(ordered), bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=is_new[1:])
+    return np.asarray(ordered[is_new])
+
+
 def rows_of(found: AnyArray, parts: Sequence[AnyArray]) -> list[AnyArray]:
     """Splits what was found for the rows of all parts, in their order, into what is each part's."""
     ends = accumulate(map(len, parts))

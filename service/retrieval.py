@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import faiss
 import numpy as np
 
-from service.arrays import Bools, Floats, Ints, are_in, rows_of
+from service.arrays import Bools, Floats, Ints, are_in, distinct, rows_of
 from service.together import Computation
 
 _log = logging.getLogger(__name__)
@@ -230,7 +230,7 @@ def find_candidates(
             found = yield Lookup(index, queries, fetch)
             kept = [_wanted(row, allowed, excluded)[:needed] for row in found]
             if min(map(len, kept), default=available) >= min(enough, available):
-                items = np.sort(kept[0]) if len(kept) == 1 else np.unique(np.concatenate(kept))
+                items = distinct(*kept)
                 return Candidates(items, degraded=False)
             fetch *= WIDENING  # what is allowed lies elsewhere, or in cells that were not looked into
         picks = allowed is not None and index.selects and allowed_count > MANY * len(matrix)
@@ -264,5 +264,5 @@ def _best_of_all(index: Index, queries: Floats, n: int, allowed: Bools | None, e
         return np.setdiff1d(index.search(queries, keep + len(excluded)), excluded)
     wanted = allowed.copy()
     wanted[excluded] = False
-    found = np.unique(index.search_among(queries, keep, wanted))
+    found = distinct(index.search_among(queries, keep, wanted).ravel())
     return found[found >= 0]

@@ -5,12 +5,13 @@ more of them until a bound proves that no other item can be listed. The list sol
 with any head, so that what the report says of it holds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 
-from service.anchors import anchors_of, moves_of
-from service.arrays import Bools, Floats, Ints
+from service.anchors import Mark, anchors_of, moves_of, stops
+from service.arrays import Bools, Floats, Ints, distinct
 from service.encoding import UserState
 from service.field import HEAD_STEPS, Field, Way
 from service.lines import STEPS, Doubles, Lines, best, enclosed, largest_within, least_lift, least_within
@@ -21,9 +22,9 @@ from service.retrieval import find_candidates
 from service.steering import Applied, TargetStrength
 from service.together import alone
 
-LEAST_DEPTH = 400
+LEAST_DEPTH = 160
 """Candidates of each anchor at first."""
-WIDENING = 4
+WIDENING = 2
 """How many times as many, whenever nothing could be proven."""
 ROUNDS = 3
 """Times that each of several targets is solved while the others stay."""
@@ -44,14 +45,13 @@ def solve(query: Query, state: UserState, whole: Steered, unwanted: Ints, timing
         timings: Gets the stages' times.
     """
     solver = _Solver(query, state, whole, unwanted, timings)
-    compares = query.compares or query.plan.max_relevance_loss is not None
-    depth = max(LEAST_DEPTH, 2 * query.n, RELEVANCE_DEPTH if compares else 0)
+    depth = max(LEAST_DEPTH, 2 * query.n)
     while True:
         solver.look(depth)
         goals, settings = solver.meet_targets()
         settings = solver.lift(settings)
         fraction = solver.afford(settings)
-        proven = solver.is_proven(goals, settings, fraction, depth)
+        proven = solver.is_proven(goals, settings, fraction)
         timings.lap("solve")
         if proven:
             return solver.found(settings, fraction)
@@ -79,9 +79,15 @@ class _Solver:
             self._rest[1 + j], self._least[1 + j] = target.rest, min(target.signs[-1], 0.0)
 
     def look(self, depth: int) -> None:
-        """Makes the field of at least so many candidates of each anchor."""
-        items = self._search(self._anchors.settings, depth, self._allowed)
-        self._is_whole = len(items) < depth
+        """Makes the field of at least so many candidates of each anchor, of the first what losses need."""
+        settings, count = self._anchors.settings, len(self._anchors.settings)
+        compares = self._query.compares or self._query.plan.max_relevance_loss is not None
+        deep = max(depth, RELEVANCE_DEPTH) if compares else depth
+        self._depths = [deep] + [depth] * (count - 1)
+        items = self._search(settings, depth, self._allowed)
+        if deep > depth:
+            items = distinct(items, self._search(settings[:1], deep, self._allowed))
+        self._is_whole = len(items) < deep
         self._n = min(self._query.n, len(items))
         self._set_field(items)
         unsteered = self._tally(np.zeros(1 + 2 * len(self._targets)))
@@ -135,7 +141,7 @@ class _Solver:
             STEPS if field.is_linear else HEAD_STEPS,
         )
 
-    def is_proven(self, goals: Doubles, settings: Doubles, fraction: float, depth: int) -> bool:
+    def is_proven(self, goals: Doubles, settings: Doubles, fraction: float) -> bool:
         """Whether no item outside the field can get into any list on the ways that were solved.
 
         Lifts are left out: they act on the candidates and on the best items of their concepts. There is no
@@ -143,22 +149,11 @@ class _Solver:
         """
         if self._is_whole or not self._field.is_linear:
             return True
-        cuts = [np.partition(self._field.scores(anchor), -depth)[-depth] for anchor in self._anchors.settings]
-        ends = settings.copy()
-        ends[1 + len(self._targets) :] = 0.0
-        ways = []
-        for j, target in enumerate(self._targets):
-            start, end = ends.copy(), ends.copy()
-            start[1 + j], end[1 + j] = target.rest, goals[1 + j]
-            ways.append((start, end, self._bound(start, cuts), self._bound(end, cuts)))
-        end_bound = self._bound(ends, cuts)
-        if self._query.plan.max_relevance_loss is not None and (ends == settings).all():
-            bound = None if end_bound is None else (1 - fraction) * cuts[0] + fraction * end_bound
-            ways.append((np.zeros_like(ends), fraction * ends, cuts[0], bound))
-        return all(
-            start_bound is None or bound is None or self._encloses(start, end, start_bound, bound)
-            for start, end, start_bound, bound in ways
-        )
+        cuts = [
+            float(np.partition(self._field.scores(anchor), -depth)[-depth])
+            for anchor, depth in zip(self._anchors.settings, self._depths, strict=True)
+        ]
+        return all(self._encloses(way) for way in self._ways(goals, settings, fraction, cuts))
 
     def found(self, settings: Doubles, fraction: float) -> Found:
         """The candidates with their scores, and what was solved."""
@@ -227,7 +222,7 @@ class _Solver:
             for concept in self._concepts
             for side in (concept, ~concept)
         ]
-        self._set_field(np.unique(np.concatenate([self._field.items, *items])))
+        self._set_field(distinct(self._field.items, *items))
 
     def _set_field(self, items: Ints) -> None:
         self._timings.lap("solve")
@@ -244,21 +239,37 @@ class _Solver:
         self._degraded = self._degraded or found.degraded
         return found.items
 
-    def _bound(self, settings: Doubles, cuts: Sequence[float]) -> float | None:
-        """What an item outside the field scores at most: a convex mix of the anchors' last candidates."""
-        fractions = settings[1 : 1 + len(self._targets)].tolist()
-        left = 1.0 - sum(map(abs, fractions))
-        if left < 0.0:
-            return None
-        bound = left * cuts[self._anchors.base]
-        for j, fraction in enumerate(fractions):
-            if fraction:
-                bound += abs(fraction) * cuts[self._anchors.of[j, np.sign(fraction)]]
-        return float(bound)
+    def _ways(
+        self, goals: Doubles, settings: Doubles, fraction: float, cuts: Sequence[float]
+    ) -> Iterator[list[Mark]]:
+        """Each target's way to its goal, and the budget's to the settings."""
+        ends = settings.copy()
+        ends[1 + len(self._targets) :] = 0.0
+        for j, target in enumerate(self._targets):
+            way = []
+            for strength in stops(target.rest, float(goals[1 + j])):
+                mark = ends.copy()
+                mark[1 + j] = strength
+                way.append(Mark(mark, self._bound(mark, cuts)))
+            yield way
+        if self._query.plan.max_relevance_loss is not None and (ends == settings).all():
+            bound = self._bound(ends, cuts)
+            if bound is not None:
+                bound = (1 - fraction) * cuts[0] + fraction * bound
+            yield [Mark(np.zeros_like(ends), cuts[0]), Mark(fraction * ends, bound)]
 
-    def _encloses(self, start: Doubles, end: Doubles, start_bound: float, end_bound: float) -> bool:
-        lines = Lines(self._field.scores(start), self._field.change(end - start))
-        return enclosed(lines, self._n, start_bound, end_bound)
+    def _bound(self, settings: Doubles, cuts: Sequence[float]) -> float | None:
+        return self._anchors.bound(settings[1 : 1 + len(self._targets)].tolist(), cuts)
+
+    def _encloses(self, way: Sequence[Mark]) -> bool:
+        """Whether nothing gets in between any two marks; what has no bound counts as enclosed."""
+        for (start, start_bound), (end, end_bound) in pairwise(way):
+            if start_bound is None or end_bound is None:
+                continue
+            lines = Lines(self._field.scores(start), self._field.change(end - start))
+            if not enclosed(lines, self._n, start_bound, end_bound):
+                return False
+        return True
 
     def _lift_of(self, j: int) -> int:
         return 1 + len(self._targets) + j
