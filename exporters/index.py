@@ -35,6 +35,8 @@ _LEAST_GAIN = 0.001
 _ALL = Recalls(1.0, 1.0, 1.0, 1.0)
 # What a list of 20 asks for, with as many seen items again to drop and some to spare.
 _TIMED_DEPTH = 64
+# In a large catalogue more items would be of several kinds, and be read for the sake of one.
+_CELL_SIZE = 800
 _TRAINING_VECTORS_PER_CELL = 40
 _ITEMS_AT_ONCE = 2**18
 _HNSW_BUILD_BREADTH = 80
@@ -207,7 +209,7 @@ class _Builder:
         self._vectors = vectors
         n_items, width = vectors.shape
         self._pairs = -(-width // 2)
-        self._cells = max(int(min(4 * np.sqrt(n_items), n_items / 40)), 1)
+        self._cells = max(int(min(max(2 * np.sqrt(n_items), n_items / _CELL_SIZE), n_items / 40)), 1)
         size = min(n_items, max(_TRAINING_VECTORS_PER_CELL * self._cells, 2**16))
         rows = np.sort(np.random.default_rng(0).choice(n_items, size, replace=False))
         self._sample = self._padded(vectors[rows])
