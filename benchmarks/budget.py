@@ -23,11 +23,11 @@ from rich.console import Console
 from rich.table import Table
 
 from service.arrays import Floats
+from service.indexes import ExactIndex
 from service.lines import STEPS, Lines, best, first_within
 from service.query import Bounds, Plan, Query, TargetShare
 from service.ranking import RELEVANCE_DEPTH, rank, relevance_loss
 from service.reply import Found, Steered, Timings
-from service.retrieval import ExactIndex
 from service.solving import solve
 
 N = 20

@@ -20,9 +20,9 @@ from service.blobs import CachedEmbedding, RecordedEvent
 from service.bundle import Bundle, open_bundle
 from service.embedded import embedded_valkey
 from service.encoding import UserState
+from service.indexes import ExactIndex
 from service.precision import Precision
 from service.ranking import overlap
-from service.retrieval import ExactIndex
 from service.steering import Operation, RawEdit, SparseCode, apply_edits
 from service.userstate import UserStore
 

@@ -26,8 +26,9 @@ from exporters.kinds import KINDS
 from service.arrays import Bools, Floats
 from service.catalogue import Catalogue
 from service.filters import Condition, Filter
+from service.indexes import ExactIndex, FaissIndex, Index
 from service.ranking import rank, score
-from service.retrieval import ExactIndex, FaissIndex, Index, find_candidates
+from service.retrieval import find_candidates
 from service.together import alone
 
 BASE = CatalogueOptions(40_000, d=512, cluster_size=200)

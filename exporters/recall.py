@@ -27,7 +27,9 @@ WIDENING = 4
 DEAR = 10
 """It asks for no more than this part of the items that a filter keeps; else it has all of them scored."""
 MANY = 1 / 16
-"""Above this share of all items it has them scored by an index that can pick them out, if it is one."""
+"""Above this share of all items it asks an index that can pick them out for those alone."""
+SPREAD = 2
+"""Then it looks into so many times as many cells as the share makes likely, of those that hold any."""
 FILTERED_QUERIES = 64
 """Of each kind: deep searches take long."""
 # Items that reach the exact last score up to this share of it count as found: equal scores have no order.
@@ -106,10 +108,11 @@ class _Filtered(NamedTuple):
             found.append(self._hits(vectors, rows[done], items[done], depth))
             rows, fetched = rows[~done], fetched * WIDENING
         if _selects(index) and allowed_count > MANY * index.ntotal:
-            items = search_among(index, self.queries[rows], needed, self.allowed)
-            found.append(self._hits(vectors, rows, items, depth))
-        else:
-            found.append(np.ones(len(rows), np.float32))
+            items = search_among(index, self.queries[rows], needed, over_fetch, self.allowed)
+            done = (items >= 0).sum(axis=1) >= min(enough, allowed_count)
+            found.append(self._hits(vectors, rows[done], items[done], depth))
+            rows = rows[~done]
+        found.append(np.ones(len(rows), np.float32))
         return _rounded(np.concatenate(found))
 
     def _hits(self, vectors: Floats, rows: NDArray[np.int64], items: NDArray[np.int64], depth: int) -> Floats:
@@ -137,13 +140,24 @@ def search(index: Any, queries: Floats, count: float, over_fetch: float) -> NDAr
     return _found(index, queries, depth, parameters)
 
 
-def search_among(index: Any, queries: Floats, count: int, allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The same among the allowed items, bool [n_items], in whichever cells they lie."""
+def search_among(
+    index: Any, queries: Floats, count: int, over_fetch: float, allowed: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """The same among the allowed items, bool [n_items], in the cells that hold any of them."""
+    depth = min(count, index.ntotal)
     selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-    parameters = faiss.SearchParameters(sel=selector)
-    if isinstance(index, faiss.IndexIVF):
-        parameters = faiss.SearchParametersIVF(sel=selector, nprobe=index.nlist)
-    return _found(index, queries, min(count, index.ntotal), parameters)
+    if not isinstance(index, faiss.IndexIVF):
+        return _found(index, queries, depth, faiss.SearchParameters(sel=selector))
+    lists = index.invlists
+    held = np.zeros(index.nlist, bool)
+    for cell in range(index.nlist):
+        held[cell] = allowed[faiss.rev_swig_ptr(lists.get_ids(cell), lists.list_size(cell))].any()
+    deeper = max(depth / (_CHOSEN_DEPTH * over_fetch), 1.0)
+    wider = SPREAD * index.ntotal / max(int(allowed.sum()), 1) * deeper
+    probes = min(int(index.nprobe * wider) + 1, max(int(held.sum()), 1))
+    cells = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(np.packbits(held, bitorder="little")))
+    parameters = faiss.SearchParametersIVF(sel=selector, nprobe=probes, quantizer_params=cells)
+    return _found(index, queries, depth, parameters)
 
 
 def _selects(index: Any) -> bool:

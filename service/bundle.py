@@ -20,9 +20,9 @@ from service.catalogue import Catalogue
 from service.concepts import LabelSet
 from service.encoding import Encoder, UserState, pad
 from service.histories import HistoryRule
+from service.indexes import ExactIndex, FaissIndex, Index
 from service.precision import Precision
 from service.ranking import score
-from service.retrieval import ExactIndex, FaissIndex, Index
 
 REPLAY_TOLERANCE = 1e-4
 """How far onnxruntime here may be from torch there, relative to the largest value of each output."""

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from exporters.recall import search, search_among
 from service.arrays import Bools, Floats, Ints
+from service.indexes import ExactIndex, FaissIndex, Index
 from service.ranking import rank, score
-from service.retrieval import ExactIndex, FaissIndex, Index, find_candidates
+from service.retrieval import find_candidates
 from service.together import alone
 
 N_ITEMS, P = 3_000, 16
@@ -138,7 +139,7 @@ def test_an_index_is_searched_as_the_exporter_measured_it(tmp_path: Path, kind: 
     assert served.selects == isinstance(made, faiss.IndexIVF)
     if served.selects:
         among = served.search_among(queries, n, allowed)
-        assert np.array_equal(among, search_among(made, queries, n, allowed))
+        assert np.array_equal(among, search_among(made, queries, n, 2.0, allowed))
 
 
 def test_biases_in_the_index_are_met_by_a_one_at_the_querys_end(tmp_path: Path) -> None:
@@ -162,7 +163,7 @@ def test_biases_in_the_index_are_met_by_a_one_at_the_querys_end(tmp_path: Path) 
 def test_an_exact_search_in_blocks_finds_the_best_of_each_query(seed: int, n: int, count: int) -> None:
     queries = np.random.default_rng(seed).normal(size=(count, P)).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("service.retrieval.SCORES_AT_ONCE", 700 * count)  # several blocks
+        patch.setattr("service.indexes.SCORES_AT_ONCE", 700 * count)  # several blocks
         found = ExactIndex(MATRIX).search(queries, n)
     scores = queries @ MATRIX[:, :-1].T
     best = -np.sort(-scores, axis=1)[:, :n]

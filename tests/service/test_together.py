@@ -12,8 +12,9 @@ from prometheus_client import CollectorRegistry
 
 from service.batching import MAX_BATCH, QUIET_TURNS, Batcher
 from service.errors import DeadlineExpired
+from service.indexes import ExactIndex
 from service.metrics import Metrics
-from service.retrieval import ExactIndex, Lookup, find_candidates
+from service.retrieval import Lookup, find_candidates
 from service.together import alone, together
 
 

@@ -1,0 +1,170 @@
+"""Indexes over the items: FAISS's of every kind, and the item matrix itself, which misses nothing."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from service.arrays import Bools, Floats, Ints
+
+CHOSEN_DEPTH = 128
+"""Up to so many candidates, times the over-fetch, the number of cells stored with an index is right: it was
+chosen by the best 100, and a search's depth is a power of two."""
+SPREAD = 2
+"""Items that are picked out lie in so many times as many cells as their share of all makes likely."""
+SCORES_AT_ONCE = 2**24
+"""Scores that an exact pass holds at a time: 64 MiB."""
+ROWS_AT_ONCE = 512
+"""Rows that an exact pass gathers at a time: they are still in the cache when they are multiplied."""
+FEW_QUERIES = 4
+"""Up to so many are quicker multiplied one by one."""
+
+
+class Index(Protocol):
+    """Finds the rows with the largest inner products, or nearly so."""
+
+    n_items: int
+    over_fetch: float
+    """So many times as many candidates as are needed hold those: its own scores are approximate."""
+    selects: bool
+    """Whether it can search among some items only."""
+
+    def search(self, queries: Floats, n: int) -> Ints:
+        """Row numbers for [m, p] queries, best first: int64 [m, n], -1 where there are no more."""
+
+    def search_among(self, queries: Floats, n: int, wanted: Bools) -> Ints:
+        """The same among the wanted items, bool [n_items]."""
+
+
+class FaissIndex:
+    """A FAISS index of any kind over V, or over [V | b], zeros at the rows' ends allowed; memory-mapped.
+
+    Args:
+        path: The file.
+        over_fetch: See Index.
+
+    Raises:
+        OSError, RuntimeError: the file is no index.
+    """
+
+    def __init__(self, path: Path, over_fetch: float = 1.0) -> None:
+        self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        self.n_items: int = self._index.ntotal
+        self.width: int = self._index.d
+        self.over_fetch = max(over_fetch, 1.0)
+        # A graph has no list to read, and FAISS's fast scan without cells takes no selectors.
+        self.selects = isinstance(self._index, (faiss.IndexIVF, faiss.IndexScalarQuantizer))
+        self._cells = _cells(self._index)
+        self._parameters = lru_cache(maxsize=64)(self._made_parameters)  # few depths are asked for
+
+    def search(self, queries: Floats, n: int) -> Ints:
+        """See Index."""
+        return self._search(queries, n, self._parameters(n))
+
+    def search_among(self, queries: Floats, n: int, wanted: Bools) -> Ints:
+        """See Index; only cells that hold any of them are looked into."""
+        selector = faiss.IDSelectorBitmap(np.packbits(wanted, bitorder="little"))
+        if not isinstance(self._index, faiss.IndexIVF):
+            return self._search(queries, n, faiss.SearchParameters(sel=selector))
+        held = np.zeros(self._index.nlist, bool)
+        held[self._cells[wanted]] = True
+        wider = SPREAD * self.n_items / max(int(wanted.sum()), 1) * max(self._deeper(n), 1.0)
+        probes = min(int(self._index.nprobe * wider) + 1, max(int(held.sum()), 1))
+        cells = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(np.packbits(held, bitorder="little")))
+        parameters = faiss.SearchParametersIVF(sel=selector, nprobe=probes, quantizer_params=cells)
+        return self._search(queries, n, parameters)
+
+    def _search(self, queries: Floats, n: int, parameters: Any) -> Ints:
+        n, width = min(n, self.n_items), queries.shape[1]
+        if width < self.width:  # the index holds [V | b], or zeros; a one does no harm to those
+            padded = np.zeros((len(queries), self.width), np.float32)
+            padded[:, :width], padded[:, width] = queries, 1.0
+            queries = padded
+        _, items = self._index.search(np.ascontiguousarray(queries), n, params=parameters)
+        return np.asarray(items, np.int64)
+
+    def _made_parameters(self, n: int) -> Any:
+        """For more candidates than it was chosen for, an index looks as many times as far.
+
+        A filter may keep what lies far away.
+        """
+        deeper = self._deeper(n)
+        if isinstance(self._index, faiss.IndexIVF) and deeper > 1.0:
+            probes = int(self._index.nprobe * deeper) + 1
+            return faiss.SearchParametersIVF(nprobe=min(probes, self._index.nlist))
+        if isinstance(self._index, faiss.IndexHNSW) and deeper > 1.0:
+            return faiss.SearchParametersHNSW(efSearch=int(self._index.hnsw.efSearch * deeper) + 1)
+        return None
+
+    def _deeper(self, n: int) -> float:
+        """How many times as many candidates these are as the index was chosen for."""
+        return n / (CHOSEN_DEPTH * self.over_fetch)
+
+
+def _cells(index: Any) -> NDArray[np.int32]:
+    """Which cell of an IVF index each item lies in: [n_items]; nothing of other kinds."""
+    if not isinstance(index, faiss.IndexIVF):
+        return np.empty(0, np.int32)
+    cells, lists = np.empty(index.ntotal, np.int32), index.invlists
+    for cell in range(index.nlist):
+        cells[faiss.rev_swig_ptr(lists.get_ids(cell), lists.list_size(cell))] = cell
+    return cells
+
+
+class ExactIndex:
+    """Scores rows of [V | b] by matrix products in blocks: nothing is missed."""
+
+    over_fetch = 1.0
+    selects = True
+
+    def __init__(self, matrix: Floats) -> None:
+        self._matrix = np.asarray(matrix)  # the rows of a memory map are slower to take
+        self.n_items = len(matrix)
+
+    def search(self, queries: Floats, n: int) -> Ints:
+        """See Index."""
+        return self._best(queries, n, None)
+
+    def search_among(self, queries: Floats, n: int, wanted: Bools) -> Ints:
+        """See Index."""
+        return self._best(queries, n, np.flatnonzero(wanted))
+
+    def _best(self, queries: Floats, n: int, rows: Ints | None) -> Ints:
+        extended = np.hstack([queries, np.ones((len(queries), 1), np.float32)])
+        count = self.n_items if rows is None else len(rows)
+        size = max(SCORES_AT_ONCE // max(len(queries), 1), n)
+        scores, found = [], []
+        for start in range(0, count, size):
+            part = slice(start, start + size)
+            products = extended @ self._matrix[part].T if rows is None else self._scores(extended, rows[part])
+            kept = _largest(products, n)
+            scores.append(np.take_along_axis(products, kept, axis=1))
+            found.append(kept + start if rows is None else rows[part][kept])
+        if not found:
+            return np.empty((len(queries), 0), np.int64)
+        every = np.hstack(scores)
+        kept = np.argsort(-every, axis=1, kind="stable")[:, :n]
+        return np.take_along_axis(np.hstack(found), kept, axis=1)
+
+    def _scores(self, extended: Floats, rows: Ints) -> Floats:
+        """Products of queries [m, p + 1] with some rows: [m, rows]."""
+        scores = np.empty((len(extended), len(rows)), np.float32)
+        gathered = np.empty((min(ROWS_AT_ONCE, len(rows)), self._matrix.shape[1]), np.float32)
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            part = slice(start, start + ROWS_AT_ONCE)
+            # Without "clip" numpy would gather them elsewhere first.
+            block = self._matrix.take(rows[part], axis=0, out=gathered[: len(rows[part])], mode="clip")
+            if len(extended) <= FEW_QUERIES:
+                np.vecdot(block, extended[:, None], out=scores[:, part])
+            else:
+                np.matmul(extended, block.T, out=scores[:, part])
+        return scores
+
+
+def _largest(scores: Floats, n: int) -> Ints:
+    """Where the n largest of each row are, in no order."""
+    n = min(n, scores.shape[1])
+    return np.argpartition(scores, scores.shape[1] - n, axis=1)[:, -n:]
