@@ -16,8 +16,8 @@ from pathlib import Path
 
 import grpc
 from bench import Bench, Figures, fill
+from blocks import machine, ratio, throughputs, values
 from servers import Server, comparison_server, put_load, trimtab_server
-from serving_report import machine, ratio, throughputs, values
 from trimtab.v1 import recommendation_pb2_grpc
 from world import WorldOptions, make_world, user_id
 

@@ -24,6 +24,7 @@ from load import Request, read_requests, write_requests
 from rich.console import Console
 from servers import BATCH, BOTH_CORES, HERE, comparison_server, put_load, trimtab_server
 from serving_report import write_report
+from stages import stages
 from trimtab.v1 import recommendation_pb2 as pb
 from trimtab.v1 import recommendation_pb2_grpc
 from trimtab.v1.steering_pb2 import Budget, TargetShare
@@ -226,8 +227,14 @@ def metrics_cost(bench: Bench) -> Figures:
         }
 
 
+def parts_of_a_call(bench: Bench) -> Figures:
+    """Each of our parts of a call alone."""
+    return stages(bench.world, bench.requests("two edits", bench.steered))
+
+
 PARTS: dict[str, Callable[[Bench], Figures]] = {
     "comparison": comparison,
+    "stages": parts_of_a_call,
     "steering": steering_cost,
     "tail": steered_tail,
     "batch": batch,

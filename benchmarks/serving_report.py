@@ -1,23 +1,16 @@
-"""The report of serving.py's cells: tables of ratios with their intervals, and latency against load."""
+"""The report of serving.py's cells: tables of ratios with their intervals, and two plots."""
 
 import json
-import os
-import platform
 import re
-import subprocess
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from load import ANSWERED
+from blocks import faults, latencies, latency, lateness, machine, p99_of, ratio, throughputs, values
 from numpy.typing import NDArray
 from scipy.stats import linregress
-
-mpl.use("Agg")
-import matplotlib.pyplot as plt
+from serving_plots import plot
 
 METHOD = """\
     make bench
@@ -35,34 +28,7 @@ synchronous futures 88. Sides of a comparison are measured in turn, A B A B. A r
 blocks' ratios with a 95 % bootstrap interval; where that spans the bar, the answer is inconclusive.
 Latencies are the median block's; those of an open loop count from when a call should have been sent. Both
 comparison servers answer the bytes of a real reply; the bare search is one query on the same index."""
-LIBRARIES = ("grpcio", "faiss-cpu", "onnxruntime", "redis", "numpy", "protobuf", "uvloop")
-DRAWS = 10_000
-LATE_MS = 1.0
 _STAGE = re.compile(r'trimtab_stage_seconds_sum{stage="(.*)"}')
-
-
-class Ratio(NamedTuple):
-    """Median of the blocks' ratios, and the interval that holds 95 % of bootstrapped medians."""
-
-    median: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.median:.3f} ({self.low:.3f} to {self.high:.3f})"
-
-    def against(self, bar: float, *, at_least: bool) -> str:
-        if self.low <= bar <= self.high and self.low < self.high:
-            return "inconclusive"
-        return "met" if (self.median >= bar) == at_least else "missed"
-
-
-def ratio(above: list[float], below: list[float]) -> Ratio:
-    """Of blocks that were measured in turn."""
-    ratios = np.array(above) / np.array(below)
-    drawn = np.random.default_rng(0).choice(ratios, (DRAWS, len(ratios)))
-    low, high = np.quantile(np.median(drawn, axis=1), (0.025, 0.975))
-    return Ratio(float(np.median(ratios)), float(low), float(high))
 
 
 def write_report(out: Path, report: Path, about: str = "") -> None:
@@ -88,28 +54,17 @@ def write_report(out: Path, report: Path, about: str = "") -> None:
     for name, make in makers.items():
         if name in cells:
             lines += [*make(cells[name]), ""]
-    if "load" in cells:
-        _plot(cells["load"], report.with_suffix(".png"))
-        lines += [f"![latency against load]({report.with_suffix('.png').name})", ""]
-    missing = [name for name in makers if name not in cells]
+    shares = _shares(cells["stages"], cells["comparison"]) if {"stages", "comparison"} <= cells.keys() else {}
+    if shares:
+        lines += [*_stages(shares), ""]
+    if shares or "load" in cells:
+        plot(cells.get("load"), shares, report.with_suffix(".png"))
+        lines += [f"![latency against load, and the parts of a call]({report.with_suffix('.png').name})", ""]
+    missing = [name for name in (*makers, "stages") if name not in cells]
     if missing:
         lines += [f"Not measured: {', '.join(missing)}.", ""]
     report.write_text("\n".join(lines).rstrip() + "\n")
     report.with_suffix(".json").write_text(json.dumps(cells, indent=1) + "\n")
-
-
-def machine() -> Iterator[str]:
-    model = "unknown processor"
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
-    ).stdout.strip()
-    libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
-    python = platform.python_version()
-    yield f"{os.cpu_count()} cores of {model}, Python {python}, {libraries}; commit {commit}."
 
 
 def _comparison(cell: dict[str, Any]) -> Iterator[str]:
@@ -139,6 +94,33 @@ def _comparison(cell: dict[str, Any]) -> Iterator[str]:
     yield "Stages are wall time by the server's own metrics: a list computed with others counts theirs too."
 
 
+def _shares(cell: dict[str, float], comparison: dict[str, Any]) -> dict[str, float]:
+    """Microseconds of CPU of each part of a call."""
+    own, empty = (
+        np.median(
+            [1e6 * block["watched_cpu_share"] / block["throughput"] for block in comparison["blocks"][name]]
+        )
+        for name in ("trimtab", "empty handler")
+    )
+    known = {"gRPC: an empty handler": float(empty)} | {
+        name: microseconds for name, microseconds in cell.items() if name != "block_seconds"
+    }
+    return known | {"tasks, the tier, metrics, changing threads": float(own) - sum(known.values())}
+
+
+def _stages(shares: dict[str, float]) -> Iterator[str]:
+    whole = sum(shares.values())
+    yield "## What a call is made of"
+    yield ""
+    yield "| part | us of CPU | share |"
+    yield "| --- | ---: | ---: |"
+    for name, microseconds in shares.items():
+        yield f"| {name} | {microseconds:.0f} | {microseconds / whole:.0%} |"
+    yield f"| together, as the server's processes took | {whole:.0f} | |"
+    yield ""
+    yield "Ours are each measured alone, 32 calls at a time; the last is what is left of the whole."
+
+
 def _tail(cell: dict[str, Any]) -> Iterator[str]:
     blocks = cell["blocks"]
     yield f"## Tail at 60 % of capacity ({cell['rate']:,.0f} arrivals a second, open loop)"
@@ -147,10 +129,10 @@ def _tail(cell: dict[str, Any]) -> Iterator[str]:
     yield ""
     bars = (("two edits", "no edit", 1.10), ("two edits, 1 % malformed", "two edits", 1.05))
     for above, below, bar in bars:
-        sides = ([_p99(block) for block in blocks[side]] for side in (above, below))
+        sides = ([p99_of(block) for block in blocks[side]] for side in (above, below))
         found = ratio(*sides)
         yield f"- p99 {above} / {below}: {found}; the bar is {bar}: {found.against(bar, at_least=False)}."
-    yield from _late([block for of_one in blocks.values() for block in of_one])
+    yield from lateness([block for of_one in blocks.values() for block in of_one])
 
 
 def _idle(cell: dict[str, Any]) -> Iterator[str]:
@@ -159,7 +141,7 @@ def _idle(cell: dict[str, Any]) -> Iterator[str]:
     yield from latencies(cell["blocks"])
     yield ""
     for name, bar in (("warm", 1.5), ("cold", 4.0)):
-        p50 = _latency(cell["blocks"][name], "p50")
+        p50 = latency(cell["blocks"][name], "p50")
         yield f"- {name} p50 {p50:.2f} ms; the bar is {bar} ms: {'met' if p50 <= bar else 'missed'}."
 
 
@@ -249,9 +231,9 @@ def _load(cell: dict[str, Any]) -> Iterator[str]:
         p = point["latency_ms"]
         yield (
             f"| {point['share']} | {point['rate']:,.0f} | {p['p50']:.2f} | {p['p99']:.2f} | {p['p999']:.2f} "
-            f"| {point['sent_late_p99_ms']:.2f} | {_faults([point])} |"
+            f"| {point['sent_late_p99_ms']:.2f} | {faults([point])} |"
         )
-    yield from _late(cell["points"])
+    yield from lateness(cell["points"])
 
 
 def _workers(cell: dict[str, Any]) -> Iterator[str]:
@@ -265,70 +247,3 @@ def _workers(cell: dict[str, Any]) -> Iterator[str]:
         yield f"- {name} / 1 worker: {ratio(values(of_one), one)}."
     yield ""
     yield "The load shares both cores with the servers."
-
-
-def _late(blocks: list[dict[str, Any]]) -> Iterator[str]:
-    """Says so where the load itself did not run in time."""
-    late = sum(block["sent_late_p99_ms"] > LATE_MS for block in blocks)
-    if late:
-        yield ""
-        yield (
-            f"In {late} of {len(blocks)} blocks 1 % of the calls were sent more than {LATE_MS:g} ms late: "
-            "other work had the load's core. Their tails are the machine's, not the server's."
-        )
-
-
-def throughputs(blocks: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
-    yield "| server | calls a second | CPU us a call | p50 ms | p99 ms | load's share of a core | not OK |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
-    for name, of_one in blocks.items():
-        cpu = np.median([1e6 * block["watched_cpu_share"] / block["throughput"] for block in of_one])
-        share = np.median([block["generator_cpu_share"] for block in of_one])
-        yield (
-            f"| {name} | {np.median(values(of_one)):,.0f} | {cpu:,.0f} | {_latency(of_one, 'p50'):.2f} "
-            f"| {_latency(of_one, 'p99'):.2f} | {share:.2f} | {_faults(of_one)} |"
-        )
-
-
-def latencies(blocks: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
-    yield "| request | p50 ms | p90 ms | p99 ms | not OK |"
-    yield "| --- | ---: | ---: | ---: | ---: |"
-    for name, of_one in blocks.items():
-        row = " | ".join(f"{_latency(of_one, quantile):.2f}" for quantile in ("p50", "p90", "p99"))
-        yield f"| {name} | {row} | {_faults(of_one)} |"
-
-
-def values(blocks: list[dict[str, Any]]) -> list[float]:
-    return [block["throughput"] for block in blocks]
-
-
-def _latency(blocks: list[dict[str, Any]], quantile: str) -> float:
-    """The median block's."""
-    return float(np.median([block["latency_ms"][quantile] for block in blocks]))
-
-
-def _p99(block: dict[str, Any]) -> float:
-    """Of well-formed requests, where some are not."""
-    kept: dict[str, Any] = block["kinds"].get("0", block)
-    return float(kept["latency_ms"]["p99"])
-
-
-def _faults(blocks: list[dict[str, Any]]) -> int:
-    return sum(
-        sum(count for code, count in block["codes"].items() if code not in ANSWERED)
-        + block["unanswered"]
-        + block["dropped"]
-        for block in blocks
-    )
-
-
-def _plot(cell: dict[str, Any], path: Path) -> None:
-    figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
-    rates = [point["rate"] for point in cell["points"]]
-    for quantile, label in (("p50", "p50"), ("p99", "p99"), ("p999", "p99.9")):
-        axes.plot(rates, [point["latency_ms"][quantile] for point in cell["points"]], marker="o", label=label)
-    axes.set(xlabel="arrivals a second", ylabel="milliseconds", yscale="log")
-    axes.set_title("two edits, one worker, open loop")
-    axes.legend()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)

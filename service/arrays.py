@@ -29,7 +29,7 @@ def are_in(values: Ints, among: Ints) -> Bools:
 
 def distinct(*parts: Ints) -> Ints:
     """All values in ascending order, each once: int64 [m]; np.unique's hashing takes twice as long."""
-    ordered = np.sort(np.concatenate(parts))
+    ordered = np.sort(parts[0] if len(parts) == 1 else np.concatenate(parts))
     is_new = np.ones(len(ordered), bool)
     np.not_equal(ordered[1:], ordered[:-1], out=is_new[1:])
     return np.asarray(ordered[is_new])

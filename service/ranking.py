@@ -26,7 +26,7 @@ def score(items: Floats, rows: Ints, queries: Floats) -> Floats:
     """Q . V_i + b_i for the given rows of [V | b]: [n_items, p + 1], [m], [..., p] -> [..., m]."""
     extended = np.ones((*queries.shape[:-1], 1, queries.shape[-1] + 1), np.float32)
     extended[..., 0, :-1] = queries
-    return np.asarray(np.vecdot(items[rows], extended))
+    return np.asarray(np.vecdot(items.take(rows, axis=0), extended))
 
 
 def rank(candidates: Ints, scores: Floats, n: int) -> Ranking:

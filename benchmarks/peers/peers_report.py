@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from serving_report import latencies, machine, ratio, throughputs, values
+from blocks import latencies, machine, ratio, throughputs, values
 
 BARS = {"triton": 1.5, "mosec": 1.5, "fastapi": 3.0}
 METHOD = """\

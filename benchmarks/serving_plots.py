@@ -1,0 +1,45 @@
+"""The plots of serving_report.py: latency against load, and what a call is made of."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+
+def plot(load: dict[str, Any] | None, shares: dict[str, float] | None, path: Path) -> None:
+    """Draws what there is, side by side.
+
+    Args:
+        load: The part `load`.
+        shares: Microseconds of each part of a call.
+        path: A .png file.
+    """
+    found = [draw for draw, given in ((_latency, load), (_parts, shares)) if given]
+    figure, axes = plt.subplots(
+        1, len(found), figsize=(6 * len(found), 3.5), layout="constrained", squeeze=False
+    )
+    for draw, panel in zip(found, axes[0], strict=True):
+        draw(panel, load if draw is _latency else shares)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _latency(axes: Any, load: dict[str, Any]) -> None:
+    rates = [point["rate"] for point in load["points"]]
+    for quantile, label in (("p50", "p50"), ("p99", "p99"), ("p999", "p99.9")):
+        axes.plot(rates, [point["latency_ms"][quantile] for point in load["points"]], marker="o", label=label)
+    axes.set(xlabel="arrivals a second", ylabel="milliseconds", yscale="log")
+    axes.set_title("two edits, one worker, open loop")
+    axes.legend()
+
+
+def _parts(axes: Any, shares: dict[str, float]) -> None:
+    names = list(shares)[::-1]
+    bars = axes.barh(names, [shares[name] for name in names])
+    axes.bar_label(bars, fmt="%.0f")
+    axes.set(xlabel="microseconds of CPU a call")
+    axes.set_title("what a call is made of")
+    axes.margins(x=0.12)
