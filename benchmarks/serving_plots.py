@@ -1,5 +1,6 @@
 """The plots of serving_report.py: latency against load, and what a call is made of."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,16 @@ def plot(load: dict[str, Any] | None, shares: dict[str, float] | None, path: Pat
         shares: Microseconds of each part of a call.
         path: A .png file.
     """
-    found = [draw for draw, given in ((_latency, load), (_parts, shares)) if given]
-    figure, axes = plt.subplots(
-        1, len(found), figsize=(6 * len(found), 3.5), layout="constrained", squeeze=False
-    )
-    for draw, panel in zip(found, axes[0], strict=True):
-        draw(panel, load if draw is _latency else shares)
+    drawn = [partial(draw, given) for draw, given in ((_latency, load), (_parts, shares)) if given]
+    size = 6 * len(drawn), 3.5
+    figure, axes = plt.subplots(1, len(drawn), figsize=size, layout="constrained", squeeze=False)
+    for draw, panel in zip(drawn, axes[0], strict=True):
+        draw(panel)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
 
-def _latency(axes: Any, load: dict[str, Any]) -> None:
+def _latency(load: dict[str, Any], axes: Any) -> None:
     rates = [point["rate"] for point in load["points"]]
     for quantile, label in (("p50", "p50"), ("p99", "p99"), ("p999", "p99.9")):
         axes.plot(rates, [point["latency_ms"][quantile] for point in load["points"]], marker="o", label=label)
@@ -36,7 +36,7 @@ def _latency(axes: Any, load: dict[str, Any]) -> None:
     axes.legend()
 
 
-def _parts(axes: Any, shares: dict[str, float]) -> None:
+def _parts(shares: dict[str, float], axes: Any) -> None:
     names = list(shares)[::-1]
     bars = axes.barh(names, [shares[name] for name in names])
     axes.bar_label(bars, fmt="%.0f")

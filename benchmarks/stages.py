@@ -19,7 +19,7 @@ from service.registry import DEFAULT_LABEL, BundleRegistry
 from service.replies import recommend_response
 from service.reply import Timings
 from service.retrieval import CHOSEN_DEPTH
-from service.together import together
+from service.together import alone, together
 from service.userstate import StoredUser
 
 CALLS, TOGETHER, ROUNDS = 512, 32, 7
@@ -45,8 +45,9 @@ def stages(world: World, requests: Path) -> dict[str, float]:
 
     parts = [range(start, start + TOGETHER) for start in range(0, len(queries), TOGETHER)]
     replies = [reply for part in parts for reply in answers(part)]
-    who = together([audience(query, stored[query.user_id]) for query in queries])
-    moved = [steer(query, one).change + one.state.z for query, one in zip(queries, who, strict=True)]
+    who = [alone(audience(query, stored[query.user_id])) for query in queries]
+    changes = [steer(query, one).parts.sum(axis=0) for query, one in zip(queries, who, strict=True)]
+    moved = [one.state.z + change for one, change in zip(who, changes, strict=True)]
     figures = {
         "parse the request": _cost(
             lambda part: [
