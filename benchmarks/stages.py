@@ -14,11 +14,11 @@ from world import World
 from service.blobs import NO_EVENTS, CachedEmbedding
 from service.bundle import open_bundle
 from service.engine import answer, audience, steer
+from service.indexes import CHOSEN_DEPTH
 from service.messages import read_recommend
 from service.registry import DEFAULT_LABEL, BundleRegistry
 from service.replies import recommend_response
 from service.reply import Timings
-from service.retrieval import CHOSEN_DEPTH
 from service.together import alone, together
 from service.userstate import StoredUser
 
