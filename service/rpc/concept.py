@@ -145,7 +145,10 @@ class ConceptRpc:
         left, right = [[code async for code in self._codes(queries, call)] for queries in asked]
         for side, codes in (("left", left), ("right", right)):
             if not codes:
-                raise InvalidRequest(side, "found nobody with a history that the bundle knows, expected one")
+                raise InvalidRequest(
+                    side,
+                    "found neither a user with a history nor an item that the bundle knows, expected one",
+                )
         neurons, concepts = await asyncio.to_thread(_differences, bundle.labels, left, right, n)
         return wire.ContrastResponse(
             neurons=neurons,
