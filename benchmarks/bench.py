@@ -48,12 +48,14 @@ class Bench:
         write_requests(path, (Request(0, body) for body in bodies))
         return path
 
-    def interleaved(self, sides: dict[str, Callable[..., Figures]]) -> dict[str, list[Figures]]:
-        """Blocks of each side in turn, every one beginning elsewhere in the requests."""
+    def interleaved(
+        self, sides: dict[str, Callable[..., Figures]], times: float = 1.0
+    ) -> dict[str, list[Figures]]:
+        """Blocks of each side in turn, each beginning elsewhere in the requests; times is how much longer."""
         seen: dict[str, list[Figures]] = {name: [] for name in sides}
         for block in range(self.blocks):
             for name, put in sides.items():
-                figures = put(offset=block * 1_987, seconds=self.seconds, seed=block)
+                figures = put(offset=block * 1_987, seconds=times * self.seconds, seed=block)
                 seen[name].append({key: figures[key] for key in figures if key != "histogram_ms"})
         return seen
 
