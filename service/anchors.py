@@ -75,7 +75,7 @@ def anchors_of(targets: Sequence[TargetShare], moves: Floats, has_head: bool) ->
                 rows.append(base.copy())
                 rows[-1][1 + j] = sign * part
     if has_head:
-        ends = [base_row, *(of_sign[-1] for of_sign in of.values())]
+        ends = [row for row in (base_row, *(of_sign[-1] for of_sign in of.values())) if row]
         rows += [part * rows[end] for end in ends for part in HEAD_ANCHORS]
     return Anchors(np.array(rows), base_row, of)
 
