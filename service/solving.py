@@ -84,9 +84,8 @@ class _Solver:
         compares = self._query.compares or self._query.plan.max_relevance_loss is not None
         deep = max(depth, RELEVANCE_DEPTH) if compares else depth
         self._depths = [deep] + [depth] * (count - 1)
-        items = self._search(settings, depth, self._allowed)
-        if deep > depth:
-            items = distinct(items, self._search(settings[:1], deep, self._allowed))
+        looks = [(settings[:1], deep), (settings[1:], depth)] if deep > depth else [(settings, depth)]
+        items = distinct(*(self._search(some, n, self._allowed) for some, n in looks if len(some)))
         self._is_whole = len(items) < deep
         self._n = min(self._query.n, len(items))
         self._set_field(items)
