@@ -37,17 +37,17 @@ another, here all on one core, and ours do that between batches that keep the co
 What was tried, calls a second in the base case on a machine with little else to do:
 
 - Lists computed together: a batch began in the turn of the loop after a call came in, and held 1.1 lists,
-  because gRPC hands over a call a turn at most. Now it begins after some turns that brought none, and holds 22:
-  1,500 to 2,100.
-- The store in the server's session: the kernel's autogroups let it wait .4 s beside the busy server, so a third of
-  the users was read anew. p99 66 to 27 ms.
+  because gRPC hands over a call a turn at most. Now it begins after some turns that brought none, and
+  holds 22: 1,500 to 2,100.
+- The store in the server's session: the kernel's autogroups let it wait .4 s beside the busy server, so a
+  third of the users was read anew. p99 66 to 27 ms.
 - Python's cycle collector walked through all kept users several times in ten seconds, for 80 ms each: a full
   collection is now rare. p99.9 130 to 30 ms.
 - Computing in one or two threads instead of the loop: the same on one core. gRPC without its event engine
   (`GRPC_EXPERIMENTS`, no option for users): 465 to 435 us a call. Its optimisation target and the size of its
   reads: nothing.
-- Beyond that it is many small steps in Python. The bare search leaves 37 us for all of them at the bar of .85,
-  where parsing the request and building the reply alone take about as much."""
+- Beyond that it is many small steps in Python. The bare search leaves 37 us for all of them at the bar of
+  .85, where parsing the request and building the reply alone take about as much."""
 _STAGE = re.compile(r'trimtab_stage_seconds_sum{stage="(.*)"}')
 
 
