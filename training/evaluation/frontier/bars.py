@@ -21,8 +21,15 @@ _SEEN = (
     "contrast + score",
     "tag boost + relevance",
     "imputed tags + relevance",
+    "filled tags + relevance",
 )
-_HIDDEN = (_DEFAULT, "contrast + rank", "completed tags, z + relevance", "ridge on z + relevance")
+_HIDDEN = (
+    _DEFAULT,
+    "contrast + rank",
+    "filled tags + relevance",
+    "completed tags, z + relevance",
+    "ridge on z + relevance",
+)
 _NEURONS = (
     "contrast + score - contrast, untrained SAE + score",
     "contrast + score - difference of means + score",
