@@ -25,7 +25,8 @@ MARGIN = 16
 WIDENING = 4
 """So many times as many, where too few of those were kept."""
 DEAR = 10
-"""It asks for no more than this part of the items that a filter keeps; else it has all of them scored."""
+"""It asks for no more than this part of what a filter keeps, unless that lies everywhere; else it has all of
+it scored."""
 MANY = 1 / 16
 """Above this share of all items it asks an index that can pick them out for those alone."""
 SPREAD = 2
@@ -100,7 +101,8 @@ class _Filtered(NamedTuple):
         enough, allowed_count = int(np.ceil(over_fetch * depth)), int(np.count_nonzero(self.allowed))
         needed = enough + MARGIN
         fetched, rows, found = needed * index.ntotal // allowed_count, np.arange(len(self.queries)), []
-        while fetched < allowed_count // DEAR and len(rows):
+        worthwhile = allowed_count if _are_everywhere(index, self.allowed) else allowed_count // DEAR
+        while fetched < worthwhile and len(rows):
             items = search(index, self.queries[rows], fetched, over_fetch)
             kept = (items >= 0) & self.allowed[items]
             items = np.where(kept & (kept.cumsum(axis=1) <= needed), items, -1)
@@ -148,16 +150,27 @@ def search_among(
     selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
     if not isinstance(index, faiss.IndexIVF):
         return _found(index, queries, depth, faiss.SearchParameters(sel=selector))
-    lists = index.invlists
-    held = np.zeros(index.nlist, bool)
-    for cell in range(index.nlist):
-        held[cell] = allowed[faiss.rev_swig_ptr(lists.get_ids(cell), lists.list_size(cell))].any()
+    held = _held(index, allowed)
     deeper = max(depth / (_CHOSEN_DEPTH * over_fetch), 1.0)
     wider = SPREAD * index.ntotal / max(int(allowed.sum()), 1) * deeper
     probes = min(int(index.nprobe * wider) + 1, max(int(held.sum()), 1))
     cells = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(np.packbits(held, bitorder="little")))
     parameters = faiss.SearchParametersIVF(sel=selector, nprobe=probes, quantizer_params=cells)
     return _found(index, queries, depth, parameters)
+
+
+def _are_everywhere(index: Any, allowed: NDArray[np.bool_]) -> bool:
+    """In most of the cells."""
+    return isinstance(index, faiss.IndexIVF) and bool(_held(index, allowed).mean() > 0.5)
+
+
+def _held(index: Any, allowed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which cells hold any of the allowed items."""
+    lists = index.invlists
+    held = np.zeros(index.nlist, bool)
+    for cell in range(index.nlist):
+        held[cell] = allowed[faiss.rev_swig_ptr(lists.get_ids(cell), lists.list_size(cell))].any()
+    return held
 
 
 def _selects(index: Any) -> bool:

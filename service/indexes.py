@@ -38,6 +38,9 @@ class Index(Protocol):
     def search_among(self, queries: Floats, n: int, wanted: Bools) -> Ints:
         """The same among the wanted items, bool [n_items]."""
 
+    def are_everywhere(self, wanted: Bools) -> bool:
+        """Whether the wanted items are known to lie all over, so that some are near any query."""
+
 
 class FaissIndex:
     """A FAISS index of any kind over V, or over [V | b], zeros at the rows' ends allowed; memory-mapped.
@@ -69,13 +72,22 @@ class FaissIndex:
         selector = faiss.IDSelectorBitmap(np.packbits(wanted, bitorder="little"))
         if not isinstance(self._index, faiss.IndexIVF):
             return self._search(queries, n, faiss.SearchParameters(sel=selector))
-        held = np.zeros(self._index.nlist, bool)
-        held[self._cells[wanted]] = True
+        held = self._held(wanted)
         wider = SPREAD * self.n_items / max(int(wanted.sum()), 1) * max(self._deeper(n), 1.0)
         probes = min(int(self._index.nprobe * wider) + 1, max(int(held.sum()), 1))
         cells = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(np.packbits(held, bitorder="little")))
         parameters = faiss.SearchParametersIVF(sel=selector, nprobe=probes, quantizer_params=cells)
         return self._search(queries, n, parameters)
+
+    def are_everywhere(self, wanted: Bools) -> bool:
+        """See Index: in most of the cells."""
+        return isinstance(self._index, faiss.IndexIVF) and bool(self._held(wanted).mean() > 0.5)
+
+    def _held(self, wanted: Bools) -> Bools:
+        """Which cells hold any of the wanted items: bool [cells]."""
+        held = np.zeros(self._index.nlist, bool)
+        held[self._cells[wanted]] = True
+        return held
 
     def _search(self, queries: Floats, n: int, parameters: Any) -> Ints:
         n, width = min(n, self.n_items), queries.shape[1]
@@ -131,6 +143,10 @@ class ExactIndex:
     def search_among(self, queries: Floats, n: int, wanted: Bools) -> Ints:
         """See Index."""
         return self._best(queries, n, np.flatnonzero(wanted))
+
+    def are_everywhere(self, wanted: Bools) -> bool:
+        """See Index: there is no need to know."""
+        return False
 
     def _best(self, queries: Floats, n: int, rows: Ints | None) -> Ints:
         extended = np.hstack([queries, np.ones((len(queries), 1), np.float32)])
