@@ -37,7 +37,7 @@ RANDOM = ("random filter", "score")
 COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 400)
 _PAIRED = 5
 _PAIR_SHARE = 0.3
-_MOST_TURNS = 40
+_MOST_TURNS = 200
 _CLOSE = 2e-3
 
 
