@@ -27,6 +27,8 @@ WIDENING = 4
 DEAR = 10
 """It asks for no more than this part of what a filter keeps, unless that lies everywhere; else it has all of
 it scored."""
+FAR = 4
+"""Nor then if the cells that are looked into hold more than so many times as many items."""
 MANY = 1 / 16
 """Above this share of all items it asks an index that can pick them out for those alone."""
 SPREAD = 2
@@ -101,7 +103,8 @@ class _Filtered(NamedTuple):
         enough, allowed_count = int(np.ceil(over_fetch * depth)), int(np.count_nonzero(self.allowed))
         needed = enough + MARGIN
         fetched, rows, found = needed * index.ntotal // allowed_count, np.arange(len(self.queries)), []
-        worthwhile = allowed_count if _are_everywhere(index, self.allowed) else allowed_count // DEAR
+        comes_by = _comes_by(index, self.allowed, fetched, over_fetch)
+        worthwhile = allowed_count if comes_by else allowed_count // DEAR
         while fetched < worthwhile and len(rows):
             items = search(index, self.queries[rows], fetched, over_fetch)
             kept = (items >= 0) & self.allowed[items]
@@ -159,9 +162,12 @@ def search_among(
     return _found(index, queries, depth, parameters)
 
 
-def _are_everywhere(index: Any, allowed: NDArray[np.bool_]) -> bool:
-    """In most of the cells."""
-    return isinstance(index, faiss.IndexIVF) and bool(_held(index, allowed).mean() > 0.5)
+def _comes_by(index: Any, allowed: NDArray[np.bool_], count: int, over_fetch: float) -> bool:
+    """Whether most of the cells hold allowed items, and a search for so many does not read far."""
+    if not isinstance(index, faiss.IndexIVF):
+        return False
+    read = index.ntotal * index.nprobe / index.nlist * count / (_CHOSEN_DEPTH * over_fetch)
+    return read < FAR * np.count_nonzero(allowed) and bool(_held(index, allowed).mean() > 0.5)
 
 
 def _held(index: Any, allowed: NDArray[np.bool_]) -> NDArray[np.bool_]:

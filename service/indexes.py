@@ -15,6 +15,8 @@ CHOSEN_DEPTH = 128
 chosen by the best 100, and a search's depth is a power of two."""
 SPREAD = 2
 """Items that are picked out lie in so many times as many cells as their share of all makes likely."""
+FAR = 4
+"""So many codes are read in less time than one vector is gathered in."""
 SCORES_AT_ONCE = 2**24
 """Scores that an exact pass holds at a time: 64 MiB."""
 ROWS_AT_ONCE = 512
@@ -38,8 +40,8 @@ class Index(Protocol):
     def search_among(self, queries: Floats, n: int, wanted: Bools) -> Ints:
         """The same among the wanted items, bool [n_items]."""
 
-    def are_everywhere(self, wanted: Bools) -> bool:
-        """Whether the wanted items are known to lie all over, so that some are near any query."""
+    def comes_by(self, wanted: Bools, n: int) -> bool:
+        """Whether a search for n items is known to meet wanted ones wherever it looks, and not look far."""
 
 
 class FaissIndex:
@@ -73,20 +75,23 @@ class FaissIndex:
         if not isinstance(self._index, faiss.IndexIVF):
             return self._search(queries, n, faiss.SearchParameters(sel=selector))
         held = self._held(wanted)
-        wider = SPREAD * self.n_items / max(int(wanted.sum()), 1) * max(self._deeper(n), 1.0)
+        wider = SPREAD * self.n_items / max(int(np.count_nonzero(wanted)), 1) * max(self._deeper(n), 1.0)
         probes = min(int(self._index.nprobe * wider) + 1, max(int(held.sum()), 1))
         cells = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(np.packbits(held, bitorder="little")))
         parameters = faiss.SearchParametersIVF(sel=selector, nprobe=probes, quantizer_params=cells)
         return self._search(queries, n, parameters)
 
-    def are_everywhere(self, wanted: Bools) -> bool:
-        """See Index: in most of the cells."""
-        return isinstance(self._index, faiss.IndexIVF) and bool(self._held(wanted).mean() > 0.5)
+    def comes_by(self, wanted: Bools, n: int) -> bool:
+        """See Index: they are in most of the cells."""
+        if not isinstance(self._index, faiss.IndexIVF):
+            return False
+        read = self.n_items * self._index.nprobe / self._index.nlist * self._deeper(n)
+        return read < FAR * np.count_nonzero(wanted) and bool(self._held(wanted).mean() > 0.5)
 
     def _held(self, wanted: Bools) -> Bools:
         """Which cells hold any of the wanted items: bool [cells]."""
         held = np.zeros(self._index.nlist, bool)
-        held[self._cells[wanted]] = True
+        held[self._cells.take(np.flatnonzero(wanted))] = True
         return held
 
     def _search(self, queries: Floats, n: int, parameters: Any) -> Ints:
@@ -144,8 +149,8 @@ class ExactIndex:
         """See Index."""
         return self._best(queries, n, np.flatnonzero(wanted))
 
-    def are_everywhere(self, wanted: Bools) -> bool:
-        """See Index: there is no need to know."""
+    def comes_by(self, wanted: Bools, n: int) -> bool:
+        """See Index: to score the wanted ones is quicker."""
         return False
 
     def _best(self, queries: Floats, n: int, rows: Ints | None) -> Ints:

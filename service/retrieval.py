@@ -86,7 +86,7 @@ def find_candidates(
     enough = n if allowed is None else needed - MARGIN
     worthwhile = allowed_count if allowed is None else allowed_count // DEAR
     fetch = (needed + len(excluded)) * len(matrix) // max(allowed_count, 1)
-    if allowed is not None and worthwhile <= fetch < allowed_count and index.are_everywhere(allowed):
+    if allowed is not None and worthwhile <= fetch < allowed_count and index.comes_by(allowed, fetch):
         worthwhile = allowed_count  # so many will do
     degraded = False
     try:

@@ -128,7 +128,7 @@ def test_an_index_that_finds_too_few_is_replaced_by_an_exact_pass() -> None:
         def search_among(self, queries: Floats, n: int, wanted: Bools) -> Ints:
             raise NotImplementedError
 
-        def are_everywhere(self, wanted: Bools) -> bool:
+        def comes_by(self, wanted: Bools, n: int) -> bool:
             raise NotImplementedError
 
     matrix = np.random.default_rng(0).normal(size=(2_000, 9)).astype(np.float32)

@@ -116,7 +116,7 @@ def test_an_index_that_fails_is_replaced_by_an_exact_pass() -> None:
         def search_among(self, queries: Floats, n: int, wanted: Bools) -> Ints:
             raise RuntimeError("Error in faiss: no such list")
 
-        def are_everywhere(self, wanted: Bools) -> bool:
+        def comes_by(self, wanted: Bools, n: int) -> bool:
             return False
 
     query = RNG.normal(size=P).astype(np.float32)
@@ -141,8 +141,9 @@ def test_an_index_is_searched_as_the_exporter_measured_it(tmp_path: Path, kind: 
     assert np.array_equal(served.search(queries, n), search(made, queries, n, over_fetch=2.0))
     assert served.selects == isinstance(made, faiss.IndexIVF)
     if served.selects:
-        assert served.are_everywhere(allowed)
-        assert not served.are_everywhere(np.arange(N_ITEMS) < 10)
+        assert served.comes_by(allowed, 256)
+        assert not served.comes_by(allowed, 4_096)
+        assert not served.comes_by(np.arange(N_ITEMS) < 10, 1)
         among = served.search_among(queries, n, allowed)
         assert np.array_equal(among, search_among(made, queries, n, 2.0, allowed))
 
