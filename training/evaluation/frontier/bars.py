@@ -102,17 +102,20 @@ def _relative(runs: Sequence[Figures], part: str, way: str, label: str) -> Itera
 
 
 def _apart(runs: Sequence[Figures], name: str) -> str:
+    """At .5 where a concept goes there by both, else at the largest target; then with tags hidden."""
     labels = labels_of(runs, "seen")
-    places = {"seen": "0.5" if "0.5" in labels else labels[-1]}
-    places |= {part: labels_of(runs, part)[0] for part in _hidden_parts(runs[0])}
-    found = {
-        part: several([pair_of(run, part, name, label) for run in runs]) for part, label in places.items()
-    }
-    return ", ".join(
-        f"{part if part == 'seen' else _share(part)}: {_signed(estimate)}"
-        for part, estimate in found.items()
-        if estimate
-    )
+    middle = [label for label in labels if label == "0.5"]
+    places = [("seen", label) for label in [*middle, *reversed(labels)]]
+    seen = next(((label, found) for part, label in places if (found := _pair(runs, part, name, label))), None)
+    told = [f"seen, {seen[0]}: {_signed(seen[1])}"] if seen else []
+    for part in _hidden_parts(runs[0]):
+        if found := _pair(runs, part, name, labels_of(runs, part)[0]):
+            told.append(f"{_share(part)}: {_signed(found)}")
+    return ", ".join(told) or "not reached"
+
+
+def _pair(runs: Sequence[Figures], part: str, name: str, label: str) -> Estimate | None:
+    return several([pair_of(run, part, name, label) for run in runs])
 
 
 def _reaches(estimate: Estimate, bar: float) -> bool:
