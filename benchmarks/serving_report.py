@@ -54,7 +54,7 @@ _STAGE = re.compile(r'trimtab_stage_seconds_sum{stage="(.*)"}')
 def write_report(out: Path, report: Path, about: str = "") -> None:
     """Writes the report, its figures as .json and, if the part `load` was measured, its plot as .png.
 
-    about says what was served where it is not the base case.
+    about says what was served where it is not the base case, out/remarks.md what else there is to know.
     """
     cells = {path.stem: json.loads(path.read_text()) for path in sorted((out / "cells").glob("*.json"))}
     lines = ["# Serving: measured", "", METHOD, "", *([about, ""] if about else []), *machine(), ""]
@@ -80,6 +80,8 @@ def write_report(out: Path, report: Path, about: str = "") -> None:
     if shares or "load" in cells:
         plot(cells.get("load"), shares, report.with_suffix(".png"))
         lines += [f"![latency against load, and the parts of a call]({report.with_suffix('.png').name})", ""]
+    if (remarks := out / "remarks.md").is_file():
+        lines += ["## Remarks of whoever measured", "", remarks.read_text().strip(), ""]
     missing = [name for name in (*makers, "stages") if name not in cells]
     if missing:
         lines += [f"Not measured: {', '.join(missing)}.", ""]
