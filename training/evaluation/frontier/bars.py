@@ -104,14 +104,14 @@ def _relative(runs: Sequence[Figures], part: str, way: str, label: str) -> Itera
 def _apart(runs: Sequence[Figures], name: str) -> str:
     """At .5 where a concept goes there by both, else at the largest target; then with tags hidden."""
     labels = labels_of(runs, "seen")
-    middle = [label for label in labels if label == "0.5"]
-    places = [("seen", label) for label in [*middle, *reversed(labels)]]
-    seen = next(((label, found) for part, label in places if (found := _pair(runs, part, name, label))), None)
-    told = [f"seen, {seen[0]}: {_signed(seen[1])}"] if seen else []
-    for part in _hidden_parts(runs[0]):
-        if found := _pair(runs, part, name, labels_of(runs, part)[0]):
-            told.append(f"{_share(part)}: {_signed(found)}")
-    return ", ".join(told) or "not reached"
+    tried = [label for label in labels if label == "0.5"] + labels[::-1]
+    seen = [(f"seen, {label}", found) for label in tried if (found := _pair(runs, "seen", name, label))]
+    hidden = [
+        (_share(part), found)
+        for part in _hidden_parts(runs[0])
+        if (found := _pair(runs, part, name, labels_of(runs, part)[0]))
+    ]
+    return ", ".join(f"{place}: {_signed(found)}" for place, found in seen[:1] + hidden) or "not reached"
 
 
 def _pair(runs: Sequence[Figures], part: str, name: str, label: str) -> Estimate | None:
