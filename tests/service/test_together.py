@@ -110,7 +110,7 @@ async def test_what_nobody_waits_for_is_not_computed(metrics: Metrics) -> None:
     assert count(metrics, "deadline") == count(metrics, "cancelled") == 1
 
 
-async def test_what_comes_turn_by_turn_is_one_batch_and_one_alone_waits_a_few_turns(metrics: Metrics) -> None:
+async def test_what_comes_turn_by_turn_is_one_batch_and_one_alone_waits_little(metrics: Metrics) -> None:
     calls: list[list[int]] = []
     batcher = Batcher(None, 0, metrics)
     asked = []
