@@ -253,6 +253,22 @@ def test_blending_moves_scores_as_the_papers_mix_does(
     assert np.nanmax(np.nanstd(per_sum, axis=0)) < 1e-3
 
 
+def test_a_share_near_its_target_is_raised_though_a_few_users_have_more(rng: np.random.Generator) -> None:
+    """The users that the first look is at, every fourth, have all that the others lack."""
+    flags = np.arange(300) < 30
+    base = rng.normal(size=(200, 300)).astype(np.float32)
+    base[::4, flags] += 10.0
+    line = Line(base, flags.astype(np.float32))
+
+    def share(lists: NDArray[np.int64]) -> float:
+        return float(flags[lists].mean())
+
+    assert share(line.lists(0.0)[::4]) == 1.0
+    (point,) = solve(line, share, [0.6], depth_of(base))
+    assert point is not None
+    assert share(point.lists) == pytest.approx(0.6, abs=2e-3)
+
+
 @pytest.mark.parametrize("way", STRENGTHS)
 def test_a_request_gives_each_list_at_least_what_it_asks_for_and_leaves_lists_that_have_it(
     rng: np.random.Generator, way: str

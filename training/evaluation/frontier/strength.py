@@ -99,7 +99,8 @@ def solve(
     nearest first. near_0 [users, depth] are each user's best items by the base, in any order.
     """
     sample = line.rows(np.arange(0, len(line.base), max(1, len(line.base) // _SAMPLE)))
-    start = share(sample.lists(0.0))
+    nearest = np.take_along_axis(line.base, near_0, 1)
+    start = share(np.take_along_axis(near_0, best_first(top(nearest, LENGTH), nearest), 1))
     sign = 1.0 if targets[-1] >= start else -1.0
     wanted = sign * targets[-1] + 0.05 * abs(targets[-1] - start)  # a sample: a little further than is needed
     unit = spread(sample.base) / max(float(np.std(sample.gain)), 1e-12)
