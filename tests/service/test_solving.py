@@ -24,9 +24,13 @@ class BruteIndex:
 
     n_items = N_ITEMS
     over_fetch = 1.0
+    selects = False
 
     def __init__(self, rows: np.ndarray) -> None:
         self._rows = rows
+
+    def comes_by(self, wanted: np.ndarray, n: int) -> bool:
+        return False
 
     def search(self, queries: np.ndarray, n: int) -> np.ndarray:
         scores = queries @ self._rows[:, :-1].T + self._rows[:, -1]
