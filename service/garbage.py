@@ -17,7 +17,6 @@ FULL_EVERY = 1_000
 def rare_collections() -> Iterator[None]:
     """Until exit, no collection looks at what is there now, and full ones are rare."""
     before = gc.get_threshold()
-    gc.collect()
     gc.freeze()
     gc.set_threshold(*before[:2], FULL_EVERY)
     try:
