@@ -3,13 +3,20 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 from service.app import main
+from service.durations import Series
 
 
 def nothing(*arguments: object) -> None:
     """Stands for what counts and observes on the way of a call."""
 
 
-for kind, method in ((Counter, "inc"), (Histogram, "observe"), (Gauge, "inc"), (Gauge, "dec")):
+for kind, method in (
+    (Counter, "inc"),
+    (Histogram, "observe"),
+    (Series, "observe"),
+    (Gauge, "inc"),
+    (Gauge, "dec"),
+):
     setattr(kind, method, nothing)
 
 if __name__ == "__main__":

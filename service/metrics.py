@@ -2,6 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
+from service.durations import Durations
+
 BUCKETS = (
     0.00025, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.005,
     0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 2.5,
@@ -18,19 +20,15 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
-        self.request_seconds = Histogram(
+        self.request_seconds = Durations(
             "trimtab_request_seconds",
             "Time to answer a call, by method and status code.",
-            ["method", "code"],
-            buckets=BUCKETS,
-            registry=registry,
+            ("method", "code"),
+            BUCKETS,
+            registry,
         )
-        self.stage_seconds = Histogram(
-            "trimtab_stage_seconds",
-            "Time in one stage of a recommendation.",
-            ["stage"],
-            buckets=BUCKETS,
-            registry=registry,
+        self.stage_seconds = Durations(
+            "trimtab_stage_seconds", "Time in one stage of a recommendation.", ("stage",), BUCKETS, registry
         )
         self.in_flight = Gauge("trimtab_in_flight", "Calls being answered.", registry=registry)
         self.user_cache = Counter(
