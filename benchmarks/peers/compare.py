@@ -55,7 +55,7 @@ class Sides(NamedTuple):
 
 @contextmanager
 def started(setup: Setup, world_dir: Path, blocks: int, seconds: float) -> Iterator[Sides]:
-    world = make_world(WorldOptions(flat_limit=1_000), world_dir)
+    world = make_world(WorldOptions(), world_dir)
     prepare(world.bundle, setup.out)
     put: dict[str, Callable[..., Figures]] = {}
     overlaps: dict[str, float] = {}

@@ -114,7 +114,7 @@ class Triton:
         shutil.copy(own / "python_backend_stubs" / python / "triton_python_backend_stub", backends / "python")
         libraries = f"{packages / 'nvidia_pytriton.libs'}:{sysconfig.get_config_var('LIBDIR')}"
         port = free_port()
-        command = [str(own / "bin" / "tritonserver"), "--model-repository", str(HERE / "triton")]
+        command = [str(own / "bin" / "tritonserver"), "--model-repository", str(HERE / "triton_models")]
         command += ["--backend-directory", str(backends), "--grpc-port", str(port)]
         command += ["--allow-http", "false", "--allow-metrics", "false"]
         environment = setup.environment(LD_LIBRARY_PATH=libraries, PYTHONPATH=f"{HERE}:{packages}")
