@@ -43,6 +43,8 @@ What was tried, calls a second in the base case on a machine with little else to
   third of the users was read anew. p99 66 to 27 ms.
 - Python's cycle collector walked through all kept users several times in ten seconds, for 80 ms each: a full
   collection is now rare. p99.9 130 to 30 ms.
+- Durations kept as they come and sorted when Prometheus asks: its client's histograms took two locks for
+  each of eight observations, and metrics a tenth of a call (1.079 of the time without, now 1.015).
 - Computing in one or two threads instead of the loop: the same on one core. gRPC without its event engine
   (`GRPC_EXPERIMENTS`, no option for users): 465 to 435 us a call. Its optimisation target and the size of its
   reads: nothing.
