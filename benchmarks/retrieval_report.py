@@ -33,8 +33,11 @@ def write_report(folder: Path) -> None:
     if "kinds" in cells:
         lines += ["", *_kinds(cells["kinds"]), "", *_filters(cells["kinds"])]
     if "curves" in cells:
-        _plot(cells["curves"], folder / "retrieval.png")
-        lines += ["", "![Recall against time, every kind with every setting](retrieval.png)"]
+        _plot(cells["curves"], cells.get("scale", {}), folder / "retrieval.png")
+        lines += [
+            "",
+            "![Recall against time, every kind with every setting; time against size](retrieval.png)",
+        ]
     if "scale" in cells:
         lines += ["", *_scale(cells["scale"])]
     (folder / "retrieval.md").write_text("\n".join(lines) + "\n")
@@ -140,10 +143,10 @@ def _index_first(mapped: tuple[str, int]) -> bool:
     return mapped[0] == "items.npy"
 
 
-def _plot(cells: Figures, path: Path) -> None:
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), sharey=True)
-    for axis, which in zip(axes, ("plain", "steered"), strict=True):
-        for kind, points in cells.items():
+def _plot(curves: Figures, scale: Figures, path: Path) -> None:
+    figure, axes = plt.subplots(1, 3, figsize=(16, 4.5))
+    for axis, which in zip(axes, ("plain", "steered"), strict=False):
+        for kind, points in curves.items():
             places = sorted((point["p50_us"], point[which]) for point in points)
             axis.plot(*zip(*places, strict=True), "o", ms=4, label=kind)
         axis.axhline(LEAST_RECALL, color="grey", lw=0.8)
@@ -152,5 +155,12 @@ def _plot(cells: Figures, path: Path) -> None:
         axis.set_xticks([100, 200, 500, 1_000, 2_000, 5_000], ["100", "200", "500", "1000", "2000", "5000"])
     axes[0].set(ylabel="recall of the exact best 100")
     axes[1].legend(loc="lower right")
+    sizes = list(map(int, scale))
+    for n in ("20", "100"):
+        axes[2].plot(
+            sizes, [found["sides"][n]["p50_us"] for found in scale.values()], "o-", label=f"best {n}"
+        )
+    axes[2].set(xscale="log", yscale="log", title="catalogues of d = 128", xlabel="items", ylabel="us")
+    axes[2].legend(loc="upper left")
     figure.tight_layout()
     figure.savefig(path, dpi=100, metadata={"Software": None})
