@@ -69,11 +69,11 @@ def throughputs(blocks: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
     yield "| server | calls a second | CPU us a call | p50 ms | p99 ms | load's share of a core | not OK |"
     yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
     for name, of_one in blocks.items():
-        cpu = np.median([1e6 * block["watched_cpu_share"] / block["throughput"] for block in of_one])
         share = np.median([block["generator_cpu_share"] for block in of_one])
         yield (
-            f"| {name} | {np.median(values(of_one)):,.0f} | {cpu:,.0f} | {latency(of_one, 'p50'):.2f} "
-            f"| {latency(of_one, 'p99'):.2f} | {share:.2f} | {faults(of_one)} |"
+            f"| {name} | {np.median(values(of_one)):,.0f} | {cpu_us(of_one):,.0f} "
+            f"| {latency(of_one, 'p50'):.2f} | {latency(of_one, 'p99'):.2f} | {share:.2f} "
+            f"| {faults(of_one)} |"
         )
 
 
@@ -87,6 +87,11 @@ def latencies(blocks: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
 
 def values(blocks: list[dict[str, Any]]) -> list[float]:
     return [block["throughput"] for block in blocks]
+
+
+def cpu_us(blocks: list[dict[str, Any]]) -> float:
+    """Microseconds of the server's processes a call, of the median block."""
+    return float(np.median([1e6 * block["watched_cpu_share"] / block["throughput"] for block in blocks]))
 
 
 def latency(blocks: list[dict[str, Any]], quantile: str) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from blocks import faults, latencies, latency, lateness, machine, p99_of, ratio, throughputs, values
+from blocks import cpu_us, faults, latencies, latency, lateness, machine, p99_of, ratio, throughputs, values
 from numpy.typing import NDArray
 from scipy.stats import linregress
 from serving_plots import plot
@@ -30,9 +30,10 @@ Latencies are the median block's; those of an open loop count from when a call s
 comparison servers answer the bytes of a real reply; the bare search is one query on the same index."""
 TRIED = """\
 Ours are each measured alone, 32 calls at a time; the last is what is left of the whole. Most of it is the
-way between threads: with `perf` a call changed threads 18 times and spent 217 us in the kernel, one of the
-empty handler 13 times and 132 us. gRPC's event engine, its poller and the loop hand each call on to one
-another, here all on one core, and ours do that between batches that keep the core for milliseconds.
+way between threads: by `perf stat` and `perf record` on the server, a call changed threads 18 times and
+spent 217 us in the kernel, one of the empty handler 13 times and 132 us. gRPC's event engine, its poller and
+the loop hand each call on to one another, here all on one core, and ours do that between batches that keep
+the core for milliseconds.
 
 What was tried, calls a second in the base case on a machine with little else to do:
 
@@ -120,16 +121,13 @@ def _comparison(cell: dict[str, Any]) -> Iterator[str]:
 
 def _shares(cell: dict[str, float], comparison: dict[str, Any]) -> dict[str, float]:
     """Microseconds of CPU of each part of a call."""
-    own, empty = (
-        np.median(
-            [1e6 * block["watched_cpu_share"] / block["throughput"] for block in comparison["blocks"][name]]
-        )
-        for name in ("trimtab", "empty handler")
-    )
-    known = {"gRPC: an empty handler": float(empty)} | {
+    blocks = comparison["blocks"]
+    known = {"gRPC: an empty handler": cpu_us(blocks["empty handler"])} | {
         name: microseconds for name, microseconds in cell.items() if name != "block_seconds"
     }
-    return known | {"tasks, the tier, metrics, changing threads": float(own) - sum(known.values())}
+    return known | {
+        "tasks, the tier, metrics, changing threads": cpu_us(blocks["trimtab"]) - sum(known.values())
+    }
 
 
 def _stages(shares: dict[str, float]) -> Iterator[str]:

@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 from load import read_requests
 from trimtab.v1 import recommendation_pb2 as pb
-from world import World
+from world import World, user_id
 
 from service.blobs import NO_EVENTS, CachedEmbedding
 from service.bundle import open_bundle
@@ -32,13 +32,13 @@ def stages(world: World, requests: Path) -> dict[str, float]:
     bundles.add(bundle, DEFAULT_LABEL)
     bodies = [body for _, body in read_requests(requests)][:CALLS]
     queries = [read_recommend(pb.RecommendRequest.FromString(body), bundles, 1_000) for body in bodies]
-    users = {query.user_id: int(query.user_id.rpartition("-")[2]) for query in queries}
+    rows = {user_id(row): row for row in range(world.histories.size)}
     stored = {}
-    for user_id, row in users.items():
-        items = world.histories.rows(np.array([row])).items
+    for user in {query.user_id for query in queries}:
+        items = world.histories.rows(np.array([rows[user]])).items
         (state,) = bundle.encoder.encode([np.sort(items)])
         embedding = CachedEmbedding(state, 0)
-        stored[user_id] = StoredUser(bundle.catalogue.hashes[items], NO_EVENTS, embedding, bytes(8))
+        stored[user] = StoredUser(bundle.catalogue.hashes[items], NO_EVENTS, embedding, bytes(8))
 
     def answers(part: Sequence[int]) -> list[Any]:
         return together([answer(queries[i], stored[queries[i].user_id], Timings()) for i in part])

@@ -186,8 +186,7 @@ class _Solver:
         concepts contend for the end of the list, that puts each just below the other, round after round; both
         have to fall below the next item of neither.
         """
-        wrong = self._wrong(settings)
-        if not wrong or len(self._targets) == 1:
+        if len(self._targets) < 2 or not (wrong := self._wrong(settings)):
             return settings
         signs, tally = np.sign(settings - self._rest), self._tally(settings)
         for j in wrong:
@@ -211,6 +210,8 @@ class _Solver:
 
     def _tally(self, settings: Doubles) -> list[int]:
         """How many items of each target's concept are in the list."""
+        if not self._targets:
+            return []
         listed = best(self._field.scores(settings), self._n)
         return [int(members[listed].sum()) for members in self._field.members]
 

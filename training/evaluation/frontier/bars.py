@@ -9,7 +9,16 @@ from functools import partial
 import numpy as np
 
 from training.evaluation.frontier.effects import COUNTS
-from training.evaluation.frontier.joined import Figures, cell_of, labels_of, mean_of, minus, pair_of, several
+from training.evaluation.frontier.joined import (
+    Figures,
+    cell_of,
+    labels_of,
+    mean_of,
+    minus,
+    pair_of,
+    several,
+    signed,
+)
 from training.evaluation.report import Estimate, Table
 
 _BOOST = "tag boost + rank"
@@ -72,7 +81,7 @@ def _seen(runs: Sequence[Figures], way: str) -> str:
         for label in labels_of(runs, "seen")
     }
     known = {label: estimate for label, estimate in found.items() if estimate}
-    told = ", ".join(f"{label}: {_signed(estimate)}" for label, estimate in known.items())
+    told = ", ".join(f"{label}: {signed(estimate)}" for label, estimate in known.items())
     return f"{told}: {_verdict(all(_reaches(estimate, 0.0) for estimate in known.values()))}"
 
 
@@ -111,7 +120,7 @@ def _apart(runs: Sequence[Figures], name: str) -> str:
         for part in _hidden_parts(runs[0])
         if (found := _pair(runs, part, name, labels_of(runs, part)[0]))
     ]
-    return ", ".join(f"{place}: {_signed(found)}" for place, found in seen[:1] + hidden) or "not reached"
+    return ", ".join(f"{place}: {signed(found)}" for place, found in seen[:1] + hidden) or "not reached"
 
 
 def _pair(runs: Sequence[Figures], part: str, name: str, label: str) -> Estimate | None:
@@ -124,10 +133,6 @@ def _reaches(estimate: Estimate, bar: float) -> bool:
 
 def _verdict(met: bool) -> str:
     return "met" if met else "missed"
-
-
-def _signed(estimate: Estimate) -> str:
-    return f"{estimate.mean:+.4f} ± {estimate.error:.4f}"
 
 
 def _names(runs: Sequence[Figures]) -> list[str]:
