@@ -14,7 +14,7 @@ items are counted in the replies by the run's catalogue.
 
 A target share is kept if the list has the number of items that was asked for, or more (or fewer, for "at
 most"). Report right: whether `met` in the reply says so. Beyond: how far past the bound. Lifted: where no ADD
-of up to two typical units was enough. Asked and given are means over requests; "at most half" asks for no
+of up to one typical unit was enough. Asked and given are means over requests; "at most half" asks for no
 more than half of the items that the user's unsteered list has, and only where it has any. ± is the standard
 error, users being clusters.
 

@@ -87,9 +87,14 @@ def stops(start: float, end: float) -> list[float]:
     return sorted((start, *between, end), reverse=start > end)
 
 
+def moves_by_edit(plan: Plan) -> dict[int, int]:
+    """Which move an edit belongs to, by its position; those of no target belong to move 0."""
+    return {position: 1 + j for j, target in enumerate(plan.targets) for position in target.edits}
+
+
 def moves_of(plan: Plan, whole: Steered, d: int) -> Floats:
     """What the edits of no target change, with a reconstruction, and what each target's do: [1 + J, d]."""
-    move_of = {position: 1 + j for j, target in enumerate(plan.targets) for position in target.edits}
+    move_of = moves_by_edit(plan)
     moves = np.zeros((1 + len(plan.targets), d), np.float32)
     for position, part in enumerate(whole.parts):
         moves[move_of.get(position, 0)] += part

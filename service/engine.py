@@ -16,6 +16,7 @@ import numpy as np
 from service.arrays import Ints, are_in
 from service.batching import Batcher
 from service.blobs import CachedEmbedding
+from service.boosting import PLACES, Places, added, boosts_of
 from service.bundle import Bundle
 from service.encoding import Encode, Head, UserState
 from service.errors import DeadlineExpired, InvalidRequest, StoreUnavailable
@@ -142,7 +143,8 @@ def answer(
     applied = known or WHOLLY
     steered = steer(query, who, applied)
     timings.lap("steer")
-    if who.source is not Source.PERSONAL and steered.change is None and not query.plan.targets:
+    acts = steered.change is not None or query.plan.targets or query.plan.boosts
+    if who.source is not Source.PERSONAL and not acts:
         unwanted = np.union1d(unwanted, returned)
         return _popular(query, who._replace(source=Source.POPULAR), steered, unwanted, tuple(degradations))
 
@@ -158,13 +160,15 @@ def answer(
 
     fresh = ~are_in(found.items, np.sort(returned)) if len(returned) else slice(None)
     ranking = rank(found.items[fresh], found.scores[fresh], query.n)
-    unsteered_scores = found.plain[np.searchsorted(found.items, ranking.items)]  # candidates are sorted
+    rows = np.searchsorted(found.items, ranking.items)  # candidates are sorted
+    unsteered_scores = found.plain[rows]
     depth = query.n + len(returned)
     unsteered = rank(found.items, found.plain, max(depth, RELEVANCE_DEPTH)) if query.compares else None
     terms: tuple[Term, ...] = ()
     if query.explain:
+        boosted = [(steered.edits[position].edit, part[rows]) for position, part in found.boosted]
         lifted = lifts(query, applied, ranking.items)
-        terms = explain(bundle, who.state, ranking, unsteered_scores, steered, lifted)
+        terms = explain(bundle, who.state, ranking, unsteered_scores, steered, boosted, lifted)
     compared = None
     if unsteered and query.include_report:
         compared = report(query, steered, ranking, unsteered_scores, unsteered, applied)
@@ -178,28 +182,30 @@ def _look_up(
 ) -> Computation[Found]:
     """The candidates where it is known how far the steering goes: those of the steered and the plain query.
 
-    Items that targets lift are searched for apart: without the lift they would not be found.
+    Items that are boosted or lifted are searched for apart: without that they would not be found.
     """
     bundle = query.bundle
     queries = np.array([state.z] if steered.change is None else [state.z, state.z + steered.change])
     if bundle.encoder.has_head:
         queries = yield Head(bundle.encoder, queries, state.context)
-    depth = query.n + returned_count
-    needed = max(depth, RELEVANCE_DEPTH) if query.include_report else depth
+    depth, boosts = query.n + returned_count, boosts_of(query, applied)
+    needed = max(depth, RELEVANCE_DEPTH if query.include_report else 0, PLACES if boosts else 0)
     allowed = bundle.catalogue.allowed(query.item_filter)
     index, matrix = bundle.index, bundle.items
-    sought = queries if query.compares else queries[-1:]
+    sought = queries if query.compares or boosts else queries[-1:]
     found = yield from find_candidates(index, matrix, sought, needed, allowed, unwanted)
     items, degraded = found.items, found.degraded
-    for lifted in lifted_items(query, applied):
-        limit = lifted if allowed is None else allowed & lifted
+    for favoured in (*(boost.favoured for boost in boosts), *lifted_items(query, applied)):
+        limit = favoured if allowed is None else allowed & favoured
         more = yield from find_candidates(index, matrix, queries[-1:], depth, limit, unwanted)
         items, degraded = np.union1d(items, more.items), degraded or more.degraded
     every = score(matrix, items, queries)
     plain, scores = every[0], every[-1]
-    for lift in lifts(query, applied, items):
-        scores = scores + lift
-    return Found(items, plain, scores, applied, degraded)
+    boosted = added(Places(plain), scores, [boost.of(items) for boost in boosts]) if boosts else ()
+    for part in (*boosted, *lifts(query, applied, items)):
+        scores = scores + part
+    positions = (boost.position for boost in boosts)
+    return Found(items, plain, scores, applied, degraded, tuple(zip(positions, boosted, strict=True)))
 
 
 def warm_up(bundle: Bundle) -> Reply:

@@ -37,13 +37,14 @@ _OPERATIONS = {
     steering.OPERATION_CAP: Operation.CAP,
     steering.OPERATION_ABLATE: Operation.ABLATE,
     steering.OPERATION_BLEND: Operation.BLEND,
+    steering.OPERATION_BOOST: Operation.BOOST,
 }
 _MODES = {
     steering.MODE_UNSPECIFIED: Mode.RESIDUAL,
     steering.MODE_RESIDUAL: Mode.RESIDUAL,
     steering.MODE_RECONSTRUCT: Mode.RECONSTRUCT,
 }
-_UNITLESS = (Operation.SCALE, Operation.BLEND, Operation.ABLATE)
+_UNITLESS = (Operation.SCALE, Operation.BLEND, Operation.ABLATE, Operation.BOOST)
 
 
 def read_recommend(request: wire.RecommendRequest, bundles: BundleRegistry, max_n: int) -> Query:
@@ -197,7 +198,20 @@ def _edit(message: steering.Edit, labels: LabelSet, field: str) -> RawEdit:
         raise InvalidRequest(f"{field}.operation", f"found {message.operation}, expected an Operation")
     operation = _OPERATIONS[message.operation]
     target = _target(message, labels, field)
+    if operation is Operation.BOOST:
+        _check_boost(target, labels, field)
     return RawEdit(target, operation, _strength(message, operation, target, field))
+
+
+def _check_boost(target: Target, labels: LabelSet, field: str) -> None:
+    """Refuses to boost what no item carries: neurons, weights, and concepts of no items."""
+    concept = labels.concept(target.name) if target.is_concept else None
+    if concept is None:
+        raise InvalidRequest(field, f"found BOOST of {target.name}, expected a concept that items carry")
+    if not concept.item_count:
+        raise InvalidRequest(
+            f"{field}.concept", f"found BOOST of {target.name!r}, expected a concept that items carry"
+        )
 
 
 def _strength(message: steering.Edit, operation: Operation, target: Target, field: str) -> float:

@@ -128,6 +128,11 @@ class Plan:
         return self.mode is Mode.RECONSTRUCT or any(not edit.is_identity for edit in self.edits)
 
     @property
+    def boosts(self) -> bool:
+        """True if items are moved in the order, beside what the edits do to the query."""
+        return any(edit.is_boost and edit.strength for edit in self.edits)
+
+    @property
     def solves(self) -> bool:
         """True if how far the steering goes has to be found out."""
         return bool(self.targets) or self.max_relevance_loss is not None

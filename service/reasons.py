@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from service.arrays import Floats
+from service.arrays import AnyArray, Floats
 from service.bundle import Bundle
 from service.encoding import UserState
 from service.ranking import Ranking
@@ -18,6 +18,7 @@ def explain(
     ranking: Ranking,
     unsteered_scores: Floats,
     steered: Steered,
+    boosted: Sequence[tuple[RawEdit, AnyArray]] = (),
     lifts: Sequence[Floats] = (),
 ) -> tuple[Term, ...]:
     """Splits the scores of the listed items into the unsteered score and one term a part of the change.
@@ -31,9 +32,14 @@ def explain(
         ranking: The steered list.
         unsteered_scores: Of its items, float32 [n].
         steered: The change and its parts.
-        lifts: What each target adds to the listed items' scores besides, float32 [n].
+        boosted: What each boost adds to the listed items' scores, [n].
+        lifts: What each target adds besides, float32 [n].
     """
-    terms = [Term(TermKind.UNSTEERED, unsteered_scores), *(Term(TermKind.TARGET, lift) for lift in lifts)]
+    terms = [
+        Term(TermKind.UNSTEERED, unsteered_scores),
+        *(Term(TermKind.EDIT, part, edit) for edit, part in boosted),
+        *(Term(TermKind.TARGET, lift) for lift in lifts),
+    ]
     if steered.change is None:
         return tuple(terms)
     acting = [place for place, part in enumerate(steered.parts) if part.any()]

@@ -44,6 +44,7 @@ _OPERATIONS = {
     Operation.CAP: steering.OPERATION_CAP,
     Operation.ABLATE: steering.OPERATION_ABLATE,
     Operation.BLEND: steering.OPERATION_BLEND,
+    Operation.BOOST: steering.OPERATION_BOOST,
 }
 _BOUNDS = {
     Bound.NONE: steering.BOUND_NONE,

@@ -76,6 +76,7 @@ class Found(NamedTuple):
         scores: Steered scores, float32 or float64 [m].
         applied: How far the steering went.
         degraded: True if the index failed, so that all items were scored.
+        boosted: What each boost adds to the scores, [m], with its edit's position in the plan.
     """
 
     items: Ints
@@ -83,6 +84,7 @@ class Found(NamedTuple):
     scores: AnyArray
     applied: Applied
     degraded: bool
+    boosted: tuple[tuple[int, AnyArray], ...] = ()
 
 
 class Inspection(NamedTuple):

@@ -1,8 +1,8 @@
 """How far steering goes: the strengths that meet target shares, and the fraction that a budget allows.
 
-With an identity head both are exact over the whole catalogue: candidates are those at the ends of the way,
-more of them until a bound proves that no other item can be listed. The list solved for is the list returned,
-with any head, so that what the report says of it holds.
+With an identity head and no boost both are exact over the whole catalogue: candidates are those at the ends
+of the way, more of them until a bound proves that no other item can be listed. The list solved for is the
+list returned, whatever is solved, so that what the report says of it holds.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,8 +10,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from service.anchors import Mark, anchors_of, moves_of, stops
+from service.anchors import Mark, anchors_of, moves_by_edit, moves_of, stops
 from service.arrays import Bools, Floats, Ints, distinct
+from service.boosting import PLACES, boosts_of
 from service.encoding import UserState
 from service.field import HEAD_STEPS, Field, Way
 from service.lines import STEPS, Doubles, Lines, best, enclosed, largest_within, least_lift, least_within
@@ -19,7 +20,7 @@ from service.query import Query, TargetShare
 from service.ranking import RELEVANCE_DEPTH, rank, relevance_loss
 from service.reply import Found, Steered, Timings
 from service.retrieval import find_candidates
-from service.steering import Applied, TargetStrength
+from service.steering import WHOLLY, Applied, TargetStrength
 from service.together import alone
 
 LEAST_DEPTH = 160
@@ -70,6 +71,8 @@ class _Solver:
         self._moves = moves_of(query.plan, whole, len(state.z))
         self._anchors = anchors_of(self._targets, self._moves, query.bundle.encoder.has_head)
         self._concepts = [_carriers(query, target) for target in self._targets]
+        move_of = moves_by_edit(query.plan)
+        self._boosts = [(move_of.get(boost.position, 0), boost) for boost in boosts_of(query, WHOLLY)]
         self._allowed = catalogue.allowed(query.item_filter)
         self._degraded = False
         self._rest = np.zeros(1 + 2 * len(self._targets))
@@ -82,11 +85,13 @@ class _Solver:
         """Makes the field of at least so many candidates of each anchor, of the first what losses need."""
         settings, count = self._anchors.settings, len(self._anchors.settings)
         compares = self._query.compares or self._query.plan.max_relevance_loss is not None
-        deep = max(depth, RELEVANCE_DEPTH) if compares else depth
+        deep = max(depth, RELEVANCE_DEPTH if compares else 0, PLACES if self._boosts else 0)
         self._depths = [deep] + [depth] * (count - 1)
         looks = [(settings[:1], deep), (settings[1:], depth)] if deep > depth else [(settings, depth)]
         items = distinct(*(self._search(some, n, self._allowed) for some, n in looks if len(some)))
         self._is_whole = len(items) < deep
+        for _, boost in self._boosts:
+            items = distinct(items, self._search(settings, depth, self._within(boost.favoured)))
         self._n = min(self._query.n, len(items))
         self._set_field(items)
         unsteered = self._tally(np.zeros(1 + 2 * len(self._targets)))
@@ -161,7 +166,8 @@ class _Solver:
         count = len(self._targets)
         strengths = zip(solved[:count], solved[count:], strict=True)
         applied = Applied(fraction, tuple(TargetStrength(*strength) for strength in strengths))
-        return Found(self._field.items, self._field.plain, scores, applied, self._degraded)
+        boosted = self._field.boosted(settings, fraction)
+        return Found(self._field.items, self._field.plain, scores, applied, self._degraded, boosted)
 
     def _meet(self, j: int, settings: Doubles) -> tuple[float, float]:
         """How far target j's strength was looked for, and what it is to be."""
@@ -218,7 +224,7 @@ class _Solver:
     def _extend(self, settings: Doubles) -> None:
         """Adds the best items of each target's concept, and the best others, to the field."""
         items = [
-            self._search(settings[None], self._n, side if self._allowed is None else self._allowed & side)
+            self._search(settings[None], self._n, self._within(side))
             for concept in self._concepts
             for side in (concept, ~concept)
         ]
@@ -226,8 +232,11 @@ class _Solver:
 
     def _set_field(self, items: Ints) -> None:
         self._timings.lap("solve")
-        self._field = Field(self._query.bundle, self._state, self._moves, self._concepts, items)
+        self._field = Field(self._query.bundle, self._state, self._moves, self._concepts, self._boosts, items)
         self._timings.lap("rank")
+
+    def _within(self, items: Bools) -> Bools:
+        return items if self._allowed is None else self._allowed & items
 
     def _search(self, settings: Doubles, n: int, allowed: Bools | None) -> Ints:
         bundle, moves = self._query.bundle, self._moves

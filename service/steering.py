@@ -25,9 +25,10 @@ class Operation(Enum):
     CAP = "cap"  # min(c, x)
     ABLATE = "ablate"  # 0
     BLEND = "blend"  # (1 - x) s + x sum(s) / |N| on the target's neurons N: arXiv 2601.11182
+    BOOST = "boost"  # leaves the code as it is: moves items in the order, see boosting.py
 
 
-_NEUTRAL = {Operation.ADD: 0.0, Operation.SCALE: 1.0, Operation.BLEND: 0.0}
+_NEUTRAL = {Operation.ADD: 0.0, Operation.SCALE: 1.0, Operation.BLEND: 0.0, Operation.BOOST: 0.0}
 
 
 class SparseCode(NamedTuple):
@@ -80,7 +81,7 @@ class Target:
 
 
 class RawEdit(NamedTuple):
-    """One edit with its strength x in units of the code (SCALE and BLEND: the bare factor)."""
+    """One edit with its strength x in units of the code (SCALE and BLEND: the bare factor; BOOST: worth)."""
 
     target: Target
     operation: Operation
@@ -88,8 +89,13 @@ class RawEdit(NamedTuple):
 
     @property
     def is_identity(self) -> bool:
-        """True for edits that change no user's code: ADD 0, SCALE 1, BLEND 0."""
+        """True for edits that change nobody's list: ADD 0, SCALE 1, BLEND 0, BOOST 0."""
         return _NEUTRAL.get(self.operation) == self.strength
+
+    @property
+    def is_boost(self) -> bool:
+        """True if it moves items instead of the code."""
+        return self.operation is Operation.BOOST
 
 
 class TargetStrength(NamedTuple):
@@ -118,7 +124,7 @@ class EditEffect(NamedTuple):
     """What one edit did to its target's level, and how.
 
     Attributes:
-        amount: How far the code was moved along w; of BLEND its strength; 0 where it had no effect.
+        amount: How far the code was moved along w; of BLEND and BOOST the strength; 0 where it had no effect.
         total: For BLEND, the code's sum before it.
     """
 
@@ -149,15 +155,16 @@ def apply_edits(
         code: The user's code s.
         edits: In order.
         decoder: W_dec, float32 [n_neurons, d].
-        with_effects: Whether they are wanted where the changes can be had without: of ADD alone.
+        with_effects: Whether they are wanted where the changes can be had without: of ADD and BOOST alone.
     """
     directions = np.array([edit.target.direction for edit in edits], np.float32)
     directions = directions.reshape(len(edits), decoder.shape[1])
-    if not with_effects and all(edit.operation is Operation.ADD for edit in edits):
-        amounts = [edit.strength for edit in edits]
+    if not with_effects and all(edit.operation is Operation.ADD or edit.is_boost for edit in edits):
+        amounts = [0.0 if edit.is_boost else edit.strength for edit in edits]
         return Edited(np.array(amounts, np.float32)[:, None] * directions, None)
     effects = _walk(code, edits, len(decoder))
-    changes = np.array([effect.amount for effect in effects], np.float32)[:, None] * directions
+    amounts = [0.0 if edit.is_boost else effect.amount for edit, effect in zip(edits, effects, strict=True)]
+    changes = np.array(amounts, np.float32)[:, None] * directions
     for place, (edit, effect) in enumerate(zip(edits, effects, strict=True)):
         if edit.operation is Operation.BLEND and effect.amount:
             mixed_in = np.float32(effect.total) * decoder[edit.target.blend_neurons].mean(axis=0)
@@ -180,6 +187,8 @@ def _walk(code: SparseCode, edits: Sequence[RawEdit], n_neurons: int) -> tuple[E
 def _shift(dense: Floats, edit: RawEdit) -> EditEffect:
     """All operations but BLEND: moves the level to its new value along w."""
     level = edit.target.level(dense)
+    if edit.is_boost:
+        return EditEffect(level, level, edit.strength)
     new_level = _new_level(edit.operation, level, edit.strength)
     # Of ADD the strength itself, so that it does the same whether or not the level was looked at.
     amount = edit.strength if edit.operation is Operation.ADD else new_level - level
@@ -200,8 +209,8 @@ def _new_level(operation: Operation, level: float, strength: float) -> float:
             return min(level, strength)
         case Operation.ABLATE:
             return 0.0
-        case Operation.BLEND:
-            raise ValueError("BLEND has no single new level")
+        case Operation.BLEND | Operation.BOOST:
+            raise ValueError(f"{operation.name} has no new level along w")
 
 
 def _blend(dense: Floats, edit: RawEdit) -> EditEffect:

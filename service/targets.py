@@ -11,7 +11,7 @@ from service.query import Bounds, TargetShare
 from service.steering import Operation, RawEdit
 
 MAX_TARGETS = 16
-MOST_UNITS = 2.0
+MOST_UNITS = 1.0
 """Typical units: the strongest edit that a target share brings. Beyond it a lift costs less relevance."""
 MAX_NAME = 256
 """Characters of an unknown concept's name that are compared with the known ones."""

@@ -1,7 +1,7 @@
 """Edits as a person writes them: "Film-Noir=+1", "#123=-0.5".
 
     edit     = target "=" number [raw]            ADD:  Film-Noir=+1    #123=-0.3raw
-             | target ":" name "=" number [raw]   SET, CAP, SCALE, BLEND (and ADD):  Film-Noir:cap=.5
+             | target ":" name "=" number [raw]   SET, CAP, SCALE, BLEND, BOOST (and ADD):  Film-Noir:cap=.5
              | target ":ablate"                   ABLATE
     target   = "#" digits                         a neuron
              | '"' any text '"'                   a concept, whatever its name looks like
@@ -25,9 +25,10 @@ _OPERATIONS: "dict[str, Operation.ValueType]" = {
     "scale": Operation.OPERATION_SCALE,
     "cap": Operation.OPERATION_CAP,
     "blend": Operation.OPERATION_BLEND,
+    "boost": Operation.OPERATION_BOOST,
 }
 _NAMES = {operation: name for name, operation in _OPERATIONS.items()}
-_UNITLESS = {Operation.OPERATION_SCALE, Operation.OPERATION_BLEND}
+_UNITLESS = {Operation.OPERATION_SCALE, Operation.OPERATION_BLEND, Operation.OPERATION_BOOST}
 _ABLATE = ":ablate"
 _OPERATOR = re.compile(rf"(.*):\s*({'|'.join(_OPERATIONS)}|ablate)", re.DOTALL)
 # Looks like a neuron, right or wrong.

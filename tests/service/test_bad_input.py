@@ -63,6 +63,30 @@ CASES = [
     (one_edit(neuron=1, strength=float("inf")), "steering.edits[0].strength", "found inf"),
     (one_edit(concept="Drama", strength=float("-inf")), "steering.edits[0].strength", "finite"),
     (one_edit(neuron=1), "steering.edits[0].strength", "found none, expected a number for ADD"),
+    (
+        one_edit(neuron=1, operation=sp.OPERATION_BOOST, strength=0.5),
+        "steering.edits[0]",
+        "found BOOST of #1, expected a concept that items carry",
+    ),
+    (
+        one_edit(
+            weights=sp.WeightedNeurons(neurons=[sp.WeightedNeuron(neuron=1, weight=1)]),
+            operation=sp.OPERATION_BOOST,
+            strength=0.5,
+        ),
+        "steering.edits[0]",
+        "found BOOST of weights, expected a concept that items carry",
+    ),
+    (
+        one_edit(concept="Drama", operation=sp.OPERATION_BOOST, strength=float("nan")),
+        "steering.edits[0].strength",
+        "found nan",
+    ),
+    (
+        one_edit(concept="Drama", operation=sp.OPERATION_BOOST),
+        "steering.edits[0].strength",
+        "found none, expected a number for BOOST",
+    ),
     (one_edit(strength=1.0), "steering.edits[0]", "found no target"),
     (one_edit(neuron=128, strength=1.0), "steering.edits[0].neuron", "found 128, expected 0 to 127"),
     (one_edit(neuron=2**32 - 1, strength=1.0), "steering.edits[0].neuron", "expected 0 to 127"),

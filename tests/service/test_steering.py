@@ -64,6 +64,7 @@ def naive(code: SparseCode, edits: list[RawEdit]) -> np.ndarray[Any, Any]:
                 Operation.SCALE: x * c,
                 Operation.CAP: min(c, x),
                 Operation.ABLATE: 0.0,
+                Operation.BOOST: c,
             }[edit.operation]
             s = s + (new - c) * w
     return s

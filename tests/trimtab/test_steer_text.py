@@ -6,6 +6,7 @@ from trimtab.v1.steering_pb2 import (
     OPERATION_ABLATE,
     OPERATION_ADD,
     OPERATION_BLEND,
+    OPERATION_BOOST,
     OPERATION_CAP,
     OPERATION_SCALE,
     OPERATION_SET,
@@ -97,6 +98,7 @@ def test_a_text_is_read_as_the_edit_it_says(text: str, edit: Edit) -> None:
         ("Film-Noir:ablate=1", "expected 'Film-Noir:ablate'"),
         ("Film-Noir:scale=2raw", "scale takes a bare number"),
         ("Film-Noir:blend=.2raw", "blend takes a bare number"),
+        ("Film-Noir:boost=.2raw", "boost takes a bare number"),
     ],
 )
 def test_a_text_that_is_no_edit_is_refused_with_what_was_found(text: str, found: str) -> None:
@@ -116,12 +118,20 @@ def edits(draw: st.DrawFn) -> Edit:
         edit.concept = draw(NAMES | TRICKY_NAMES)
     edit.operation = draw(
         st.sampled_from(
-            [OPERATION_ADD, OPERATION_SET, OPERATION_SCALE, OPERATION_CAP, OPERATION_ABLATE, OPERATION_BLEND]
+            [
+                OPERATION_ADD,
+                OPERATION_SET,
+                OPERATION_SCALE,
+                OPERATION_CAP,
+                OPERATION_ABLATE,
+                OPERATION_BLEND,
+                OPERATION_BOOST,
+            ]
         )
     )
     if edit.operation != OPERATION_ABLATE:
         edit.strength = draw(STRENGTHS)
-        bare = edit.operation in (OPERATION_SCALE, OPERATION_BLEND)
+        bare = edit.operation in (OPERATION_SCALE, OPERATION_BLEND, OPERATION_BOOST)
         edit.unit = UNIT_UNSPECIFIED if bare else draw(st.sampled_from([UNIT_RAW, UNIT_TYPICAL]))
     return edit
 

@@ -41,9 +41,16 @@ class _OperationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Operation.V
     """The convex mix of "From Knots to Knobs" (arXiv 2601.11182): (1 - strength) s + strength sum(s) / |N| on the
     target's neurons N. Strength from 0 to 1, without unit. Touches every active neuron.
     """
+    OPERATION_BOOST: _Operation.ValueType  # 7
+    """Leaves the code as it is, and moves the concept's items up in the user's own order, or down: to the worth of each,
+    1 / log2(1 + rank), the strength is added, without unit. 1 takes an item from the end of the order to its top. Only
+    of concepts that items carry. More or less of these items at the least relevance.
+    """
 
 class Operation(_Operation, metaclass=_OperationEnumTypeWrapper):
-    """What one change does to the level c of its target in a user's code: s' = s + (new level - c) w."""
+    """What one change does to the level c of its target in a user's code: s' = s + (new level - c) w. BOOST alone acts on
+    items instead.
+    """
 
 OPERATION_UNSPECIFIED: Operation.ValueType  # 0
 """ADD."""
@@ -60,6 +67,11 @@ OPERATION_ABLATE: Operation.ValueType  # 5
 OPERATION_BLEND: Operation.ValueType  # 6
 """The convex mix of "From Knots to Knobs" (arXiv 2601.11182): (1 - strength) s + strength sum(s) / |N| on the
 target's neurons N. Strength from 0 to 1, without unit. Touches every active neuron.
+"""
+OPERATION_BOOST: Operation.ValueType  # 7
+"""Leaves the code as it is, and moves the concept's items up in the user's own order, or down: to the worth of each,
+1 / log2(1 + rank), the strength is added, without unit. 1 takes an item from the end of the order to its top. Only
+of concepts that items carry. More or less of these items at the least relevance.
 """
 Global___Operation: _TypeAlias = Operation  # noqa: Y015
 
@@ -240,7 +252,7 @@ Global___Edit: _TypeAlias = Edit  # noqa: Y015
 class TargetShare(_message.Message):
     """Asks that a concept's share of the list's n items lie between two bounds. The concept's edits of the same request
     are strengthened just as far as that needs, up to their own strength (under max_share alone: kept as strong as it
-    allows). Where there is none, the target brings an ADD, up or down, of at most 2 typical units. Where no such
+    allows). Where there is none, the target brings an ADD, up or down, of at most one typical unit. Where no such
     strength is enough, the concept's items get a lift on their scores, just as high as the share needs. Several targets
     are solved in turn, each with its own strength, for at most three rounds; then all strengths grow alike if one is not
     met.
@@ -385,8 +397,8 @@ class EditReport(_message.Message):
     """As written in the request: a concept's name, "#7" for a neuron, "weights" for a vector of the caller's."""
     operation: Global___Operation.ValueType
     raw_strength: _builtins.float
-    """x in units of the code: strength x unit (for SCALE and BLEND the bare strength, for ABLATE 0). Of an edit that a
-    target share brought, what was solved for.
+    """x in units of the code: strength x unit (for SCALE, BLEND and BOOST the bare strength, for ABLATE 0). Of an edit
+    that a target share brought, what was solved for.
     """
     level_before: _builtins.float
     """The target's level in the user's code before and after this edit, were it applied wholly."""

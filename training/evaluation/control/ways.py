@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 from training.evaluation.control.operations import Doubles, own_neurons
 from training.evaluation.control.scene import Scene
 from training.evaluation.frontier.audience import exposure
+from training.evaluation.frontier.requests import LARGEST_UNITS
 from training.evaluation.frontier.seen import reach
 from training.evaluation.frontier.strength import LENGTH, Floats, Line, Lists, best_first, top
 
 Way = Callable[[Scene, int, float], Lists | None]
 """Lists whose mean exposure share of a concept (a row) is the target; None where it cannot be reached."""
-LARGEST_UNITS = 2.0
-"""Typical units: the strongest ADD that a target share brings in the service; beyond it items are lifted."""
-_LADDER = np.linspace(0.0, LARGEST_UNITS, 33)
+_LADDER = np.linspace(0.0, LARGEST_UNITS, 17)
 _STEPS = 20
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from training.evaluation.frontier.calibration import Doubles
-from training.evaluation.frontier.relevance import Relevance
+from training.evaluation.frontier.relevance import Relevance, places
 from training.evaluation.frontier.strength import LENGTH, Floats, Lists, best_first, depth_of, top
 from training.evaluation.metrics import discounts
 from training.histories import Ints
@@ -19,7 +19,8 @@ from training.run import Run
 
 BASES = ("score", "rank", "relevance")
 """score: the unsteered score over scale(z). rank: 1 / log2(1 + unsteered rank). relevance: the probability
-that the user wants an item of that rank, from validation users. All give the unsteered list at strength 0."""
+that the user wants an item of that rank, from validation users. All give the unsteered list at strength 0.
+There is places too, what the service's BOOST adds to: the rank as a function of the score."""
 
 
 class Users(NamedTuple):
@@ -66,6 +67,7 @@ class Audience:
         with np.errstate(divide="ignore"):
             rank = np.where(users.ranks > 0, 1 / np.log2(1.0 + users.ranks), -np.inf).astype(np.float32)
         bases = {"score": users.base, "rank": rank, "relevance": relevance.base(users.base, users.lengths)}
+        bases["places"] = places(users.base)
         return cls(users, relevance, bases, {name: depth_of(base) for name, base in bases.items()})
 
     @classmethod

@@ -23,9 +23,9 @@ from training.evaluation.report import Estimate, Table
 
 _BOOST = "tag boost + rank"
 _PROBES = ("dense probe + rank", "dense probe + relevance")
-_DEFAULT = "target share + score"
 _SEEN = (
-    _DEFAULT,
+    "boost + places",
+    "target share + score",
     "target share, lift alone + score",
     "contrast + score",
     "tag boost + relevance",
@@ -33,7 +33,8 @@ _SEEN = (
     "filled tags + relevance",
 )
 _HIDDEN = (
-    _DEFAULT,
+    "boost + places",
+    "target share + score",
     "contrast + rank",
     "filled tags + relevance",
     "completed tags, z + relevance",
@@ -52,7 +53,7 @@ TITLE = (
     "What was asked for, in nDCG@20 at equal shares. Seen tags: minus rank boost, met if at least 0 at every "
     f"target. Hidden tags: relative to the better dense probe, met if at least -{_LOST:.0%}, with "
     f"{_HIDDEN_PART:g} or more of the oracle's hidden part. Both within two standard errors. Requests get "
-    "target share + score, or contrast + score where they say a strength"
+    "boost + places by BOOST, contrast + score by ADD, and target share + score by a target share"
 )
 
 

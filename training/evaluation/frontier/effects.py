@@ -19,6 +19,7 @@ WAYS = (
     ("tag boost", "score"),
     ("tag boost", "rank"),
     ("tag boost", "relevance"),
+    ("boost", "places"),
     ("tag boost, orthogonal", "rank"),
     ("filled tags", "relevance"),
     ("completed tags, z", "relevance"),

@@ -171,6 +171,7 @@ _LAST = ("rank", "relevance")
 METHODS: dict[str, Method] = {
     "all tags": Method(lambda known: _columns(_flags(known)), oracle=True),
     "tag boost": Method(lambda known: _columns(_flags(known))),
+    "boost": Method(lambda known: _columns(_flags(known)), ("places",)),
     "filled tags": Method(_filled, ("relevance",)),
     "select, then reorder": Method(
         lambda known: _columns(_flags(known)), _ONE, reorder=True, on_hidden=False
@@ -207,4 +208,5 @@ METHODS: dict[str, Method] = {
     "BLEND, 10 neurons": Method(_blend(10), _ONE, on_hidden=False),
     "tag profiles": Method(_tag_profiles, _ONE),
 }
-"""By name. "all tags" is the oracle, shown hidden tags too; where none is hidden it is the tag boost."""
+"""By name. "all tags" is the oracle, shown hidden tags too; where none is hidden it is the tag boost. "boost"
+is what requests get that say BOOST."""

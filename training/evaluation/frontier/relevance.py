@@ -1,4 +1,4 @@
-"""What a place in the unsteered order is worth to a user: a base to which a concept's gain is added."""
+"""What a place in the unsteered order is worth to a user: bases to which a concept's gain is added."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from training.evaluation.metrics import discounts
 DEPTH = 500
 """Ranks whose worth is their own; below them it falls on with the score."""
 _FITTED_RANKS = 1000
+PLACES = 160
+"""Places that the service's BOOST looks at."""
 
 
 class Relevance(NamedTuple):
@@ -69,6 +71,28 @@ def worth(scores: Floats, curve: Doubles) -> Doubles:
     return np.where(
         below > 0, curve[depth - 1] / (1 + below / tau), np.interp(scores, best[::-1], curve[:depth][::-1])
     ) + np.where(np.isfinite(scores), 0.0, -np.inf)
+
+
+def places(scores: Floats) -> Floats:
+    """What the service's BOOST adds to: the rank transform, 1 / log2(1 + rank), as a function of the score.
+
+    Between the scores of two of the best 160 places it is joined; beyond the last one the line goes on, as it
+    falls on the whole from the middle one. Scores [users, n_items], -inf where an item is not returned.
+    """
+    return np.array([_along_places(row) for row in scores], dtype=np.float32)
+
+
+def _along_places(scores: Floats) -> Doubles:
+    best = np.sort(scores[np.isfinite(scores)])[::-1][:PLACES].astype(np.float64)
+    if not len(best):
+        return scores.astype(np.float64)
+    best, ranks = np.unique(-best, return_index=True)
+    heights = 1 / np.log2(2.0 + ranks)
+    middle = len(best) - 1 - len(best) // 2
+    fall = best[-1] - best[middle]
+    slope = (heights[middle] - heights[-1]) / fall if fall > 0 else 1.0
+    below = np.maximum(-scores - best[-1], 0.0)
+    return np.where(np.isfinite(scores), np.interp(-scores, best, heights) - slope * below, -np.inf)
 
 
 def _features(ranks: NDArray[np.integer], lengths: NDArray[np.integer]) -> Doubles:

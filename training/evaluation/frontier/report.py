@@ -23,6 +23,8 @@ from training.evaluation.frontier.joined import (
 from training.evaluation.report import Curve, Plot, Report, Table
 
 PLOTTED = (
+    "boost + places",
+    "target share + score",
     "tag boost + score",
     "tag boost + rank",
     "tag boost + relevance",
@@ -43,9 +45,10 @@ _PARAGRAPHS = (
     "are .3, .5 and .7 for concepts of at least 60 items that could fill .9 of the lists, else 2 and 4 times "
     "the unsteered share.",
     "A method's name ends with what its gain is added to: score (over scale(z)), rank (1 / log2(1 + "
-    "unsteered rank)) or relevance (how likely an item of this rank is wanted, by the length of the history, "
-    "learned from validation users). Means are over the concepts that all those methods reach which reach at "
-    "least .9 of them; differences, of the same users, are over the concepts that both methods reach.",
+    "unsteered rank)), places (the same as a function of the score, as the service has it) or relevance (how "
+    "likely an item of this rank is wanted, by the length of the history, learned from validation users). "
+    "Means are over the concepts that all those methods reach which reach at least .9 of them; differences, "
+    "of the same users, are over the concepts that both methods reach.",
     "± is the standard error: over users as clusters within the runs or over the runs, whichever is larger.",
 )
 

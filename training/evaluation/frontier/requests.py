@@ -17,10 +17,10 @@ from training.evaluation.frontier.calibration import Doubles
 from training.evaluation.frontier.knowledge import Knowledge
 from training.evaluation.frontier.strength import LENGTH, Floats, Lists, Point, best_first, top
 
-LARGEST_UNITS = 2.0
+LARGEST_UNITS = 1.0
 """Typical units: the strongest ADD that a target share brings in the service."""
 STRENGTHS = {
-    "target share": np.linspace(0.0, LARGEST_UNITS, 33),
+    "target share": np.linspace(0.0, LARGEST_UNITS, 17),
     "target share, lift alone": np.zeros(1),
 }
 """Strengths of the ADD that are tried, by way, weakest first."""

@@ -1,0 +1,112 @@
+"""BOOST: a concept's items move up, or down, through the user's own order. Pure.
+
+A place r of the unsteered order is worth 1 / log2(1 + r), the exposure that it gets. A boost of x adds x to
+the worth of each of the concept's items; what the item's score becomes is the score that is worth as much. So
+scores stay in their unit, whatever the model's is, and what a boost added to one is a number: a reason.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from service.arrays import AnyArray, Bools
+from service.lines import Doubles
+from service.query import Query
+from service.ranking import discounts
+from service.steering import Applied
+
+PLACES = 160
+"""Places whose worth is their own: deeper ones change no list that was measured."""
+
+
+class Boost(NamedTuple):
+    """A plan's boost: where it stands among the edits, the worth that it adds, and to which items.
+
+    carriers are bool, of all items of the catalogue or of some.
+    """
+
+    position: int
+    amount: float
+    carriers: Bools
+
+    def of(self, items: AnyArray) -> "Boost":
+        """The same, of some items."""
+        return self._replace(carriers=self.carriers[items])
+
+    @property
+    def favoured(self) -> Bools:
+        """The items that it leaves better off than the others."""
+        return self.carriers if self.amount > 0 else ~self.carriers
+
+
+class Places:
+    """What scores are worth to a user, and the scores of worths: both strictly rising, and straight lines.
+
+    Between the scores of two places their worths are joined; above the first place and below the last the
+    line goes on, rising as it does on the whole between that place and the middle one.
+
+    Args:
+        unsteered: Scores of at least the best PLACES items, or of all, in any order.
+    """
+
+    def __init__(self, unsteered: AnyArray) -> None:
+        best = np.sort(unsteered.astype(np.float64))[::-1][:PLACES]
+        if not len(best):
+            best = np.zeros(1)
+        firsts = np.append(True, best[1:] < best[:-1])  # equal scores are worth the better place
+        self._scores: Doubles = best[firsts][::-1]
+        self._worths: Doubles = discounts(len(best)).astype(np.float64)[firsts][::-1]
+
+    def worths(self, scores: AnyArray) -> Doubles:
+        """Of scores, in any order."""
+        return _along(self._scores, self._worths, scores)
+
+    def scores(self, worths: AnyArray) -> Doubles:
+        """Of worths, in any order."""
+        return _along(self._worths, self._scores, worths)
+
+
+def boosts_of(query: Query, applied: Applied) -> list[Boost]:
+    """The plan's boosts, as strong as the steering goes."""
+    if not query.plan.boosts:
+        return []
+    return [
+        Boost(position, edit.strength * fraction, _carriers(query, edit.target.name))
+        for position, (edit, fraction) in enumerate(query.plan.solved_edits(applied))
+        if edit.is_boost and edit.strength * fraction
+    ]
+
+
+def added(places: Places, scores: AnyArray, boosts: Sequence[Boost]) -> list[Doubles]:
+    """What each boost adds to the scores, beside those before it: float64 [m] each.
+
+    Args:
+        places: The user's.
+        scores: Without the boosts, [m].
+        boosts: Of the items whose scores these are.
+    """
+    before, worths, parts = scores.astype(np.float64), places.worths(scores), []
+    for boost in boosts:
+        worths = worths + boost.amount * boost.carriers
+        after = np.where(boost.carriers, places.scores(worths), before)
+        parts.append(after - before)
+        before = after
+    return parts
+
+
+def _along(x: Doubles, y: Doubles, at: AnyArray) -> Doubles:
+    """The line through the points, x and y strictly rising, which goes on at both ends."""
+    middle = len(x) // 2
+    below, above = (
+        (y[b] - y[a]) / (x[b] - x[a]) if x[b] > x[a] else 1.0 for a, b in ((0, middle), (middle, -1))
+    )
+    beyond: Doubles = below * np.minimum(at - x[0], 0.0) + above * np.maximum(at - x[-1], 0.0)
+    return np.interp(at, x, y) + beyond
+
+
+def _carriers(query: Query, name: str) -> Bools:
+    concept = query.bundle.labels.concept(name)
+    if concept is None:
+        raise ValueError(f"a boost of {name!r}, which is no concept")
+    return query.bundle.catalogue.members(concept.attribute, concept.value)
