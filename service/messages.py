@@ -158,8 +158,7 @@ def read_steering(message: steering.Steering, bundle: Bundle, field: str = "stee
     if message.label_set and message.label_set != bundle.labels.version:
         return _unknown_label_set(message, bundle)
     edits = tuple(
-        _edit(edit, bundle.labels, f"{field}.edits[{position}]")
-        for position, edit in enumerate(message.edits)
+        _edit(edit, bundle, f"{field}.edits[{position}]") for position, edit in enumerate(message.edits)
     )
     targets, brought = (
         read_targets(message, bundle.labels, f"{field}.targets") if message.targets else ((), ())
@@ -193,25 +192,21 @@ def _condition(message: wire.Condition) -> Condition:
     )
 
 
-def _edit(message: steering.Edit, labels: LabelSet, field: str) -> RawEdit:
+def _edit(message: steering.Edit, bundle: Bundle, field: str) -> RawEdit:
     if message.operation not in _OPERATIONS:
         raise InvalidRequest(f"{field}.operation", f"found {message.operation}, expected an Operation")
     operation = _OPERATIONS[message.operation]
-    target = _target(message, labels, field)
+    target = _target(message, bundle.labels, field)
     if operation is Operation.BOOST:
-        _check_boost(target, labels, field)
+        _check_boost(target, bundle, field)
     return RawEdit(target, operation, _strength(message, operation, target, field))
 
 
-def _check_boost(target: Target, labels: LabelSet, field: str) -> None:
+def _check_boost(target: Target, bundle: Bundle, field: str) -> None:
     """Refuses to boost what no item carries: neurons, weights, and concepts of no items."""
-    concept = labels.concept(target.name) if target.is_concept else None
-    if concept is None:
+    concept = bundle.labels.concept(target.name) if target.is_concept else None
+    if concept is None or not bundle.catalogue.members(concept.attribute, concept.value).any():
         raise InvalidRequest(field, f"found BOOST of {target.name}, expected a concept that items carry")
-    if not concept.item_count:
-        raise InvalidRequest(
-            f"{field}.concept", f"found BOOST of {target.name!r}, expected a concept that items carry"
-        )
 
 
 def _strength(message: steering.Edit, operation: Operation, target: Target, field: str) -> float:
