@@ -108,6 +108,7 @@ def _describe(contents: BundleContents, written: Written) -> BundleManifest:
             for name, kind in contents.catalogue.attributes.items()
         ],
         mean_user=contents.mean_user.tolist(),
+        gains=contents.gains.method if contents.gains else "",
     )
     manifest.create_time.GetCurrentTime()
     return manifest
@@ -157,7 +158,7 @@ def _same_bundle(out: Path, manifest: BundleManifest) -> BundleManifest:
             f"{out} holds another bundle ({present.bundle_id[:12]}, this one is {manifest.bundle_id[:12]}): "
             "bundles are never overwritten, choose another directory"
         )
-    for field in ("provenance", "history", "mean_user", "scale_rule", "scale_factor", "hook_point"):
+    for field in ("provenance", "history", "mean_user", "scale_rule", "scale_factor", "hook_point", "gains"):
         if getattr(present, field) != getattr(manifest, field):
             raise BundleExistsError(
                 f"{out} holds the same files with another {field}: choose another directory"

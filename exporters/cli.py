@@ -23,7 +23,9 @@ if TYPE_CHECKING:  # it needs torch, which takes seconds to load
     from exporters.index import IndexOptions
 
 BUNDLES = Path("bundles")
-_OF_EXPORT = ("out", "max_history", "labels", "concepts_from", "index", "flat_limit")
+GAINS = ("ridge",)
+"""training.concepts.gains.GAINS, which would load torch."""
+_OF_EXPORT = ("out", "max_history", "labels", "concepts_from", "gains", "index", "flat_limit")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,6 +91,12 @@ def _parser() -> argparse.ArgumentParser:
         help="the earlier bundle's label set as `trimtab concepts export` wrote it, in place of its own",
     )
     parser.add_argument(
+        "--gains",
+        choices=GAINS,
+        help="BOOST moves each item by how likely it carries the concept, also where its tag is missing "
+        "(default: items that have the tag, and no others)",
+    )
+    parser.add_argument(
         "--index",
         choices=(FLAT, *KINDS),
         help="search items this way if it finds 95 %% of the exact best, and exactly if not (default: the "
@@ -137,7 +145,7 @@ def _export(console: Console, arguments: argparse.Namespace, out: Path) -> int:
         if arguments.concepts_from is not None:
             carried = carry(read_earlier(arguments.concepts_from, arguments.old_labels), loaded)
             loaded = carried.run
-        contents = contents_of(loaded, arguments.max_history, report)
+        contents = contents_of(loaded, arguments.max_history, report, arguments.gains)
         manifest: BundleManifest = write_bundle(contents, out, report=report, index=_index_options(arguments))
     if carried is not None:
         print_carried(console, arguments.concepts_from, carried)

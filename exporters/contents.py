@@ -53,6 +53,15 @@ class References(NamedTuple):
     """[256, p]: the same users, each with up to three random edits."""
 
 
+class Gains(NamedTuple):
+    """How much of each concept each item carries, and how that was found."""
+
+    method: str
+    """One of training.concepts.gains.GAINS."""
+    values: Floats
+    """[n_concepts, n_items], 0 to 1."""
+
+
 class Dims(NamedTuple):
     """Sizes of the models' parts."""
 
@@ -94,6 +103,8 @@ class BundleContents:
     """What trained the models."""
     purity: Purity | None = None
     """How pure each neuron is; None where nobody measured it."""
+    gains: Gains | None = None
+    """What BOOST adds to each item, if not 1 for those that carry the concept."""
     dims: Dims = field(init=False)
     """Derived from the parts."""
     scale_rule: ScaleRule.ValueType = field(init=False)
@@ -126,6 +137,10 @@ class BundleContents:
             if not torch.isfinite(values).all():
                 raise ContentsError(f"the {name} holds numbers that are not finite")
         _check_concepts(self.concepts, n_neurons)
+        if self.gains is not None:
+            _expect("the gains", self.gains.values.shape, (len(self.concepts), n_items))
+            if not ((self.gains.values >= 0) & (self.gains.values <= 1)).all():
+                raise ContentsError("the gains hold numbers outside 0 to 1")
 
     @property
     def has_bias(self) -> bool:
@@ -156,6 +171,7 @@ def assemble(
     history: HistoryRule,
     provenance: Provenance,
     purity: Purity | None = None,
+    gains: Gains | None = None,
     report: Report = silent,
 ) -> BundleContents:
     """Measures the models on the users and gathers everything that a bundle holds.
@@ -192,6 +208,7 @@ def assemble(
         history=history,
         provenance=provenance,
         purity=purity,
+        gains=gains,
     )
 
 
@@ -258,7 +275,7 @@ def _draw(available: int, count: int, rng: np.random.Generator) -> np.ndarray[tu
     return rng.choice(available, count, replace=available < count)
 
 
-def _expect(what: str, found: int, expected: int) -> None:
+def _expect(what: str, found: object, expected: object) -> None:
     if found != expected:
         raise ContentsError(f"{what}: {found} found, {expected} expected")
 

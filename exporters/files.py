@@ -59,9 +59,12 @@ def write_files(
     report("writing arrays")
     decoder = np.vstack([_array(contents.sae.W_dec), _array(contents.sae.b_dec)])
     items = np.column_stack([_array(contents.V), _array(contents.b)])
-    for name, array in (("decoder.npy", decoder), ("items.npy", items)):
+    arrays = {"decoder.npy": decoder.astype("<f4"), "items.npy": items.astype("<f4")}
+    if contents.gains is not None:
+        arrays["gains.npy"] = contents.gains.values.astype("<f2")
+    for name, array in arrays.items():
         with new_file(directory / name) as file:
-            np.lib.format.write_array(file, np.ascontiguousarray(array, "<f4"))
+            np.lib.format.write_array(file, np.ascontiguousarray(array))
     report("building the index")
     chosen = _index(contents, items, options)
     if chosen.index is not None:
@@ -69,7 +72,7 @@ def write_files(
             file.write(faiss.serialize_index(chosen.index).data)
     report("writing tables")
     _write_tables(contents, directory)
-    shapes = {"decoder.npy": decoder.shape, "items.npy": items.shape}
+    shapes = {name: array.shape for name, array in arrays.items()}
     return Written([_describe(path, shapes) for path in sorted(directory.iterdir())], chosen)
 
 

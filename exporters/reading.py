@@ -6,11 +6,12 @@ import math
 import numpy as np
 from trimtab.v1.bundle_pb2 import HistoryRule, Provenance
 
-from exporters.contents import BundleContents, Users, assemble
+from exporters.contents import BundleContents, Gains, Users, assemble
 from exporters.errors import ContentsError
 from exporters.models import NeuronLabel
 from exporters.stages import Report, silent
 from training.concepts import item_codes
+from training.concepts.gains import gains_of
 from training.concepts.mapping import Evidence
 from training.concepts.membership import memberships
 from training.concepts.purity import Purity, purity
@@ -20,7 +21,9 @@ MAX_HISTORY = 1_000
 """No encoder is asked to read more than this, however long the histories are."""
 
 
-def contents_of(run: Run, max_history: int | None = None, report: Report = silent) -> BundleContents:
+def contents_of(
+    run: Run, max_history: int | None = None, report: Report = silent, gains: str | None = None
+) -> BundleContents:
     """Measures a run's models on its users and gathers what a bundle holds.
 
     Args:
@@ -28,6 +31,7 @@ def contents_of(run: Run, max_history: int | None = None, report: Report = silen
         max_history: how many of a user's newest positive items the encoder reads. By default the longest
             positive history of the training users, but not more than the run itself read or MAX_HISTORY.
         report: told each stage.
+        gains: how the bundle's gains are found (training.concepts.gains.GAINS); None for no gains.
 
     Raises:
         ContentsError: parts do not fit each other, or max_history is out of range.
@@ -43,6 +47,10 @@ def contents_of(run: Run, max_history: int | None = None, report: Report = silen
         trained = f": {run.config.recommender} was trained on no more" if readable < MAX_HISTORY else ""
         raise ContentsError(f"max_history is {max_history}, expected 1 to {readable}{trained}")
     held_out = np.sort(np.concatenate([split.validation, split.test]))
+    found = None
+    if gains is not None:
+        report("finding gains")
+        found = Gains(gains, gains_of(run, gains))
     return assemble(
         recommender=run.recommender,
         sae=run.sae,
@@ -55,6 +63,7 @@ def contents_of(run: Run, max_history: int | None = None, report: Report = silen
         ),
         provenance=_provenance(run),
         purity=_purity(run),
+        gains=found,
         report=report,
     )
 

@@ -7,6 +7,7 @@ Report = Callable[[str], None]
 
 STAGES = (
     "reading the run",
+    "finding gains",
     "measuring neurons on users",
     "measuring neurons on items",
     "asking torch for references",

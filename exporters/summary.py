@@ -86,6 +86,7 @@ def _model_rows(manifest: BundleManifest) -> list[tuple[str, str]]:
         ("SAE", f"{manifest.provenance.sae}: {dims.n_neurons:,} neurons, at most {dims.k} active"),
         ("scale", f"{rule}, times {manifest.scale_factor:g}"),
         ("history", f"newest {history.max_length:,} positive items{threshold}{order}"),
+        ("gains", manifest.gains or "none: BOOST moves the items that have the tag"),
         ("index", _index(index)),
         ("opset", str(manifest.opset)),
     ]

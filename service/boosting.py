@@ -1,11 +1,12 @@
-"""BOOST: a concept's items move up, or down, through the user's own order. Pure.
+"""BOOST: items move up, or down, through the user's own order, by how much of a concept they carry. Pure.
 
-A place r of the unsteered order is worth 1 / log2(1 + r), the exposure that it gets. A boost of x adds x to
-the worth of each of the concept's items; what the item's score becomes is the score that is worth as much. So
-scores stay in their unit, whatever the model's is, and what a boost added to one is a number: a reason.
+A place r of the unsteered order is worth 1 / log2(1 + r), the exposure that it gets. A boost of x adds x
+times its gain to the worth of each item: by tags the gain is 1 for those that have it, else it is the
+bundle's. What the item's score becomes is the score that is worth as much. So scores stay in their unit,
+whatever the model's is, and what a boost added to one is a number: a reason.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,26 +19,28 @@ from service.steering import Applied
 
 PLACES = 160
 """Places whose worth is their own: deeper ones change no list that was measured."""
+LEVELS = (1 / 8, 1 / 4, 1 / 2, 3 / 4)
+"""Of gains: the best items of at least each of these are candidates, besides those that would be anyway."""
 
 
 class Boost(NamedTuple):
     """A plan's boost: where it stands among the edits, the worth that it adds, and to which items.
 
-    carriers are bool, of all items of the catalogue or of some.
+    gain is of all items of the catalogue or of some: bool, or from 0 to 1.
     """
 
     position: int
     amount: float
-    carriers: Bools
+    gain: AnyArray
 
     def of(self, items: AnyArray) -> "Boost":
         """The same, of some items."""
-        return self._replace(carriers=self.carriers[items])
+        return self._replace(gain=self.gain[items].astype(np.float64))
 
-    @property
-    def favoured(self) -> Bools:
-        """The items that it leaves better off than the others."""
-        return self.carriers if self.amount > 0 else ~self.carriers
+    def favoured(self) -> Iterator[Bools]:
+        """Items that it leaves better off than all others: for gains between 0 and 1, at several levels."""
+        for above in [self.gain] if self.gain.dtype == bool else [self.gain >= level for level in LEVELS]:
+            yield above if self.amount > 0 else ~above
 
 
 class Places:
@@ -72,7 +75,7 @@ def boosts_of(query: Query, applied: Applied) -> list[Boost]:
     if not query.plan.boosts:
         return []
     return [
-        Boost(position, edit.strength * fraction, _carriers(query, edit.target.name))
+        Boost(position, edit.strength * fraction, _gain(query, edit.target.name))
         for position, (edit, fraction) in enumerate(query.plan.solved_edits(applied))
         if edit.is_boost and edit.strength * fraction
     ]
@@ -88,8 +91,8 @@ def added(places: Places, scores: AnyArray, boosts: Sequence[Boost]) -> list[Dou
     """
     before, worths, parts = scores.astype(np.float64), places.worths(scores), []
     for boost in boosts:
-        worths = worths + boost.amount * boost.carriers
-        after = np.where(boost.carriers, places.scores(worths), before)
+        worths = worths + boost.amount * boost.gain
+        after = np.where(boost.gain > 0, places.scores(worths), before)
         parts.append(after - before)
         before = after
     return parts
@@ -105,8 +108,8 @@ def _along(x: Doubles, y: Doubles, at: AnyArray) -> Doubles:
     return np.interp(at, x, y) + beyond
 
 
-def _carriers(query: Query, name: str) -> Bools:
+def _gain(query: Query, name: str) -> AnyArray:
     concept = query.bundle.labels.concept(name)
     if concept is None:
         raise ValueError(f"a boost of {name!r}, which is no concept")
-    return query.bundle.catalogue.members(concept.attribute, concept.value)
+    return query.bundle.gain(concept)

@@ -17,7 +17,7 @@ from trimtab.v1.bundle_pb2 import (
 
 from service.arrays import AnyArray, Floats
 from service.catalogue import Catalogue
-from service.concepts import LabelSet
+from service.concepts import Concept, LabelSet
 from service.encoding import Encoder, UserState, pad
 from service.histories import HistoryRule
 from service.indexes import ExactIndex, FaissIndex, Index
@@ -52,6 +52,8 @@ class Bundle:
         mean_user: Whom an unknown user is taken for when steering is asked: the mean user embedding, in the
             context of the empty history.
         cache_key: Short name of encoder and SAE, within which cached embeddings are valid.
+        gains: By attribute and value, how much of it each item carries, float16 [n_items], memory-mapped;
+            empty where BOOST goes by who has the tag.
         label_sets: By version, its own first, then those that were imported beside it.
     """
 
@@ -62,6 +64,7 @@ class Bundle:
     index: Index
     items: Floats
     mean_user: UserState
+    gains: Mapping[tuple[str, str], AnyArray] = field(default_factory=dict)
     label_sets: Mapping[str, LabelSet] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -100,6 +103,11 @@ class Bundle:
         rule = self.manifest.history
         min_value = rule.min_value if rule.HasField("min_value") else None
         return HistoryRule(max(1, rule.max_length), min_value)
+
+    def gain(self, concept: Concept) -> AnyArray:
+        """How much of a concept each item carries: [n_items], from 0 to 1 or bool, not to be changed."""
+        known = self.gains.get((concept.attribute, concept.value))
+        return self.catalogue.members(concept.attribute, concept.value) if known is None else known
 
     def scale(self, z: Floats) -> float:
         """What z [d] is divided by before the SAE reads it; see ScaleRule in bundle.proto."""
@@ -159,6 +167,7 @@ def _check_files(directory: Path, manifest: BundleManifest) -> None:
     listed = {file.name for file in manifest.files}
     needed = REQUIRED_FILES | ({"head.onnx"} if manifest.dimensions.has_head else set())
     needed |= {"items.faiss"} if manifest.index.kind != FLAT else set()
+    needed |= {"gains.npy"} if manifest.gains else set()
     if unlisted := sorted(needed - listed):
         raise BundleError(f"{directory}: the manifest does not list {', '.join(unlisted)}")
     for file in manifest.files:
@@ -183,15 +192,28 @@ def _assemble(directory: Path, manifest: BundleManifest, precision: Precision) -
     nothing = encoder.embed(*pad([np.empty(0, np.int64)]))
     items = np.asarray(np.load(directory / "items.npy", mmap_mode="r"))  # a memmap's rows are slow to take
     (mean_user,) = encoder.states(np.array([manifest.mean_user], np.float32), nothing.context)
+    labels = LabelSet.read(directory, manifest.label_set)
     return Bundle(
         manifest=manifest,
         catalogue=Catalogue.read(directory / "items.parquet", [a.name for a in manifest.attributes]),
-        labels=LabelSet.read(directory, manifest.label_set),
+        labels=labels,
         encoder=encoder,
         index=_open_index(directory, manifest, items),
         items=items,
         mean_user=mean_user,
+        gains=_open_gains(directory, labels) if manifest.gains else {},
     )
+
+
+def _open_gains(directory: Path, labels: LabelSet) -> dict[tuple[str, str], AnyArray]:
+    """One row a concept, in the order of the bundle's own label set."""
+    rows = np.load(directory / "gains.npy", mmap_mode="r")
+    if len(rows) != len(labels.concepts) or rows.dtype != np.float16:
+        raise ValueError(
+            f"gains.npy holds {len(rows)} rows of {rows.dtype}, {len(labels.concepts)} of float16 expected"
+        )
+    pairs = zip(labels.concepts, np.asarray(rows), strict=True)
+    return {(concept.attribute, concept.value): row for concept, row in pairs}
 
 
 def _open_index(directory: Path, manifest: BundleManifest, items: Floats) -> Index:
@@ -211,6 +233,8 @@ def _check_shapes(directory: Path, bundle: Bundle) -> None:
         "mean_user": (bundle.mean_user.z.shape, (dims.d,)),
         "encoder.onnx's context": (bundle.mean_user.context.shape, (dims.context,)),
     }
+    for of, gains in bundle.gains.items():
+        found_and_expected[f"gains.npy's row of {of[1]}"] = (gains.shape, (dims.n_items,))
     for concept in bundle.labels.concepts:
         if concept.attribute not in bundle.catalogue.attributes:
             raise BundleError(

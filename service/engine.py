@@ -195,9 +195,11 @@ def _look_up(
     sought = queries if query.compares or boosts else queries[-1:]
     found = yield from find_candidates(index, matrix, sought, needed, allowed, unwanted)
     items, degraded = found.items, found.degraded
-    for favoured in (*(boost.favoured for boost in boosts), *lifted_items(query, applied)):
+    boosted_items = [(favoured, needed) for boost in boosts for favoured in boost.favoured()]
+    lifted = [(favoured, depth) for favoured in lifted_items(query, applied)]
+    for favoured, count in boosted_items + lifted:
         limit = favoured if allowed is None else allowed & favoured
-        more = yield from find_candidates(index, matrix, queries[-1:], depth, limit, unwanted)
+        more = yield from find_candidates(index, matrix, queries[-1:], count, limit, unwanted)
         items, degraded = np.union1d(items, more.items), degraded or more.degraded
     every = score(matrix, items, queries)
     plain, scores = every[0], every[-1]

@@ -90,8 +90,8 @@ class _Solver:
         looks = [(settings[:1], deep), (settings[1:], depth)] if deep > depth else [(settings, depth)]
         items = distinct(*(self._search(some, n, self._allowed) for some, n in looks if len(some)))
         self._is_whole = len(items) < deep
-        for _, boost in self._boosts:
-            items = distinct(items, self._search(settings, depth, self._within(boost.favoured)))
+        for favoured in (favoured for _, boost in self._boosts for favoured in boost.favoured()):
+            items = distinct(items, self._search(settings, depth, self._within(favoured)))
         self._n = min(self._query.n, len(items))
         self._set_field(items)
         unsteered = self._tally(np.zeros(1 + 2 * len(self._targets)))

@@ -5,16 +5,23 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from exporters import cli
 from exporters.cli import main
 from exporters.reading import contents_of
 from exporters.sealed import verify_files
+from service.bundle import open_bundle
+from training.concepts import gains
+from training.concepts.gains import gains_of
 from training.config import TrainConfig
 from training.datasets.synthetic import SyntheticOptions
+from training.errors import ConfigError
 from training.pipeline import train
 from training.recommenders import RECOMMENDERS
 from training.run import load_run
@@ -68,6 +75,29 @@ def test_provenance_says_what_trained_the_models(run_path: Path) -> None:
     assert dict(made.metrics) == pytest.approx(run.metrics)
     assert '"n_users": 300' in made.config_json
     assert f"{len(run.split.train)} train" in made.split
+
+
+def test_gains_are_written_and_shown_and_are_what_training_finds(
+    run_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "bundle"
+    assert main([str(run_path), "--out", str(out), "--gains", "ridge"]) == 0
+    assert "ridge" in capsys.readouterr().out
+    manifest = verify_files(out)
+    assert manifest.gains == "ridge"
+    found = np.load(out / "gains.npy")
+    run = load_run(run_path)
+    np.testing.assert_array_equal(found, gains_of(run, "ridge").astype(np.float16))
+    assert found.shape == (len(run.concepts), run.catalogue.n_items)
+    bundle = open_bundle(out)
+    for row, concept in zip(found, bundle.labels.concepts, strict=True):
+        np.testing.assert_array_equal(bundle.gain(concept), row)
+
+
+def test_the_ways_of_gains_that_the_command_knows_are_those_of_training() -> None:
+    assert cli.GAINS == gains.GAINS
+    with pytest.raises(ConfigError, match="'magic' found, expected one of ridge"):
+        gains_of(SimpleNamespace(), "magic")  # type: ignore[arg-type]
 
 
 def test_the_index_that_is_asked_for_is_built_and_what_was_measured_is_shown(

@@ -15,6 +15,7 @@ import pytest
 from trimtab.manifest import from_json, to_json
 
 from exporters.bundle import write_bundle
+from exporters.contents import Gains
 from exporters.errors import BundleExistsError, BundleFaultError, BundleWriteError, ContentsError
 from exporters.sealed import verify_files
 
@@ -241,6 +242,18 @@ def _with(contents: Any, **changes: Any) -> Any:
         (lambda c: {"concepts": [_concept(c, unit=0.0)]}, "a unit above 0 expected, found 0"),
         (lambda c: {"concepts": [_concept(c, weights=np.zeros(128))]}, "128 finite weights expected"),
         (lambda c: {"concepts": [_concept(c, blend_neurons=[128])]}, "a blend neuron lies outside 0 to 127"),
+        (
+            lambda c: {"gains": Gains("ridge", np.zeros((1, 200), np.float32))},
+            r"the gains: \(1, 200\) found, \(6, 200\) expected",
+        ),
+        (
+            lambda c: {"gains": Gains("ridge", np.full((6, 200), 1.5, np.float32))},
+            "the gains hold numbers outside 0 to 1",
+        ),
+        (
+            lambda c: {"gains": Gains("ridge", np.full((6, 200), np.nan, np.float32))},
+            "the gains hold numbers outside 0 to 1",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_are_refused_before_a_file_is_written(

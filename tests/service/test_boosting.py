@@ -1,5 +1,9 @@
 """BOOST against brute force over whole catalogues, and what replies say of it."""
 
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +13,11 @@ from hypothesis import strategies as st
 from trimtab import Client, parse_edit
 from trimtab.v1 import recommendation_pb2 as pb
 
+from exporters.bundle import write_bundle
+from exporters.contents import Gains
 from service.arrays import Floats
 from service.boosting import PLACES, Boost, Places, added
-from service.bundle import Bundle
+from service.bundle import Bundle, open_bundle
 from service.engine import answer, audience
 from service.filters import Condition, Filter
 from service.histories import Event, EventKind
@@ -56,6 +62,19 @@ def test_no_items_have_places_too() -> None:
     assert part.shape == (0,)
 
 
+@pytest.fixture(scope="module")
+def gained(make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle of 3,000 items with gains: about .8 for items of the genre, and .2 for the others."""
+    contents = sys.modules["bundle_factory"].make_contents(n_items=3000)
+    genres = contents.catalogue.items["genres"].to_list()
+    rng = np.random.default_rng(5)
+    has = np.array([[concept.value in (own or ()) for own in genres] for concept in contents.concepts])
+    values = np.where(has, rng.beta(8, 2, has.shape), rng.beta(2, 8, has.shape)).astype(np.float32)
+    out = tmp_path_factory.mktemp("gains") / "bundle"
+    write_bundle(replace(contents, gains=Gains("ridge", values)), out)
+    return open_bundle(out)
+
+
 def edit_of(bundle: Bundle, genre: str, operation: Operation, strength: float) -> RawEdit:
     concept = bundle.labels.concept(genre)
     assert concept is not None
@@ -85,7 +104,9 @@ def worths(bundle: Bundle, reply: Reply, boosts: list[tuple[str, float]], moved:
         open_to &= allowed
     found = Places(plain[open_to]).worths(steered)
     for genre, amount in boosts:
-        found = found + amount * bundle.catalogue.members("genres", genre)
+        concept = bundle.labels.concept(genre)
+        assert concept is not None
+        found = found + amount * bundle.gain(concept).astype(np.float64)
     return np.where(open_to, found, -np.inf)
 
 
@@ -107,6 +128,26 @@ def test_lists_are_those_of_the_whole_catalogue(
     np.testing.assert_allclose(found[reply.ranking.items], best, rtol=1e-5, atol=1e-6)
     assert len(set(reply.ranking.items.tolist())) == len(best)
     assert (np.diff(reply.ranking.scores) <= 0).all()
+
+
+@pytest.mark.parametrize("amount", [-0.6, -0.2, 0.05, 0.2, 0.6, 1.5])
+def test_items_are_moved_by_the_bundles_gains(gained: Bundle, amount: float) -> None:
+    for history in HISTORIES:
+        reply = ask(gained, history, Plan((edit_of(gained, "Comedy", Operation.BOOST, amount),)))
+        found = worths(gained, reply, [("Comedy", amount)])
+        best = np.sort(found)[::-1][:20]
+        # Candidates are the best of each of some levels of the gain, so that it need not be the very best.
+        assert (best - found[reply.ranking.items]).max() < 0.02
+        assert len(np.intersect1d(reply.ranking.items, np.argsort(-found)[:20])) >= 18
+
+
+def test_gains_of_an_imported_concept_are_those_of_its_attribute_and_value(gained: Bundle) -> None:
+    comedy = gained.labels.concept("Comedy")
+    assert comedy is not None
+    assert gained.gain(replace(comedy, name="Funny")).dtype == np.float16
+    other = replace(comedy, value="Comedies")
+    assert not gained.gain(other).any()
+    assert gained.gain(other).dtype == bool
 
 
 def test_a_boost_acts_on_what_other_edits_leave(bundle: Bundle) -> None:

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import pytest
 from trimtab import manifest as sealing
 from trimtab.v1.bundle_pb2 import BundleManifest, IndexInfo
 
+from exporters.bundle import write_bundle
+from exporters.contents import Gains
 from exporters.index import IndexOptions
 from service.bundle import Bundle, BundleError, open_bundle, recall
 
@@ -31,6 +35,15 @@ def indexed_dir(make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempP
 @pytest.fixture
 def indexed_copy(indexed_dir: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(indexed_dir, tmp_path / "indexed"))
+
+
+@pytest.fixture
+def gained_copy(make_bundle: Callable[..., Path], tmp_path: Path) -> Path:
+    """A bundle with gains."""
+    contents = sys.modules["bundle_factory"].make_contents()
+    values = np.full((len(contents.concepts), 200), 0.5, np.float32)
+    write_bundle(replace(contents, gains=Gains("ridge", values)), tmp_path / "gained")
+    return tmp_path / "gained"
 
 
 @pytest.fixture
@@ -236,6 +249,23 @@ def test_shapes_that_do_not_fit_the_dimensions_are_refused(copy: Path) -> None:
     reseal(copy)
     with pytest.raises(BundleError, match=r"items\.npy has shape"):
         open_bundle(copy)
+
+
+def test_gains_that_are_missing_or_do_not_fit_are_refused(gained_copy: Path) -> None:
+    gains = np.load(gained_copy / "gains.npy")
+    assert open_bundle(gained_copy).gains
+    for wrong, fault in (
+        (gains[:-1], "gains.npy holds 5 rows of float16, 6 of float16 expected"),
+        (gains.astype(np.float32), "gains.npy holds 6 rows of float32, 6 of float16 expected"),
+        (gains[:, :-1], r"gains.npy's row of \w+ has shape \(199,\)"),
+    ):
+        np.save(gained_copy / "gains.npy", wrong)
+        reseal(gained_copy)
+        with pytest.raises(BundleError, match=fault):
+            open_bundle(gained_copy)
+    (gained_copy / "gains.npy").unlink()
+    with pytest.raises(BundleError, match=r"gains\.npy is missing"):
+        open_bundle(gained_copy)
 
 
 def test_a_file_name_that_leaves_the_bundle_is_refused(copy: Path, tmp_path: Path) -> None:

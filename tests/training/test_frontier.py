@@ -10,17 +10,19 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from training.concepts.platt import platt
+from training.concepts.ridge import Spectrum, ridge_probe
 from training.errors import ConfigError
 from training.evaluation.cli import main
 from training.evaluation.frontier.audience import Audience, Users, exposure
 from training.evaluation.frontier.bars import bars
-from training.evaluation.frontier.calibration import completed, platt, probe_and_tag
+from training.evaluation.frontier.calibration import completed, probe_and_tag
 from training.evaluation.frontier.effects import COUNTS, both
 from training.evaluation.frontier.filling import WEIGHTS, choose_weight, filled
 from training.evaluation.frontier.knowledge import Knowledge, Models
 from training.evaluation.frontier.measure import FrontierOptions, measure, paired
 from training.evaluation.frontier.methods import METHODS
-from training.evaluation.frontier.probes import Spectrum, logistic_probe, ridge_probe
+from training.evaluation.frontier.probes import logistic_probe
 from training.evaluation.frontier.relevance import DEPTH, Relevance, worth
 from training.evaluation.frontier.report import frontier_report
 from training.evaluation.frontier.requests import STRENGTHS, Requests

@@ -96,6 +96,7 @@ class BundleManifest(_message.Message):
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     MEAN_USER_FIELD_NUMBER: _builtins.int
     MANIFEST_SHA256_FIELD_NUMBER: _builtins.int
+    GAINS_FIELD_NUMBER: _builtins.int
     format_version: _builtins.int
     """1. A server refuses formats that it does not know."""
     bundle_id: _builtins.str
@@ -113,6 +114,8 @@ class BundleManifest(_message.Message):
     """ONNX operator set of the graphs."""
     manifest_sha256: _builtins.str
     """Hex SHA-256 over this manifest as canonical JSON without this field."""
+    gains: _builtins.str
+    """How gains.npy was made, for instance "ridge"; empty where there is none. OPERATION_BOOST goes by it."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -153,10 +156,11 @@ class BundleManifest(_message.Message):
         attributes: _abc.Iterable[Global___AttributeInfo] | None = ...,
         mean_user: _abc.Iterable[_builtins.float] | None = ...,
         manifest_sha256: _builtins.str = ...,
+        gains: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dimensions", b"dimensions", "history", b"history", "index", b"index", "provenance", b"provenance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "bundle_id", b"bundle_id", "create_time", b"create_time", "dimensions", b"dimensions", "files", b"files", "format_version", b"format_version", "history", b"history", "hook_point", b"hook_point", "index", b"index", "label_set", b"label_set", "manifest_sha256", b"manifest_sha256", "mean_user", b"mean_user", "model_id", b"model_id", "opset", b"opset", "provenance", b"provenance", "scale_factor", b"scale_factor", "scale_rule", b"scale_rule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "bundle_id", b"bundle_id", "create_time", b"create_time", "dimensions", b"dimensions", "files", b"files", "format_version", b"format_version", "gains", b"gains", "history", b"history", "hook_point", b"hook_point", "index", b"index", "label_set", b"label_set", "manifest_sha256", b"manifest_sha256", "mean_user", b"mean_user", "model_id", b"model_id", "opset", b"opset", "provenance", b"provenance", "scale_factor", b"scale_factor", "scale_rule", b"scale_rule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.evaluation.frontier.calibration import Doubles
 from training.evaluation.frontier.relevance import Relevance, places
-from training.evaluation.frontier.strength import LENGTH, Floats, Lists, best_first, depth_of, top
+from training.evaluation.frontier.strength import LENGTH, Doubles, Floats, Lists, best_first, depth_of, top
 from training.evaluation.metrics import discounts
 from training.histories import Ints
 from training.run import Run

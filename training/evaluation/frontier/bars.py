@@ -25,6 +25,7 @@ _BOOST = "tag boost + rank"
 _PROBES = ("dense probe + rank", "dense probe + relevance")
 _SEEN = (
     "boost + places",
+    "boost by gains + places",
     "target share + score",
     "target share, lift alone + score",
     "contrast + score",
@@ -34,6 +35,7 @@ _SEEN = (
 )
 _HIDDEN = (
     "boost + places",
+    "boost by gains + places",
     "target share + score",
     "contrast + rank",
     "filled tags + relevance",
@@ -53,7 +55,8 @@ TITLE = (
     "What was asked for, in nDCG@20 at equal shares. Seen tags: minus rank boost, met if at least 0 at every "
     f"target. Hidden tags: relative to the better dense probe, met if at least -{_LOST:.0%}, with "
     f"{_HIDDEN_PART:g} or more of the oracle's hidden part. Both within two standard errors. Requests get "
-    "boost + places by BOOST, contrast + score by ADD, and target share + score by a target share"
+    "boost + places by BOOST (by gains where the bundle has gains), contrast + score by ADD, target share + "
+    "score by a target share"
 )
 
 

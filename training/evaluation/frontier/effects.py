@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.evaluation.frontier.audience import Audience, exposure
-from training.evaluation.frontier.calibration import Doubles
 from training.evaluation.frontier.knowledge import Knowledge
 from training.evaluation.frontier.methods import METHODS, largest
 from training.evaluation.frontier.seen import Setting, line_of, reach
-from training.evaluation.frontier.strength import Line, Lists, Point, depth_of
+from training.evaluation.frontier.strength import Doubles, Line, Lists, Point, depth_of
 
 WAYS = (
     ("tag boost", "score"),

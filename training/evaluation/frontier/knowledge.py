@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from training.concepts import item_codes
+from training.concepts.gains import item_vectors
+from training.concepts.platt import platt
+from training.concepts.ridge import Spectrum, ridge_probe
 from training.evaluation.frontier.audience import Audience, Users
-from training.evaluation.frontier.calibration import platt
-from training.evaluation.frontier.probes import Spectrum, logistic_probe, neighbour_probe, ridge_probe
+from training.evaluation.frontier.probes import logistic_probe, neighbour_probe
 from training.evaluation.frontier.strength import Floats
-from training.histories import Histories
 from training.run import Run
 from training.saes import SparseAutoencoder
 from training.saes.topk import TopK
@@ -82,10 +83,7 @@ class Models:
     @cached_property
     def dense(self) -> Features:
         """Unit vectors z of one-item histories."""
-        histories = Histories.single_items(self.run.split.n_items)
-        z = self.run.recommender.embed(histories, self.run.config.max_length)
-        with torch.no_grad():
-            y = self.run.sae.normalised(z).numpy()
+        y = item_vectors(self.run.recommender, self.run.sae, self.run.config.max_length)
         return Features(y, np.eye(y.shape[1], dtype=np.float32))
 
     @cached_property

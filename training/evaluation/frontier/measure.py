@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from training.errors import ConfigError
 from training.evaluation.frontier.audience import Audience, Users
-from training.evaluation.frontier.calibration import Doubles
 from training.evaluation.frontier.effects import RANDOM, amplify, neurons_needed, suppress, together
 from training.evaluation.frontier.knowledge import Knowledge, Models
 from training.evaluation.frontier.seen import Cells, Setting, frontier
+from training.evaluation.frontier.strength import Doubles
 from training.evaluation.frontier.tags import concepts_of, hide, judged, middle
 from training.run import Run
 

@@ -10,10 +10,10 @@ from scipy.sparse import csr_matrix
 
 from training.concepts.tfidf import characterises, tag_activations, top_neurons
 from training.evaluation.frontier.audience import BASES
-from training.evaluation.frontier.calibration import Doubles, completed, probe_and_tag
+from training.evaluation.frontier.calibration import completed, probe_and_tag
 from training.evaluation.frontier.filling import choose_weight, filled
 from training.evaluation.frontier.knowledge import Features, Knowledge
-from training.evaluation.frontier.strength import Floats
+from training.evaluation.frontier.strength import Doubles, Floats
 from training.evaluation.tag_profiles import TagProfiles
 
 
@@ -172,6 +172,7 @@ METHODS: dict[str, Method] = {
     "all tags": Method(lambda known: _columns(_flags(known)), oracle=True),
     "tag boost": Method(lambda known: _columns(_flags(known))),
     "boost": Method(lambda known: _columns(_flags(known)), ("places",)),
+    "boost by gains": Method(lambda known: _columns(known.ridge("dense")), ("places",)),
     "filled tags": Method(_filled, ("relevance",)),
     "select, then reorder": Method(
         lambda known: _columns(_flags(known)), _ONE, reorder=True, on_hidden=False
@@ -209,4 +210,4 @@ METHODS: dict[str, Method] = {
     "tag profiles": Method(_tag_profiles, _ONE),
 }
 """By name. "all tags" is the oracle, shown hidden tags too; where none is hidden it is the tag boost. "boost"
-is what requests get that say BOOST."""
+is what requests get that say BOOST, "by gains" where the bundle has gains."""

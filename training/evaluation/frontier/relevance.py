@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from training.evaluation.frontier.calibration import Doubles, logistic
-from training.evaluation.frontier.strength import LENGTH, Floats
+from training.concepts.platt import logistic
+from training.evaluation.frontier.strength import LENGTH, Doubles, Floats
 from training.evaluation.metrics import discounts
 
 DEPTH = 500

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from training.concepts.effect import typical_unit
 from training.evaluation.frontier.audience import exposure
-from training.evaluation.frontier.calibration import Doubles
 from training.evaluation.frontier.knowledge import Knowledge
-from training.evaluation.frontier.strength import LENGTH, Floats, Lists, Point, best_first, top
+from training.evaluation.frontier.strength import LENGTH, Doubles, Floats, Lists, Point, best_first, top
 
 LARGEST_UNITS = 1.0
 """Typical units: the strongest ADD that a target share brings in the service."""

@@ -1,0 +1,59 @@
+"""How much of a concept each item carries, also where its tag is missing: what a bundle may boost by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from training.concepts.fitting import FittedConcept
+from training.concepts.platt import Floats
+from training.concepts.ridge import Spectrum, ridge_probe
+from training.errors import ConfigError
+from training.histories import Histories
+from training.interactions import Catalogue
+from training.recommenders.base import Recommender
+from training.run import Run
+from training.saes.base import SparseAutoencoder
+
+RIDGE = "ridge"
+GAINS = (RIDGE,)
+"""Ways of making gains: the probability that leave-one-out ridge regression on the items' vectors gives."""
+
+
+def gains_of(run: Run, way: str) -> Floats:
+    """The gain of every item for each of the run's concepts, 0 to 1: [n_concepts, n_items].
+
+    Raises:
+        ConfigError: the way is not known.
+    """
+    if way != RIDGE:
+        raise ConfigError(f"gains: {way!r} found, expected one of {', '.join(GAINS)}")
+    fitted = run.catalogue.popularity >= run.config.concepts.min_popularity
+    vectors = item_vectors(run.recommender, run.sae, run.config.max_length)
+    return ridge_probe(Spectrum.of(vectors, fitted), tagged(run.catalogue, run.concepts), fitted)
+
+
+def item_vectors(
+    recommender: Recommender, sae: SparseAutoencoder, max_length: int, batch_size: int = 1024
+) -> Floats:
+    """What the SAE reads of the one-item histories of the whole catalogue: [n_items, d]."""
+    batches = Histories.single_items(recommender.n_items).batches(batch_size)
+    with torch.no_grad():
+        return np.concatenate(
+            [sae.normalised(recommender.embed(batch, max_length)).numpy() for batch in batches]
+        )
+
+
+def tagged(catalogue: Catalogue, concepts: Sequence[FittedConcept]) -> NDArray[np.bool_]:
+    """Which items carry each concept's value of its attribute: [n_concepts, n_items]."""
+    found = np.zeros((len(concepts), catalogue.n_items), dtype=bool)
+    for row, concept in enumerate(concepts):
+        column = pl.col(concept.attribute)
+        tags = catalogue.items.schema[concept.attribute] == pl.List(pl.String)
+        carries = column.list.contains(concept.value) if tags else column == concept.value
+        found[row] = catalogue.items.select(carries.fill_null(False)).to_series().to_numpy()
+    return found
