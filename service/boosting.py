@@ -98,6 +98,25 @@ def added(places: Places, scores: AnyArray, boosts: Sequence[Boost]) -> list[Dou
     return parts
 
 
+def settles(every: AnyArray, boosts: Sequence[Boost], depth: int, found: int) -> bool:
+    """Whether the best of some candidates are the best of all: no other item gets among them by its boosts.
+
+    Args:
+        every: The candidates' scores, unsteered first, steered last, [q, m].
+        boosts: Of the candidates.
+        depth: How many best are wanted.
+        found: So many best of each row are among the candidates.
+    """
+    plain, scores = every[0], every[-1]
+    if len(scores) < found:
+        return True
+    places = Places(plain)
+    worths = places.worths(scores) + sum(boost.amount * boost.gain for boost in boosts)
+    cut = np.partition(scores, -found)[-found]
+    most = places.worths(cut) + sum(max(boost.amount, 0.0) for boost in boosts)
+    return bool(np.partition(worths, -depth)[-depth] >= most)
+
+
 def _along(x: Doubles, y: Doubles, at: AnyArray) -> Doubles:
     """The line through the points, x and y strictly rising, which goes on at both ends."""
     middle = len(x) // 2

@@ -16,7 +16,7 @@ from trimtab.v1 import recommendation_pb2 as pb
 from exporters.bundle import write_bundle
 from exporters.contents import Gains
 from service.arrays import Floats
-from service.boosting import PLACES, Boost, Places, added
+from service.boosting import PLACES, Boost, Places, added, settles
 from service.bundle import Bundle, open_bundle
 from service.engine import answer, audience
 from service.filters import Condition, Filter
@@ -139,6 +139,32 @@ def test_items_are_moved_by_the_bundles_gains(gained: Bundle, amount: float) -> 
         # Candidates are the best of each of some levels of the gain, so that it need not be the very best.
         assert (best - found[reply.ranking.items]).max() < 0.02
         assert len(np.intersect1d(reply.ranking.items, np.argsort(-found)[:20])) >= 18
+
+
+@pytest.mark.parametrize("amount", [-1.0, -0.2, 0.01, 0.1, 0.3, 1.0])
+def test_lists_from_a_part_of_the_candidates_are_those_of_a_large_catalogue(
+    gained: Bundle, amount: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the best candidates settle the list, the concept's own items are not searched for."""
+    by_tags = replace(gained, gains={})
+    settled = 0
+
+    def counted(*arguments: Any) -> bool:
+        nonlocal settled
+        settled += settles(*arguments)
+        return settles(*arguments)
+
+    monkeypatch.setattr("service.engine.settles", counted)
+    for history in HISTORIES:
+        for genre in GENRES:
+            edits = (
+                edit_of(by_tags, genre, Operation.BOOST, amount),
+                edit_of(by_tags, "Romance", Operation.BOOST, 0.05),
+            )
+            reply = ask(by_tags, history, Plan(edits))
+            found = worths(by_tags, reply, [(genre, amount), ("Romance", 0.05)])
+            np.testing.assert_allclose(found[reply.ranking.items], np.sort(found)[::-1][:20], atol=1e-6)
+    assert (settled > 0) == (amount < 0.5)
 
 
 def test_gains_of_an_imported_concept_are_those_of_its_attribute_and_value(gained: Bundle) -> None:
