@@ -60,7 +60,7 @@ def test_adding_raises_each_planted_concept_and_subtracting_lowers_it(planted_ru
 
 
 @pytest.mark.parametrize("target", [0.5, 2.0])
-@pytest.mark.parametrize("way", [ways.added, ways.boosted])
+@pytest.mark.parametrize("way", [ways.added, ways.boosted, ways.lifted])
 def test_a_share_is_brought_to_its_target(scene: Scene, way: ways.Way, target: float) -> None:
     for concept in scene.judged[:3]:
         lists = way(scene, concept.row, target * concept.share)

@@ -14,7 +14,7 @@ from training.evaluation.control.ways import Way
 from training.evaluation.frontier.strength import LENGTH, Lists
 from training.evaluation.metrics import discounts
 
-RISES: dict[str, Way] = {"ADD": ways.added, "tag boost": ways.boosted}
+RISES: dict[str, Way] = {"ADD": ways.added, "BOOST": ways.boosted, "tag boost": ways.lifted}
 
 
 class Drift(NamedTuple):

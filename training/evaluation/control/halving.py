@@ -21,7 +21,8 @@ FALLS: dict[str, Way] = {
     "ADD -x": ways.added,
     "CAP x": ways.capped,
     "neurons scaled down": ways.silenced,
-    "lift -x": ways.boosted,
+    "lift -x": ways.lifted,
+    "BOOST -x": ways.boosted,
     "each at most half: ADD, lift": lambda scene, row, _: ways.bounded(scene, row, 0.5),
     "each at most half: lift": lambda scene, row, _: ways.lowered_to(scene, row, 0.5),
 }

@@ -28,23 +28,26 @@ def halve_hidden(scene: Scene, rng: np.random.Generator) -> dict[str, dict[str, 
     unsteered = audience.ndcg(audience.unsteered)
     shown = tags & ~hide(tags, scene.run.catalogue.popularity, HIDDEN, rng)
     found: dict[str, dict[str, Doubles | None]] = {}
-    for name, gains in _ways(scene, Knowledge(Models.of(scene.run, audience.users), shown)):
+    for name, base, gains in _ways(scene, Knowledge(Models.of(scene.run, audience.users), shown)):
         found[name] = {}
         for concept in frequent(scene):
-            line, flags = scene.line(-gains[concept.row]), tags[concept.row]
+            line, flags = scene.line(-gains[concept.row], base=base), tags[concept.row]
             (point,) = reach(audience, line, scene.near_0, flags, [concept.share / 2])
             found[name][concept.name] = None if point is None else unsteered - audience.ndcg(point.lists)
     return found
 
 
-def _ways(scene: Scene, known: Knowledge) -> Iterator[tuple[str, Floats]]:
-    """What a unit of strength adds to each item's score, [n_concepts, n_items]."""
+def _ways(scene: Scene, known: Knowledge) -> Iterator[tuple[str, str, Floats]]:
+    """A way's name, its base, and what a unit of strength adds to it for each item, [n_concepts, n_items]."""
     models, tagged = known.models, known.tags.astype(np.float32)
     added = scene.moved(known.contrast(models.neurons))
     dense = known.contrast(models.dense) @ models.item_matrix.T
     spread = [np.std(part, axis=1, keepdims=True) for part in (added, tagged)]
-    yield "ADD -x", added
-    yield "difference of means -x", dense
-    yield "lift -x", tagged
-    yield "ADD and lift, alike in spread", added / spread[0] + tagged / np.maximum(spread[1], 1e-12)
-    yield "lift by completed tags -x", completed(known.ridge("dense"), known.tags, models.fitted)
+    gains = known.ridge("dense")
+    yield "ADD -x", "score", added
+    yield "difference of means -x", "score", dense
+    yield "lift -x", "score", tagged
+    yield "ADD and lift, alike in spread", "score", added / spread[0] + tagged / np.maximum(spread[1], 1e-12)
+    yield "lift by completed tags -x", "score", completed(gains, known.tags, models.fitted)
+    yield "BOOST -x", "places", tagged
+    yield "BOOST by gains -x", "places", gains

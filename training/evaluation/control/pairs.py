@@ -14,13 +14,15 @@ from training.evaluation.control.scene import Scene
 from training.evaluation.frontier.audience import exposure
 from training.evaluation.frontier.effects import both
 from training.evaluation.frontier.seen import reach
-from training.evaluation.frontier.strength import Floats
+from training.evaluation.frontier.strength import Line
 from training.evaluation.frontier.tags import Concept
 
-GAINS: dict[str, Callable[[Scene, int], Floats]] = {
-    "ADD": lambda scene, row: scene.directions[row],
-    "lift": lambda scene, row: scene.concepts.tags[row].astype(np.float32),
+LINES: dict[str, Callable[[Scene, int, np.float32], Line]] = {
+    "ADD": lambda scene, row, sign: scene.line(sign * scene.directions[row]),
+    "lift": lambda scene, row, sign: scene.line(sign * scene.concepts.tags[row]),
+    "BOOST": lambda scene, row, sign: scene.line(sign * scene.concepts.tags[row], base="places"),
 }
+"""A strength of one, up or down."""
 _MOST = 5
 _RAISED = "0.3"
 
@@ -37,21 +39,24 @@ class Pair(NamedTuple):
 def raised_together(scene: Scene) -> dict[str, list[Pair | None]]:
     """Pairs of the most frequent concepts whose share is below .3, both brought to .3: by way."""
     chosen = [(concept, 0.3) for concept in scene.judged if _RAISED in concept.targets][:_MOST]
-    return {name: _pairs(scene, chosen, gain, 1.0) for name, gain in GAINS.items()}
+    return {name: _pairs(scene, chosen, line, np.float32(1)) for name, line in LINES.items()}
 
 
 def halved_together(scene: Scene) -> dict[str, list[Pair | None]]:
     """Pairs of the most frequent concepts, both shares halved: by way; None for those not reached."""
     chosen = [(concept, concept.share / 2) for concept in frequent(scene)[:_MOST]]
-    return {name: _pairs(scene, chosen, gain, -1.0) for name, gain in GAINS.items()}
+    return {name: _pairs(scene, chosen, line, np.float32(-1)) for name, line in LINES.items()}
 
 
 def _pairs(
-    scene: Scene, chosen: list[tuple[Concept, float]], gain: Callable[[Scene, int], Floats], sign: float
+    scene: Scene,
+    chosen: list[tuple[Concept, float]],
+    line_of: Callable[[Scene, int, np.float32], Line],
+    sign: np.float32,
 ) -> list[Pair | None]:
     audience = scene.audience
     unsteered = audience.ndcg(audience.unsteered)
-    lines = [scene.line(np.float32(sign) * gain(scene, concept.row)) for concept, _ in chosen]
+    lines = [line_of(scene, concept.row, sign) for concept, _ in chosen]
     flags = [scene.concepts.tags[concept.row] for concept, _ in chosen]
     targets = [target for _, target in chosen]
     alone = [
@@ -68,7 +73,9 @@ def _pairs(
         if first is None or second is None or lists is None:
             found.append(None)
             continue
-        short = max(sign * (targets[row] - float(exposure(lists, flags[row]).mean())) for row in (one, two))
+        short = max(
+            float(sign) * (targets[row] - float(exposure(lists, flags[row]).mean())) for row in (one, two)
+        )
         losses = (unsteered - audience.ndcg(first.lists), unsteered - audience.ndcg(second.lists))
         names = (chosen[one][0].name, chosen[two][0].name)
         found.append(Pair(names, max(short, 0.0), unsteered - audience.ndcg(lists), losses))

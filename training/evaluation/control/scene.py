@@ -62,11 +62,11 @@ class Scene:
         W_dec = self.run.sae.W_dec.detach().numpy()
         return np.asarray(change @ W_dec @ self.run.recommender.item_matrix().V.numpy().T, dtype=np.float32)
 
-    def line(self, gain: Floats, limit: float = np.inf) -> Line:
-        """Scores over scale(z), and what a unit of strength adds to them: [n_items] or [users, n_items]."""
-        return Line(self.audience.bases["score"], gain, limit=limit)
+    def line(self, gain: Floats, limit: float = np.inf, base: str = "score") -> Line:
+        """A base, and what a unit of strength adds to it: [n_items] or [users, n_items]."""
+        return Line(self.audience.bases[base], gain, limit=limit)
 
     @property
     def near_0(self) -> Lists:
-        """Each user's best items unsteered."""
+        """Each user's best items unsteered, whatever the base."""
         return self.audience.near_0["score"]

@@ -25,9 +25,15 @@ def added(scene: Scene, row: int, target: float) -> Lists | None:
     return _reached(scene, row, scene.line(_towards(scene, row, target) * scene.directions[row]), target)
 
 
-def boosted(scene: Scene, row: int, target: float) -> Lists | None:
+def lifted(scene: Scene, row: int, target: float) -> Lists | None:
     """A number added to the score of the concept's items, one for all users: what a lift does."""
     return _reached(scene, row, scene.line(_towards(scene, row, target) * scene.concepts.tags[row]), target)
+
+
+def boosted(scene: Scene, row: int, target: float) -> Lists | None:
+    """BOOST of the concept, one strength for all users."""
+    gain = _towards(scene, row, target) * scene.concepts.tags[row]
+    return _reached(scene, row, scene.line(gain, base="places"), target)
 
 
 def silenced(scene: Scene, row: int, target: float) -> Lists | None:
