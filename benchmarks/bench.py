@@ -14,7 +14,7 @@ from servers import Server
 from trimtab import Client
 from trimtab.v1 import recommendation_pb2 as pb
 from trimtab.v1 import recommendation_pb2_grpc
-from trimtab.v1.steering_pb2 import Edit, Steering
+from trimtab.v1.steering_pb2 import Edit, Operation, Steering
 from world import World, user_id
 
 N, BATCH_SIZE = 20, 256
@@ -70,6 +70,13 @@ class Bench:
                 made.append(Edit(neuron=draw.randrange(self.world.n_neurons), strength=strength))
         asked = Steering(edits=made, **steering) if made or steering else None
         return pb.RecommendRequest(user_id=user, n=N, steering=asked)
+
+    def boosted(self, user: str, draw: random.Random) -> pb.RecommendRequest:
+        """A BOOST of one concept by .1 to .3, either way."""
+        strength = draw.choice((-1.0, 1.0)) * draw.uniform(0.1, 0.3)
+        concept = draw.choice(self.world.concepts)
+        edit = Edit(concept=concept, operation=Operation.OPERATION_BOOST, strength=strength)
+        return pb.RecommendRequest(user_id=user, n=N, steering=Steering(edits=[edit]))
 
 
 def fill(world: World, server: Server) -> None:

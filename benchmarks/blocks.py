@@ -3,7 +3,7 @@
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,7 +40,8 @@ def ratio(above: list[float], below: list[float]) -> Ratio:
     return Ratio(float(np.median(ratios)), float(low), float(high))
 
 
-def machine() -> Iterator[str]:
+def machine() -> str:
+    """The machine, the libraries and the commit, in words."""
     model = "unknown processor"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -51,7 +52,16 @@ def machine() -> Iterator[str]:
     ).stdout.strip()
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     python = platform.python_version()
-    yield f"{os.cpu_count()} cores of {model}, Python {python}, {libraries}; commit {commit}."
+    return f"{os.cpu_count()} cores of {model}, Python {python}, {libraries}; commit {commit}."
+
+
+def measured_on(cells: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """What machine() said when each part was measured, once for parts of which it said the same."""
+    parts: dict[str, list[str]] = {}
+    for name, cell in cells.items():
+        parts.setdefault(cell.get("measured_on", "not recorded"), []).append(name)
+    for text, names in parts.items():
+        yield text if len(parts) == 1 else f"- {', '.join(names)}: {text}"
 
 
 def lateness(blocks: list[dict[str, Any]]) -> Iterator[str]:

@@ -32,9 +32,9 @@ from service.solving import solve
 
 N = 20
 CONCEPTS = 40
-MOVE = 0.4
+MOVE = 0.2
 """How far an edit moves a user, relative to the user embedding's norm: a typical unit is .18 on the demo's
-data (median of its 18 concepts), and a target share brings an edit of two."""
+data (median of its 18 concepts), and a target share brings an edit of one."""
 
 
 class BothTimes(Timings):

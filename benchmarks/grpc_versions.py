@@ -70,7 +70,7 @@ def report(blocks: dict[str, list[Figures]], first: str, others: Sequence[str]) 
     yield f"    python benchmarks/grpc_versions.py --out .bench --versions {first} {' '.join(others)}\n"
     yield "The same servers with each version, in turn; load, cores and requests as in"
     yield "[serving](performance.md). The first version is the least that the generated code accepts.\n"
-    yield from machine()
+    yield machine()
     yield ""
     yield from throughputs(blocks)
     yield ""

@@ -19,6 +19,7 @@ from pathlib import Path
 import grpc
 import psutil
 from bench import BATCH_SIZE, CONNECTIONS, Bench, Figures, N, fill
+from blocks import machine
 from google.protobuf.message import Message
 from load import Request, read_requests, write_requests
 from rich.console import Console
@@ -59,13 +60,14 @@ def comparison(bench: Bench) -> Figures:
 
 
 def steering_cost(bench: Bench) -> Figures:
-    """Throughput with 0, 2, 8 and 64 edits, a budget, and a target share."""
+    """Throughput with 0, 2, 8 and 64 edits, a boost, a budget, and a target share."""
     share = TargetShare(concept=bench.world.concepts[3], min_share=0.3)
     kinds: dict[str, Callable[[str, random.Random], Message]] = {
         "no edit": partial(bench.steered, edits=0),
         "2 edits": bench.steered,
         "8 edits": partial(bench.steered, edits=8),
         "64 edits": partial(bench.steered, edits=64),
+        "a boost": bench.boosted,
         "2 edits, budget .1": partial(bench.steered, budget=Budget(max_relevance_loss=0.1)),
         "2 edits, share >= .3": partial(bench.steered, targets=[share]),
     }
@@ -258,7 +260,9 @@ def measure(out: Path, world: World, parts: Sequence[str], blocks: int, seconds:
         for name in parts:
             started = time.monotonic()
             figures = PARTS[name](bench)
-            (cells / f"{name}.json").write_text(dumps(figures | {"block_seconds": seconds}))
+            (cells / f"{name}.json").write_text(
+                dumps(figures | {"block_seconds": seconds, "measured_on": machine()})
+            )
             Console().print(f"{name}: {time.monotonic() - started:.0f} s")
 
 

@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from blocks import cpu_us, faults, latencies, latency, lateness, machine, p99_of, ratio, throughputs, values
+from blocks import (
+    cpu_us,
+    faults,
+    latencies,
+    latency,
+    lateness,
+    measured_on,
+    p99_of,
+    ratio,
+    throughputs,
+    values,
+)
 from numpy.typing import NDArray
 from scipy.stats import linregress
 from serving_plots import plot
@@ -60,7 +71,7 @@ def write_report(out: Path, report: Path, about: str = "") -> None:
     about says what was served where it is not the base case, out/remarks.md what else there is to know.
     """
     cells = {path.stem: json.loads(path.read_text()) for path in sorted((out / "cells").glob("*.json"))}
-    lines = ["# Serving: measured", "", METHOD, "", *([about, ""] if about else []), *machine(), ""]
+    lines = ["# Serving: measured", "", METHOD, "", *([about, ""] if about else []), *measured_on(cells), ""]
     makers = {
         "comparison": _comparison,
         "tail": _tail,
@@ -123,7 +134,7 @@ def _shares(cell: dict[str, float], comparison: dict[str, Any]) -> dict[str, flo
     """Microseconds of CPU of each part of a call."""
     blocks = comparison["blocks"]
     known = {"gRPC: an empty handler": cpu_us(blocks["empty handler"])} | {
-        name: microseconds for name, microseconds in cell.items() if name != "block_seconds"
+        name: value for name, value in cell.items() if name not in ("block_seconds", "measured_on")
     }
     return known | {
         "tasks, the tier, metrics, changing threads": cpu_us(blocks["trimtab"]) - sum(known.values())

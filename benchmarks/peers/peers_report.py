@@ -27,7 +27,7 @@ a 95 % bootstrap interval."""
 def write_report(cells: Path, report: Path, note: str) -> None:
     """Writes the report, and its figures as .json."""
     found = {path.stem: json.loads(path.read_text()) for path in sorted(cells.glob("peers-*.json"))}
-    lines = ["# Peers: measured", "", METHOD, "", *machine(), note, ""]
+    lines = ["# Peers: measured", "", METHOD, "", machine(), note, ""]
     if "peers-throughput" in found:
         lines += [*_throughput(found["peers-throughput"]), ""]
     if "peers-latency" in found:
