@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from promises_report import Curves, Kept, Promises, Together, promises_report
+from promises_report import RAISED, UNSTEERED, Curves, Kept, Promises, Together, promises_report
 from servers import trimtab_server
 from trimtab import AsyncClient, Client
 from trimtab.v1.recommendation_pb2 import RecommendResponse
@@ -30,6 +30,9 @@ from trimtab.v1.recommendation_pb2 import RecommendResponse
 from training.concepts.effect import Audience
 from training.concepts.fitting import FittedConcept
 from training.concepts.membership import memberships
+from training.evaluation.frontier.audience import Users
+from training.evaluation.frontier.relevance import places
+from training.evaluation.frontier.strength import Line
 from training.evaluation.metrics import Lists, exposure_share, ndcg, overlap
 from training.evaluation.report import Estimate, Report
 from training.run import Run, load_run
@@ -39,6 +42,8 @@ COMMAND = "python benchmarks/promises.py --run RUN --out docs/results"
 CALLS_AT_ONCE = 8
 PAIRED = 5
 STRENGTHS = (1.0, -1.0)
+"""Of ADD."""
+BOOSTS = (0.2, -0.2)
 Bounds = tuple[float | None, float | None]
 
 
@@ -201,24 +206,32 @@ def over_users(columns: Sequence[NDArray[np.float64]]) -> Estimate:
 
 
 def strengths(world: World) -> Iterator[Curves]:
-    """Every concept unsteered and at each strength."""
+    """Every concept unsteered, at each strength of ADD and at each of BOOST."""
     histories = world.run.split.histories(world.users)
     audience = Audience.of(world.run.recommender, world.run.sae, histories, world.run.config.max_length)
     unsteered = audience.lists()
+    users = Users.of(world.run, world.users)
+    order = Line(places(users.base), np.zeros(users.base.shape[1], np.float32))
     plain = ask(world, lambda _: {})
     for row, concept in enumerate(world.concepts):
         flags = world.flags[row]
-        yield _curves(concept, 0.0, concept.unsteered_share, unsteered, plain.lists, flags)
+        yield _curves(concept, UNSTEERED, concept.unsteered_share, unsteered, plain.lists, flags)
         for strength in STRENGTHS:
             offline = audience.lists(torch.from_numpy(strength * concept.unit * concept.weights))
             served = ask(world, lambda _, name=concept.name, x=strength: {"steer": {name: x}})
             card = concept.steered_share if strength == 1.0 else None
-            yield _curves(concept, strength, card, offline, served.lists, flags)
+            edit = RAISED if strength == 1.0 else f"ADD {strength:+g}"
+            yield _curves(concept, edit, card, offline, served.lists, flags)
+        for strength in BOOSTS:
+            offline = order._replace(gain=flags.astype(np.float32)).lists(strength)
+            text = f'"{concept.name}":boost={strength}'
+            served = ask(world, lambda _, edit=text: {"steer": [edit]})
+            yield _curves(concept, f"BOOST {strength:+g}", None, offline, served.lists, flags)
 
 
 def _curves(
     concept: FittedConcept,
-    strength: float,
+    edit: str,
     card: float | None,
     offline: Lists,
     served: Lists,
@@ -227,7 +240,7 @@ def _curves(
     one, two = exposure_share(offline, flags), exposure_share(served, flags)
     return Curves(
         concept.name,
-        strength,
+        edit,
         card,
         Estimate.over_users(one),
         Estimate.over_users(two),

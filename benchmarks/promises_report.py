@@ -7,6 +7,8 @@ import numpy as np
 
 from training.evaluation.report import Curve, Estimate, Plot, Report, Table
 
+UNSTEERED, RAISED = "none", "ADD +1"
+"""Edits of Curves that the report looks for."""
 ABOUT = """\
 A running `trimtab-serve`, asked over gRPC by `trimtab.AsyncClient`, lists of {n}. The users are held out of
 training; their histories were recorded. Unsteered nDCG@{n} on their held-out items: {ndcg}. A concept's
@@ -19,7 +21,7 @@ more than half of the items that the user's unsteered list has, and only where i
 error, users being clusters.
 
 The card's shares were measured offline on validation users when the concept was fitted, at strengths 0 and
-+1; "offline" is torch on the same users as the replies."""
++1; "offline" is the same users' lists by torch, and for BOOST by the evaluation's own rank transform."""
 
 
 class Kept(NamedTuple):
@@ -47,10 +49,10 @@ class Together(NamedTuple):
 
 
 class Curves(NamedTuple):
-    """A concept at one strength: mean exposure shares by the card, offline for the same users, and served."""
+    """A concept under one edit: mean exposure shares by the card, offline for the same users, and served."""
 
     concept: str
-    strength: float
+    edit: str
     card: float | None
     offline: Estimate
     served: Estimate
@@ -71,15 +73,15 @@ class Promises(NamedTuple):
 
 def promises_report(found: Promises, data_set: str, command: str) -> Report:
     """Tables, and a plot of the cards beside the replies."""
-    strengths = list(dict.fromkeys(one.strength for one in found.curves))
+    edits = list(dict.fromkeys(one.edit for one in found.curves))
     lost = f"nDCG@{found.n} lost"
     tables = [
         Table(f"{found.of}: shares promised and given", (*_KEPT, lost), [_row(one) for one in found.kept]),
         Table(f"{found.of}: two at once, {lost}", _TOGETHER, found.together),
-        Table(f"{found.of}: strength", _DISTANCES, [_distances(found.curves, x) for x in strengths]),
+        Table(f"{found.of}: strength", _DISTANCES, [_distances(found.curves, edit) for edit in edits]),
         Table(f"{found.of}: each concept, mean exposure share", _EACH, list(_each(found.curves))),
     ]
-    raised = [one for one in found.curves if one.strength == 1.0]
+    raised = [one for one in found.curves if one.edit == RAISED]
     names = [one.concept for one in raised]
     cards = Curve("card", names, [Estimate(one.card or 0.0, None) for one in raised])
     served = Curve("replies", names, [one.served for one in raised])
@@ -93,7 +95,7 @@ _KEPT = (
 )  # fmt: skip
 _TOGETHER = ("promise", "both", "sum of each alone", "difference")
 _DISTANCES = (
-    "strength", "concepts", "replies from card: mean", "most", "replies from offline: mean", "most", "overlap"
+    "edit", "concepts", "replies from card: mean", "most", "replies from offline: mean", "most", "overlap"
 )  # fmt: skip
 _EACH = ("concept", "card at 0", "replies at 0", "card at +1", "offline at +1", "replies at +1")
 
@@ -106,17 +108,17 @@ def _row(one: Kept) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def _distances(curves: Sequence[Curves], strength: float) -> tuple[object, ...]:
-    own = [one for one in curves if one.strength == strength]
+def _distances(curves: Sequence[Curves], edit: str) -> tuple[object, ...]:
+    own = [one for one in curves if one.edit == edit]
     cards = [abs(one.served.mean - one.card) for one in own if one.card is not None]
     apart = [abs(one.apart.mean) for one in own]
     from_card = (float(np.mean(cards)), max(cards)) if cards else (None, None)
     same = float(np.mean([one.overlap for one in own]))
-    return f"{strength:+g}", len(own), *from_card, float(np.mean(apart)), max(apart), same
+    return edit, len(own), *from_card, float(np.mean(apart)), max(apart), same
 
 
 def _each(curves: Sequence[Curves]) -> Iterator[tuple[object, ...]]:
-    by_key = {(one.concept, one.strength): one for one in curves}
+    by_key = {(one.concept, one.edit): one for one in curves}
     for name in dict.fromkeys(one.concept for one in curves):
-        zero, one = by_key[name, 0.0], by_key[name, 1.0]
+        zero, one = by_key[name, UNSTEERED], by_key[name, RAISED]
         yield name, zero.card, zero.served, one.card, one.offline, one.served

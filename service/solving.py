@@ -31,6 +31,8 @@ ROUNDS = 3
 """Times that each of several targets is solved while the others stay."""
 LIFTS = 50
 """Times that lifts are put right in turn: each may push another concept's items out of the list."""
+REPAIRS = 5
+"""The same after all of them were pushed further."""
 SPANS = tuple(2.0**power for power in range(-7, 1))
 """Fractions of the largest strength that are tried first: doubled until the share is right."""
 
@@ -118,14 +120,33 @@ class _Solver:
         return goals if grown is settings else grown, grown
 
     def lift(self, settings: Doubles) -> Doubles:
-        """Lifts the items of concepts whose shares no strength meets, just as far as that needs."""
+        """Lifts the items of concepts whose shares no strength meets, just as far as that needs.
+
+        Lifts of several concepts that contend for the list's end may creep up past each other for ever: then
+        all are pushed further than the rest, and put right from there.
+        """
+        if not self._wrong(settings):
+            return settings
+        self._extend(settings)
+        settings = self._lift_in_turn(settings, LIFTS)
+        if len(self._targets) < 2 or not self._wrong(settings):
+            return settings
+        lifts = settings[1 + len(self._targets) :]
+        reach = np.sign(lifts) * np.ptp(self._field.scores(settings))
+        for span in SPANS:
+            pushed = settings.copy()
+            pushed[1 + len(self._targets) :] += span * reach
+            pushed = self._lift_in_turn(pushed, REPAIRS)
+            if not self._wrong(pushed):
+                return pushed
+        return settings
+
+    def _lift_in_turn(self, settings: Doubles, rounds: int) -> Doubles:
         settings = settings.copy()
-        for attempt in range(LIFTS):
+        for _ in range(rounds):
             wrong = self._wrong(settings)
             if not wrong:
                 break
-            if attempt == 0:
-                self._extend(settings)
             for j in wrong:
                 settings[self._lift_of(j)] = 0.0
                 scores, members = self._field.scores(settings), self._field.members[j]

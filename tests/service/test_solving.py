@@ -237,16 +237,19 @@ def test_shares_and_multiples_hold_together_and_the_whole_list_is_always_enough(
     assert Bounds(least_times=1e30).counts(20, 0) == Counts(0, 20)
 
 
-@settings(max_examples=60, deadline=None)
-@given(seed=seeds, n=st.sampled_from([10, 20, 40]), head=st.booleans())
-def test_two_targets_at_once_are_both_met_by_strengths_of_their_own(seed: int, n: int, head: bool) -> None:
+@settings(max_examples=120, deadline=None)
+@given(seed=seeds, n=st.sampled_from([10, 20, 40]), head=st.booleans(), least=st.sampled_from([0.3, 0.5]))
+def test_two_targets_at_once_are_both_met_by_strengths_of_their_own(
+    seed: int, n: int, head: bool, least: float
+) -> None:
+    """At a half each, the list has no room for any other item."""
     world = World(seed, ties=False, edits=3, head=head)
     both = [world.masks[concept][world.items].sum() for concept in (0, 1)]
-    assume(len(world.items) >= n and min(both) >= 0.3 * n)
-    targets = [world.target(concept, 0.3, 1.0, 1 + concept, OWN) for concept in (0, 1)]
+    assume(len(world.items) >= n and min(both) >= least * n)
+    targets = [world.target(concept, least, 1.0, 1 + concept, OWN) for concept in (0, 1)]
     found = listed(world.solve(n, *targets), n)
     for concept in (0, 1):
-        assert world.masks[concept][found].mean() >= 0.3
+        assert world.masks[concept][found].mean() >= least
 
 
 def test_concepts_that_contend_for_the_last_place_both_fall_below_the_next_item_without_a_lift() -> None:
@@ -265,6 +268,22 @@ def test_concepts_that_contend_for_the_last_place_both_fall_below_the_next_item_
     assert first.lift == second.lift == 0.0
     assert -0.51 < first.fraction < -0.5
     assert -0.43 < second.fraction < -0.4
+
+
+def test_lifts_that_contend_for_the_whole_list_rise_above_the_best_of_the_others() -> None:
+    """Put right in turn alone, each passes the other by a hair, and the best other stays in the list."""
+    world = World(0, ties=False, edits=2)
+    world.z, world.parts = np.eye(4, dtype=np.float32)[0], [np.zeros(4, np.float32)] * 2
+    world.rows[:] = 0.0
+    world.masks[:] = False
+    world.masks[0, 1:40:2] = world.masks[1, 2:40:2] = True
+    world.rows[1:40, 0] = 1.0 - np.arange(39) / 1000
+    world.rows[0, 0] = 100.0
+    world.allowed, world.unwanted, world.items = None, np.empty(0, np.int64), np.arange(N_ITEMS)
+    found = world.solve(20, *(world.target(concept, 0.5, 1.0, concept, OWN) for concept in (0, 1)))
+    listing = listed(found, 20)
+    assert [world.masks[concept][listing].sum() for concept in (0, 1)] == [10, 10]
+    assert all(strength.lift > 99 for strength in found.applied.targets)
 
 
 @settings(max_examples=40, deadline=None)
