@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import polars as pl
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
@@ -16,8 +15,8 @@ from exporters.models import Floats
 from training.concepts import FittedConcept, Label, item_codes
 from training.concepts.dictionary import DICTIONARY
 from training.concepts.effect import Audience, measure
+from training.concepts.membership import items_with
 from training.concepts.methods import METHODS
-from training.interactions import AttributeKind, Catalogue
 from training.run import Run
 
 ALIKE = 0.7
@@ -86,7 +85,7 @@ def carry(earlier: Earlier, run: Run) -> Carried:
         if concept.name in own:
             fates.append(_compared(concept, own[concept.name], shared))
             continue
-        flags = _items_with(run.catalogue, concept)
+        flags = items_with(run.catalogue, concept.attribute, concept.value)
         weights, likeness = _refitted(concept, shared)
         if flags is None:
             fates.append(Fate(concept.name, "lost", likeness, f"no attribute {concept.attribute!r}"))
@@ -173,14 +172,3 @@ def _carried_labels(
         else:
             lost += len(given)
     return made, carried, lost
-
-
-def _items_with(catalogue: Catalogue, concept: EarlierConcept) -> NDArray[np.bool_] | None:
-    """Which items carry the concept's value [n_items]; None if there is no such attribute of texts."""
-    kind = catalogue.attributes.get(concept.attribute)
-    if kind is None or kind is AttributeKind.NUMBER:
-        return None
-    column = pl.col(concept.attribute)
-    found = column.list.contains(concept.value) if kind is AttributeKind.TAGS else column == concept.value
-    flags: NDArray[np.bool_] = catalogue.items.select(found.fill_null(False)).to_series().to_numpy()
-    return flags

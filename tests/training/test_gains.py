@@ -48,3 +48,8 @@ def test_vectors_do_not_depend_on_how_items_are_batched(planted_run: Run) -> Non
     np.testing.assert_allclose(
         item_vectors(model, sae, 50), item_vectors(model, sae, 50, batch_size=7), atol=1e-6
     )
+
+
+def test_a_run_without_concepts_has_no_gains(planted_run: Run) -> None:
+    bare = dataclasses.replace(planted_run, concepts=[])
+    assert gains_of(bare, "ridge").shape == (0, planted_run.catalogue.n_items)

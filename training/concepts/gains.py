@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import polars as pl
 import torch
 from numpy.typing import NDArray
 
 from training.concepts.fitting import FittedConcept
+from training.concepts.membership import items_with
 from training.concepts.platt import Floats
 from training.concepts.ridge import Spectrum, ridge_probe
 from training.errors import ConfigError
@@ -50,10 +50,6 @@ def item_vectors(
 
 def tagged(catalogue: Catalogue, concepts: Sequence[FittedConcept]) -> NDArray[np.bool_]:
     """Which items carry each concept's value of its attribute: [n_concepts, n_items]."""
-    found = np.zeros((len(concepts), catalogue.n_items), dtype=bool)
-    for row, concept in enumerate(concepts):
-        column = pl.col(concept.attribute)
-        tags = catalogue.items.schema[concept.attribute] == pl.List(pl.String)
-        carries = column.list.contains(concept.value) if tags else column == concept.value
-        found[row] = catalogue.items.select(carries.fill_null(False)).to_series().to_numpy()
-    return found
+    flags = [items_with(catalogue, concept.attribute, concept.value) for concept in concepts]
+    nobody = np.zeros(catalogue.n_items, dtype=bool)
+    return np.array([nobody if own is None else own for own in flags]).reshape(len(concepts), len(nobody))

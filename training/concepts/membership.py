@@ -49,6 +49,17 @@ def memberships(catalogue: Catalogue, config: ConceptConfig) -> Membership:
     return Membership(names, tuple(attribute for attribute, *_ in found), matrix)
 
 
+def items_with(catalogue: Catalogue, attribute: str, value: str) -> NDArray[np.bool_] | None:
+    """Which items carry a value of an attribute [n_items]; None if there is no such attribute of texts."""
+    kind = catalogue.attributes.get(attribute)
+    if kind is None or kind is AttributeKind.NUMBER:
+        return None
+    column = pl.col(attribute)
+    found = column.list.contains(value) if kind is AttributeKind.TAGS else column == value
+    flags: NDArray[np.bool_] = catalogue.items.select(found.fill_null(False)).to_series().to_numpy()
+    return flags
+
+
 def _values(catalogue: Catalogue, attribute: str, config: ConceptConfig) -> list[tuple[str, list[int]]]:
     """(value, its items in order), the most frequent value first."""
     column = catalogue.items.select(pl.int_range(pl.len()).alias("item"), pl.col(attribute).alias("value"))
