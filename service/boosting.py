@@ -6,7 +6,9 @@ bundle's. What the item's score becomes is the score that is worth as much. So s
 whatever the model's is, and what a boost added to one is a number: a reason.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -19,28 +21,27 @@ from service.steering import Applied
 
 PLACES = 160
 """Places whose worth is their own: deeper ones change no list that was measured."""
-LEVELS = (1 / 8, 1 / 4, 1 / 2, 3 / 4)
-"""Of gains: the best items of at least each of these are candidates, besides those that would be anyway."""
+MOST_APART = 4
+"""Concepts boosted by tags whose every combination is searched among; it is at most 16 sets of items."""
+LEVELS = (1 / 4, 1 / 2, 3 / 4, 7 / 8, 15 / 16)
+"""Of the range of what is added: what is searched among where that is not one of a few values."""
+_ROUNDING = 1e-6
 
 
 class Boost(NamedTuple):
-    """A plan's boost: where it stands among the edits, the worth that it adds, and to which items.
+    """A plan's boost: where it stands among the edits, the concept, and the worth that it adds, times a gain.
 
     gain is of all items of the catalogue or of some: bool, or from 0 to 1.
     """
 
     position: int
+    concept: str
     amount: float
     gain: AnyArray
 
     def of(self, items: AnyArray) -> "Boost":
         """The same, of some items."""
         return self._replace(gain=self.gain[items].astype(np.float64))
-
-    def favoured(self) -> Iterator[Bools]:
-        """Items that it leaves better off than all others: for gains between 0 and 1, at several levels."""
-        for above in [self.gain] if self.gain.dtype == bool else [self.gain >= level for level in LEVELS]:
-            yield above if self.amount > 0 else ~above
 
 
 class Places:
@@ -75,10 +76,38 @@ def boosts_of(query: Query, applied: Applied) -> list[Boost]:
     if not query.plan.boosts:
         return []
     return [
-        Boost(position, edit.strength * fraction, _gain(query, edit.target.name))
+        Boost(position, edit.target.name, edit.strength * fraction, _gain(query, edit.target.name))
         for position, (edit, fraction) in enumerate(query.plan.solved_edits(applied))
         if edit.is_boost and edit.strength * fraction
     ]
+
+
+def better_off(boosts: Sequence[Boost]) -> Iterator[Bools]:
+    """Sets of items [n_items]: each of the best of all is among the best, unboosted, of one of them.
+
+    All that get a value or more: an item's betters among those that get at least what it gets are its betters
+    in the end. By tags the values are all that there are, and the lists exact; else they are some levels, and
+    an item may be missed that is just below one.
+    """
+    first = boosts[0]
+    if len(boosts) == 1 and first.gain.dtype == bool:  # the sets are at hand
+        yield first.gain if first.amount > 0 else ~first.gain
+        return
+    amounts: dict[str, float] = defaultdict(float)
+    total = np.zeros(len(first.gain))
+    for boost in boosts:
+        amounts[boost.concept] += boost.amount
+        total += boost.amount * boost.gain.astype(np.float32)
+    if len(amounts) <= MOST_APART and all(boost.gain.dtype == bool for boost in boosts):
+        some = (part for size in range(len(amounts) + 1) for part in combinations(amounts.values(), size))
+        values = sorted({sum(part) for part in some})
+    else:
+        least, most = total.min(), total.max()
+        values = [least, *(least + level * (most - least) for level in LEVELS)]
+    for value in values[1:]:  # the first, or more, is what all items get
+        found = total >= value - _ROUNDING
+        if found.any():
+            yield found
 
 
 def added(places: Places, scores: AnyArray, boosts: Sequence[Boost]) -> list[Doubles]:
@@ -119,10 +148,9 @@ def settles(every: AnyArray, boosts: Sequence[Boost], depth: int, found: int) ->
 
 def _along(x: Doubles, y: Doubles, at: AnyArray) -> Doubles:
     """The line through the points, x and y strictly rising, which goes on at both ends."""
-    middle = len(x) // 2
-    below, above = (
-        (y[b] - y[a]) / (x[b] - x[a]) if x[b] > x[a] else 1.0 for a, b in ((0, middle), (middle, -1))
-    )
+    middle, last = len(x) // 2, len(x) - 1
+    ends = (0, middle), (min(middle, max(last - 1, 0)), last)
+    below, above = ((y[b] - y[a]) / (x[b] - x[a]) if b > a else 1.0 for a, b in ends)
     beyond: Doubles = below * np.minimum(at - x[0], 0.0) + above * np.maximum(at - x[-1], 0.0)
     return np.interp(at, x, y) + beyond
 

@@ -16,7 +16,7 @@ import numpy as np
 from service.arrays import Ints, are_in
 from service.batching import Batcher
 from service.blobs import CachedEmbedding
-from service.boosting import PLACES, Places, added, boosts_of, settles
+from service.boosting import PLACES, Places, added, better_off, boosts_of, settles
 from service.bundle import Bundle
 from service.encoding import Encode, Head, UserState
 from service.errors import DeadlineExpired, InvalidRequest, StoreUnavailable
@@ -196,14 +196,14 @@ def _look_up(
     found = yield from find_candidates(index, matrix, sought, needed, allowed, unwanted)
     items, degraded = found.items, found.degraded
     every = score(matrix, items, queries)
-    favoured = [(better_off, depth) for better_off in lifted_items(query, applied)]
+    apart = [(some, depth) for some in lifted_items(query, applied)]
     if boosts and not settles(every, [boost.of(items) for boost in boosts], depth, needed):
-        favoured += [(better_off, needed) for boost in boosts for better_off in boost.favoured()]
-    for better_off, count in favoured:
-        limit = better_off if allowed is None else allowed & better_off
+        apart += [(some, max(depth, PLACES)) for some in better_off(boosts)]
+    for some, count in apart:
+        limit = some if allowed is None else allowed & some
         more = yield from find_candidates(index, matrix, queries[-1:], count, limit, unwanted)
         items, degraded = np.union1d(items, more.items), degraded or more.degraded
-    if favoured:
+    if apart:
         every = score(matrix, items, queries)
     plain, scores = every[0], every[-1]
     boosted = added(Places(plain), scores, [boost.of(items) for boost in boosts]) if boosts else ()

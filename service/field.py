@@ -82,7 +82,8 @@ class Field:
 
     def _boosted(self, scores: Doubles, moves: Doubles) -> Iterator[tuple[int, Doubles]]:
         if self._places is not None:
-            boosts = [boost._replace(amount=moves[move] * boost.amount) for move, boost in self._boosts]
+            parts = ((moves[move], boost) for move, boost in self._boosts)
+            boosts = [boost._replace(amount=part * boost.amount) for part, boost in parts if part]
             for boost, part in zip(boosts, added(self._places, scores, boosts), strict=True):
                 yield boost.position, part
 

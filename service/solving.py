@@ -12,7 +12,7 @@ import numpy as np
 
 from service.anchors import Mark, anchors_of, moves_by_edit, moves_of, stops
 from service.arrays import Bools, Floats, Ints, distinct
-from service.boosting import PLACES, boosts_of
+from service.boosting import PLACES, better_off, boosts_of
 from service.encoding import UserState
 from service.field import HEAD_STEPS, Field, Way
 from service.lines import STEPS, Doubles, Lines, best, enclosed, largest_within, least_lift, least_within
@@ -92,8 +92,8 @@ class _Solver:
         looks = [(settings[:1], deep), (settings[1:], depth)] if deep > depth else [(settings, depth)]
         items = distinct(*(self._search(some, n, self._allowed) for some, n in looks if len(some)))
         self._is_whole = len(items) < deep
-        for favoured in (favoured for _, boost in self._boosts for favoured in boost.favoured()):
-            items = distinct(items, self._search(settings, depth, self._within(favoured)))
+        for some in better_off([boost for _, boost in self._boosts]) if self._boosts else ():
+            items = distinct(items, self._search(settings, depth, self._within(some)))
         self._n = min(self._query.n, len(items))
         self._set_field(items)
         unsteered = self._tally(np.zeros(1 + 2 * len(self._targets)))
@@ -123,23 +123,29 @@ class _Solver:
         """Lifts the items of concepts whose shares no strength meets, just as far as that needs.
 
         Lifts of several concepts that contend for the list's end may creep up past each other for ever: then
-        all are pushed further than the rest, and put right from there.
+        all are pushed further than the rest, and put right from there. Those are not the least that would do.
         """
         if not self._wrong(settings):
             return settings
         self._extend(settings)
         settings = self._lift_in_turn(settings, LIFTS)
-        if len(self._targets) < 2 or not self._wrong(settings):
+        if not self._fit_together() or not self._wrong(settings):
             return settings
         lifts = settings[1 + len(self._targets) :]
         reach = np.sign(lifts) * np.ptp(self._field.scores(settings))
         for span in SPANS:
             pushed = settings.copy()
             pushed[1 + len(self._targets) :] += span * reach
+            pushed = pushed.astype(np.float32).astype(np.float64)  # as page tokens hold it
             pushed = self._lift_in_turn(pushed, REPAIRS)
             if not self._wrong(pushed):
                 return pushed
         return settings
+
+    def _fit_together(self) -> bool:
+        """Whether the list has room for all that several targets ask for."""
+        places = np.sort(self._field.members.sum(axis=0))[::-1][: self._n]  # items of two concepts serve both
+        return len(self._targets) > 1 and sum(counts.least for counts in self._counts) <= places.sum()
 
     def _lift_in_turn(self, settings: Doubles, rounds: int) -> Doubles:
         settings = settings.copy()

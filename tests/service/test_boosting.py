@@ -16,7 +16,7 @@ from trimtab.v1 import recommendation_pb2 as pb
 from exporters.bundle import write_bundle
 from exporters.contents import Gains
 from service.arrays import Floats
-from service.boosting import PLACES, Boost, Places, added, settles
+from service.boosting import LEVELS, PLACES, Boost, Places, added, better_off
 from service.bundle import Bundle, open_bundle
 from service.engine import answer, audience
 from service.filters import Condition, Filter
@@ -58,7 +58,7 @@ def test_the_service_and_the_evaluation_know_the_same_places(drawn: list[int]) -
 
 def test_no_items_have_places_too() -> None:
     nothing = np.empty(0, np.float32)
-    (part,) = added(Places(nothing), nothing, [Boost(0, 1.0, np.empty(0, bool))])
+    (part,) = added(Places(nothing), nothing, [Boost(0, "Drama", 1.0, np.empty(0, bool))])
     assert part.shape == (0,)
 
 
@@ -130,42 +130,74 @@ def test_lists_are_those_of_the_whole_catalogue(
     assert (np.diff(reply.ranking.scores) <= 0).all()
 
 
-@pytest.mark.parametrize("amount", [-0.6, -0.2, 0.05, 0.2, 0.6, 1.5])
-def test_items_are_moved_by_the_bundles_gains(gained: Bundle, amount: float) -> None:
+@pytest.mark.parametrize("largest", [1.0, 0.1])
+@pytest.mark.parametrize("amount", [-0.6, -0.2, 0.05, 0.2, 0.6, 1.5, 5.0])
+def test_items_are_moved_by_the_bundles_gains(gained: Bundle, amount: float, largest: float) -> None:
+    """However small a concept's gains are: what counts is what the strength makes of them."""
+    rows = {key: (largest * row.astype(np.float32)).astype(np.float16) for key, row in gained.gains.items()}
+    bundle, strength = replace(gained, gains=rows), amount / largest
     for history in HISTORIES:
-        reply = ask(gained, history, Plan((edit_of(gained, "Comedy", Operation.BOOST, amount),)))
-        found = worths(gained, reply, [("Comedy", amount)])
+        reply = ask(bundle, history, Plan((edit_of(bundle, "Comedy", Operation.BOOST, strength),)))
+        found = worths(bundle, reply, [("Comedy", strength)])
         best = np.sort(found)[::-1][:20]
         # Candidates are the best of each of some levels of the gain, so that it need not be the very best.
-        assert (best - found[reply.ranking.items]).max() < 0.02
+        assert (best - found[reply.ranking.items]).max() < 0.02 * max(1.0, abs(amount))
         assert len(np.intersect1d(reply.ranking.items, np.argsort(-found)[:20])) >= 18
 
 
-@pytest.mark.parametrize("amount", [-1.0, -0.2, 0.01, 0.1, 0.3, 1.0])
-def test_lists_from_a_part_of_the_candidates_are_those_of_a_large_catalogue(
-    gained: Bundle, amount: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where the best candidates settle the list, the concept's own items are not searched for."""
+@pytest.mark.parametrize("second", [-0.5, 0.05, 0.3, 0.6])
+@pytest.mark.parametrize("first", [-1.0, -0.2, 0.01, 0.1, 0.3, 0.6, 1.0])
+def test_lists_are_those_of_a_large_catalogue(gained: Bundle, first: float, second: float) -> None:
+    """Boosted by tags, also where the best are items of both concepts, whatever else is asked for."""
     by_tags = replace(gained, gains={})
-    settled = 0
-
-    def counted(*arguments: Any) -> bool:
-        nonlocal settled
-        settled += settles(*arguments)
-        return settles(*arguments)
-
-    monkeypatch.setattr("service.engine.settles", counted)
-    for history in HISTORIES:
-        for genre in GENRES:
-            edits = (
-                edit_of(by_tags, genre, Operation.BOOST, amount),
-                edit_of(by_tags, "Romance", Operation.BOOST, 0.05),
-            )
-            reply = ask(by_tags, history, Plan(edits))
-            found = worths(by_tags, reply, [(genre, amount), ("Romance", 0.05)])
+    pairs = [("Action", "Drama"), ("Drama", "Comedy"), ("Horror", "Action"), ("Drama", "Drama")]
+    for history in HISTORIES[:4]:
+        for names in pairs:
+            boosts = list(zip(names, (first, second), strict=True))
+            plan = Plan(tuple(edit_of(by_tags, name, Operation.BOOST, amount) for name, amount in boosts))
+            reply = ask(by_tags, history, plan)
+            found = worths(by_tags, reply, boosts)
             np.testing.assert_allclose(found[reply.ranking.items], np.sort(found)[::-1][:20], atol=1e-6)
-    count = len(HISTORIES) * len(GENRES)
-    assert 0 < settled <= count if amount < 0.3 else settled < count
+            again = ask(by_tags, history, plan, include_report=True)
+            assert again.ranking.items.tolist() == reply.ranking.items.tolist()
+
+
+def test_a_budgets_list_is_that_of_the_whole_catalogue(gained: Bundle) -> None:
+    by_tags = replace(gained, gains={})
+    for history in HISTORIES[:4]:
+        for names in (("Action", "Drama"), ("Horror", "Comedy")):
+            edits = tuple(edit_of(by_tags, name, Operation.BOOST, 0.6) for name in names)
+            reply = ask(by_tags, history, Plan(edits, max_relevance_loss=0.3), include_report=True)
+            assert reply.report is not None
+            assert reply.report.relevance_loss <= 0.3
+            found = worths(by_tags, reply, [(name, 0.6 * reply.applied.fraction) for name in names])
+            np.testing.assert_allclose(found[reply.ranking.items], np.sort(found)[::-1][:20], atol=1e-6)
+
+
+def test_a_concepts_items_are_searched_for_only_where_that_can_change_the_list(
+    gained: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_tags = replace(gained, gains={})
+    searched = []
+    monkeypatch.setattr("service.engine.better_off", lambda boosts: searched.append(boosts) or [])
+    for amount in (0.01, 1.0):
+        for history in HISTORIES:
+            ask(by_tags, history, Plan((edit_of(by_tags, "Drama", Operation.BOOST, amount),)))
+    amounts = [boost.amount for (boost,) in searched]
+    assert amounts.count(0.01) < len(HISTORIES)
+    assert amounts.count(1.0) > 0
+
+
+def test_many_boosted_concepts_are_searched_for_together(bundle: Bundle) -> None:
+    boosts = [
+        Boost(place, concept.name, 0.1 + place / 10, bundle.gain(concept))
+        for place, concept in enumerate(bundle.labels.concepts)
+    ]
+    assert len(list(better_off(boosts[:1]))) == 1
+    assert len(list(better_off(boosts[:2]))) <= 3
+    assert len(list(better_off([boosts[0]] * 10))) == 1  # the same concept ten times
+    assert len(list(better_off(boosts))) <= len(LEVELS)
+    assert not list(better_off([boosts[0], boosts[0]._replace(amount=-boosts[0].amount)]))
 
 
 def test_gains_of_an_imported_concept_are_those_of_its_attribute_and_value(gained: Bundle) -> None:

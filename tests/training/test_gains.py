@@ -21,6 +21,23 @@ def test_an_item_without_its_tag_is_found_by_its_vector(planted_run: Run) -> Non
         assert auc > 0.9
 
 
+def test_the_largest_gain_is_1_and_where_vectors_tell_nothing_the_tag_is_all(planted_run: Run) -> None:
+    gains = gains_of(planted_run, "ridge")
+    np.testing.assert_allclose(gains.max(axis=1), 1.0)
+    items, concept = planted_run.catalogue.items, planted_run.concepts[0]
+    told = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        chance = [[concept.value] if rng.random() < 0.1 else None for _ in range(len(items))]
+        column = pl.Series(concept.attribute, chance, dtype=items.schema[concept.attribute])
+        run = dataclasses.replace(planted_run, catalogue=Catalogue(items.with_columns(column)))
+        found, tags = gains_of(run, "ridge")[0], tagged(run.catalogue, [concept])[0]
+        assert found.max() == 1.0
+        assert np.ptp(found) > 0
+        told.append(not np.array_equal(found, tags))
+    assert not all(told)
+
+
 def test_an_items_own_tag_does_not_raise_its_gain(planted_run: Run) -> None:
     items = planted_run.catalogue.items
     concept = planted_run.concepts[0]

@@ -22,10 +22,14 @@ from training.saes.base import SparseAutoencoder
 RIDGE = "ridge"
 GAINS = (RIDGE,)
 """Ways of making gains: the probability that leave-one-out ridge regression on the items' vectors gives."""
+_LEAST = 1e-12
 
 
 def gains_of(run: Run, way: str) -> Floats:
     """The gain of every item for each of the run's concepts, 0 to 1: [n_concepts, n_items].
+
+    The largest of each concept is 1, so that strengths compare. Of a concept of which the vectors tell
+    nothing it is 1 for the items that have the tag.
 
     Raises:
         ConfigError: the way is not known.
@@ -34,7 +38,10 @@ def gains_of(run: Run, way: str) -> Floats:
         raise ConfigError(f"gains: {way!r} found, expected one of {', '.join(GAINS)}")
     fitted = run.catalogue.popularity >= run.config.concepts.min_popularity
     vectors = item_vectors(run.recommender, run.sae, run.config.max_length)
-    return ridge_probe(Spectrum.of(vectors, fitted), tagged(run.catalogue, run.concepts), fitted)
+    tags = tagged(run.catalogue, run.concepts)
+    found = ridge_probe(Spectrum.of(vectors, fitted), tags, fitted)
+    tells = np.ptp(found, axis=1, keepdims=True) > 0
+    return np.where(tells, found / found.max(axis=1, keepdims=True, initial=_LEAST), tags).astype(np.float32)
 
 
 def item_vectors(

@@ -13,7 +13,7 @@ _Parsed = TypeVar("_Parsed")
 
 STEER_HELP = (
     "an edit of a concept or of a neuron: 'Film-Noir=+1', '#123=-0.5', 'Film-Noir:set=2' (also scale, cap, "
-    "blend), 'Film-Noir:ablate'; 'raw' after the number gives it in units of the code; may be repeated"
+    "blend, boost), 'Film-Noir:ablate'; 'raw' after the number gives it in units of the code; may be repeated"
 )
 
 

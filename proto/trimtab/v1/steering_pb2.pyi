@@ -43,8 +43,9 @@ class _OperationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Operation.V
     """
     OPERATION_BOOST: _Operation.ValueType  # 7
     """Leaves the code as it is, and moves the concept's items up in the user's own order, or down: to the worth of each,
-    1 / log2(1 + rank), the strength is added, without unit. 1 takes an item from the end of the order to its top. Only
-    of concepts that items carry. More or less of these items at the least relevance.
+    1 / log2(1 + rank) at the best 160 ranks and less than 0 far below, the strength is added, without unit; times the
+    item's gain where the bundle has gains. At 1 it takes an item that is worth anything above the first of the others.
+    Only of concepts that items carry. More or less of these items at the least relevance.
     """
 
 class Operation(_Operation, metaclass=_OperationEnumTypeWrapper):
@@ -70,8 +71,9 @@ target's neurons N. Strength from 0 to 1, without unit. Touches every active neu
 """
 OPERATION_BOOST: Operation.ValueType  # 7
 """Leaves the code as it is, and moves the concept's items up in the user's own order, or down: to the worth of each,
-1 / log2(1 + rank), the strength is added, without unit. 1 takes an item from the end of the order to its top. Only
-of concepts that items carry. More or less of these items at the least relevance.
+1 / log2(1 + rank) at the best 160 ranks and less than 0 far below, the strength is added, without unit; times the
+item's gain where the bundle has gains. At 1 it takes an item that is worth anything above the first of the others.
+Only of concepts that items carry. More or less of these items at the least relevance.
 """
 Global___Operation: _TypeAlias = Operation  # noqa: Y015
 
@@ -404,7 +406,7 @@ class EditReport(_message.Message):
     """The target's level in the user's code before and after this edit, were it applied wholly."""
     level_after: _builtins.float
     no_effect: _builtins.bool
-    """True if the edit left the code as it was, for instance SCALE of a silent neuron."""
+    """True if the edit left the code as it was, for instance SCALE of a silent neuron. Never of a BOOST, but by 0."""
     applied_fraction: _builtins.float
     """Fraction of what the edit does that was applied, from 0 to 1."""
     def __init__(

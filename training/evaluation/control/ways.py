@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from training.evaluation.control.operations import Doubles, own_neurons
 from training.evaluation.control.scene import Scene
 from training.evaluation.frontier.audience import exposure
-from training.evaluation.frontier.requests import LARGEST_UNITS
+from training.evaluation.frontier.requests import STRENGTHS
 from training.evaluation.frontier.seen import reach
 from training.evaluation.frontier.strength import LENGTH, Floats, Line, Lists, best_first, top
 
 Way = Callable[[Scene, int, float], Lists | None]
 """Lists whose mean exposure share of a concept (a row) is the target; None where it cannot be reached."""
-_LADDER = np.linspace(0.0, LARGEST_UNITS, 17)
+_LADDER = STRENGTHS["target share"]
 _STEPS = 20
 
 
@@ -66,8 +66,8 @@ def capped(scene: Scene, row: int, target: float) -> Lists | None:
 def bounded(scene: Scene, row: int, share: float) -> Lists:
     """A largest share of each user's own list, as a fraction of the unsteered one: ADD, then a lift.
 
-    The weakest ADD of at most LARGEST_UNITS that gives so few items; where none does, the strongest, and the
-    concept's items are lowered just as far as the share needs.
+    The weakest ADD, of those that the service gives, that leaves so few items; where none does, the
+    strongest, and the concept's items are lowered just as far as the share needs.
     """
     base, flags = scene.audience.bases["score"], scene.concepts.tags[row]
     most = np.floor(share * flags[scene.audience.unsteered].sum(axis=1) + 1e-9).astype(np.int64)
