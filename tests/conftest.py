@@ -112,7 +112,8 @@ def serve(bundle_dir: Path, data_dir: Path, *flags: str) -> Iterator[Served]:
             yield Served(started[0], target, channel, data_dir)
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(20)
+        thread.join(40)
+        assert not thread.is_alive(), f"the server did not stop within 40 s: {asyncio.all_tasks(loop)}"
         loop.close()
 
 
