@@ -20,7 +20,7 @@ from service.ranking import discounts
 from service.steering import Applied
 
 PLACES = 160
-"""Places whose worth is their own: deeper ones change no list that was measured."""
+"""Places whose worth is their own. More would serve rare tags a little better, and cost each list time."""
 MOST_APART = 4
 """Concepts boosted by tags whose every combination is searched among; it is at most 16 sets of items."""
 LEVELS = (1 / 4, 1 / 2, 3 / 4, 7 / 8, 15 / 16)

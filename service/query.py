@@ -130,7 +130,7 @@ class Plan:
     @property
     def boosts(self) -> bool:
         """True if items are moved in the order, beside what the edits do to the query."""
-        return any(edit.is_boost and edit.strength for edit in self.edits)
+        return any(edit.is_boost and not edit.is_identity for edit in self.edits)
 
     @property
     def solves(self) -> bool:
