@@ -59,7 +59,9 @@ class Bench:
                 seen[name].append({key: figures[key] for key in figures if key != "histogram_ms"})
         return seen
 
-    def steered(self, user: str, draw: random.Random, edits: int = 2, **steering: Any) -> pb.RecommendRequest:
+    def steered(
+        self, user: str, draw: random.Random, edits: int = 2, **steering: Any
+    ) -> pb.RecommendRequest:
         """One concept and otherwise neurons, strengths of half to one typical unit, either way."""
         made = []
         for place in range(edits):

@@ -48,7 +48,10 @@ def machine() -> str:
             model = line.partition(":")[2].strip()
             break
     commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
+        ["git", "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
     ).stdout.strip()
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     python = platform.python_version()
@@ -101,7 +104,9 @@ def values(blocks: list[dict[str, Any]]) -> list[float]:
 
 def cpu_us(blocks: list[dict[str, Any]]) -> float:
     """Microseconds of the server's processes a call, of the median block."""
-    return float(np.median([1e6 * block["watched_cpu_share"] / block["throughput"] for block in blocks]))
+    return float(
+        np.median([1e6 * block["watched_cpu_share"] / block["throughput"] for block in blocks])
+    )
 
 
 def latency(blocks: list[dict[str, Any]], quantile: str) -> float:

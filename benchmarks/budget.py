@@ -1,12 +1,12 @@
 """What budgets and target shares take to solve, and whether they are exact: python benchmarks/budget.py.
 
-Made-up vectors in clusters, a concept for each cluster, and users who are sums of items. Each case is solved
-for one user after the other, in this process, without gRPC: the time is that of the stage `solve`, as wall
-time and as processor time (the machine may be busy with other things), beside one exact pass over the
-catalogue in the same run. Exact means: the list is the one that brute force over the whole catalogue gives
-at the fraction found, and a step of 2^-24 further, or less, would break the budget or miss the share.
-Several targets are solved in turn, and lifted ones have no strength that is enough: there brute force has
-nothing to compare with.
+Made-up vectors in clusters, a concept for each cluster, and users who are sums of items. Each case
+is solved for one user after the other, in this process, without gRPC: the time is that of the stage
+`solve`, as wall time and as processor time (the machine may be busy with other things), beside one
+exact pass over the catalogue in the same run. Exact means: the list is the one that brute force
+over the whole catalogue gives at the fraction found, and a step of 2^-24 further, or less, would
+break the budget or miss the share. Several targets are solved in turn, and lifted ones have no
+strength that is enough: there brute force has nothing to compare with.
 """
 
 import argparse
@@ -23,18 +23,22 @@ from rich.console import Console
 from rich.table import Table
 
 from service.arrays import Floats
-from service.indexes import ExactIndex
-from service.lines import STEPS, Lines, best, first_within
-from service.query import Bounds, Plan, Query, TargetShare
-from service.ranking import RELEVANCE_DEPTH, rank, relevance_loss
-from service.reply import Found, Steered, Timings
-from service.solving import solve
+from service.engine.query import Query
+from service.ranking.measures import RELEVANCE_DEPTH, relevance_loss
+from service.ranking.order import rank
+from service.retrieval.exact_index import ExactIndex
+from service.steering.plan import Bounds, Plan, TargetShare
+from service.steering.solver.linear import STEPS, Lines, best, first_within
+from service.steering.solver.solution import Found
+from service.steering.solver.solve import solve
+from service.steering.steer import Steered
+from service.telemetry.timings import Timings
 
 N = 20
 CONCEPTS = 40
 MOVE = 0.2
-"""How far an edit moves a user, relative to the user embedding's norm: a typical unit is .18 on the demo's
-data (median of its 18 concepts), and a target share brings an edit of one."""
+"""How far an edit moves a user, relative to the user embedding's norm: a typical unit is .18 on the
+demo's data (median of its 18 concepts), and a target share brings an edit of one."""
 
 
 class BothTimes(Timings):
@@ -64,7 +68,9 @@ class World:
         self.members = [cluster == concept for concept in range(CONCEPTS)]
         means = np.array([self.V[carriers].mean(axis=0) for carriers in self.members])
         toward = means - self.V.mean(axis=0)
-        self.directions = (toward / np.linalg.norm(toward, axis=1, keepdims=True)).astype(np.float32)
+        self.directions = (toward / np.linalg.norm(toward, axis=1, keepdims=True)).astype(
+            np.float32
+        )
         self.draw = rng
         items = np.hstack([self.V, np.zeros((n_items, 1), np.float32)])
         self.bundle: Any = SimpleNamespace(
@@ -79,7 +85,9 @@ class World:
     def user(self) -> tuple[Any, list[int]]:
         """The state of a user with a history of 20 items of three concepts, and these and two others."""
         concepts = self.draw.choice(CONCEPTS, 5, replace=False).tolist()
-        near = np.flatnonzero(np.logical_or.reduce([self.members[concept] for concept in concepts[:3]]))
+        near = np.flatnonzero(
+            np.logical_or.reduce([self.members[concept] for concept in concepts[:3]])
+        )
         z = self.V[self.draw.choice(near, 20)].sum(axis=0)
         return SimpleNamespace(z=z, context=np.empty(0, np.float32)), concepts
 
@@ -112,12 +120,17 @@ def cases(concepts: list[int]) -> dict[str, tuple[Plan, list[int]]]:
     }
 
 
-def is_exact(world: World, state: Any, plan: Plan, moves: list[Floats], found: Found) -> bool | None:
+def is_exact(
+    world: World, state: Any, plan: Plan, moves: list[Floats], found: Found
+) -> bool | None:
     """Against brute force over the whole catalogue; None where the definition is not one of a single way."""
     strengths = found.applied.targets
     if len(strengths) > 1 or any(strength.lift for strength in strengths):
         return None
-    gains = [np.vecdot(world.V, MOVE * np.linalg.norm(state.z) * move).astype(np.float64) for move in moves]
+    gains = [
+        np.vecdot(world.V, MOVE * np.linalg.norm(state.z) * move).astype(np.float64)
+        for move in moves
+    ]
     plain = np.vecdot(world.V, state.z)
     weights = [strengths[0].fraction if strengths and e == 0 else 1.0 for e in range(len(moves))]
     if not strengths:  # the edits of no target move z together
@@ -136,7 +149,9 @@ def is_exact(world: World, state: Any, plan: Plan, moves: list[Floats], found: F
     if strengths:
         base = plain + sum(gains[1:], np.zeros(len(plain)))
         carriers = world.members[plan.targets[0].concept.value]  # type: ignore[call-overload]
-        first = first_within(Lines(base, gains[0]), carriers, N, plan.targets[0].bounds.counts(N, 0))
+        first = first_within(
+            Lines(base, gains[0]), carriers, N, plan.targets[0].bounds.counts(N, 0)
+        )
         right &= first is not None and first - 1 / STEPS < strengths[0].fraction <= first
     return right
 
@@ -180,7 +195,9 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=40_000)
     parser.add_argument("--d", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=300, help="users, each with every case")
-    parser.add_argument("--checks", type=int, default=50, help="users whose solutions brute force checks")
+    parser.add_argument(
+        "--checks", type=int, default=50, help="users whose solutions brute force checks"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here too")
     arguments = parser.parse_args()
     figures = measure(World(arguments.items, arguments.d), arguments.rounds, arguments.checks)

@@ -1,7 +1,8 @@
 """Made-up catalogues of any size, with an index as the exporter chooses it, built in pieces.
 
-Items lie in clusters; users like three of them; steering moves a user as far as edits move those of world.py.
-A catalogue's folder holds items.npy and items.parquet as a bundle has them, queries.npz, and indexes.
+Items lie in clusters; users like three of them; steering moves a user as far as edits move those of
+world.py. A catalogue's folder holds items.npy and items.parquet as a bundle has them, queries.npz,
+and indexes.
 """
 
 import json
@@ -92,7 +93,9 @@ def make_index(out: Path, kinds: tuple[str, ...]) -> dict[str, Any]:
     return made
 
 
-def _write_items(options: CatalogueOptions, centres: Floats, out: Path, rng: np.random.Generator) -> None:
+def _write_items(
+    options: CatalogueOptions, centres: Floats, out: Path, rng: np.random.Generator
+) -> None:
     """items.npy and items.parquet as a bundle has them, piece by piece."""
     shape = options.items, options.d + 1
     items = np.lib.format.open_memmap(out / "items.npy", "w+", np.float32, shape)
@@ -124,7 +127,9 @@ def _queries(centres: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]
     for row in range(2 * QUERIES):
         liked = rng.choice(len(centres), 3)
         plain[row] = _near(centres[rng.choice(liked, rng.integers(20, 101))], rng).sum(axis=0)
-        edits = _near(centres[rng.integers(len(centres), size=rng.integers(1, _MOST_EDITS + 1))], rng)
+        edits = _near(
+            centres[rng.integers(len(centres), size=rng.integers(1, _MOST_EDITS + 1))], rng
+        )
         strengths = rng.uniform(-_STRENGTH, _STRENGTH, len(edits)).astype(np.float32)
         steered[row] = plain[row] + np.linalg.norm(plain[row]) * (strengths @ edits)
     return plain, steered

@@ -1,9 +1,10 @@
 """One connection of a load generator, as bytes in and bytes out: gRPC over HTTP/2, and HTTP/1.1.
 
-A client library spends more on a call than a quick server does. What a load needs of HTTP/2 is little: one
-header block that never changes, sent in full once and by its indices in the peer's table from then on; data
-frames; and the status of what comes back. The server is asked for a header table of size 0, so that its
-header blocks mean the same whenever they come.
+A client library spends more on a call than a quick server does. What a load needs of HTTP/2 is
+little: one header block that never changes, sent in full once and by its indices in the peer's
+    table from then on; data
+frames; and the status of what comes back. The server is asked for a header table of size 0, so that
+its header blocks mean the same whenever they come.
 """
 
 import re
@@ -72,8 +73,12 @@ class Http2(Generic[Tag]):
         self._first = b"\x83\x86" + b"".join(_indexed_literal(*field) for field in fields)
         last = _FIRST_DYNAMIC + len(fields) - 1
         self._later = b"\x83\x86" + bytes(0x80 | (last - place) for place in range(len(fields)))
-        settings = b"".join(struct.pack(">HI", *pair) for pair in ((1, 0), (2, 0), (4, _LARGEST_WINDOW)))
-        self.out = bytearray(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(_SETTINGS, 0, 0, settings))
+        settings = b"".join(
+            struct.pack(">HI", *pair) for pair in ((1, 0), (2, 0), (4, _LARGEST_WINDOW))
+        )
+        self.out = bytearray(
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(_SETTINGS, 0, 0, settings)
+        )
         self.out += _frame(_WINDOW, 0, 0, struct.pack(">I", _LARGEST_WINDOW - _FIRST_WINDOW))
         self.closing = False
         self._stream = 1
@@ -88,7 +93,9 @@ class Http2(Generic[Tag]):
 
     def call(self, body: bytes, tag: Tag) -> None:
         if len(body) + 5 > _FIRST_WINDOW:
-            raise ValueError(f"a request of {len(body)} bytes found, expected at most {_FIRST_WINDOW - 5}")
+            raise ValueError(
+                f"a request of {len(body)} bytes found, expected at most {_FIRST_WINDOW - 5}"
+            )
         if self._waiting or len(body) + 5 > self._window:
             self._waiting.append((body, tag))
             return

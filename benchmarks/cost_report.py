@@ -29,12 +29,32 @@ def report(results: list[dict[str, Any]], command: str, threads: int) -> Report:
     tables = [
         Table(
             "Dense and ours, in turn",
-            ("model", "d", "batch", "epochs", "way", "s an epoch", "CPU s", "times faster", "nDCG@20"),
+            (
+                "model",
+                "d",
+                "batch",
+                "epochs",
+                "way",
+                "s an epoch",
+                "CPU s",
+                "times faster",
+                "nDCG@20",
+            ),
             [row for result in of("compare") for row in _compared(result)],
         ),
         Table(
             "Alone: time and peak memory",
-            ("model", "data", "d", "batch", "way", "s an epoch", "measured steps", "peak MB", "before MB"),
+            (
+                "model",
+                "data",
+                "d",
+                "batch",
+                "way",
+                "s an epoch",
+                "measured steps",
+                "peak MB",
+                "before MB",
+            ),
             [_alone(result) for result in of("alone")],
         ),
         *(
@@ -43,12 +63,17 @@ def report(results: list[dict[str, Any]], command: str, threads: int) -> Report:
                 ("kind", "data", "d", "s an epoch", "peak MB", "before MB"),
                 [_kind(result) for result in of(measure)],
             )
-            for title, measure in (("Every recommender", "recommender"), ("Every SAE, on ELSA", "sae"))
+            for title, measure in (
+                ("Every recommender", "recommender"),
+                ("Every SAE, on ELSA", "sae"),
+            )
         ),
     ]
     seconds = sum(result["seconds"] for result in results)
     cells = [{**result["spec"], **result["found"]} for result in results]
-    return Report("training-cost", "What training costs", command, paragraphs, tables, None, cells, seconds)
+    return Report(
+        "training-cost", "What training costs", command, paragraphs, tables, None, cells, seconds
+    )
 
 
 def _compared(result: dict[str, Any]) -> list[list[object]]:
@@ -56,7 +81,14 @@ def _compared(result: dict[str, Any]) -> list[list[object]]:
     dense = np.median(found["dense"]["wall_s"])
     about = [spec["model"], spec["d"], spec["batch_size"], spec["epochs"]]
     return [
-        [*about, way, _seconds(of["wall_s"]), f"{np.median(of['cpu_s']):.3f}", _times(dense, of), of["ndcg"]]
+        [
+            *about,
+            way,
+            _seconds(of["wall_s"]),
+            f"{np.median(of['cpu_s']):.3f}",
+            _times(dense, of),
+            of["ndcg"],
+        ]
         for way, of in ((way, found[way]) for way in spec["ways"])
     ]
 

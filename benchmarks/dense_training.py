@@ -1,7 +1,8 @@
 """ELSA and a TopK SAE trained from dense users x items batches, as arXiv 2601.11182 does it.
 
-The same draws, objective and optimiser as ours: a batch becomes dense x [batch, n_items], scores and their
-l2-normalised errors are held for every item, the SAE reads z = x A as a product, and decodes dense codes.
+The same draws, objective and optimiser as ours: a batch becomes dense x [batch, n_items], scores
+and their l2-normalised errors are held for every item, the SAE reads z = x A as a product, and
+decodes dense codes.
 """
 
 from collections.abc import Iterator

@@ -1,11 +1,12 @@
 """What an SAE's reconstruction costs: every recommender, every SAE, and what the cost depends on.
 
-    python benchmarks/fidelity.py --data FOLDER --out DIR [--tables bars ablation ...] [--seeds 1 2 3]
-    python benchmarks/fidelity.py --out DIR --report docs/results
+    python benchmarks/fidelity.py --data FOLDER --out DIR [--tables bars ablation ...] [--seeds 1 2
+    3] python benchmarks/fidelity.py --out DIR --report docs/results
 
-FOLDER holds the data sets ml-1m and amazon-beauty (see docs/data.md). A recommender is trained once for each
-data set and seed and kept under DIR/recommenders; each cell's figures are kept under DIR/cells, so that the
-same command goes on where it was stopped. The report is made from all cells that are there.
+FOLDER holds the data sets ml-1m and amazon-beauty (see docs/data.md). A recommender is trained once
+for each data set and seed and kept under DIR/recommenders; each cell's figures are kept under
+DIR/cells, so that the same command goes on where it was stopped. The report is made from all cells
+that are there.
 """
 
 from __future__ import annotations
@@ -40,7 +41,14 @@ ELSA = "elsa d 128"
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     ELSA: (
         "elsa",
-        {"d": 128, "lr": 3e-3, "batch_size": 128, "input_dropout": 0.7, "epochs": 100, "loss": "exact"},
+        {
+            "d": 128,
+            "lr": 3e-3,
+            "batch_size": 128,
+            "input_dropout": 0.7,
+            "epochs": 100,
+            "loss": "exact",
+        },
     )
 }
 """Recommenders whose options are not their defaults: name -> kind, options."""
@@ -63,7 +71,9 @@ class Source(NamedTuple):
 SOURCES = {
     "ml-1m-rated": Source("ml-1m", "user_id <= 2999", 4.0, SplitConfig(), 200),
     "ml-1m": Source("ml-1m", "", None, SplitConfig(), 200),
-    "amazon-beauty": Source("amazon-beauty", "", None, SplitConfig("leave-one-out", min_positives=3), 50),
+    "amazon-beauty": Source(
+        "amazon-beauty", "", None, SplitConfig("leave-one-out", min_positives=3), 50
+    ),
 }
 
 
@@ -83,7 +93,9 @@ class Cell:
     def name(self) -> str:
         """What its figures depend on; cells of several tables may share them."""
         defaults = SAES[self.sae].options(**BASE)
-        changed = [(name, value) for name, value in self.options if value != getattr(defaults, name)]
+        changed = [
+            (name, value) for name, value in self.options if value != getattr(defaults, name)
+        ]
         options = "".join(f" {name}={value}" for name, value in sorted(changed))
         return f"{self.data} {self.recommender} {self.sae}{options} {self.seed}".replace(" ", "_")
 
@@ -155,7 +167,9 @@ def load(folder: Path, data: str, seed: int) -> Prepared:
     options = FolderOptions(where=source.where)
     interactions = prepare(load_data_set(str(folder / source.folder), options, seed)).interactions
     positives = interactions.positives(source.min_value)
-    split = hold_out(positives, interactions.user_ids, len(interactions.item_ids), source.split, seed)
+    split = hold_out(
+        positives, interactions.user_ids, len(interactions.item_ids), source.split, seed
+    )
     validation, test = (
         np.sort(np.random.default_rng(seed).permutation(users)[:USERS])
         for users in (split.validation, split.test)
@@ -185,7 +199,9 @@ def trained(folder: Path, out: Path, data: str, name: str, seed: int) -> Recomme
 
 def context(prepared: Prepared, seed: int, work: Path) -> FitContext:
     def validate(model: Recommender) -> float:
-        return mean_ndcg(ModelScorer(model, prepared.max_length), prepared.split, prepared.validation)
+        return mean_ndcg(
+            ModelScorer(model, prepared.max_length), prepared.split, prepared.validation
+        )
 
     return FitContext(prepared.split, prepared.max_length, seed, Checkpoints(work, 60.0), validate)
 
@@ -209,7 +225,10 @@ def run(cell: Cell, folder: Path, out: Path) -> None:
     sae.eval().requires_grad_(False)
     versions = {"": sae}
     if options.normalise == "standard":
-        versions |= {" in place": in_place(sae), " in place, lossless": in_place(sae, lossless=True)}
+        versions |= {
+            " in place": in_place(sae),
+            " in place, lossless": in_place(sae, lossless=True),
+        }
     figures = {}
     for version, one in versions.items():
         for users in ("validation", "test"):
@@ -225,7 +244,9 @@ def run(cell: Cell, folder: Path, out: Path) -> None:
     )
 
 
-def measured(model: Recommender, sae: SparseAutoencoder, prepared: Prepared, users: Ints) -> Fidelity:
+def measured(
+    model: Recommender, sae: SparseAutoencoder, prepared: Prepared, users: Ints
+) -> Fidelity:
     return measure_fidelity(model, sae, prepared.split, users, prepared.max_length)
 
 
@@ -244,12 +265,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     tables = list(dict.fromkeys(cell.table for cell in plan()))
-    parser.add_argument("--data", type=Path, help="Folder of the data sets; without it nothing is trained.")
-    parser.add_argument("--out", type=Path, required=True, help="Where recommenders and cells are kept.")
+    parser.add_argument(
+        "--data", type=Path, help="Folder of the data sets; without it nothing is trained."
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="Where recommenders and cells are kept."
+    )
     parser.add_argument("--tables", nargs="*", choices=tables, default=tables)
     parser.add_argument("--recommenders", nargs="*", default=[*VARIANTS, *RECOMMENDERS])
     parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
-    parser.add_argument("--report", type=Path, help="Folder to write fidelity.md, .json and .png to.")
+    parser.add_argument(
+        "--report", type=Path, help="Folder to write fidelity.md, .json and .png to."
+    )
     parser.add_argument("--threads", type=int, default=1)
     parsed = parser.parse_args()
     torch.set_num_threads(parsed.threads)

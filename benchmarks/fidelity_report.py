@@ -112,7 +112,16 @@ def bars(groups: Iterable[Group]) -> Table:
         name = f"{group.cell.recommender}, {POSITIVES[group.cell.data]}, k = {k}"
         cost = [group.cost(), group.seeds(), *ASKED[k], group.cost("validation")]
         rows.append([name, *cost, *_quality(group), group.cpu_s()])
-    columns = ("model", "nDCG@20 lost", "seeds", "asked", "stretch", "validation", *_QUALITY, "CPU s")
+    columns = (
+        "model",
+        "nDCG@20 lost",
+        "seeds",
+        "asked",
+        "stretch",
+        "validation",
+        *_QUALITY,
+        "CPU s",
+    )
     title = "ML-1M, TopK SAE of 1,024 neurons; test users, mean ± standard error of the seeds"
     return Table(title, columns, rows)
 
@@ -134,8 +143,12 @@ def paper(groups: Iterable[Group]) -> Table:
                 overlap, cosine = (short(group.of(name, version)) for name in ("overlap", "cosine"))
                 name = f"{group.cell.recommender}, {group.cell.label}"
                 rows.append([name, text, group.cost(version), overlap, cosine])
-    title = f"{DATA['ml-1m-rated']}: TopK, k = 32; what becomes of the scale that standardising takes"
-    return Table(title, ("SAE", "scale and mean of z", "nDCG@20 lost", "overlap@20", "cosine of y"), rows)
+    title = (
+        f"{DATA['ml-1m-rated']}: TopK, k = 32; what becomes of the scale that standardising takes"
+    )
+    return Table(
+        title, ("SAE", "scale and mean of z", "nDCG@20 lost", "overlap@20", "cosine of y"), rows
+    )
 
 
 def saes(groups: Iterable[Group]) -> Table:
@@ -199,4 +212,10 @@ _QUALITY = ("overlap@20", "cosine", "fvu", "l0", "dead")
 def _quality(group: Group) -> list[str]:
     overlap, cosine, fvu = (short(group.of(name)) for name in ("overlap", "cosine", "fvu"))
     l0, dead = group.of("l0"), group.of("dead_share")
-    return [overlap, cosine, fvu, f"{l0.mean:.1f}" if l0 else "-", percent(Estimate(dead.mean, None))]
+    return [
+        overlap,
+        cosine,
+        fvu,
+        f"{l0.mean:.1f}" if l0 else "-",
+        percent(Estimate(dead.mean, None)),
+    ]

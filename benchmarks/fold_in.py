@@ -1,8 +1,9 @@
 """What it costs that a new user is known by a history alone, and which way of folding in costs least.
 
 python benchmarks/fold_in.py --data ML-1M --cells CELLS [--report FOLDER]
-takes each model's options from the cells of benchmarks/references.py, and trains it twice for each seed:
-without the test users, and with their history parts in the training. Resumes as references.py does.
+takes each model's options from the cells of benchmarks/references.py, and trains it twice for each
+seed: without the test users, and with their history parts in the training. Resumes as references.py
+    does.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ class Newton(NamedTuple):
         for _ in range(self.count):
             p = torch.sigmoid(with_bias @ z + b)
             gradient = (weight * p - share) @ with_bias + penalties * z
-            hessian = with_bias.T @ ((weight * p * (1 - p)).unsqueeze(1) * with_bias) + penalties.diag()
+            hessian = (
+                with_bias.T @ ((weight * p * (1 - p)).unsqueeze(1) * with_bias) + penalties.diag()
+            )
             z = z - torch.linalg.solve(hessian, gradient)
         return z[:-1]
 
@@ -96,7 +99,9 @@ def fitted(name: str, options: dict[str, Any], split: Split, seed: int) -> Fitte
             return Fitted(model, None)
         assert isinstance(model, Factorisation)
         if isinstance(model, LightGcn):
-            graph = GraphFactors(model, Graph(histories, split.n_items), histories.size, settings.layers)
+            graph = GraphFactors(
+                model, Graph(histories, split.n_items), histories.size, settings.layers
+            )
             context.fit(LightGcnTask(graph, settings, context), settings.schedule())
             return Fitted(model, mean(graph.layers()).users.detach())
         module = Factors(model, histories.size)
@@ -105,7 +110,9 @@ def fitted(name: str, options: dict[str, Any], split: Split, seed: int) -> Fitte
         return Fitted(model, module.users.detach())
 
 
-def ways(name: str, model: Recommender, chosen: dict[str, Any], split: Split) -> Iterator[tuple[str, Scorer]]:
+def ways(
+    name: str, model: Recommender, chosen: dict[str, Any], split: Split
+) -> Iterator[tuple[str, Scorer]]:
     """Every way of folding a new user in, those with settings at the best ones of the validation users."""
     if isinstance(model, Als):
         for steps in (1, 2, 3, 5, 10):
@@ -116,7 +123,8 @@ def ways(name: str, model: Recommender, chosen: dict[str, Any], split: Split) ->
         return
     V, b = model.item_matrix()
     settings = {
-        name: chosen.get(f"fold_in_{name}", getattr(model.rule, name)) for name in ("negatives", "penalty")
+        name: chosen.get(f"fold_in_{name}", getattr(model.rule, name))
+        for name in ("negatives", "penalty")
     }
     step = factorisation(V, b, **settings)
     yield STEP, ModelScorer(step, WHOLE)
@@ -124,7 +132,9 @@ def ways(name: str, model: Recommender, chosen: dict[str, Any], split: Split) ->
     yield "new: 5 Newton steps", Newton(step, 5)
     ridges = []
     for confidence, penalty in RIDGES:
-        als = Als(len(V), V.shape[1], confidence, penalty * float(V.square().sum() / V.shape[1]), 20)
+        als = Als(
+            len(V), V.shape[1], confidence, penalty * float(V.square().sum() / V.shape[1]), 20
+        )
         als.set_items(V)
         ridges.append(ModelScorer(als, WHOLE))
     best = max(ridges, key=lambda scorer: mean_ndcg(scorer, split, split.validation))
@@ -168,7 +178,9 @@ def report(bench: Bench, setting: str, names: list[str], seeds: list[int]) -> Re
         rows = []
         for way in cells[0]:
             ratios = [100 * (found[way] / found[served] - 1) for found in cells]
-            rows.append((way, Estimate.of([found[way] for found in cells]), percent(Estimate.of(ratios))))
+            rows.append(
+                (way, Estimate.of([found[way] for found in cells]), percent(Estimate.of(ratios)))
+            )
         tables.append(Table(name, ("test users", "nDCG@20", "against what is served"), rows))
         figures[name] = cells
     title = f"Folding new users in: {SETTINGS[setting].title}, seeds {', '.join(map(str, seeds))}"
@@ -207,7 +219,9 @@ PARAGRAPHS = [
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True, help="ml-1m as a folder of Parquet files")
-    parser.add_argument("--cells", type=Path, required=True, help="where references.py keeps its cells")
+    parser.add_argument(
+        "--cells", type=Path, required=True, help="where references.py keeps its cells"
+    )
     parser.add_argument("--setting", choices=SETTINGS, default="stars")
     parser.add_argument("--models", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))

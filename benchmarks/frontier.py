@@ -1,10 +1,11 @@
 """The steering frontier on each data set: trains what is missing, measures each run, writes the report.
 
-    python benchmarks/frontier.py --data FOLDER --out DIR [--sets ml-1m ...] [--seeds 1 2 3] [--rotations 0]
-    python benchmarks/frontier.py --out DIR --report docs/results
+    python benchmarks/frontier.py --data FOLDER --out DIR [--sets ml-1m ...] [--seeds 1 2 3]
+    [--rotations 0] python benchmarks/frontier.py --out DIR --report docs/results
 
-FOLDER holds the data sets (see docs/data.md). Runs are kept under DIR/runs and each one's figures under
-DIR/cells, so that the same command goes on where it was stopped. The report is made from all cells there.
+FOLDER holds the data sets (see docs/data.md). Runs are kept under DIR/runs and each one's figures
+under DIR/cells, so that the same command goes on where it was stopped. The report is made from all
+cells there.
 """
 
 from __future__ import annotations
@@ -47,7 +48,11 @@ def folder_of(name: str, data: Path, out: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(source / "interactions.parquet", folder)
         tags = pl.read_parquet(source / "tags.parquet")
-        tags = tags.select("item_id", tags=pl.col("tag").str.to_lowercase()).unique().sort("item_id", "tags")
+        tags = (
+            tags.select("item_id", tags=pl.col("tag").str.to_lowercase())
+            .unique()
+            .sort("item_id", "tags")
+        )
         tags = tags.group_by("item_id", maintain_order=True).agg("tags")
         items = pl.read_parquet(source / "items.parquet").select("item_id", "title")
         items.join(tags, on="item_id", how="left", maintain_order="left").write_parquet(
@@ -56,7 +61,9 @@ def folder_of(name: str, data: Path, out: Path) -> Path:
     return folder
 
 
-def run(name: str, seed: int, rotation: int, data: Path, out: Path, options: FrontierOptions) -> None:
+def run(
+    name: str, seed: int, rotation: int, data: Path, out: Path, options: FrontierOptions
+) -> None:
     """Computes a run's figures unless they are there."""
     label = f"{name}-{seed}-{rotation}"
     path = out / "cells" / f"{label}.json"
@@ -92,13 +99,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, help="Folder of the data sets; without it nothing is measured.")
+    parser.add_argument(
+        "--data", type=Path, help="Folder of the data sets; without it nothing is measured."
+    )
     parser.add_argument("--out", type=Path, required=True, help="Where runs and cells are kept.")
     parser.add_argument("--sets", nargs="*", choices=[*SETS], default=[*SETS])
     parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
-    parser.add_argument("--rotations", type=int, nargs="*", default=[0], help="0 to 4 test every user once.")
-    parser.add_argument("--users", type=int, help=f"Judged test users of a run, at most (default: {USERS}).")
-    parser.add_argument("--report", type=Path, help="Folder to write frontier.md, .json and .png to.")
+    parser.add_argument(
+        "--rotations", type=int, nargs="*", default=[0], help="0 to 4 test every user once."
+    )
+    parser.add_argument(
+        "--users", type=int, help=f"Judged test users of a run, at most (default: {USERS})."
+    )
+    parser.add_argument(
+        "--report", type=Path, help="Folder to write frontier.md, .json and .png to."
+    )
     parser.add_argument("--threads", type=int, default=1)
     parsed = parser.parse_args()
     torch.set_num_threads(parsed.threads)
@@ -112,7 +127,9 @@ def main() -> None:
     if parsed.report is not None:
         paths = sorted((parsed.out / "cells").glob("*.json"))
         cells = [read_json(path) for path in paths]
-        cells.sort(key=lambda cell: ([*SETS].index(cell["data_set"]), cell["seed"], cell["rotation"]))
+        cells.sort(
+            key=lambda cell: ([*SETS].index(cell["data_set"]), cell["seed"], cell["rotation"])
+        )
         write(frontier_report(cells, COMMAND), cells, parsed.report)
 
 

@@ -1,7 +1,8 @@
 """Versions of grpcio under the same servers: python benchmarks/grpc_versions.py --out DIR.
 
-An empty handler and the service, each with each version, all on core 0 and under the same load from core 1,
-in turn. The versions are installed into DIR for it; the world is serving.py's. Prints the report.
+An empty handler and the service, each with each version, all on core 0 and under the same load from
+core 1, in turn. The versions are installed into DIR for it; the world is serving.py's. Prints the
+report.
 """
 
 import argparse
@@ -23,7 +24,9 @@ from world import WorldOptions, make_world, user_id
 
 OLDEST, NEWEST = "1.75.1", "1.85.1"
 """The one that the generated code asks for at least, and the newest when this was measured."""
-COMPANIONS = tuple(f"grpcio-{name}=={OLDEST}" for name in ("health-checking", "status", "reflection"))
+COMPANIONS = tuple(
+    f"grpcio-{name}=={OLDEST}" for name in ("health-checking", "status", "reflection")
+)
 """They refuse a grpcio older than themselves."""
 EMPTY, OURS = "empty handler", "trimtab"
 
@@ -32,12 +35,23 @@ def installed(number: str, folder: Path) -> Path:
     """A directory with this version and its companions alone."""
     place = folder / f"grpcio-{number}"
     if not place.exists():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(place)]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--target",
+            str(place),
+        ]
         subprocess.run([*command, f"grpcio=={number}", *COMPANIONS], check=True)
     return place
 
 
-def measure(out: Path, numbers: Sequence[str], blocks: int, seconds: float) -> dict[str, list[Figures]]:
+def measure(
+    out: Path, numbers: Sequence[str], blocks: int, seconds: float
+) -> dict[str, list[Figures]]:
     """Blocks of load by server and version."""
     world, log = make_world(WorldOptions(), out / "world"), out / "grpc-versions.log"
     sides: dict[str, Server] = {}
@@ -49,7 +63,9 @@ def measure(out: Path, numbers: Sequence[str], blocks: int, seconds: float) -> d
             if (found := subprocess.check_output(asked, text=True).strip()) != number:
                 raise RuntimeError(f"grpcio {found} would be measured, {number} expected")
             data = out / f"data-{number}"
-            server = stack.enter_context(trimtab_server(world.bundle, data, log, "--compute-threads", "0"))
+            server = stack.enter_context(
+                trimtab_server(world.bundle, data, log, "--compute-threads", "0")
+            )
             fill(world, server)
             bench = Bench(world, server, out, blocks, seconds)
             with grpc.insecure_channel(server.target) as channel:
@@ -82,7 +98,9 @@ def report(blocks: dict[str, list[Figures]], first: str, others: Sequence[str]) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="world, users' data and versions; kept")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="world, users' data and versions; kept"
+    )
     parser.add_argument("--versions", nargs="+", default=(OLDEST, NEWEST))
     parser.add_argument("--blocks", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=2.0)

@@ -1,7 +1,7 @@
 """What a server is compared with: python benchmarks/handlers.py --answer FILE [--bundle DIR].
 
-A grpc.aio server whose handler answers the bytes of FILE to every call, and nothing else; with a bundle it
-searches that bundle's FAISS index for one stored query before. Prints its port.
+A grpc.aio server whose handler answers the bytes of FILE to every call, and nothing else; with a
+bundle it searches that bundle's FAISS index for one stored query before. Prints its port.
 """
 
 import argparse
@@ -38,7 +38,9 @@ async def serve(answer: bytes, bundle: Path | None) -> None:
         behave = search
     server = grpc.aio.server()
     handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(behave)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench", {"Call": handler}),))
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("bench", {"Call": handler}),)
+    )
     print(server.add_insecure_port("127.0.0.1:0"), flush=True)
     await server.start()
     await server.wait_for_termination()

@@ -1,8 +1,9 @@
 """How long one request takes, from a client on the same machine: python benchmarks/latency.py --bundle DIR.
 
-Starts trimtab-serve on the bundle with its embedded Valkey, records users with histories drawn from the
-catalogue, and times single requests in interleaved rounds, so that the machine's moods touch all rows alike.
-The first row is the floor: a handler of the same gRPC library that answers the same bytes, and nothing else.
+Starts trimtab-serve on the bundle with its embedded Valkey, records users with histories drawn from
+the catalogue, and times single requests in interleaved rounds, so that the machine's moods touch
+all rows alike. The first row is the floor: a handler of the same gRPC library that answers the same
+bytes, and nothing else.
 """
 
 import argparse
@@ -38,7 +39,9 @@ def quantiles(times: list[float]) -> dict[str, float]:
     return {"p50_ms": cut[49], "p90_ms": cut[89], "p99_ms": cut[98]}
 
 
-def measure(target: str, users: int, history_length: int, rounds: int) -> dict[str, dict[str, float]]:
+def measure(
+    target: str, users: int, history_length: int, rounds: int
+) -> dict[str, dict[str, float]]:
     channel = grpc.insecure_channel(target)
     stub = recommendation_pb2_grpc.RecommendationServiceStub(channel)
     concepts = concept_pb2_grpc.ConceptServiceStub(channel).ListConcepts(
@@ -50,7 +53,9 @@ def measure(target: str, users: int, history_length: int, rounds: int) -> dict[s
     draw = random.Random(0)
     histories = [draw.sample(catalogue, history_length) for _ in range(users)]
     with Client(target) as client:
-        client.record((f"bench-{user}", item) for user, items in enumerate(histories) for item in items)
+        client.record(
+            (f"bench-{user}", item) for user, items in enumerate(histories) for item in items
+        )
 
     def steering() -> steering_pb2.Steering:
         first, second = draw.sample(names, 2)
@@ -73,12 +78,16 @@ def measure(target: str, users: int, history_length: int, rounds: int) -> dict[s
     with tempfile.NamedTemporaryFile() as file:
         file.write(answer)
         file.flush()
-        with running([sys.executable, str(HERE / "handlers.py"), "--answer", file.name], NO_LOG) as floor:
+        with running(
+            [sys.executable, str(HERE / "handlers.py"), "--answer", file.name], NO_LOG
+        ) as floor:
             assert floor.stdout
             floor_channel = grpc.insecure_channel(f"127.0.0.1:{int(floor.stdout.readline())}")
             floor_call = floor_channel.unary_unary("/bench/Call")
             rows: dict[str, Callable[[], Callable[[], object]]] = {
-                "floor: the same bytes from an empty handler": lambda: lambda: floor_call(b"x" * 40),
+                "floor: the same bytes from an empty handler": lambda: (
+                    lambda: floor_call(b"x" * 40)
+                ),
                 "warm user, unsteered": warm,
                 "warm user, two concepts": lambda: warm(steering=steering()),
                 "the same with reasons, unsteered list and report": lambda: warm(
@@ -108,7 +117,11 @@ def main() -> None:
     port = free_port()
     target = f"127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as data_dir:
-        serve = [str(Path(sys.executable).with_name("trimtab-serve")), "--bundle", str(arguments.bundle)]
+        serve = [
+            str(Path(sys.executable).with_name("trimtab-serve")),
+            "--bundle",
+            str(arguments.bundle),
+        ]
         serve += ["--listen", target, "--metrics-port", "0", "--data-dir", data_dir]
         with running(serve, NO_LOG):
             grpc.channel_ready_future(grpc.insecure_channel(target)).result(60)
@@ -120,7 +133,9 @@ def main() -> None:
     for column in ("request", "p50 ms", "p90 ms", "p99 ms", "p50 / floor"):
         table.add_column(column, justify="left" if column == "request" else "right")
     for name, row in figures.items():
-        table.add_row(name, *(f"{value:.2f}" for value in row.values()), f"{row['p50_ms'] / floor:.1f}")
+        table.add_row(
+            name, *(f"{value:.2f}" for value in row.values()), f"{row['p50_ms'] / floor:.1f}"
+        )
     Console().print(table)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")

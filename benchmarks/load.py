@@ -1,9 +1,10 @@
 """Puts a server under load and prints what it saw as JSON: python benchmarks/load.py --requests FILE ...
 
-Closed loop (--concurrency): so many calls are always under way. Open loop (--rate): calls arrive as a Poisson
-process whether the server keeps up or not, and a call's time counts from when it should have been sent, so
-that waiting counts. One thread and no client library: a server under test shall cost much more than its load.
-The program's own share of a core stands beside each figure; near 1, the figure is the generator's own.
+Closed loop (--concurrency): so many calls are always under way. Open loop (--rate): calls arrive as
+a Poisson process whether the server keeps up or not, and a call's time counts from when it should
+have been sent, so that waiting counts. One thread and no client library: a server under test shall
+cost much more than its load. The program's own share of a core stands beside each figure; near 1,
+the figure is the generator's own.
 """
 
 from __future__ import annotations
@@ -106,7 +107,9 @@ class Seen:
             "codes": dict(self.codes),
             "latency_ms": {name: _quantile(ordered, share) for name, share in QUANTILES.items()}
             | {"max": ordered[-1] if ordered else None},
-            "histogram_ms": [[round(BIN_ENDS_MS[min(at, last)], 4), bins[at]] for at in sorted(bins)],
+            "histogram_ms": [
+                [round(BIN_ENDS_MS[min(at, last)], 4), bins[at]] for at in sorted(bins)
+            ],
         }
 
 
@@ -204,7 +207,9 @@ class Generator:
             data = stream.recv(2**18)
             for ended in connection.receive(data) if data else connection.broken():
                 self._note(ended)
-            if connection.closing and connection in self._order:  # servers end connections that grew old
+            if (
+                connection.closing and connection in self._order
+            ):  # servers end connections that grew old
                 self._order.remove(connection)
                 self._connect()
             if not data:
@@ -273,7 +278,9 @@ def _tree_cpu_s(pid: int) -> float:
     folder = Path(f"/proc/{pid}")
     try:
         fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        below = chain.from_iterable(file.read_text().split() for file in folder.glob("task/*/children"))
+        below = chain.from_iterable(
+            file.read_text().split() for file in folder.glob("task/*/children")
+        )
         own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         return own + sum(_tree_cpu_s(int(child)) for child in below)
     except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile

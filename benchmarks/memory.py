@@ -1,8 +1,8 @@
 """What a cached user embedding takes in Redis, and what its rounding costs: python benchmarks/memory.py.
 
-Fills an embedded Valkey through the service's own store, and divides the growth of used_memory, which holds
-keys, expiry and the server's own tables, by the number of users. Of bundles, the lists of users whose states
-are rounded are compared with those of unrounded ones, unsteered and steered.
+Fills an embedded Valkey through the service's own store, and divides the growth of used_memory,
+which holds keys, expiry and the server's own tables, by the number of users. Of bundles, the lists
+of users whose states are rounded are compared with those of unrounded ones, unsteered and steered.
 """
 
 import argparse
@@ -16,15 +16,16 @@ import numpy as np
 import redis.asyncio as redis
 
 from service.arrays import Floats, Ints
-from service.blobs import CachedEmbedding, RecordedEvent
-from service.bundle import Bundle, open_bundle
-from service.embedded import embedded_valkey
-from service.encoding import UserState
-from service.indexes import ExactIndex
-from service.precision import Precision
-from service.ranking import overlap
-from service.steering import Operation, RawEdit, SparseCode, apply_edits
-from service.userstate import UserStore
+from service.bundle.bundle import Bundle
+from service.bundle.open import open_bundle
+from service.bundle.precision import Precision
+from service.ranking.measures import overlap
+from service.retrieval.exact_index import ExactIndex
+from service.steering.edits import Operation, RawEdit, apply_edits
+from service.steering.state import SparseCode, UserState
+from service.storage.embedded_valkey import embedded_valkey
+from service.users.redis_store import UserStore
+from service.users.state import CachedEmbedding, RecordedEvent
 
 MODEL = "0123456789ab"
 N_NEURONS = 4_096
@@ -83,11 +84,16 @@ async def footprint(users: int, d: int, k: int, precision: Precision) -> Footpri
 def overlaps(bundle: Bundle, folder: Path, precision: Precision) -> tuple[float, float]:
     """Mean overlap@20 with lists of unrounded states, unsteered and steered, over the references' users.
 
-    Those are all that the index was measured with where the head is the identity, else those of the replay.
+    Those are all that the index was measured with where the head is the identity, else those of the
+    replay.
     """
     with np.load(folder / "reference.npz") as reference:
         z = reference["z"][1:] if bundle.encoder.has_head else reference["queries"]
-        context = reference["context"][1:] if "context" in reference else np.empty((len(z), 0), np.float32)
+        context = (
+            reference["context"][1:]
+            if "context" in reference
+            else np.empty((len(z), 0), np.float32)
+        )
     exact = _lists(bundle, z, context, lambda values: values)
     rounded = _lists(bundle, z, context, precision.rounded)
     plain, steered = (
@@ -107,8 +113,12 @@ def _lists(
     moved = z.copy()
     for row, values in enumerate(rounded(activations)):
         code = SparseCode(neurons[row][values != 0.0], values[values != 0.0])
-        pair = zip((Operation.ADD, Operation.SET), draw.choice(len(targets), 2, replace=False), strict=True)
-        edits = [RawEdit(targets[place], operation, targets[place].unit) for operation, place in pair]
+        pair = zip(
+            (Operation.ADD, Operation.SET), draw.choice(len(targets), 2, replace=False), strict=True
+        )
+        edits = [
+            RawEdit(targets[place], operation, targets[place].unit) for operation, place in pair
+        ]
         changes = apply_edits(code, edits, bundle.labels.decoder).changes
         moved[row] += np.float32(bundle.scale(z[row])) * changes.sum(axis=0)
     items = ExactIndex(bundle.items)
@@ -160,7 +170,9 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--d", type=int, default=512)
     parser.add_argument("--k", type=int, default=32)
-    parser.add_argument("--bundles", type=Path, nargs="*", default=[], help="whose lists are compared")
+    parser.add_argument(
+        "--bundles", type=Path, nargs="*", default=[], help="whose lists are compared"
+    )
     arguments = parser.parse_args()
     for line in report(arguments.users, arguments.d, arguments.k, arguments.bundles):
         print(line, flush=True)

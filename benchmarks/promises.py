@@ -2,9 +2,10 @@
 
     python benchmarks/promises.py --run RUN --out docs/results
 
-Exports the run (or takes --bundle), starts trimtab-serve on it with its embedded Valkey, records the held-out
-users' histories, and asks over gRPC for each user's list under target shares and strengths of each concept.
-Shares are counted here, from the item ids of the replies and the run's own catalogue, not read from reports.
+Exports the run (or takes --bundle), starts trimtab-serve on it with its embedded Valkey, records
+the held-out users' histories, and asks over gRPC for each user's list under target shares and
+strengths of each concept. Shares are counted here, from the item ids of the replies and the run's
+own catalogue, not read from reports.
 """
 
 import argparse
@@ -77,7 +78,9 @@ Ask = Callable[[int], dict[str, Any] | None]
 
 
 async def _ask(world: World, ask: Ask) -> Replies:
-    index = {item_id: row for row, item_id in enumerate(world.run.catalogue.items["item_id"].to_list())}
+    index = {
+        item_id: row for row, item_id in enumerate(world.run.catalogue.items["item_id"].to_list())
+    }
     asked = [(row, ask(row)) for row in range(len(world.users))]
     wanted = [(row, arguments) for row, arguments in asked if arguments is not None]
     free = asyncio.Semaphore(CALLS_AT_ONCE)
@@ -86,7 +89,9 @@ async def _ask(world: World, ask: Ask) -> Replies:
 
         async def one(row: int, arguments: dict[str, Any]) -> RecommendResponse:
             async with free:
-                return await client.recommend(str(world.users[row]), n=N, include_report=True, **arguments)
+                return await client.recommend(
+                    str(world.users[row]), n=N, include_report=True, **arguments
+                )
 
         replies = await asyncio.gather(*(one(row, arguments) for row, arguments in wanted))
     lists = np.full((len(replies), N), -1, dtype=np.int64)
@@ -139,7 +144,11 @@ def ask_shares(
     bounds = [[bounds_of(count) for count in user] for user in counts.tolist()]
 
     def question(user: int) -> dict[str, Any] | None:
-        return None if None in bounds[user] else {"shares": dict(zip(names, bounds[user], strict=True))}
+        return (
+            None
+            if None in bounds[user]
+            else {"shares": dict(zip(names, bounds[user], strict=True))}
+        )
 
     found = ask(world, question)
     given = np.stack([world.counts(found.lists, row) for row in rows], axis=1) / N
@@ -164,7 +173,9 @@ def ask_shares(
 
 def summed(promise: str, questions: Sequence[Asked]) -> Kept:
     """Means over all requests of one kind."""
-    columns = [np.concatenate(column) for column in zip(*(one[:-1] for one in questions), strict=True)]
+    columns = [
+        np.concatenate(column) for column in zip(*(one[:-1] for one in questions), strict=True)
+    ]
     lost = over_users([one.ndcg_loss for one in questions])
     return Kept(promise, len(columns[0]), *(float(column.mean()) for column in columns), lost)
 
@@ -208,7 +219,9 @@ def over_users(columns: Sequence[NDArray[np.float64]]) -> Estimate:
 def strengths(world: World) -> Iterator[Curves]:
     """Every concept unsteered, at each strength of ADD and at each of BOOST."""
     histories = world.run.split.histories(world.users)
-    audience = Audience.of(world.run.recommender, world.run.sae, histories, world.run.config.max_length)
+    audience = Audience.of(
+        world.run.recommender, world.run.sae, histories, world.run.config.max_length
+    )
     unsteered = audience.lists()
     users = Users.of(world.run, world.users)
     order = Line(places(users.base), np.zeros(users.base.shape[1], np.float32))
@@ -285,7 +298,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run", type=Path, required=True, help="directory that trimtab-train wrote")
+    parser.add_argument(
+        "--run", type=Path, required=True, help="directory that trimtab-train wrote"
+    )
     parser.add_argument("--bundle", type=Path, help="its bundle; made anew without")
     parser.add_argument("--users", type=int, default=1_000)
     parser.add_argument("--concepts", type=int, default=20)

@@ -76,9 +76,15 @@ def promises_report(found: Promises, data_set: str, command: str) -> Report:
     edits = list(dict.fromkeys(one.edit for one in found.curves))
     lost = f"nDCG@{found.n} lost"
     tables = [
-        Table(f"{found.of}: shares promised and given", (*_KEPT, lost), [_row(one) for one in found.kept]),
+        Table(
+            f"{found.of}: shares promised and given",
+            (*_KEPT, lost),
+            [_row(one) for one in found.kept],
+        ),
         Table(f"{found.of}: two at once, {lost}", _TOGETHER, found.together),
-        Table(f"{found.of}: strength", _DISTANCES, [_distances(found.curves, edit) for edit in edits]),
+        Table(
+            f"{found.of}: strength", _DISTANCES, [_distances(found.curves, edit) for edit in edits]
+        ),
         Table(f"{found.of}: each concept, mean exposure share", _EACH, list(_each(found.curves))),
     ]
     raised = [one for one in found.curves if one.edit == RAISED]

@@ -1,9 +1,10 @@
 """implicit's and RecBole's models on histories that benchmarks/references.py hands over, by their own Python.
 
-python reference_libraries.py TASK.json IN.npz OUT.npz: trains on IN's training histories and writes what is
-needed to score anyone: item vectors V and biases b, EASE's B, LightGCN's layer 0 of users and items, or an
-autoencoder's scores of IN's held-out histories. Models trained by RecBole are written at several epochs, so
-that the caller can choose among them. Runs with numpy, scipy, torch, implicit 0.7 and RecBole 1.2.1.
+python reference_libraries.py TASK.json IN.npz OUT.npz: trains on IN's training histories and writes
+what is needed to score anyone: item vectors V and biases b, EASE's B, LightGCN's layer 0 of users
+and items, or an autoencoder's scores of IN's held-out histories. Models trained by RecBole are
+written at several epochs, so that the caller can choose among them. Runs with numpy, scipy, torch,
+implicit 0.7 and RecBole 1.2.1.
 """
 
 import json
@@ -24,7 +25,9 @@ Arrays = dict[str, np.ndarray]
 def matrix(arrays: Any, name: str, n_items: int) -> csr_matrix:
     """Histories as float32 [n, n_items]."""
     offsets, items = arrays[f"{name}_offsets"], arrays[f"{name}_items"]
-    return csr_matrix((np.ones(len(items), np.float32), items, offsets), (len(offsets) - 1, n_items))
+    return csr_matrix(
+        (np.ones(len(items), np.float32), items, offsets), (len(offsets) - 1, n_items)
+    )
 
 
 def with_implicit(task: dict[str, Any], X: csr_matrix) -> Iterator[tuple[int, Arrays]]:
@@ -38,7 +41,9 @@ def with_implicit(task: dict[str, Any], X: csr_matrix) -> Iterator[tuple[int, Ar
         "BPR": BayesianPersonalizedRanking,
         "LMF": LogisticMatrixFactorization,
     }
-    model = kinds[task["model"]](random_state=task["seed"], num_threads=task["threads"], **task["options"])
+    model = kinds[task["model"]](
+        random_state=task["seed"], num_threads=task["threads"], **task["options"]
+    )
     model.fit(X, show_progress=False)
     V = np.asarray(model.item_factors)
     b = np.zeros(len(V), np.float32)
@@ -49,7 +54,9 @@ def with_implicit(task: dict[str, Any], X: csr_matrix) -> Iterator[tuple[int, Ar
     yield task["options"]["iterations"], {"V": V, "b": b}
 
 
-def with_recbole(task: dict[str, Any], X: csr_matrix, held_out: csr_matrix) -> Iterator[tuple[int, Arrays]]:
+def with_recbole(
+    task: dict[str, Any], X: csr_matrix, held_out: csr_matrix
+) -> Iterator[tuple[int, Arrays]]:
     """Any of RecBole's general recommenders that take_from knows."""
     from recbole.config import Config
     from recbole.data import create_dataset
@@ -63,7 +70,12 @@ def with_recbole(task: dict[str, Any], X: csr_matrix, held_out: csr_matrix) -> I
             "data_path": folder,
             "checkpoint_dir": folder,
             "load_col": {"inter": ["user_id", "item_id"]},
-            "eval_args": {"split": {"RS": [1.0, 0.0, 0.0]}, "order": "RO", "group_by": None, "mode": "full"},
+            "eval_args": {
+                "split": {"RS": [1.0, 0.0, 0.0]},
+                "order": "RO",
+                "group_by": None,
+                "mode": "full",
+            },
             "use_gpu": False,
             "seed": task["seed"],
             "show_progress": False,
@@ -76,7 +88,9 @@ def with_recbole(task: dict[str, Any], X: csr_matrix, held_out: csr_matrix) -> I
         dataset = create_dataset(config)
         built = dataset.build()
         sampler = create_samplers(config, dataset, built)[0]
-        loader = get_dataloader(config, "train")(config, built[0], sampler, shuffle=config["shuffle"])
+        loader = get_dataloader(config, "train")(
+            config, built[0], sampler, shuffle=config["shuffle"]
+        )
         model = get_model(config["model"])(config, built[0])
         take = take_from(model, built[0], X.shape[1], held_out)
         if task["model"] == "EASE":
@@ -103,7 +117,8 @@ def write_pairs(folder: Path, X: csr_matrix) -> None:
 def take_from(model: Any, data: Any, n_items: int, held_out: csr_matrix) -> Callable[[], Arrays]:
     """How to read a model's parameters, in our own numbering; items without pairs have zeros."""
     places = {
-        field: np.array([-1, *map(int, data.field2id_token[field][1:])]) for field in ("user_id", "item_id")
+        field: np.array([-1, *map(int, data.field2id_token[field][1:])])
+        for field in ("user_id", "item_id")
     }
 
     def ours(values: Any, field: str, size: int) -> np.ndarray:

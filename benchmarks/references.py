@@ -1,15 +1,18 @@
 """Every recommender of unordered histories beside a library's own: nDCG@20 and recall@20 of held-out users.
 
-python benchmarks/references.py --data ML-1M --out DIR [--libraries PYTHON] [--settings ...] [--methods ...]
-trains a cell for each setting, method, choice of options and seed, keeps its figures under DIR and goes on
-where it was stopped. The first seed tries the whole grid of a method; the choice with the best validation
-figure is run on the other seeds. With --report FOLDER it trains nothing, and writes references.md and
-references.json from the cells that are there.
+python benchmarks/references.py --data ML-1M --out DIR [--libraries PYTHON] [--settings ...]
+[--methods ...] trains a cell for each setting, method, choice of options and seed, keeps its
+figures under DIR and goes on where it was stopped. The first seed tries the whole grid of a method;
+the choice with the best validation figure is run on the other seeds. With --report FOLDER it trains
+nothing, and writes references.md and references.json from the cells that are there.
 
-The libraries need a Python of their own, as RecBole 1.2.1 wants an older numpy and scipy than we do:
+The libraries need a Python of their own, as RecBole 1.2.1 wants an older numpy and scipy than we
+do:
     python -m venv DIR
-    DIR/bin/pip install torch==2.13.0 numpy==1.26.4 scipy==1.11.4 implicit==0.7.3 pandas==2.2.3 tqdm \\
-        colorlog==4.7.2 colorama scikit-learn pyyaml tensorboard thop tabulate plotly texttable psutil
+    DIR/bin/pip install torch==2.13.0 numpy==1.26.4 scipy==1.11.4 implicit==0.7.3 pandas==2.2.3 tqdm
+    \\
+        colorlog==4.7.2 colorama scikit-learn pyyaml tensorboard thop tabulate plotly texttable
+        psutil
     DIR/bin/pip install --no-deps recbole==1.2.1
 Without --libraries their rows are left out.
 """
@@ -86,7 +89,9 @@ class Method(NamedTuple):
 
 def grid(**options: Iterable[Any]) -> tuple[dict[str, Any], ...]:
     """All combinations."""
-    return tuple(dict(zip(options, values, strict=True)) for values in itertools.product(*options.values()))
+    return tuple(
+        dict(zip(options, values, strict=True)) for values in itertools.product(*options.values())
+    )
 
 
 METHODS = {
@@ -94,18 +99,30 @@ METHODS = {
     "RecBole EASE": Method("recbole", "EASE", grid(reg_weight=EASE_PENALTIES[2:]), "EASE"),
     "PureSVD": Method("ours", "puresvd", grid(d=(16, 32, 64, 96))),
     "popularity": Method("ours", "popularity", ({},)),
-    "ALS": Method("ours", "als", grid(d=(64, 128), confidence=(4.0, 9.0), penalty=(10.0, 30.0, 100.0))),
+    "ALS": Method(
+        "ours", "als", grid(d=(64, 128), confidence=(4.0, 9.0), penalty=(10.0, 30.0, 100.0))
+    ),
     "implicit ALS": Method(
         "implicit",
         "ALS",
-        grid(factors=(64, 128), alpha=(5.0, 10.0), regularization=(10.0, 30.0, 100.0), iterations=(10, 20)),
+        grid(
+            factors=(64, 128),
+            alpha=(5.0, 10.0),
+            regularization=(10.0, 30.0, 100.0),
+            iterations=(10, 20),
+        ),
         "ALS",
     ),
     "BPR": Method("ours", "bpr", grid(penalty=(1e-2, 2e-2, 4e-2))),
     "implicit BPR": Method(
         "implicit",
         "BPR",
-        grid(factors=(64,), learning_rate=(0.01, 0.03), regularization=(0.01, 0.03), iterations=(100, 200)),
+        grid(
+            factors=(64,),
+            learning_rate=(0.01, 0.03),
+            regularization=(0.01, 0.03),
+            iterations=(100, 200),
+        ),
         "BPR",
     ),
     "RecBole BPR": Method(
@@ -128,7 +145,12 @@ METHODS = {
     "RecBole LightGCN": Method(
         "recbole",
         "LightGCN",
-        grid(n_layers=(2, 3), learning_rate=(5e-3, 2e-2), reg_weight=(1e-4,), train_batch_size=(16384,)),
+        grid(
+            n_layers=(2, 3),
+            learning_rate=(5e-3, 2e-2),
+            reg_weight=(1e-4,),
+            train_batch_size=(16384,),
+        ),
         "LightGCN",
         100,
         10,
@@ -150,7 +172,12 @@ METHODS = {
     ),
     "Mult-DAE": Method("ours", "multdae", grid(lr=(1e-3, 3e-3))),
     "RecBole MultiDAE": Method(
-        "recbole", "MultiDAE", grid(train_batch_size=(128,), learning_rate=(1e-3, 3e-3)), "Mult-DAE", 60, 5
+        "recbole",
+        "MultiDAE",
+        grid(train_batch_size=(128,), learning_rate=(1e-3, 3e-3)),
+        "Mult-DAE",
+        60,
+        5,
     ),
     "Mult-VAE": Method(
         "ours",
@@ -203,10 +230,14 @@ def load(data: str, setting: Setting, seed: int) -> Split:
     raw = load_data_set(data, FolderOptions(where=setting.where), seed)
     interactions = prepare(raw).interactions
     positives = interactions.positives(setting.min_value)
-    return hold_out(positives, interactions.user_ids, len(interactions.item_ids), SplitConfig(), seed)
+    return hold_out(
+        positives, interactions.user_ids, len(interactions.item_ids), SplitConfig(), seed
+    )
 
 
-def of_ours(method: Method, options: dict[str, Any], split: Split, seed: int) -> Iterator[Candidate]:
+def of_ours(
+    method: Method, options: dict[str, Any], split: Split, seed: int
+) -> Iterator[Candidate]:
     """Trains one of ours; those with a step for new users, with all its settings."""
     start = time.process_time()
     if method.model == "ease":
@@ -244,7 +275,9 @@ def of_library(
     epochs = sorted({int(key.split("/")[0]) for key in results})
     snapshots = []
     for epoch in epochs:
-        values = {key.split("/")[1]: part for key, part in results.items() if key.startswith(f"{epoch}/")}
+        values = {
+            key.split("/")[1]: part for key, part in results.items() if key.startswith(f"{epoch}/")
+        }
         scorer = library_scorer(method, options, split, held_out, values)
         snapshots.append(Candidate({"epoch": epoch}, scorer, float(values["cpu_seconds"])))
     best = max(snapshots, key=lambda part: mean_ndcg(part.scorer, split, split.validation))
@@ -255,7 +288,12 @@ def of_library(
 
 
 def library_arrays(
-    method: Method, options: dict[str, Any], split: Split, held_out: Histories, seed: int, python: str
+    method: Method,
+    options: dict[str, Any],
+    split: Split,
+    held_out: Histories,
+    seed: int,
+    python: str,
 ) -> dict[str, torch.Tensor]:
     """What reference_libraries.py gives, by EPOCH/NAME."""
     task = {"library": method.library, "model": method.model, "options": options, "seed": seed}
@@ -272,7 +310,8 @@ def library_arrays(
         np.savez(files[1], n_items=split.n_items, **arrays)
         worker = Path(__file__).with_name("reference_libraries.py").resolve()
         command = [python, str(worker), *map(str, files)]
-        # As implicit advises; threads that wait for each other in a loop also cost minutes on a busy machine.
+        # As implicit advises; threads that wait for each other in a loop also cost minutes on a
+        # busy machine.
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
         subprocess.run(command, check=True, cwd=name, env=environment, capture_output=True)
         with np.load(files[2]) as found:
@@ -294,7 +333,9 @@ def library_scorer(
         return GivenScores(dict(zip(keys, values["scores"], strict=True)))
     V, b = values["V"], values.get("b", torch.zeros(split.n_items))
     if method.model == "ALS":
-        als = Als(split.n_items, V.shape[1], options["alpha"] - 1, options["regularization"], steps=5)
+        als = Als(
+            split.n_items, V.shape[1], options["alpha"] - 1, options["regularization"], steps=5
+        )
         als.set_items(V)
         return ModelScorer(als, WHOLE)
     if method.model == "LightGCN":
@@ -303,7 +344,9 @@ def library_scorer(
     return ModelScorer(factorisation(V, b, *FIRST_FOLD_IN), WHOLE)
 
 
-def factorisation(V: torch.Tensor, b: torch.Tensor, negatives: float, penalty: float) -> Factorisation:
+def factorisation(
+    V: torch.Tensor, b: torch.Tensor, negatives: float, penalty: float
+) -> Factorisation:
     """The model of given item vectors and biases."""
     model = Factorisation(*V.shape, FoldIn(negatives, penalty, steps=8))
     model.set_items(V, b)
@@ -326,7 +369,9 @@ class Bench(NamedTuple):
 
     def cell(self, setting: str, name: str, options: dict[str, Any], seed: int) -> Cell:
         """A training's figures, from the folder if it was done before."""
-        key = hashlib.sha256(json.dumps([setting, name, options, seed], sort_keys=True).encode()).hexdigest()
+        key = hashlib.sha256(
+            json.dumps([setting, name, options, seed], sort_keys=True).encode()
+        ).hexdigest()
         path = self.out / f"{setting}.{name.replace(' ', '-')}.{seed}.{key[:8]}.json"
         if not path.is_file():
             write_json(path, self._measured(setting, name, options, seed)._asdict())
@@ -349,8 +394,12 @@ class Bench(NamedTuple):
         """All cells that are there: those of the best choice first, as the first seed's validation has it."""
         paths = sorted(self.out.glob(f"{setting}.{name.replace(' ', '-')}.*.json"))
         cells = [Cell(**read_json(path)) for path in paths]
-        first = {json.dumps(cell.options): cell.validation for cell in cells if cell.seed == SEEDS[0]}
-        return sorted(cells, key=lambda cell: (-first.get(json.dumps(cell.options), -1.0), cell.seed))
+        first = {
+            json.dumps(cell.options): cell.validation for cell in cells if cell.seed == SEEDS[0]
+        }
+        return sorted(
+            cells, key=lambda cell: (-first.get(json.dumps(cell.options), -1.0), cell.seed)
+        )
 
     def _measured(self, setting: str, name: str, options: dict[str, Any], seed: int) -> Cell:
         method, split = METHODS[name], load(self.data, SETTINGS[setting], seed)
@@ -368,7 +417,15 @@ class Bench(NamedTuple):
         assert best
         figures = judge(name, best.scorer, split, split.test, N)
         return Cell(
-            setting, name, seed, options, best.chosen, value, figures.ndcg, figures.recall, best.cpu_seconds
+            setting,
+            name,
+            seed,
+            options,
+            best.chosen,
+            value,
+            figures.ndcg,
+            figures.recall,
+            best.cpu_seconds,
         )
 
 

@@ -9,9 +9,7 @@ import numpy as np
 
 from training.evaluation.report import Estimate, Report, Table
 
-COMMAND = (
-    "python benchmarks/references.py --data ML-1M --out DIR --libraries PYTHON; the same with --report FOLDER"
-)
+COMMAND = "python benchmarks/references.py --data ML-1M --out DIR --libraries PYTHON; the same with --report FOLDER"
 COLUMNS = (
     "method",
     "seeds",
@@ -79,7 +77,9 @@ def report(
             name: [cell for cell in cells if cell.options == cells[0].options]
             for name, cells in found.items()
         }
-        rows = [(name, *_row(best, name, references[name]), _choice(found[name][0])) for name in found]
+        rows = [
+            (name, *_row(best, name, references[name]), _choice(found[name][0])) for name in found
+        ]
         tables += [Table(titles[setting], COLUMNS, rows)] if rows else []
         figures += [cell._asdict() for cells in best.values() for cell in cells]
         every = [cell for cells in found.values() for cell in cells]
@@ -92,7 +92,9 @@ def report(
     title = "The search: nDCG@20 of the validation users, first seed"
     tables.append(Table(title, ("setting", "method", "choice", "nDCG@20"), tried))
     paragraphs = [*PARAGRAPHS, *([f"Not measured yet. {'; '.join(missing)}."] if missing else [])]
-    return Report("references", "Beside the libraries", COMMAND, paragraphs, tables, None, figures, seconds)
+    return Report(
+        "references", "Beside the libraries", COMMAND, paragraphs, tables, None, figures, seconds
+    )
 
 
 def _row(cells: Mapping[str, Sequence[Cell]], name: str, reference_of: str) -> tuple[object, ...]:
@@ -118,5 +120,6 @@ def _choice(cell: Cell) -> str:
     """Options and what was chosen beside them, as text."""
     values = (cell.options | cell.chosen).items()
     return ", ".join(
-        f"{name} {value if isinstance(value, str) else format(value, 'g')}" for name, value in values
+        f"{name} {value if isinstance(value, str) else format(value, 'g')}"
+        for name, value in values
     )

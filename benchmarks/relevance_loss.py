@@ -1,9 +1,9 @@
 """How the relevance loss that a budget allows relates to held-out nDCG: python benchmarks/relevance_loss.py.
 
-For every held-out test user of a run and every concept of its bundle, an edit of so many typical units is
-applied as far as each budget allows; the lists are judged by the items held out of the users' histories. In
-this process, without gRPC. The change of nDCG is relative to the unsteered lists, with its standard error
-over users.
+For every held-out test user of a run and every concept of its bundle, an edit of so many typical
+units is applied as far as each budget allows; the lists are judged by the items held out of the
+users' histories. In this process, without gRPC. The change of nDCG is relative to the unsteered
+lists, with its standard error over users.
 """
 
 import argparse
@@ -15,14 +15,16 @@ from rich.console import Console
 from rich.table import Table
 from scipy.sparse import csr_matrix
 
-from service.bundle import Bundle, open_bundle
-from service.engine import answer
-from service.histories import Event, EventKind
-from service.query import NO_PLAN, Plan, Query
-from service.reply import Timings
-from service.steering import Operation, RawEdit
-from service.together import alone
-from service.userstate import UNKNOWN_USER
+from service.batching.joint_calls import alone
+from service.bundle.bundle import Bundle
+from service.bundle.history import Event, EventKind
+from service.bundle.open import open_bundle
+from service.engine.compute import answer
+from service.engine.query import Query
+from service.steering.edits import Operation, RawEdit
+from service.steering.plan import NO_PLAN, Plan
+from service.telemetry.timings import Timings
+from service.users.state import UNKNOWN_USER
 from training.evaluation.metrics import ndcg
 from training.run import load_run
 
@@ -30,7 +32,9 @@ N = 20
 BUDGETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 
-def lists(bundle: Bundle, histories: list[tuple[Event, ...]], plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+def lists(
+    bundle: Bundle, histories: list[tuple[Event, ...]], plan: Plan
+) -> tuple[np.ndarray, np.ndarray]:
     """Every user's list [users, N], and its relevance loss [users]."""
     items, losses = [], []
     for history in histories:
@@ -47,8 +51,12 @@ def measure(run_dir: Path, bundle: Bundle, units: float, users: int) -> list[dic
     rows = run.split.test[:users]
     seen, held_out = run.split.histories(rows), run.split.target_items.rows(rows)
     shape = (len(rows), run.split.n_items)
-    targets = csr_matrix((np.ones(len(held_out.items)), held_out.items, held_out.offsets), shape=shape)
-    events = [Event(item_id, EventKind.LIKE) for item_id in run.catalogue.items["item_id"].to_list()]
+    targets = csr_matrix(
+        (np.ones(len(held_out.items)), held_out.items, held_out.offsets), shape=shape
+    )
+    events = [
+        Event(item_id, EventKind.LIKE) for item_id in run.catalogue.items["item_id"].to_list()
+    ]
     bounds = zip(seen.offsets[:-1], seen.offsets[1:], strict=True)
     histories = [tuple(events[item] for item in seen.items[start:stop]) for start, stop in bounds]
     plain = ndcg(lists(bundle, histories, NO_PLAN)[0], targets)
@@ -84,9 +92,7 @@ def main() -> None:
     bundle = open_bundle(arguments.bundle)
     figures = measure(arguments.run, bundle, arguments.units, arguments.users)
     concepts = len(bundle.labels.concepts)
-    title = (
-        f"{arguments.units:g} units of each of {concepts} concepts, n = {N}, {figures[0]['users']} test users"
-    )
+    title = f"{arguments.units:g} units of each of {concepts} concepts, n = {N}, {figures[0]['users']} test users"
     table = Table(title=title)
     for column in ("budget", "relevance loss", f"nDCG@{N} lost", "standard error"):
         table.add_column(column, justify="right")

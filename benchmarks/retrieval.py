@@ -1,9 +1,10 @@
 """How items are found, how quickly and how well: python benchmarks/retrieval.py --out DIR [--parts ...].
 
-Kinds of index at 40,000 items of width 512, without and with filters, and catalogues of 100,000 to 10,000,000
-items of width 128. What is asked is what a request asks: candidates, scored again, in order; one query at a
-time, in CPU time on one thread, sides in turn. Queries are others than those that the indexes were chosen by.
-Catalogues stay in DIR; the report is DIR/retrieval.md. 10,000,000 items take 6 GB of disk, and an hour.
+Kinds of index at 40,000 items of width 512, without and with filters, and catalogues of 100,000 to
+10,000,000 items of width 128. What is asked is what a request asks: candidates, scored again, in
+order; one query at a time, in CPU time on one thread, sides in turn. Queries are others than those
+that the indexes were chosen by. Catalogues stay in DIR; the report is DIR/retrieval.md. 10,000,000
+items take 6 GB of disk, and an hour.
 """
 
 import argparse
@@ -24,12 +25,14 @@ from retrieval_report import write_report
 
 from exporters.kinds import KINDS
 from service.arrays import Bools, Floats
-from service.catalogue import Catalogue
-from service.filters import Condition, Filter
-from service.indexes import ExactIndex, FaissIndex, Index
-from service.ranking import rank, score
-from service.retrieval import find_candidates
-from service.together import alone
+from service.batching.joint_calls import alone
+from service.bundle.catalogue import Catalogue
+from service.ranking.order import rank, score
+from service.retrieval.exact_index import ExactIndex
+from service.retrieval.faiss_index import FaissIndex
+from service.retrieval.filter import Condition, Filter
+from service.retrieval.protocol import Index
+from service.retrieval.strategy import find_candidates
 
 BASE = CatalogueOptions(40_000, d=512, cluster_size=200)
 SIZES = (100_000, 1_000_000, 10_000_000)
@@ -67,7 +70,12 @@ def measure(sides: Mapping[str, Side], rounds: int = ROUNDS) -> dict[str, Figure
                 begin = time.thread_time_ns()
                 found = alone(
                     find_candidates(
-                        side.index, side.matrix, side.queries[row][None], side.n, side.allowed, _NOTHING
+                        side.index,
+                        side.matrix,
+                        side.queries[row][None],
+                        side.n,
+                        side.allowed,
+                        _NOTHING,
                     )
                 )
                 scores = score(side.matrix, found.items, side.queries[row])
@@ -139,7 +147,10 @@ def _filters(
     masks["1 genre"] = catalogue.allowed(Filter(all_of=(Condition("genre", half[:1]),)))
     scores = queries.asked @ matrix[:, :-1].T
     return {
-        name: (allowed, -np.sort(-(scores if allowed is None else scores[:, allowed]), axis=1)[:, :100])
+        name: (
+            allowed,
+            -np.sort(-(scores if allowed is None else scores[:, allowed]), axis=1)[:, :100],
+        )
         for name, allowed in masks.items()
     }
 
@@ -164,7 +175,9 @@ def curves(out: Path) -> Figures:
             faiss.write_index(index, str(path))
             for over_fetch in OVER_FETCHES if "pq4" in kind else (1,):
                 opened = FaissIndex(path, over_fetch)
-                sides[f"{effort:g} {over_fetch}"] = Side(opened, matrix, queries.asked, queries.best)
+                sides[f"{effort:g} {over_fetch}"] = Side(
+                    opened, matrix, queries.asked, queries.best
+                )
             path.unlink()  # it stays mapped
         points[kind] = list(measure(sides).values())
     exact = {"flat": Side(ExactIndex(matrix), matrix, queries.asked, queries.best)}

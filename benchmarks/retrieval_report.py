@@ -29,7 +29,13 @@ def write_report(folder: Path) -> None:
     """Writes retrieval.md, and retrieval.png where the curves are there, from folder/cells."""
     cells = {path.stem: json.loads(path.read_text()) for path in (folder / "cells").glob("*.json")}
     libraries = ", ".join(f"{name} {version(name)}" for name in ("faiss-cpu", "numpy", "pyarrow"))
-    lines = ["# Finding items: measured", "", METHOD, "", f"Python {platform.python_version()}, {libraries}."]
+    lines = [
+        "# Finding items: measured",
+        "",
+        METHOD,
+        "",
+        f"Python {platform.python_version()}, {libraries}.",
+    ]
     if "kinds" in cells:
         lines += ["", *_kinds(cells["kinds"]), "", *_filters(cells["kinds"])]
     if "curves" in cells:
@@ -71,14 +77,18 @@ def _filters(cells: Figures) -> Iterator[str]:
     )
     yield ""
     measured = {kind: found["sides"] for kind, found in cells.items() if "sides" in found}
-    names = [name.removesuffix(" @20") for name in next(iter(measured.values())) if name.endswith(" @20")]
+    names = [
+        name.removesuffix(" @20") for name in next(iter(measured.values())) if name.endswith(" @20")
+    ]
     yield "| kind | " + " | ".join(names) + " |"
     yield "| --- |" + " ---: |" * len(names)
     for kind, sides in measured.items():
         cellsof = []
         for name in names:
             ratio = sides[f"{name} @20"]["p50_us"] / sides["none @20"]["p50_us"]
-            recall = min(sides[f"{name} @{n}"][which] for n in (20, 100) for which in ("plain", "steered"))
+            recall = min(
+                sides[f"{name} @{n}"][which] for n in (20, 100) for which in ("plain", "steered")
+            )
             cellsof.append(f"{sides[f'{name} @20']['p50_us']:,.0f} ({ratio:.2f} x), {recall:.3f}")
         yield f"| {kind} | " + " | ".join(cellsof) + " |"
     yield ""
@@ -95,7 +105,9 @@ def _scale(cells: Figures) -> Iterator[str]:
     first = next(iter(cells.values()))["sides"]["100"]["p50_us"]
     for items, found in cells.items():
         figures, many, few = found["figures"], found["sides"]["100"], found["sides"]["20"]
-        index = f"{figures['kind']}, effort {figures['effort']}, over-fetch {figures['over_fetch']:g}"
+        index = (
+            f"{figures['kind']}, effort {figures['effort']}, over-fetch {figures['over_fetch']:g}"
+        )
         yield (
             f"| {int(items):,} | {index} | {many['plain_us']:,.0f} | {many['steered_us']:,.0f} | "
             f"{few['p50_us']:,.0f} | {many['plain']:.4f} | {many['steered']:.4f} | "
@@ -118,7 +130,10 @@ def _scale(cells: Figures) -> Iterator[str]:
     )
     for items, found in cells.items():
         probe = found["probe"]
-        files = [f"{size / 2**20:,.0f}" for name, size in sorted(probe["mapped"].items(), key=_index_first)]
+        files = [
+            f"{size / 2**20:,.0f}"
+            for name, size in sorted(probe["mapped"].items(), key=_index_first)
+        ]
         yield (
             f"| {int(items):,} | {probe['catalogue_s']:.1f} | {probe['index_s']:.1f} | "
             f"{probe['catalogue_bytes'] / 2**20:,.0f} | {probe['after']['RssAnon'] / 2**20:,.0f} | "
@@ -150,17 +165,26 @@ def _plot(curves: Figures, scale: Figures, path: Path) -> None:
             places = sorted((point["p50_us"], point[which]) for point in points)
             axis.plot(*zip(*places, strict=True), "o", ms=4, label=kind)
         axis.axhline(LEAST_RECALL, color="grey", lw=0.8)
-        axis.set(xscale="log", ylim=(0.8, 1.01), title=f"{which} queries", xlabel="us for the best 100")
+        axis.set(
+            xscale="log", ylim=(0.8, 1.01), title=f"{which} queries", xlabel="us for the best 100"
+        )
         axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.set_xticks([100, 200, 500, 1_000, 2_000, 5_000], ["100", "200", "500", "1000", "2000", "5000"])
+        axis.set_xticks(
+            [100, 200, 500, 1_000, 2_000, 5_000], ["100", "200", "500", "1000", "2000", "5000"]
+        )
     axes[0].set(ylabel="recall of the exact best 100")
     axes[1].legend(loc="lower right")
     sizes = list(map(int, scale))
     for n in ("20", "100"):
         axes[2].plot(
-            sizes, [found["sides"][n]["p50_us"] for found in scale.values()], "o-", label=f"best {n}"
+            sizes,
+            [found["sides"][n]["p50_us"] for found in scale.values()],
+            "o-",
+            label=f"best {n}",
         )
-    axes[2].set(xscale="log", yscale="log", title="catalogues of d = 128", xlabel="items", ylabel="us")
+    axes[2].set(
+        xscale="log", yscale="log", title="catalogues of d = 128", xlabel="items", ylabel="us"
+    )
     axes[2].legend(loc="upper left")
     figure.tight_layout()
     figure.savefig(path, dpi=100, metadata={"Software": None})

@@ -1,12 +1,14 @@
 """The sequential models, leave-one-out, full ranking, beside RecBole's SASRec: HR@10 and NDCG@10.
 
-python benchmarks/sequential.py --data FOLDER --out DIR [--recbole-python PYTHON] [--models ...] [--seeds ...]
-trains a cell for each model and seed, keeps its figures under DIR/cells and goes on where it was stopped;
---report FOLDER writes sequential.md and sequential.json from all cells in DIR, of whatever data set.
+python benchmarks/sequential.py --data FOLDER --out DIR [--recbole-python PYTHON] [--models ...]
+[--seeds ...] trains a cell for each model and seed, keeps its figures under DIR/cells and goes on
+where it was stopped; --report FOLDER writes sequential.md and sequential.json from all cells in
+DIR, of whatever data set.
 
 RecBole 1.2.1 needs a Python of its own, as it wants an older numpy than we do:
     python -m venv DIR
-    DIR/bin/pip install torch==2.13.0 "numpy<2" "scipy<1.14" "pandas<2.3" scikit-learn colorlog==4.7.2 \\
+    DIR/bin/pip install torch==2.13.0 "numpy<2" "scipy<1.14" "pandas<2.3" scikit-learn
+    colorlog==4.7.2 \\
         colorama==0.4.4 tqdm pyyaml tensorboard thop tabulate plotly texttable psutil ray
     DIR/bin/pip install --no-deps recbole==1.2.1
 """
@@ -99,7 +101,11 @@ def lists(scorer: Scorer, split: Split, masked: bool) -> metrics.Lists:
     """Top N of every test user; unmasked, items of the history may come back."""
     parts = []
     for histories in split.histories(split.test).batches(256):
-        seen = histories.matrix(split.n_items) if masked else csr_matrix((histories.size, split.n_items))
+        seen = (
+            histories.matrix(split.n_items)
+            if masked
+            else csr_matrix((histories.size, split.n_items))
+        )
         parts.append(best_lists(scorer.scores(histories), seen, N))
     return np.concatenate(parts)
 
@@ -143,9 +149,17 @@ def train(
     cpu_s = time.process_time() - began
     model.eval().requires_grad_(False)
     torch.set_float32_matmul_precision("highest")
-    about = {"epochs": result.epochs, "best_epoch": result.best_epoch, "validation_ndcg@20": result.best}
+    about = {
+        "epochs": result.epochs,
+        "best_epoch": result.best_epoch,
+        "validation_ndcg@20": result.best,
+    }
     about |= {"cpu_s": cpu_s, "epoch_cpu_s": (cpu_s - looking) / result.epochs}
-    return judged(ModelScorer(model, max_length), split) | about | {"options": dataclasses.asdict(options)}
+    return (
+        judged(ModelScorer(model, max_length), split)
+        | about
+        | {"options": dataclasses.asdict(options)}
+    )
 
 
 def run_recbole(data: Data, seed: int, home: Path, parsed: argparse.Namespace) -> dict[str, Any]:
@@ -156,7 +170,9 @@ def run_recbole(data: Data, seed: int, home: Path, parsed: argparse.Namespace) -
     last = split.target_items.rows(split.test).items
     with (folder / "sequences.inter").open("w") as file:
         file.write("user_id:token\titem_id:token\ttimestamp:float\n")
-        for user, start, stop in zip(range(whole.size), whole.offsets, whole.offsets[1:], strict=False):
+        for user, start, stop in zip(
+            range(whole.size), whole.offsets, whole.offsets[1:], strict=False
+        ):
             for place, item in enumerate([*whole.items[start:stop], last[user]]):
                 file.write(f"{user}\t{item}\t{place}\n")
     home = home.resolve()
@@ -165,13 +181,16 @@ def run_recbole(data: Data, seed: int, home: Path, parsed: argparse.Namespace) -
     flags = {"seed": seed, "threads": parsed.threads, "precision": parsed.precision}
     flags["max-length"] = RECBOLE_MAX_LENGTH
     command += [f"--{name}={value}" for name, value in flags.items()]
-    # RecBole allocates a matrix of all scores a step; glibc would give each back to the system at once.
+    # RecBole allocates a matrix of all scores a step; glibc would give each back to the system at
+    # once.
     environment = os.environ | {
         "MALLOC_MMAP_THRESHOLD_": "4294967296",
         "MALLOC_TRIM_THRESHOLD_": "4294967296",
     }
     environment.pop("PYTHONPATH", None)
-    subprocess.run([str(part) for part in command], check=True, env=environment, cwd=home)  # it leaves files
+    subprocess.run(
+        [str(part) for part in command], check=True, env=environment, cwd=home
+    )  # it leaves files
     with np.load(out) as found:
         users, about = found["users"].astype(np.int64), json.loads(str(found["about"]))
         if not np.array_equal(found["targets"].astype(np.int64), last[users]):
@@ -179,14 +198,20 @@ def run_recbole(data: Data, seed: int, home: Path, parsed: argparse.Namespace) -
         targets = split.targets(split.test[users])
         figures = {}
         for name, key in (("", "masked"), ("_unmasked", "plain")):
-            figures[f"hr{name}"] = float(metrics.recall(found[key].astype(np.int64), targets).mean())
-            figures[f"ndcg{name}"] = float(metrics.ndcg(found[key].astype(np.int64), targets).mean())
+            figures[f"hr{name}"] = float(
+                metrics.recall(found[key].astype(np.int64), targets).mean()
+            )
+            figures[f"ndcg{name}"] = float(
+                metrics.ndcg(found[key].astype(np.int64), targets).mean()
+            )
     return figures | about
 
 
 def run_cell(data: Data, label: str, seed: int, parsed: argparse.Namespace) -> None:
     """Computes a cell unless it is there, and says so."""
-    path = parsed.out / "cells" / f"{data.name} {label} {seed}.json".replace(" ", "_").replace(",", "")
+    path = (
+        parsed.out / "cells" / f"{data.name} {label} {seed}.json".replace(" ", "_").replace(",", "")
+    )
     if path.is_file():
         return
     print(f"{data.name}: {label}, seed {seed}", flush=True)
@@ -233,7 +258,13 @@ def report(cells: Sequence[dict[str, Any]]) -> Report:
                 for key in ("hr", "ndcg", "hr_unmasked", "ndcg_unmasked")
             ]
             rows.append(
-                [label, *estimates, _mean(group, "best_epoch"), _mean(group, "epoch_cpu_s"), len(group)]
+                [
+                    label,
+                    *estimates,
+                    _mean(group, "best_epoch"),
+                    _mean(group, "epoch_cpu_s"),
+                    len(group),
+                ]
             )
         title = (
             f"{name}: {first['test_users']:,} test users, {first['n_items']:,} items, "
@@ -266,15 +297,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, nargs="*", default=[], help="Folders of interactions.parquet.")
-    parser.add_argument("--out", type=Path, required=True, help="Where cells and unfinished work are kept.")
+    parser.add_argument(
+        "--data", type=Path, nargs="*", default=[], help="Folders of interactions.parquet."
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="Where cells and unfinished work are kept."
+    )
     parser.add_argument("--models", nargs="*", default=[*MODELS, SHORT, RECBOLE, POPULARITY])
     parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
     parser.add_argument("--recbole-python", type=Path, help="Python that has RecBole, see above.")
-    parser.add_argument("--report", type=Path, help="Folder to write sequential.md and sequential.json to.")
+    parser.add_argument(
+        "--report", type=Path, help="Folder to write sequential.md and sequential.json to."
+    )
     parser.add_argument("--threads", type=int, default=1)
     text = "Of matrix products in training, on both sides: torch.set_float32_matmul_precision."
-    parser.add_argument("--precision", choices=["highest", "high", "medium"], default="highest", help=text)
+    parser.add_argument(
+        "--precision", choices=["highest", "high", "medium"], default="highest", help=text
+    )
     parsed = parser.parse_args()
     torch.set_num_threads(parsed.threads)
     for folder in parsed.data:

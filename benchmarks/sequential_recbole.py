@@ -1,8 +1,9 @@
 """RecBole's SASRec on the sequences that benchmarks/sequential.py hands over, by RecBole's own Python.
 
-python sequential_recbole.py FOLDER OUT.npz --seed N: reads FOLDER/sequences/sequences.inter (user, item,
-place in order), trains with full cross-entropy, leave-one-out, and writes lists of 10 item tokens for every
-test user, with and without the items of the history, best first; CPU time, epochs and versions beside them.
+python sequential_recbole.py FOLDER OUT.npz --seed N: reads FOLDER/sequences/sequences.inter (user,
+item, place in order), trains with full cross-entropy, leave-one-out, and writes lists of 10 item
+tokens for every test user, with and without the items of the history, best first; CPU time, epochs
+and versions beside them.
 """
 
 import argparse
@@ -52,7 +53,9 @@ def histories(folder: Path, data: Any) -> dict[int, torch.Tensor]:
         next(file)
         for line in file:
             user, item, _ = line.split("\t")
-            items.setdefault(data.token2id("user_id", user), []).append(data.token2id("item_id", item))
+            items.setdefault(data.token2id("user_id", user), []).append(
+                data.token2id("item_id", item)
+            )
     return {user: torch.tensor(row[:-1]) for user, row in items.items()}
 
 
@@ -86,7 +89,10 @@ def main() -> None:
 
     def looked(epoch: int, score: float) -> None:
         epochs.append(score)
-        print(f"  epoch {epoch + 1} NDCG@20 {score:.4f} {time.process_time() - began:.0f} s", flush=True)
+        print(
+            f"  epoch {epoch + 1} NDCG@20 {score:.4f} {time.process_time() - began:.0f} s",
+            flush=True,
+        )
 
     began = time.process_time()
     trainer.fit(train, valid, verbose=False, callback_fn=looked)

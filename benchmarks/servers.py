@@ -49,7 +49,15 @@ def trimtab_server(
     port, metrics_port = free_port(), free_port()
     target = f"127.0.0.1:{port}"
     command = [*program, "--bundle", str(bundle)]
-    command += ["--listen", target, "--metrics-port", str(metrics_port), "--data-dir", str(data_dir), *flags]
+    command += [
+        "--listen",
+        target,
+        "--metrics-port",
+        str(metrics_port),
+        "--data-dir",
+        str(data_dir),
+        *flags,
+    ]
     with running([*command, "--workers", str(workers)], log, cores) as process:
         _wait_ready(target)
         server = Server(target, RECOMMEND, process.pid, metrics_port)
@@ -74,7 +82,14 @@ def put_load(
 ) -> dict[str, Any]:
     """What load.py prints of one block of load; options are LoadOptions'."""
     command = ["taskset", "-c", cores, sys.executable, str(HERE / "load.py")]
-    command += ["--requests", str(requests), "--target", server.target, "--method", method or server.method]
+    command += [
+        "--requests",
+        str(requests),
+        "--target",
+        server.target,
+        "--method",
+        method or server.method,
+    ]
     command += ["--watch", str(server.pid)]
     for name, value in options.items():
         command += [f"--{name.replace('_', '-')}", str(value)]
@@ -92,7 +107,9 @@ def running(
     """A process, on certain cores if they are named, until exit; its errors go into the log."""
     pinned = ["taskset", "-c", cores, *command] if cores else command
     with log.open("a") as file:
-        process = subprocess.Popen(pinned, stdout=subprocess.PIPE, stderr=file, text=True, env=environment)
+        process = subprocess.Popen(
+            pinned, stdout=subprocess.PIPE, stderr=file, text=True, env=environment
+        )
         try:
             yield process
         finally:

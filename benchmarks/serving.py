@@ -1,9 +1,9 @@
 """What serving costs in the base case: python benchmarks/serving.py --out DIR [--parts ...] [--quick].
 
-40,000 items, d = 512, 4,096 neurons, k = 32, n = 20, two edits, one worker, 32 calls under way, 10,000 users
-drawn Zipf-wise, their embeddings cached, no cache of replies. Server on core 0, load on core 1. Ratios are
-medians over interleaved blocks A B A B. Every part leaves DIR/cells/PART.json; serving_report.py makes the
-report of the cells that are there.
+40,000 items, d = 512, 4,096 neurons, k = 32, n = 20, two edits, one worker, 32 calls under way,
+10,000 users drawn Zipf-wise, their embeddings cached, no cache of replies. Server on core 0, load
+on core 1. Ratios are medians over interleaved blocks A B A B. Every part leaves
+DIR/cells/PART.json; serving_report.py makes the report of the cells that are there.
 """
 
 import argparse
@@ -46,16 +46,24 @@ def comparison(bench: Bench) -> Figures:
     answer = bench.folder / "answer"
     with grpc.insecure_channel(bench.server.target) as channel:
         stub = recommendation_pb2_grpc.RecommendationServiceStub(channel)
-        answer.write_bytes(stub.Recommend(bench.steered(user_id(0), random.Random(0))).SerializeToString())
+        answer.write_bytes(
+            stub.Recommend(bench.steered(user_id(0), random.Random(0))).SerializeToString()
+        )
     log = bench.folder / "handlers.log"
     before = bench.server.metrics()
     with ExitStack() as stack:
         empty = stack.enter_context(comparison_server(answer, log))
         bare = stack.enter_context(comparison_server(answer, log, bench.world.bundle))
         servers = {"trimtab": bench.server, "empty handler": empty, "bare search": bare}
-        seen = bench.interleaved({name: partial(put_load, one, path) for name, one in servers.items()})
+        seen = bench.interleaved(
+            {name: partial(put_load, one, path) for name, one in servers.items()}
+        )
     after = bench.server.metrics()
-    change = {name: after[name] - before.get(name, 0.0) for name in after if after[name] != before.get(name)}
+    change = {
+        name: after[name] - before.get(name, 0.0)
+        for name in after
+        if after[name] != before.get(name)
+    }
     return {"blocks": seen, "counted": change}
 
 
@@ -96,7 +104,10 @@ def steered_tail(bench: Bench) -> Figures:
     return {
         "rate": rate,
         "blocks": bench.interleaved(
-            {name: partial(put_load, bench.server, file, rate=rate) for name, file in sides.items()},
+            {
+                name: partial(put_load, bench.server, file, rate=rate)
+                for name, file in sides.items()
+            },
             times=3.0,  # of 1,000 calls the p99 is that of ten
         ),
     }
@@ -127,12 +138,20 @@ def idle(bench: Bench) -> Figures:
     def cold(user: str, draw: random.Random) -> Message:
         events = [pb.Event(item_id=draw.choice(bench.world.item_ids)) for _ in range(100)]
         request = bench.steered(user, draw)
-        return pb.RecommendRequest(history=pb.History(events=events), n=N, steering=request.steering)
+        return pb.RecommendRequest(
+            history=pb.History(events=events), n=N, steering=request.steering
+        )
 
-    files = {"warm": bench.requests("two edits", bench.steered), "cold": bench.requests("cold", cold)}
+    files = {
+        "warm": bench.requests("two edits", bench.steered),
+        "cold": bench.requests("cold", cold),
+    }
     return {
         "blocks": bench.interleaved(
-            {name: partial(put_load, bench.server, file, concurrency=1) for name, file in files.items()}
+            {
+                name: partial(put_load, bench.server, file, concurrency=1)
+                for name, file in files.items()
+            }
         )
     }
 
@@ -142,7 +161,9 @@ def deadlines(bench: Bench) -> Figures:
     path = bench.requests("two edits", bench.steered)
     counter = 'trimtab_stage_seconds_count{stage="rank"}'
     before = bench.server.metrics()[counter]
-    figures = put_load(bench.server, path, concurrency=200, timeout_ms=5, warmup=0, seconds=bench.seconds)
+    figures = put_load(
+        bench.server, path, concurrency=200, timeout_ms=5, warmup=0, seconds=bench.seconds
+    )
     time.sleep(1)
     computed = bench.server.metrics()[counter] - before
     return {"codes": figures["codes"], "computed": computed}
@@ -191,7 +212,9 @@ def workers(bench: Bench) -> Figures:
     with ExitStack() as stack:
         for name, (count, flags) in kinds.items():
             data = bench.folder / f"data of {name}"
-            making = trimtab_server(bench.world.bundle, data, log, *flags, workers=count, cores=BOTH_CORES)
+            making = trimtab_server(
+                bench.world.bundle, data, log, *flags, workers=count, cores=BOTH_CORES
+            )
             server = stack.enter_context(making)
             fill(bench.world, server)
             sides[name] = partial(put_load, server, path, cores=BOTH_CORES, connections=CONNECTIONS)
@@ -226,7 +249,9 @@ def metrics_cost(bench: Bench) -> Figures:
         fill(bench.world, other)
         sides = {"metrics on": bench.server, "metrics off": other}
         return {
-            "blocks": bench.interleaved({name: partial(put_load, one, path) for name, one in sides.items()})
+            "blocks": bench.interleaved(
+                {name: partial(put_load, one, path) for name, one in sides.items()}
+            )
         }
 
 
@@ -268,7 +293,9 @@ def measure(out: Path, world: World, parts: Sequence[str], blocks: int, seconds:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="world, users' data and cells; kept")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="world, users' data and cells; kept"
+    )
     parser.add_argument(
         "--parts",
         nargs="*",
@@ -278,12 +305,17 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="3 blocks of 1 s instead of 10 of 2 s")
     parser.add_argument(
-        "--flat-limit", type=int, default=WorldOptions.flat_limit, help="see world.py; 40000 serves exactly"
+        "--flat-limit",
+        type=int,
+        default=WorldOptions.flat_limit,
+        help="see world.py; 40000 serves exactly",
     )
     parser.add_argument(
         "--run", type=Path, help="a training run: its bundle and users instead of made-up ones"
     )
-    parser.add_argument("--report", type=Path, help="write the report (.md) and its plot (.png) here")
+    parser.add_argument(
+        "--report", type=Path, help="write the report (.md) and its plot (.png) here"
+    )
     arguments = parser.parse_args()
     about = ""
     if arguments.run:

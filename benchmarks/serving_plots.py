@@ -30,7 +30,12 @@ def plot(load: dict[str, Any] | None, shares: dict[str, float] | None, path: Pat
 def _latency(load: dict[str, Any], axes: Any) -> None:
     rates = [point["rate"] for point in load["points"]]
     for quantile, label in (("p50", "p50"), ("p99", "p99"), ("p999", "p99.9")):
-        axes.plot(rates, [point["latency_ms"][quantile] for point in load["points"]], marker="o", label=label)
+        axes.plot(
+            rates,
+            [point["latency_ms"][quantile] for point in load["points"]],
+            marker="o",
+            label=label,
+        )
     axes.set(xlabel="arrivals a second", ylabel="milliseconds", yscale="log")
     axes.set_title("two edits, one worker, open loop")
     axes.legend()

@@ -68,10 +68,21 @@ _STAGE = re.compile(r'trimtab_stage_seconds_sum{stage="(.*)"}')
 def write_report(out: Path, report: Path, about: str = "") -> None:
     """Writes the report, its figures as .json and, if the part `load` was measured, its plot as .png.
 
-    about says what was served where it is not the base case, out/remarks.md what else there is to know.
+    about says what was served where it is not the base case, out/remarks.md what else there is to
+    know.
     """
-    cells = {path.stem: json.loads(path.read_text()) for path in sorted((out / "cells").glob("*.json"))}
-    lines = ["# Serving: measured", "", METHOD, "", *([about, ""] if about else []), *measured_on(cells), ""]
+    cells = {
+        path.stem: json.loads(path.read_text()) for path in sorted((out / "cells").glob("*.json"))
+    }
+    lines = [
+        "# Serving: measured",
+        "",
+        METHOD,
+        "",
+        *([about, ""] if about else []),
+        *measured_on(cells),
+        "",
+    ]
     makers = {
         "comparison": _comparison,
         "tail": _tail,
@@ -88,12 +99,19 @@ def write_report(out: Path, report: Path, about: str = "") -> None:
     for name, make in makers.items():
         if name in cells:
             lines += [*make(cells[name]), ""]
-    shares = _shares(cells["stages"], cells["comparison"]) if {"stages", "comparison"} <= cells.keys() else {}
+    shares = (
+        _shares(cells["stages"], cells["comparison"])
+        if {"stages", "comparison"} <= cells.keys()
+        else {}
+    )
     if shares:
         lines += [*_stages(shares), ""]
     if shares or "load" in cells:
         plot(cells.get("load"), shares, report.with_suffix(".png"))
-        lines += [f"![latency against load, and the parts of a call]({report.with_suffix('.png').name})", ""]
+        lines += [
+            f"![latency against load, and the parts of a call]({report.with_suffix('.png').name})",
+            "",
+        ]
     if (remarks := out / "remarks.md").is_file():
         lines += ["## Remarks of whoever measured", "", remarks.read_text().strip(), ""]
     missing = [name for name in (*makers, "stages") if name not in cells]
@@ -137,7 +155,8 @@ def _shares(cell: dict[str, float], comparison: dict[str, Any]) -> dict[str, flo
         name: value for name, value in cell.items() if name not in ("block_seconds", "measured_on")
     }
     return known | {
-        "tasks, the tier, metrics, changing threads": cpu_us(blocks["trimtab"]) - sum(known.values())
+        "tasks, the tier, metrics, changing threads": cpu_us(blocks["trimtab"])
+        - sum(known.values())
     }
 
 

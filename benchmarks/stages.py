@@ -11,16 +11,17 @@ from load import read_requests
 from trimtab.v1 import recommendation_pb2 as pb
 from world import World, user_id
 
-from service.blobs import NO_EVENTS, CachedEmbedding
-from service.bundle import open_bundle
-from service.engine import answer, audience, steer
-from service.indexes import CHOSEN_DEPTH
-from service.messages import read_recommend
-from service.registry import DEFAULT_LABEL, BundleRegistry
-from service.replies import recommend_response
-from service.reply import Timings
-from service.together import alone, together
-from service.userstate import StoredUser
+from service.api.decode.request import read_recommend
+from service.api.encode.lists import recommend_response
+from service.batching.joint_calls import alone, together
+from service.bundle.open import open_bundle
+from service.bundle.registry import DEFAULT_LABEL, BundleRegistry
+from service.engine.audience import audience
+from service.engine.compute import answer
+from service.retrieval.faiss_index import CHOSEN_DEPTH
+from service.steering.steer import steer
+from service.telemetry.timings import Timings
+from service.users.state import NO_EVENTS, CachedEmbedding, StoredUser
 
 CALLS, TOGETHER, ROUNDS = 512, 32, 7
 
@@ -31,7 +32,9 @@ def stages(world: World, requests: Path) -> dict[str, float]:
     bundle, bundles = open_bundle(world.bundle), BundleRegistry()
     bundles.add(bundle, DEFAULT_LABEL)
     bodies = [body for _, body in read_requests(requests)][:CALLS]
-    queries = [read_recommend(pb.RecommendRequest.FromString(body), bundles, 1_000) for body in bodies]
+    queries = [
+        read_recommend(pb.RecommendRequest.FromString(body), bundles, 1_000) for body in bodies
+    ]
     rows = {user_id(row): row for row in range(world.histories.size)}
     stored = {}
     for user in {query.user_id for query in queries}:
@@ -51,17 +54,20 @@ def stages(world: World, requests: Path) -> dict[str, float]:
     figures = {
         "parse the request": _cost(
             lambda part: [
-                read_recommend(pb.RecommendRequest.FromString(bodies[i]), bundles, 1_000) for i in part
+                read_recommend(pb.RecommendRequest.FromString(bodies[i]), bundles, 1_000)
+                for i in part
             ],
             parts,
         ),
         "steer": _cost(lambda part: [steer(queries[i], who[i]) for i in part], parts),
         "search the index": _cost(
-            lambda part: bundle.index.search(np.array([moved[i] for i in part]), CHOSEN_DEPTH), parts
+            lambda part: bundle.index.search(np.array([moved[i] for i in part]), CHOSEN_DEPTH),
+            parts,
         ),
         "build the reply": _cost(
             lambda part: [
-                recommend_response(replies[i], "0" * 16, Timings()).SerializeToString() for i in part
+                recommend_response(replies[i], "0" * 16, Timings()).SerializeToString()
+                for i in part
             ],
             parts,
         ),

@@ -2,9 +2,9 @@
 
     python benchmarks/steering.py --out DIR --runs RUN ... [--users 600] [--report docs/results]
 
-RUN are finished runs, those of benchmarks/frontier.py for instance. Each one's figures are kept under DIR, so
-that the same command goes on where it was stopped; the report is made from all that are there. For a few runs
-`trimtab-evaluate steering` does the same at once.
+RUN are finished runs, those of benchmarks/frontier.py for instance. Each one's figures are kept
+under DIR, so that the same command goes on where it was stopped; the report is made from all that
+are there. For a few runs `trimtab-evaluate steering` does the same at once.
 """
 
 from __future__ import annotations
@@ -30,10 +30,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True, help="Where each run's figures are kept.")
-    parser.add_argument("--runs", type=Path, nargs="*", default=[], metavar="RUN", help="Runs to measure.")
-    parser.add_argument("--users", type=int, default=600, help="Judged test users of a run, at most.")
-    parser.add_argument("--report", type=Path, help="Folder to write steering.md, .json and .png to.")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="Where each run's figures are kept."
+    )
+    parser.add_argument(
+        "--runs", type=Path, nargs="*", default=[], metavar="RUN", help="Runs to measure."
+    )
+    parser.add_argument(
+        "--users", type=int, default=600, help="Judged test users of a run, at most."
+    )
+    parser.add_argument(
+        "--report", type=Path, help="Folder to write steering.md, .json and .png to."
+    )
     parser.add_argument("--threads", type=int, default=1)
     parsed = parser.parse_args()
     torch.set_num_threads(parsed.threads)

@@ -1,9 +1,9 @@
 """What training costs: python benchmarks/training_cost.py --data ../shared/data/ml-1m --out docs/results.
 
-ELSA and a TopK SAE beside arXiv 2601.11182's way (dense_training.py), interleaved epoch by epoch; the same on
-a synthetic set of MovieLens 25M's size; and every recommender and SAE of the registries. Every cell runs in a
-process of its own, so that its peak memory is its own; finished cells are kept in OUT/training-cost.json, and
-the same command goes on from there.
+ELSA and a TopK SAE beside arXiv 2601.11182's way (dense_training.py), interleaved epoch by epoch;
+the same on a synthetic set of MovieLens 25M's size; and every recommender and SAE of the
+registries. Every cell runs in a process of its own, so that its peak memory is its own; finished
+cells are kept in OUT/training-cost.json, and the same command goes on from there.
 """
 
 import argparse
@@ -59,7 +59,10 @@ def synthetic_split(n_users: int, n_items: int, pairs: int, seed: int) -> Split:
         parts.append(pairs_found % n_items)
     offsets = np.concatenate([[0], *lengths]).cumsum()
     histories = Histories(offsets, np.concatenate(parts))
-    nobody, nothing = np.zeros(0, np.int64), Histories(np.zeros(n_users + 1, np.int64), np.zeros(0, np.int64))
+    nobody, nothing = (
+        np.zeros(0, np.int64),
+        Histories(np.zeros(n_users + 1, np.int64), np.zeros(0, np.int64)),
+    )
     return Split((), n_items, np.arange(n_users), nobody, nobody, histories, nothing)
 
 
@@ -150,7 +153,9 @@ def fitted_elsa(spec: dict[str, Any], context: FitContext, epochs: int) -> Recom
     """What the SAE reads."""
     torch.manual_seed(spec["seed"])
     model = Elsa(context.split.n_items, spec["d"])
-    options = ElsaOptions(d=spec["d"], batch_size=1024, epochs=epochs, loss="linear", validate_every=epochs)
+    options = ElsaOptions(
+        d=spec["d"], batch_size=1024, epochs=epochs, loss="linear", validate_every=epochs
+    )
     RECOMMENDERS["elsa"].fit(model, options, context)
     return model.requires_grad_(False)
 
@@ -168,7 +173,9 @@ def compare(spec: dict[str, Any], split: Split) -> dict[str, Any]:
         module = way.task.module.eval()
         found[name] = {"wall_s": way.wall_s[1:], "cpu_s": way.cpu_s[1:]}
         if recommender is None:
-            found[name]["ndcg"] = mean_ndcg(ModelScorer(module, context.max_length), split, split.test)
+            found[name]["ndcg"] = mean_ndcg(
+                ModelScorer(module, context.max_length), split, split.test
+            )
         else:
             way.task.finish(np.random.default_rng(spec["seed"]))
             fidelity = measure_fidelity(recommender, module, split, split.test, context.max_length)
@@ -217,7 +224,9 @@ def sae_cost(spec: dict[str, Any], split: Split) -> dict[str, Any]:
 def _short(options: Any) -> Any:
     names = {option.name for option in dataclasses.fields(options)}
     wanted = {"epochs": EPOCHS, "validate_every": EPOCHS, "patience": EPOCHS}
-    return dataclasses.replace(options, **{name: value for name, value in wanted.items() if name in names})
+    return dataclasses.replace(
+        options, **{name: value for name, value in wanted.items() if name in names}
+    )
 
 
 def _epochs(stamps: list[float], began: float) -> dict[str, Any]:
@@ -261,8 +270,14 @@ def cells(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                 about = {"model": model["model"], "d": d, "way": way, "epochs": 3, "steps": steps}
                 found.append({"measure": "alone", **part, **about})
     for name, kind in RECOMMENDERS.items():
-        ordered = {"data": str(arguments.sequential_data), "split": "leave-one-out", "max_length": 50}
-        found.append({"measure": "recommender", "name": name, **(ml | ordered if kind.ordered else ml)})
+        ordered = {
+            "data": str(arguments.sequential_data),
+            "split": "leave-one-out",
+            "max_length": 50,
+        }
+        found.append(
+            {"measure": "recommender", "name": name, **(ml | ordered if kind.ordered else ml)}
+        )
     found += [{"measure": "sae", "name": name, **ml, "d": d} for name in SAES]
     return found
 
@@ -300,7 +315,9 @@ def measure_all(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data/ml-1m"))
-    parser.add_argument("--sequential-data", type=Path, default=Path("../shared/data/amazon-beauty"))
+    parser.add_argument(
+        "--sequential-data", type=Path, default=Path("../shared/data/amazon-beauty")
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)

@@ -3,7 +3,7 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 from service.app import main
-from service.durations import Series
+from service.telemetry.histogram import Series
 
 
 def nothing(*arguments: object) -> None:

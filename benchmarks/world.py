@@ -1,9 +1,10 @@
 """A made-up catalogue with its users, on disk: python benchmarks/world.py --out DIR.
 
-Items lie in clusters, each of one genre; users like a few clusters; decoder rows point to items and to
-centres. The models are the ones that trimtab-train fits, with these weights put in, and go through the
-exporter like any other: DIR/bundle is a bundle as trimtab-serve loads it, and DIR/users.npz holds histories.
-A directory that is whole already stays as it is. A training run makes a world, too: that of its own users.
+Items lie in clusters, each of one genre; users like a few clusters; decoder rows point to items and
+to centres. The models are the ones that trimtab-train fits, with these weights put in, and go
+through the exporter like any other: DIR/bundle is a bundle as trimtab-serve loads it, and
+DIR/users.npz holds histories. A directory that is whole already stays as it is. A training run
+makes a world, too: that of its own users.
 """
 
 import argparse
@@ -133,7 +134,9 @@ def make_world(options: WorldOptions, out: Path) -> World:
     rng = np.random.default_rng(options.seed)
     torch.manual_seed(options.seed)
     centres = _unit_rows(rng.normal(size=(options.clusters, options.d)))
-    cluster = rng.choice(options.clusters, options.items, p=rng.dirichlet(np.full(options.clusters, 3.0)))
+    cluster = rng.choice(
+        options.clusters, options.items, p=rng.dirichlet(np.full(options.clusters, 3.0))
+    )
     own = rng.normal(size=(options.items, options.d)) * options.noise / np.sqrt(options.d)
     A = _unit_rows(centres[cluster] + own)
     histories = _histories(options, cluster, rng)
@@ -151,7 +154,9 @@ def _histories(options: WorldOptions, cluster: Ints, rng: np.random.Generator) -
     for length in rng.integers(20, MAX_HISTORY + 1, options.users):
         near = np.concatenate([members[one] for one in rng.choice(len(members), 3, replace=False)])
         odds = 1.0 / (1.0 + rng.permutation(len(near)))
-        rows.append(rng.choice(near, min(length, len(near) // 2), replace=False, p=odds / odds.sum()))
+        rows.append(
+            rng.choice(near, min(length, len(near) // 2), replace=False, p=odds / odds.sum())
+        )
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
     return Histories(offsets, np.concatenate(rows).astype(np.int64))
 
@@ -167,8 +172,13 @@ def _export(
 ) -> None:
     recommender = Elsa(options.items, options.d)
     sae = SparseAutoencoder(options.d, options.neurons, TopK(options.k))
-    near = A[rng.choice(options.items, options.neurons)] + centres[rng.choice(len(centres), options.neurons)]
-    rows = normalize(torch.from_numpy(near + rng.normal(size=near.shape).astype(np.float32) / options.d**0.5))
+    near = (
+        A[rng.choice(options.items, options.neurons)]
+        + centres[rng.choice(len(centres), options.neurons)]
+    )
+    rows = normalize(
+        torch.from_numpy(near + rng.normal(size=near.shape).astype(np.float32) / options.d**0.5)
+    )
     with torch.no_grad():
         recommender.A.copy_(torch.from_numpy(A))
         sae.W_dec.copy_(rows)

@@ -1,6 +1,7 @@
 """Writes the settings into docs/operating.md: python deploy/settings_table.py [--check].
 
-The table is made from service/settings.py, which is where flags and environment variables come from too.
+The table is made from service/settings.py, which is where flags and environment variables come from
+too.
 """
 
 import argparse
@@ -20,13 +21,17 @@ END = "<!-- end of settings -->\n"
 def main() -> None:
     """Writes the table into the page, or compares with what is there."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare with the committed page, write nothing")
+    parser.add_argument(
+        "--check", action="store_true", help="compare with the committed page, write nothing"
+    )
     check = parser.parse_args().check
     page = PAGE.read_text(encoding="utf-8")
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        sys.exit(f"{PAGE.name} has no place for the settings: expected the lines {BEGIN!r} and {END!r}")
+        sys.exit(
+            f"{PAGE.name} has no place for the settings: expected the lines {BEGIN!r} and {END!r}"
+        )
     fresh = "".join([before, BEGIN, *(f"{line}\n" for line in rows()), END, after])
     if not check:
         PAGE.write_text(fresh, encoding="utf-8")
@@ -42,7 +47,9 @@ def rows() -> Iterator[str]:
     for name, field in Settings.model_fields.items():
         flags = [f"`--{name.replace('_', '-')}`"]
         if shortcut := shortcuts.get(name.replace("_", "-")):
-            flags += [f"`--{part}`" for part in ([shortcut] if isinstance(shortcut, str) else shortcut)]
+            flags += [
+                f"`--{part}`" for part in ([shortcut] if isinstance(shortcut, str) else shortcut)
+            ]
         default = "required" if field.default is PydanticUndefined else f"`{field.default}`"
         meaning = (field.description or "").replace("|", "\\|")
         yield f"| {', '.join(flags)} | `TRIMTAB_{name.upper()}` | {default} | {meaning} |"

@@ -16,7 +16,9 @@ def main() -> None:
     """Runs the command with colours, and saves its output beside the command line itself."""
     out, *command = sys.argv[1:]
     environment = os.environ | {"FORCE_COLOR": "1", "COLUMNS": str(WIDTH)}
-    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True
+    ).stdout
     console = Console(record=True, width=WIDTH, file=Path(os.devnull).open("w"))  # noqa: SIM115 -- until exit
     console.print(Text("$ " + " ".join(f'"{word}"' if "=" in word else word for word in command)))
     console.print(Text.from_ansi(printed))

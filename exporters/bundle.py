@@ -1,8 +1,8 @@
 """Writes a bundle so that it is either whole or not there.
 
-Everything is written to a temporary directory beside the goal, forced to the disk, checked against torch and
-renamed. A process that dies on the way leaves a directory `.NAME.*.partial`; it counts for nothing, and the
-next export to the same goal removes it.
+Everything is written to a temporary directory beside the goal, forced to the disk, checked against
+torch and renamed. A process that dies on the way leaves a directory `.NAME.*.partial`; it counts
+for nothing, and the next export to the same goal removes it.
 """
 
 import contextlib
@@ -48,11 +48,12 @@ def write_bundle(
 
     Args:
         contents: what to write.
-        out: the directory to make. It may exist if it is empty, or if it is this very bundle already.
+        out: the directory to make. It may exist if it is empty, or if it is this very bundle
+            already.
         report: told the name of each stage as it begins.
         index: what kinds of index may be chosen.
-        graphs: the recommender's, if they were exported before, for a bundle with another SAE. They are
-            checked like all else.
+        graphs: the recommender's, if they were exported before, for a bundle with another SAE. They
+            are checked like all else.
 
     Raises:
         BundleExistsError: out is taken, from the start or by another export that was quicker.
@@ -116,7 +117,10 @@ def _describe(contents: BundleContents, written: Written) -> BundleManifest:
 
 def _describe_index(chosen: ChosenIndex) -> IndexInfo:
     def recalls(trial: Trial) -> dict[str, float]:
-        return {f"recall_{name}": getattr(trial.recalls, name) for name in ("plain", "steered", "filtered")}
+        return {
+            f"recall_{name}": getattr(trial.recalls, name)
+            for name in ("plain", "steered", "filtered")
+        }
 
     trials = [
         IndexTrial(
@@ -158,7 +162,15 @@ def _same_bundle(out: Path, manifest: BundleManifest) -> BundleManifest:
             f"{out} holds another bundle ({present.bundle_id[:12]}, this one is {manifest.bundle_id[:12]}): "
             "bundles are never overwritten, choose another directory"
         )
-    for field in ("provenance", "history", "mean_user", "scale_rule", "scale_factor", "hook_point", "gains"):
+    for field in (
+        "provenance",
+        "history",
+        "mean_user",
+        "scale_rule",
+        "scale_factor",
+        "hook_point",
+        "gains",
+    ):
         if getattr(present, field) != getattr(manifest, field):
             raise BundleExistsError(
                 f"{out} holds the same files with another {field}: choose another directory"
@@ -187,7 +199,10 @@ def _partial_directory(out: Path) -> Iterator[Path]:
             leftovers = [path for path in out.parent.iterdir() if path.name.startswith(prefix)]
             for leftover in (path for path in leftovers if path.name.endswith(suffix)):
                 # The lock of a dead process is free; a live one's directory stays.
-                with contextlib.suppress(BlockingIOError), _locked(leftover, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                with (
+                    contextlib.suppress(BlockingIOError),
+                    _locked(leftover, fcntl.LOCK_EX | fcntl.LOCK_NB),
+                ):
                     shutil.rmtree(leftover, ignore_errors=True)
             partial = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=out.parent))
             lock.enter_context(_locked(partial, fcntl.LOCK_EX))

@@ -17,8 +17,8 @@ HISTOGRAM_BINS = 20
 ITEMS_PER_CARD = 20
 NEAREST_NEURONS = 8
 
-# Activation statistics are measured on at most this many training users: a density of .001 is then known to
-# within a tenth of itself (1 / sqrt(200) = .07).
+# Activation statistics are measured on at most this many training users: a density of .001 is then
+# known to within a tenth of itself (1 / sqrt(200) = .07).
 MAX_USERS = 200_000
 # And on so many that their active neurons stay below this number, which take 12 bytes each.
 _MAX_ENTRIES = 2**25
@@ -27,7 +27,8 @@ _MAX_ENTRIES = 2**25
 _POSITIONS_PER_BATCH = 65_536
 _ROWS_PER_BATCH = 4_096
 
-# Elements of the neurons x items (or neurons) matrix that are held at once: 32 Mi floats are 128 MiB.
+# Elements of the neurons x items (or neurons) matrix that are held at once: 32 Mi floats are 128
+# MiB.
 _CHUNK_ELEMENTS = 2**25
 _ITEMS_PER_CHUNK = 16_384
 
@@ -84,7 +85,9 @@ class NeuronCards(NamedTuple):
 
 
 @torch.no_grad()
-def encode_population(recommender: HookedRecommender, sae: SparseCoder, histories: Histories) -> Population:
+def encode_population(
+    recommender: HookedRecommender, sae: SparseCoder, histories: Histories
+) -> Population:
     """Encodes all histories, or as many as can be held, drawn with a fixed seed."""
     most = min(MAX_USERS, max(_MAX_ENTRIES // sae.k, 1))
     if len(histories.lengths) > most:
@@ -102,9 +105,13 @@ def encode_population(recommender: HookedRecommender, sae: SparseCoder, historie
             neurons.append(code.neurons[active].numpy())
             activations.append(code.activations[active].numpy())
     if total is None:
-        raise ValueError("no training histories: neurons' units and the mean user cannot be measured")
+        raise ValueError(
+            "no training histories: neurons' units and the mean user cannot be measured"
+        )
     mean_user = (total / len(histories.lengths)).to(torch.float32).numpy()
-    return Population(np.concatenate(neurons), np.concatenate(activations), len(histories.lengths), mean_user)
+    return Population(
+        np.concatenate(neurons), np.concatenate(activations), len(histories.lengths), mean_user
+    )
 
 
 def measure_activity(population: Population, n_neurons: int) -> Activity:
@@ -125,7 +132,9 @@ def measure_activity(population: Population, n_neurons: int) -> Activity:
         quantiles[alive, column] = below + (position - low) * (above - below)
     bins = population.activations / quantiles[population.neurons, -1] * HISTOGRAM_BINS
     bins = np.minimum(bins.astype(np.int64), HISTOGRAM_BINS - 1)
-    histogram = np.bincount(population.neurons * HISTOGRAM_BINS + bins, minlength=n_neurons * HISTOGRAM_BINS)
+    histogram = np.bincount(
+        population.neurons * HISTOGRAM_BINS + bins, minlength=n_neurons * HISTOGRAM_BINS
+    )
     unit = quantiles[:, UNIT_QUANTILE].copy()
     unit[dead] = np.median(unit[alive]) if len(alive) else 1.0
     return Activity(
@@ -165,18 +174,22 @@ def find_moved_items(
 ) -> tuple[Ranked, Ranked]:
     """Per neuron the items whose score strength 1 raises most, and those it lowers most.
 
-    An edit of one unit moves z by scale(z) unit W_dec[n]; a nonlinear head is replaced by its derivative at
-    the mean user, J [p, d], so the scores [n_items] move by V J W_dec[n] scale(z) unit. A context, where the
-    head reads one, is that of the empty history, as online.
+    An edit of one unit moves z by scale(z) unit W_dec[n]; a nonlinear head is replaced by its
+    derivative at the mean user, J [p, d], so the scores [n_items] move by V J W_dec[n] scale(z)
+    unit. A context, where the head reads one, is that of the empty history, as online.
     """
     user = torch.from_numpy(mean_user)
     with torch.no_grad():
         doses = sae.scale(user.unsqueeze(0)) * torch.from_numpy(unit).unsqueeze(1)
         moves = doses * sae.W_dec
     if recommender.has_head:
-        context = recommender.activate(torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, 0)).context
+        context = recommender.activate(
+            torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, 0)
+        ).context
         # Row by row, because attention cannot be differentiated for many rows at once.
-        jacobian = torch.func.jacrev(lambda z: recommender.head(z.unsqueeze(0), context)[0], chunk_size=1)
+        jacobian = torch.func.jacrev(
+            lambda z: recommender.head(z.unsqueeze(0), context)[0], chunk_size=1
+        )
         moves = moves @ jacobian(user).detach().T
     length = min(ITEMS_PER_CARD, len(V))
     raised, lowered = [], []
@@ -214,7 +227,9 @@ def make_cards(
     return NeuronCards(activity, top_items, raised, lowered, find_nearest_neurons(sae.W_dec))
 
 
-def bounded_batches(histories: Histories, most_rows: int = _ROWS_PER_BATCH) -> Iterator[PaddedHistories]:
+def bounded_batches(
+    histories: Histories, most_rows: int = _ROWS_PER_BATCH
+) -> Iterator[PaddedHistories]:
     """All histories in padded batches of bounded size, shortest first so that little of it is padding."""
     most_rows = min(most_rows, _ROWS_PER_BATCH)
     order = np.argsort(histories.lengths, kind="stable")
@@ -242,8 +257,10 @@ def _rank_in_group(sorted_groups: Ints) -> Ints:
 def _ranked(chunks: list[torch.return_types.topk], sign: float) -> Ranked:
     indices = torch.cat([chunk.indices for chunk in chunks]).numpy().astype(np.int32)
     values = torch.cat([chunk.values for chunk in chunks]).detach().numpy()
-    # A neuron that raises few items has a short list: an item that it leaves alone or lowers is not "raised".
+    # A neuron that raises few items has a short list: an item that it leaves alone or lowers is not
+    # "raised".
     moved = values * sign > 0
     return Ranked(
-        np.where(moved, indices, -1).astype(np.int32), np.where(moved, values, 0.0).astype(np.float32)
+        np.where(moved, indices, -1).astype(np.int32),
+        np.where(moved, values, 0.0).astype(np.float32),
     )

@@ -68,9 +68,9 @@ class _Shared(NamedTuple):
 def carry(earlier: Earlier, run: Run) -> Carried:
     """Adds the earlier bundle's concepts that the run lacks, and the labels that no mapping method makes.
 
-    A concept's new weights are the covariance of the new codes with its earlier level <s, w> over the shared
-    items, as a contrast is with a tag; the likeness is the correlation of the two levels on items held out. A
-    neuron's labels go to the neuron whose activations are most alike.
+    A concept's new weights are the covariance of the new codes with its earlier level <s, w> over
+    the shared items, as a contrast is with a tag; the likeness is the correlation of the two levels
+    on items held out. A neuron's labels go to the neuron whose activations are most alike.
 
     Raises:
         ContentsError: too few items are shared.
@@ -78,7 +78,9 @@ def carry(earlier: Earlier, run: Run) -> Carried:
     shared = _shared(earlier, run)
     own = {concept.name: concept for concept in run.concepts}
     users = run.split.validation[: run.config.concepts.max_users]
-    audience = Audience.of(run.recommender, run.sae, run.split.histories(users), run.config.max_length)
+    audience = Audience.of(
+        run.recommender, run.sae, run.split.histories(users), run.config.max_length
+    )
     unsteered = audience.lists()
     concepts, fates = list(run.concepts), []
     for concept in earlier.concepts:
@@ -88,7 +90,9 @@ def carry(earlier: Earlier, run: Run) -> Carried:
         flags = items_with(run.catalogue, concept.attribute, concept.value)
         weights, likeness = _refitted(concept, shared)
         if flags is None:
-            fates.append(Fate(concept.name, "lost", likeness, f"no attribute {concept.attribute!r}"))
+            fates.append(
+                Fate(concept.name, "lost", likeness, f"no attribute {concept.attribute!r}")
+            )
         elif not likeness >= ALIKE:
             fates.append(Fate(concept.name, "lost", likeness, f"likeness below {ALIKE}"))
         else:
@@ -155,7 +159,8 @@ def _carried_labels(
     """Labels with those of the most similar earlier neurons in front; how many went over, how many not."""
     products = (shared.before.T @ shared.now).toarray()
     norms = [
-        np.sqrt(np.asarray(codes.multiply(codes).sum(axis=0))[0]) for codes in (shared.before, shared.now)
+        np.sqrt(np.asarray(codes.multiply(codes).sum(axis=0))[0])
+        for codes in (shared.before, shared.now)
     ]
     cosines = products / np.maximum(np.outer(*norms), np.finfo(np.float32).tiny)
     made = [list(row) for row in labels]
@@ -166,7 +171,9 @@ def _carried_labels(
         best = int(cosines[neuron].argmax())
         if given and cosines[neuron, best] >= ALIKE:
             told = f"; neuron {neuron} of bundle {earlier.bundle_id[:12]}, cosine {cosines[neuron, best]:.2f}"
-            carried_labels = [label._replace(provenance=f"{label.provenance}{told}") for label in given]
+            carried_labels = [
+                label._replace(provenance=f"{label.provenance}{told}") for label in given
+            ]
             made[best] = [*carried_labels, *made[best]]
             carried += len(given)
         else:

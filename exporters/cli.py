@@ -56,9 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="trimtab-export", description="Make a bundle from a training run, or show what a bundle is."
+        prog="trimtab-export",
+        description="Make a bundle from a training run, or show what a bundle is.",
     )
-    parser.add_argument("run", type=Path, nargs="?", metavar="RUN", help="directory that trimtab-train wrote")
+    parser.add_argument(
+        "run", type=Path, nargs="?", metavar="RUN", help="directory that trimtab-train wrote"
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -125,7 +128,12 @@ def _export(console: Console, arguments: argparse.Namespace, out: Path) -> int:
     from training.run import load_run
 
     started, begun = time.monotonic(), datetime.now(UTC)
-    columns = TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    columns = (
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(STAGES[0], total=len(STAGES))
 
@@ -146,7 +154,9 @@ def _export(console: Console, arguments: argparse.Namespace, out: Path) -> int:
             carried = carry(read_earlier(arguments.concepts_from, arguments.old_labels), loaded)
             loaded = carried.run
         contents = contents_of(loaded, arguments.max_history, report, arguments.gains)
-        manifest: BundleManifest = write_bundle(contents, out, report=report, index=_index_options(arguments))
+        manifest: BundleManifest = write_bundle(
+            contents, out, report=report, index=_index_options(arguments)
+        )
     if carried is not None:
         print_carried(console, arguments.concepts_from, carried)
     made = manifest.create_time.ToDatetime(tzinfo=UTC) >= begun

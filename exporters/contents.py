@@ -192,7 +192,12 @@ def assemble(
     rng = np.random.default_rng(provenance.seed)
     report("asking torch for references")
     references = _references(
-        recommender, sae, held_out if len(held_out.items) else train, cards.activity.unit, concepts, rng
+        recommender,
+        sae,
+        held_out if len(held_out.items) else train,
+        cards.activity.unit,
+        concepts,
+        rng,
     )
     return BundleContents(
         recommender=recommender,
@@ -230,7 +235,9 @@ def _references(
     padded = empty_first.padded()
     state = recommender.activate(padded.items, padded.mask)
     code = sae.encode_sparse(state.z)
-    asked = recommender.activate(*histories.rows(_draw(len(histories.lengths), QUERY_COUNT, rng)).padded())
+    asked = recommender.activate(
+        *histories.rows(_draw(len(histories.lengths), QUERY_COUNT, rng)).padded()
+    )
     users, context = as_stored(asked.z), as_stored(asked.context)
     edits = random_code_edits(users.shape[0], unit, concepts, rng)
     steered = users + sae.scale(users) * (edits @ sae.W_dec)
@@ -271,7 +278,9 @@ def random_code_edits(
     return torch.from_numpy(changes)
 
 
-def _draw(available: int, count: int, rng: np.random.Generator) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _draw(
+    available: int, count: int, rng: np.random.Generator
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return rng.choice(available, count, replace=available < count)
 
 
@@ -292,6 +301,10 @@ def _check_concepts(concepts: Sequence[NamedConcept], n_neurons: int) -> None:
                 f"concept {concept.name!r}: {n_neurons} finite weights expected, not all of them 0"
             )
         if not (np.isfinite(concept.unit) and concept.unit > 0):
-            raise ContentsError(f"concept {concept.name!r}: a unit above 0 expected, found {concept.unit}")
+            raise ContentsError(
+                f"concept {concept.name!r}: a unit above 0 expected, found {concept.unit}"
+            )
         if any(not 0 <= neuron < n_neurons for neuron in concept.blend_neurons):
-            raise ContentsError(f"concept {concept.name!r}: a blend neuron lies outside 0 to {n_neurons - 1}")
+            raise ContentsError(
+                f"concept {concept.name!r}: a blend neuron lies outside 0 to {n_neurons - 1}"
+            )

@@ -47,7 +47,9 @@ def read_earlier(directory: Path, label_file: Path | None = None) -> Earlier:
     """
     manifest = verify_files(directory)
     n_neurons = manifest.dimensions.n_neurons
-    item_ids = pq.read_table(directory / "items.parquet", columns=["item_id"])["item_id"].to_pylist()
+    item_ids = pq.read_table(directory / "items.parquet", columns=["item_id"])[
+        "item_id"
+    ].to_pylist()
     rows = pq.read_table(directory / "concepts.parquet").to_pylist()
     concepts = {
         row["name"]: EarlierConcept(
@@ -91,9 +93,13 @@ def labels_of(records: Sequence[LabelRecord], n_neurons: int, path: Path) -> lis
         if record.HasField("neuron"):
             where, text = f"{path}, line {number}", record.label.text
             if record.neuron >= n_neurons:
-                raise ContentsError(f"{where}: neuron {record.neuron} found, expected 0 to {n_neurons - 1}")
+                raise ContentsError(
+                    f"{where}: neuron {record.neuron} found, expected 0 to {n_neurons - 1}"
+                )
             if not text.strip():
-                raise ContentsError(f"{where}: no text found, expected what neuron {record.neuron} means")
+                raise ContentsError(
+                    f"{where}: no text found, expected what neuron {record.neuron} means"
+                )
             label = Label(text, record.label.method, record.label.score, record.label.provenance)
             labels[record.neuron].append(label)
     return labels
@@ -108,7 +114,9 @@ def _named(
             continue
         if not record.weights:
             if record.concept not in own:
-                raise ContentsError(f"{path}, line {number}: the bundle has no concept {record.concept!r}")
+                raise ContentsError(
+                    f"{path}, line {number}: the bundle has no concept {record.concept!r}"
+                )
             concepts[record.concept] = own[record.concept]
             continue
         weights = np.zeros(n_neurons, np.float32)

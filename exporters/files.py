@@ -92,17 +92,27 @@ def _write_tables(contents: BundleContents, directory: Path) -> None:
     catalogue = contents.catalogue
     _write_table(directory / "items.parquet", item_table(catalogue.items, catalogue.attributes))
     _write_table(
-        directory / "neurons.parquet", neuron_table(contents.cards, contents.labels, contents.purity)
+        directory / "neurons.parquet",
+        neuron_table(contents.cards, contents.labels, contents.purity),
     )
     _write_table(directory / "concepts.parquet", concept_table(contents.concepts))
     parts = contents.references._asdict()
-    arrays = {name: _array(part) for name, part in parts.items() if isinstance(part, Tensor) and part.numel()}
+    arrays = {
+        name: _array(part)
+        for name, part in parts.items()
+        if isinstance(part, Tensor) and part.numel()
+    }
     with new_file(directory / "reference.npz") as file:
         _write_npz(file, arrays)
 
 
-def _index(contents: BundleContents, items: NDArray[np.float32], options: IndexOptions) -> ChosenIndex:
-    plain, steered = _array(contents.references.queries), _array(contents.references.steered_queries)
+def _index(
+    contents: BundleContents, items: NDArray[np.float32], options: IndexOptions
+) -> ChosenIndex:
+    plain, steered = (
+        _array(contents.references.queries),
+        _array(contents.references.steered_queries),
+    )
     if not contents.has_bias:
         return choose_index(_array(contents.V), plain, steered, options)
     ones = np.ones((len(plain), 1), np.float32)

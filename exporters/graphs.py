@@ -1,7 +1,7 @@
 """From torch modules to ONNX graphs that take any batch and any history length.
 
-The graphs depend on the models alone: names of dimensions are ours, and the exporter's traces (file paths,
-source lines) are removed, so that the same run always gives the same bytes.
+The graphs depend on the models alone: names of dimensions are ours, and the exporter's traces (file
+paths, source lines) are removed, so that the same run always gives the same bytes.
 """
 
 import contextlib
@@ -119,7 +119,9 @@ def export_recommender(recommender: HookedRecommender, d: int) -> RecommenderGra
             example["context"] = recommender.activate(*history.values()).context
     head = _export("head", _Head(recommender), example, ("q",))
     rows = {name: part[:1].numpy() for name, part in example.items()}
-    _check("head", head, ({name: row.repeat(n, 0) for name, row in rows.items()} for n in _BATCHES), {})
+    _check(
+        "head", head, ({name: row.repeat(n, 0) for name, row in rows.items()} for n in _BATCHES), {}
+    )
     return RecommenderGraphs(encoder, head)
 
 
@@ -138,7 +140,9 @@ def session(graph: bytes | str, threads: int = 0) -> onnxruntime.InferenceSessio
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-def _export(name: str, module: nn.Module, example: Mapping[str, Tensor], outputs: Sequence[str]) -> bytes:
+def _export(
+    name: str, module: nn.Module, example: Mapping[str, Tensor], outputs: Sequence[str]
+) -> bytes:
     axes = [_AXES.get(argument, {0: "batch"}) for argument in example]
     dynamic = tuple(dict.fromkeys(names, torch.export.Dim.DYNAMIC) for names in axes)
     try:
@@ -193,7 +197,9 @@ def _check(name: str, graph: bytes, feeds: Iterable[Feed], widths: Mapping[str, 
         try:
             found = dict(zip(outputs, runner.run(outputs, feed), strict=True))
         except Exception as error:  # onnxruntime's exceptions share no base class but Exception
-            raise GraphError(f"the {name}'s graph fails for inputs {shape}: {_first_line(error)}") from error
+            raise GraphError(
+                f"the {name}'s graph fails for inputs {shape}: {_first_line(error)}"
+            ) from error
         for output, values in found.items():
             expected = (shape[0], widths.get(output, values.shape[1]))
             if values.shape != expected:

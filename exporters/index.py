@@ -1,7 +1,8 @@
 """The FAISS index over the items: the quickest kind that finds enough, by measurement.
 
-What counts is the time of an answer on one thread, scoring the candidates again included: one query at a
-time, as an idle server does it, and in batches, as a busy one does. Recall is the condition (see recall.py).
+What counts is the time of an answer on one thread, scoring the candidates again included: one query
+at a time, as an idle server does it, and in batches, as a busy one does. Recall is the condition
+(see recall.py).
 """
 
 import contextlib
@@ -24,7 +25,8 @@ FLAT_LIMIT = 10_000
 
 # FAISS cannot learn cells and codes from a handful of vectors.
 _SMALLEST_INDEXED = 100
-# Of two kinds that are about as quick, the simpler one: it must be beaten by more than measurements wander.
+# Of two kinds that are about as quick, the simpler one: it must be beaten by more than measurements
+# wander.
 _CLEARLY_QUICKER = 0.9
 _ROUNDS = 7
 _BATCH = 32
@@ -88,7 +90,9 @@ class IndexOptions:
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.kinds) - {FLAT, *KINDS}):
-            raise ValueError(f"index kind {unknown[0]!r} found, expected {FLAT}, {', '.join(KINDS)}")
+            raise ValueError(
+                f"index kind {unknown[0]!r} found, expected {FLAT}, {', '.join(KINDS)}"
+            )
 
 
 def choose_index(
@@ -104,7 +108,9 @@ def choose_index(
     """
     options = options or IndexOptions()
     flat = _Contender(None, Trial(FLAT, 0, 1.0, _ALL))
-    kinds = [name for name in options.kinds if name in KINDS and len(vectors) <= KINDS[name].largest]
+    kinds = [
+        name for name in options.kinds if name in KINDS and len(vectors) <= KINDS[name].largest
+    ]
     if len(vectors) <= max(options.flat_limit, _SMALLEST_INDEXED) or not kinds:
         return ChosenIndex(None, flat.trial, ())
     truth, builder = Truth(vectors, plain, steered), _Builder(vectors)
@@ -209,7 +215,9 @@ class _Builder:
         self._vectors = vectors
         n_items, width = vectors.shape
         self._pairs = -(-width // 2)
-        self._cells = max(int(min(max(2 * np.sqrt(n_items), n_items / _CELL_SIZE), n_items / 40)), 1)
+        self._cells = max(
+            int(min(max(2 * np.sqrt(n_items), n_items / _CELL_SIZE), n_items / 40)), 1
+        )
         size = min(n_items, max(_TRAINING_VECTORS_PER_CELL * self._cells, 2**16))
         rows = np.sort(np.random.default_rng(0).choice(n_items, size, replace=False))
         self._sample = self._padded(vectors[rows])
@@ -219,13 +227,16 @@ class _Builder:
         description = kind.factory.format(cells=self._cells, pairs=self._pairs)
         index = faiss.index_factory(2 * self._pairs, description, faiss.METRIC_INNER_PRODUCT)
         if isinstance(index, faiss.IndexIVF) and self._centres is not None:
-            faiss.downcast_index(index.quantizer).add(self._centres)  # then they are not sought again
+            faiss.downcast_index(index.quantizer).add(
+                self._centres
+            )  # then they are not sought again
         index.train(self._sample)
         if isinstance(index, faiss.IndexIVF):
             self._centres = index.quantizer.reconstruct_n(0, self._cells)
         if isinstance(index, faiss.IndexHNSW):
             index.hnsw.efConstruction = _HNSW_BUILD_BREADTH
-        # With several threads HNSW's links depend on timing, and the same run would not give the same bundle.
+        # With several threads HNSW's links depend on timing, and the same run would not give the
+        # same bundle.
         with one_thread() if isinstance(index, faiss.IndexHNSW) else contextlib.nullcontext():
             for start in range(0, len(self._vectors), _ITEMS_AT_ONCE):
                 index.add(self._padded(self._vectors[start : start + _ITEMS_AT_ONCE]))

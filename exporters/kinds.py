@@ -22,8 +22,8 @@ class Kind(NamedTuple):
     """Catalogues above this size take it too long to build or to search."""
 
 
-# The simplest first. 4-bit codes of pairs of dimensions are read by table look-ups within registers (Andre et
-# al., "Cache locality is not enough", VLDB 2015): 32 items at once.
+# The simplest first. 4-bit codes of pairs of dimensions are read by table look-ups within registers
+# (Andre et al., "Cache locality is not enough", VLDB 2015): 32 items at once.
 KINDS = {
     "pq4": Kind("PQ{pairs}x4fs", (2, 4, 8, 16), largest=1_000_000),
     "ivf-pq4": Kind("IVF{cells},PQ{pairs}x4fsr", (2, 4, 8, 16), _CELL_SHARES),

@@ -11,8 +11,8 @@ from training.concepts import Label
 def read_labels(path: Path, n_neurons: int, concepts: Collection[str]) -> list[list[Label]]:
     """Every neuron's labels, best first.
 
-    Concepts' records say nothing new here: a bundle's concepts are the run's. Their names must be the run's,
-    so that no file of another run is taken.
+    Concepts' records say nothing new here: a bundle's concepts are the run's. Their names must be
+    the run's, so that no file of another run is taken.
 
     Raises:
         ContentsError: naming the line at fault.

@@ -44,7 +44,9 @@ def scale_rule(sae: SparseCoder, z: Tensor) -> ScaleRule.ValueType:
         ContentsError: the format has no such rule, or it is not what the SAE does to z [batch, d].
     """
     if sae.scale_rule not in SCALE_RULES:
-        raise ContentsError(f"the SAE's scale rule is {sae.scale_rule!r}, which the format does not have")
+        raise ContentsError(
+            f"the SAE's scale rule is {sae.scale_rule!r}, which the format does not have"
+        )
     rule = SCALE_RULES[sae.scale_rule]
     expected = normalisation(rule, sae.scale_factor, z.detach().numpy())
     with torch.no_grad():

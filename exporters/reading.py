@@ -28,8 +28,9 @@ def contents_of(
 
     Args:
         run: a finished run.
-        max_history: how many of a user's newest positive items the encoder reads. By default the longest
-            positive history of the training users, but not more than the run itself read or MAX_HISTORY.
+        max_history: how many of a user's newest positive items the encoder reads. By default the
+            longest positive history of the training users, but not more than the run itself read or
+            MAX_HISTORY.
         report: told each stage.
         gains: how the bundle's gains are found (training.concepts.gains.GAINS); None for no gains.
 
@@ -44,7 +45,9 @@ def contents_of(
         longest = int(train.lengths.max(initial=0))
         max_history = max(1, min(longest, run.config.max_length, readable))
     if not 1 <= max_history <= readable:
-        trained = f": {run.config.recommender} was trained on no more" if readable < MAX_HISTORY else ""
+        trained = (
+            f": {run.config.recommender} was trained on no more" if readable < MAX_HISTORY else ""
+        )
         raise ContentsError(f"max_history is {max_history}, expected 1 to {readable}{trained}")
     held_out = np.sort(np.concatenate([split.validation, split.test]))
     found = None
@@ -94,7 +97,9 @@ def _provenance(run: Run) -> Provenance:
 
 def _split(run: Run) -> str:
     """How users or items were held out, and how many."""
-    train, validation, test = (len(rows) for rows in (run.split.train, run.split.validation, run.split.test))
+    train, validation, test = (
+        len(rows) for rows in (run.split.train, run.split.validation, run.split.test)
+    )
     if run.config.split.kind == "leave-one-out":
         return (
             f"each user's last items held out: {train} users train without them, {validation} are validated "

@@ -1,7 +1,7 @@
 """How much of the exact best an index finds: for plain and for steered queries, without and with filters.
 
-Steering moves queries off the data's distribution, and filters ask for items far down the list: indexes lose
-recall there unnoticed.
+Steering moves queries off the data's distribution, and filters ask for items far down the list:
+indexes lose recall there unnoticed.
 """
 
 from typing import Any, NamedTuple
@@ -25,8 +25,8 @@ MARGIN = 16
 WIDENING = 4
 """So many times as many, where too few of those were kept."""
 DEAR = 10
-"""It asks for no more than this part of what a filter keeps, unless that lies everywhere; else it has all of
-it scored."""
+"""It asks for no more than this part of what a filter keeps, unless that lies everywhere; else it
+has all of it scored."""
 FAR = 4
 """Nor then if the cells that are looked into hold more than so many times as many items."""
 MANY = 1 / 16
@@ -35,7 +35,8 @@ SPREAD = 2
 """Then it looks into so many times as many cells as the share makes likely, of those that hold any."""
 FILTERED_QUERIES = 64
 """Of each kind: deep searches take long."""
-# Items that reach the exact last score up to this share of it count as found: equal scores have no order.
+# Items that reach the exact last score up to this share of it count as found: equal scores have no
+# order.
 _TIE_TOLERANCE = 1e-6
 _ITEMS_AT_ONCE = 2**16
 _PATCHES = 200
@@ -66,7 +67,11 @@ class Truth:
     """
 
     def __init__(self, vectors: Floats, plain: Floats, steered: Floats, seed: int = 0) -> None:
-        self._vectors, self._queries, self._n_plain = vectors, np.vstack([plain, steered]), len(plain)
+        self._vectors, self._queries, self._n_plain = (
+            vectors,
+            np.vstack([plain, steered]),
+            len(plain),
+        )
         self._best = best_scores(vectors, self._queries)
         filtered = np.vstack([plain[:FILTERED_QUERIES], steered[:FILTERED_QUERIES]])
         rng = np.random.default_rng(seed)
@@ -81,7 +86,9 @@ class Truth:
         """What a faiss.Index finds if over_fetch times as many items are asked for as are needed."""
         found = {depth: self._share(index, over_fetch, depth) for depth in DEPTHS}
         filtered = (
-            one.share(index, self._vectors, over_fetch, depth) for one in self._filters for depth in DEPTHS
+            one.share(index, self._vectors, over_fetch, depth)
+            for one in self._filters
+            for depth in DEPTHS
         )
         return Recalls(*found[RECALL_DEPTH], min(filtered, default=1.0), min(found[DEPTHS[0]]))
 
@@ -100,9 +107,16 @@ class _Filtered(NamedTuple):
 
     def share(self, index: Any, vectors: Floats, over_fetch: float, depth: int) -> float:
         """As the service does it: more where too few are allowed, and all of them where that is cheaper."""
-        enough, allowed_count = int(np.ceil(over_fetch * depth)), int(np.count_nonzero(self.allowed))
+        enough, allowed_count = (
+            int(np.ceil(over_fetch * depth)),
+            int(np.count_nonzero(self.allowed)),
+        )
         needed = enough + MARGIN
-        fetched, rows, found = needed * index.ntotal // allowed_count, np.arange(len(self.queries)), []
+        fetched, rows, found = (
+            needed * index.ntotal // allowed_count,
+            np.arange(len(self.queries)),
+            [],
+        )
         comes_by = _comes_by(index, self.allowed, fetched, over_fetch)
         worthwhile = allowed_count if comes_by else allowed_count // DEAR
         while fetched < worthwhile and len(rows):
@@ -120,7 +134,9 @@ class _Filtered(NamedTuple):
         found.append(np.ones(len(rows), np.float32))
         return _rounded(np.concatenate(found))
 
-    def _hits(self, vectors: Floats, rows: NDArray[np.int64], items: NDArray[np.int64], depth: int) -> Floats:
+    def _hits(
+        self, vectors: Floats, rows: NDArray[np.int64], items: NDArray[np.int64], depth: int
+    ) -> Floats:
         return _hits(vectors, self.queries[rows], items, self.best[rows, :depth])
 
 
@@ -133,7 +149,8 @@ def measure_recall(index: Any, vectors: Floats, queries: Floats, over_fetch: flo
 def search(index: Any, queries: Floats, count: float, over_fetch: float) -> NDArray[np.int64]:
     """Item indices, int64 [m, count], -1 for none: as the service asks an index (docs/bundle.md).
 
-    For more items than 128 times the over-fetch, it looks into as many times as many cells, or as far.
+    For more items than 128 times the over-fetch, it looks into as many times as many cells, or as
+    far.
     """
     depth, parameters = min(int(np.ceil(count)), index.ntotal), None
     factor = depth / (_CHOSEN_DEPTH * over_fetch)
@@ -191,7 +208,9 @@ def _found(index: Any, queries: Floats, depth: int, parameters: Any) -> NDArray[
     return np.asarray(items, np.int64)
 
 
-def best_scores(vectors: Floats, queries: Floats, allowed: NDArray[np.bool_] | None = None) -> Floats:
+def best_scores(
+    vectors: Floats, queries: Floats, allowed: NDArray[np.bool_] | None = None
+) -> Floats:
     """The largest products of queries [m, p] with the allowed vectors: [m, at most 100], largest first."""
     best, asked = torch.empty(len(queries), 0), torch.from_numpy(queries)
     for start in range(0, len(vectors), _ITEMS_AT_ONCE):

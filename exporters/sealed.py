@@ -18,7 +18,9 @@ def read_manifest(directory: Path) -> BundleManifest:
     try:
         return from_json(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BundleFaultError(f"{directory} has no readable {MANIFEST_NAME}: {error.strerror}") from error
+        raise BundleFaultError(
+            f"{directory} has no readable {MANIFEST_NAME}: {error.strerror}"
+        ) from error
     except (ManifestError, UnicodeDecodeError) as error:
         raise BundleFaultError(f"{directory}: {error}") from error
 
@@ -31,7 +33,9 @@ def verify_files(directory: Path) -> BundleManifest:
     """
     manifest = read_manifest(directory)
     if content_id(manifest.files) != manifest.bundle_id:
-        raise BundleFaultError(f"{directory}: the bundle id does not fit the files that the manifest lists")
+        raise BundleFaultError(
+            f"{directory}: the bundle id does not fit the files that the manifest lists"
+        )
     for file in manifest.files:
         path = directory / file.name
         if not path.is_file():

@@ -26,8 +26,15 @@ def print_summary(
     """The outcome of an export, in a few lines; new is False if the same bundle was there already."""
     rows = [("bundle", str(directory)), ("id", manifest.bundle_id[:12]), *_model_rows(manifest)]
     size = sum(file.size_bytes for file in manifest.files)
-    rows += [("size", f"{_bytes(size)} in {len(manifest.files) + 1} files"), ("took", f"{seconds:.1f} s")]
-    title = "Exported, and checked against torch" if new else "Already there and the same: nothing written"
+    rows += [
+        ("size", f"{_bytes(size)} in {len(manifest.files) + 1} files"),
+        ("took", f"{seconds:.1f} s"),
+    ]
+    title = (
+        "Exported, and checked against torch"
+        if new
+        else "Already there and the same: nothing written"
+    )
     console.print(_pairs(title, rows))
     if manifest.index.trials:
         console.print(_trials(manifest.index))
@@ -47,7 +54,10 @@ def print_details(console: Console, directory: Path, manifest: BundleManifest) -
                 ("format", str(manifest.format_version)),
                 ("made", manifest.create_time.ToJsonString()),
                 *_model_rows(manifest),
-                ("attributes", ", ".join(f"{one.name} ({_kind(one.kind)})" for one in manifest.attributes)),
+                (
+                    "attributes",
+                    ", ".join(f"{one.name} ({_kind(one.kind)})" for one in manifest.attributes),
+                ),
             ],
         )
     )
@@ -96,7 +106,9 @@ def _index(index: IndexInfo) -> str:
     if index.kind == FLAT:
         return f"{FLAT}: every item is scored"
     filtered = f", {index.recall_filtered:.4f} under filters" if index.recall_filtered else ""
-    recall = f"recall@100 {index.recall_plain:.4f} plain, {index.recall_steered:.4f} steered{filtered}"
+    recall = (
+        f"recall@100 {index.recall_plain:.4f} plain, {index.recall_steered:.4f} steered{filtered}"
+    )
     over_fetch = f", {index.over_fetch:g} times over-fetched" if index.over_fetch > 1 else ""
     return f"{index.kind}{over_fetch}, {recall}"
 
@@ -109,17 +121,31 @@ def _trials(index: IndexInfo) -> Table:
         caption_justify="left",
     )
     table.add_column("index")
-    for heading in ("effort", "over-fetch", "plain", "steered", "filtered", "us alone", "us batched"):
+    for heading in (
+        "effort",
+        "over-fetch",
+        "plain",
+        "steered",
+        "filtered",
+        "us alone",
+        "us batched",
+    ):
         table.add_column(heading, justify="right")
     for trial in index.trials:
         recalls = (
-            f"{recall:.4f}" for recall in (trial.recall_plain, trial.recall_steered, trial.recall_filtered)
+            f"{recall:.4f}"
+            for recall in (trial.recall_plain, trial.recall_steered, trial.recall_filtered)
         )
         times = (f"{us:,.0f}" if us else "too low" for us in (trial.single_us, trial.batched_us))
         chosen = trial.kind == index.kind and trial.over_fetch == index.over_fetch
         style = "bold" if chosen else ""
         table.add_row(
-            trial.kind, f"{trial.effort or ''}", f"{trial.over_fetch:g}", *recalls, *times, style=style
+            trial.kind,
+            f"{trial.effort or ''}",
+            f"{trial.over_fetch:g}",
+            *recalls,
+            *times,
+            style=style,
         )
     return table
 
@@ -144,7 +170,9 @@ def _concepts(directory: Path) -> Table:
     rows.sort(key=lambda row: -int(row["item_count"]))
     shown = rows[:CONCEPTS_SHOWN]
     table = Table(
-        title=f"Concepts: the {len(shown)} largest of {len(rows)}" if len(rows) > len(shown) else "Concepts",
+        title=f"Concepts: the {len(shown)} largest of {len(rows)}"
+        if len(rows) > len(shown)
+        else "Concepts",
         title_justify="left",
         caption="Mean exposure share in lists of 20, unsteered and at strength 1",
         caption_justify="left",
@@ -156,7 +184,9 @@ def _concepts(directory: Path) -> Table:
     for row in shown:
         auc = "" if row["auc"] is None else f"{row['auc']:.3f}"
         shares = f"{row['unsteered_share']:.3f}", f"{row['steered_share']:.3f}"
-        table.add_row(escape(row["name"]), escape(row["attribute"]), f"{row['item_count']:,}", auc, *shares)
+        table.add_row(
+            escape(row["name"]), escape(row["attribute"]), f"{row['item_count']:,}", auc, *shares
+        )
     return table
 
 
@@ -171,7 +201,9 @@ def _pairs(title: str, rows: Iterable[tuple[str, str]]) -> Table:
 
 def _settings(config_json: str) -> Sequence[tuple[str, str]]:
     return [
-        (name, json.dumps(value)) for name, value in json.loads(config_json).items() if name not in ("seed",)
+        (name, json.dumps(value))
+        for name, value in json.loads(config_json).items()
+        if name not in ("seed",)
     ]
 
 

@@ -13,7 +13,12 @@ from training.concepts.purity import Purity
 from training.interactions import AttributeKind
 
 _LABEL = pa.struct(
-    [("text", pa.string()), ("method", pa.string()), ("score", pa.float32()), ("provenance", pa.string())]
+    [
+        ("text", pa.string()),
+        ("method", pa.string()),
+        ("score", pa.float32()),
+        ("provenance", pa.string()),
+    ]
 )
 _CONCEPT_SCHEMA = pa.schema(
     [
@@ -54,7 +59,9 @@ def neuron_table(
     measured = purity or Purity(nothing, nothing)
     return pa.table(
         {
-            "labels": pa.array([[label._asdict() for label in found] for found in labels], pa.list_(_LABEL)),
+            "labels": pa.array(
+                [[label._asdict() for label in found] for found in labels], pa.list_(_LABEL)
+            ),
             "density": activity.density,
             "unit": activity.unit,
             "dead": activity.dead,
@@ -91,7 +98,9 @@ def concept_table(concepts: Sequence[NamedConcept]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=_CONCEPT_SCHEMA)
 
 
-def _rows(values: Floats | np.ndarray[tuple[int, ...], np.dtype[np.int32]], kind: pa.DataType) -> pa.Array:
+def _rows(
+    values: Floats | np.ndarray[tuple[int, ...], np.dtype[np.int32]], kind: pa.DataType
+) -> pa.Array:
     offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel(), kind))
 
@@ -100,7 +109,10 @@ def _ranked(ranked: Ranked, index_name: str, value_name: str) -> pa.Array:
     present = ranked.indices >= 0
     offsets = np.concatenate([[0], np.cumsum(present.sum(axis=1))]).astype(np.int32)
     entries = pa.StructArray.from_arrays(
-        [pa.array(ranked.indices[present], pa.int32()), pa.array(ranked.values[present], pa.float32())],
+        [
+            pa.array(ranked.indices[present], pa.int32()),
+            pa.array(ranked.values[present], pa.float32()),
+        ],
         [index_name, value_name],
     )
     return pa.ListArray.from_arrays(pa.array(offsets), entries)

@@ -19,8 +19,8 @@ from exporters.recall import measure_recall
 
 # Rounding differs between torch's and onnxruntime's kernels; a wrong graph is off by far more.
 RELATIVE_TOLERANCE = 1e-4
-# Activations below this share of the norm of what the SAE reads are differences of larger numbers, and carry
-# the rounding of those: they are judged relative to this share.
+# Activations below this share of the norm of what the SAE reads are differences of larger numbers,
+# and carry the rounding of those: they are judged relative to this share.
 SMALLEST_ACTIVATION = 0.02
 # z rounded to float16 is off by up to 2**-11 = 5e-4 of itself, so scores this close have no order.
 SCORE_TOLERANCE = 1e-3
@@ -73,7 +73,9 @@ class _ServedModel:
     def head(self, z: Floats, context: Floats) -> Floats:
         if self._head is None:
             return z
-        q: Floats = self._head.run(["q"], {"z": z, "context": context} if self.has_context else {"z": z})[0]
+        q: Floats = self._head.run(
+            ["q"], {"z": z, "context": context} if self.has_context else {"z": z}
+        )[0]
         return q
 
     def scores(self, z: Floats, context: Floats) -> Floats:
@@ -87,7 +89,9 @@ class _ServedModel:
 @torch.no_grad()
 def _check_outputs(served: _ServedModel, contents: BundleContents) -> None:
     reference = served.reference
-    _compare_states("", served.encode(reference["items"], reference["mask"]), reference, slice(None))
+    _compare_states(
+        "", served.encode(reference["items"], reference["mask"]), reference, slice(None)
+    )
     neurons, activations = served.sae.run(["neurons", "activations"], {"z": reference["z"]})
     scale, shift = served.normalisation(reference["z"])
     read = np.linalg.norm((reference["z"] - shift) / scale, axis=1, keepdims=True)
@@ -108,13 +112,17 @@ def _check_outputs(served: _ServedModel, contents: BundleContents) -> None:
     # What the service reads must also not depend on who else is in the batch, or on padding.
     longest = int(reference["mask"].sum(axis=1).argmax())
     length = int(reference["mask"][longest].sum())
-    alone = served.encode(reference["items"][[longest], :length], reference["mask"][[longest], :length])
+    alone = served.encode(
+        reference["items"][[longest], :length], reference["mask"][[longest], :length]
+    )
     _compare_states(" of one history alone", alone, reference, slice(longest, longest + 1))
     empty = served.encode(np.zeros((1, 0), np.int64), np.zeros((1, 0), np.float32))
     _compare_states(" of the empty history", empty, reference, slice(1))
 
 
-def _compare_states(of: str, found: _State, reference: dict[str, NDArray[Any]], rows: slice) -> None:
+def _compare_states(
+    of: str, found: _State, reference: dict[str, NDArray[Any]], rows: slice
+) -> None:
     for name, values in found._asdict().items():
         _compare(f"encoder.onnx: {name}{of}", values, reference[name][rows])
 
@@ -123,7 +131,10 @@ def _check_recall(served: _ServedModel, manifest: BundleManifest) -> None:
     if served.index is None:
         return
     vectors = np.ascontiguousarray(served.items if served.has_bias else served.items[:, :-1])
-    expected = {"queries": manifest.index.recall_plain, "steered_queries": manifest.index.recall_steered}
+    expected = {
+        "queries": manifest.index.recall_plain,
+        "steered_queries": manifest.index.recall_steered,
+    }
     for name, recall in expected.items():
         queries = served.reference[name]
         if served.has_bias:
@@ -139,7 +150,10 @@ def _check_recall(served: _ServedModel, manifest: BundleManifest) -> None:
 def _check_lists(served: _ServedModel, contents: BundleContents, steered: bool) -> None:
     reference = served.reference
     codes = random_code_edits(
-        len(reference["z"]), contents.cards.activity.unit, contents.concepts, np.random.default_rng(1)
+        len(reference["z"]),
+        contents.cards.activity.unit,
+        contents.concepts,
+        np.random.default_rng(1),
     ) * float(steered)
     z, context = as_stored(contents.references.z), as_stored(contents.references.context)
     edited = z + contents.sae.scale(z) * (codes @ contents.sae.W_dec)
@@ -151,7 +165,9 @@ def _check_lists(served: _ServedModel, contents: BundleContents, steered: bool) 
     compare_lists("steered" if steered else "unsteered", found, expected, reference)
 
 
-def compare_lists(kind: str, found: Floats, expected: Floats, reference: dict[str, NDArray[Any]]) -> None:
+def compare_lists(
+    kind: str, found: Floats, expected: Floats, reference: dict[str, NDArray[Any]]
+) -> None:
     """Compares lists of unseen items by scores [users, n_items]; only near-equal scores may swap places.
 
     Raises:
@@ -181,7 +197,9 @@ def compare_lists(kind: str, found: Floats, expected: Floats, reference: dict[st
 def _compare(what: str, found: Floats, expected: Floats, least: Floats | float = 0.0) -> None:
     """Differences count relative to each row's largest value, or to least [rows, 1] if that is more."""
     if found.shape != expected.shape:
-        raise ParityError(f"{what} has shape {list(found.shape)}, torch gave {list(expected.shape)}")
+        raise ParityError(
+            f"{what} has shape {list(found.shape)}, torch gave {list(expected.shape)}"
+        )
     scale = np.abs(expected).max(axis=1, keepdims=True, initial=np.finfo(np.float32).tiny)
     scale = np.maximum(np.maximum(scale, least), 1e-6)
     error = float((np.abs(found - expected) / scale).max(initial=0.0))

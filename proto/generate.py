@@ -1,7 +1,8 @@
 """Generates the Python code beside the .proto files: python proto/generate.py [--check].
 
 grpcio-tools is pinned to the release whose grpcio and protobuf are our lower bounds, so that the
-generated code runs with every release the package allows. --check fails if the committed code is stale.
+generated code runs with every release the package allows. --check fails if the committed code is
+stale.
 """
 
 import argparse
@@ -27,13 +28,17 @@ def generate(out: Path) -> list[Path]:
         plugins += [f"--plugin={program}={scripts / program}", f"--{name}_out=quiet:{out}"]
     if protoc.main(["protoc", *includes, *plugins, *sources]) != 0:
         raise SystemExit("protoc failed")
-    return sorted(path for path in out.glob("trimtab/v1/*_pb2*.py*") if path.suffix in (".py", ".pyi"))
+    return sorted(
+        path for path in out.glob("trimtab/v1/*_pb2*.py*") if path.suffix in (".py", ".pyi")
+    )
 
 
 def main() -> None:
     """Generates in place, or compares with what is there."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare with the committed code, write nothing")
+    parser.add_argument(
+        "--check", action="store_true", help="compare with the committed code, write nothing"
+    )
     if not parser.parse_args().check:
         generate(ROOT)
         return

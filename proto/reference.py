@@ -1,7 +1,8 @@
 """Writes docs/api.md from the comments in the .proto files: python proto/reference.py [--check].
 
-protoc itself reads the files and hands over what it understood, comments included, so that nothing is parsed
-here. The same files always give the same bytes. --check fails if the committed page is stale.
+protoc itself reads the files and hands over what it understood, comments included, so that nothing
+is parsed here. The same files always give the same bytes. --check fails if the committed page is
+stale.
 """
 
 import argparse
@@ -25,12 +26,18 @@ from google.protobuf.descriptor_pb2 import (
 ROOT = Path(__file__).resolve().parent
 PAGE = ROOT.parent / "docs" / "api.md"
 PACKAGE = "trimtab.v1"
-GENERATED = "<!-- Made by proto/reference.py from proto/trimtab/v1/*.proto: change the comments there. -->"
+GENERATED = (
+    "<!-- Made by proto/reference.py from proto/trimtab/v1/*.proto: change the comments there. -->"
+)
 
 FIRST_FILES = ("recommendation", "steering", "concept", "bundle")
 """The order of the page; what is not named comes after, by name."""
 
-_FILE_SERVICES, _FILE_MESSAGES, _FILE_ENUMS = 6, 4, 5  # field numbers in descriptor.proto make the paths
+_FILE_SERVICES, _FILE_MESSAGES, _FILE_ENUMS = (
+    6,
+    4,
+    5,
+)  # field numbers in descriptor.proto make the paths
 _MESSAGE_FIELDS, _MESSAGE_ONEOFS, _ENUM_VALUES, _SERVICE_METHODS = 2, 8, 2, 2
 _Path = tuple[int, ...]
 _SCALARS = FieldDescriptorProto.Type
@@ -39,7 +46,9 @@ _SCALARS = FieldDescriptorProto.Type
 def main() -> None:
     """Writes the page, or compares with what is there."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare with the committed page, write nothing")
+    parser.add_argument(
+        "--check", action="store_true", help="compare with the committed page, write nothing"
+    )
     page = reference(described())
     if not parser.parse_args().check:
         PAGE.write_text(page, encoding="utf-8")
@@ -54,7 +63,9 @@ def described() -> list[FileDescriptorProto]:
         out = Path(scratch) / "descriptors"
         includes = [f"-I{ROOT}", f"-I{files('grpc_tools') / '_proto'}"]
         wanted = ["--include_source_info", f"--descriptor_set_out={out}"]
-        subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *includes, *wanted, *sources], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "grpc_tools.protoc", *includes, *wanted, *sources], check=True
+        )
         found = list(FileDescriptorSet.FromString(out.read_bytes()).file)
 
     def place(file: FileDescriptorProto) -> tuple[int, str]:
@@ -97,7 +108,9 @@ class _Commented:
     def __init__(self, proto: FileDescriptorProto) -> None:
         self.proto = proto
         self._comments: dict[_Path, str] = {
-            tuple(location.path): " ".join((location.leading_comments + location.trailing_comments).split())
+            tuple(location.path): " ".join(
+                (location.leading_comments + location.trailing_comments).split()
+            )
             for location in proto.source_code_info.location
         }
 
@@ -112,7 +125,9 @@ def _contents(api: Sequence[_Commented]) -> Iterator[str]:
     yield "| --- | --- |"
     for file in api:
         for service in file.proto.service:
-            methods = ", ".join(f"[{method.name}](#{method.name.lower()})" for method in service.method)
+            methods = ", ".join(
+                f"[{method.name}](#{method.name.lower()})" for method in service.method
+            )
             yield f"| [{service.name}](#{service.name.lower()}) | {methods} |"
 
 
@@ -141,7 +156,9 @@ def _message(file: _Commented, message: DescriptorProto, path: _Path) -> Iterato
         yield "No fields."
         return
     for index, oneof in enumerate(message.oneof_decl):
-        if not _is_synthetic(message, index) and (comment := file.comment((*path, _MESSAGE_ONEOFS, index))):
+        if not _is_synthetic(message, index) and (
+            comment := file.comment((*path, _MESSAGE_ONEOFS, index))
+        ):
             yield from (f"*oneof {oneof.name}*: {comment}", "")
     yield "| field | type | no. | meaning |"
     yield "| --- | --- | --- | --- |"
@@ -166,7 +183,9 @@ def _type(message: DescriptorProto, field: FieldDescriptorProto) -> str:
             key, value = (_type(entry, part) for part in entry.field)
             return f"map of {key} to {value}"
     name = (
-        _link(field.type_name) if field.type_name else _SCALARS.Name(field.type).removeprefix("TYPE_").lower()
+        _link(field.type_name)
+        if field.type_name
+        else _SCALARS.Name(field.type).removeprefix("TYPE_").lower()
     )
     if field.label == FieldDescriptorProto.LABEL_REPEATED:
         return f"repeated {name}"

@@ -31,7 +31,9 @@ class Settings(BaseSettings):
     )
 
     bundle: Path = Field(description="directory of the bundle to serve")
-    listen: str = Field("127.0.0.1:50051", description="host:port for gRPC; port 0 takes a free one")
+    listen: str = Field(
+        "127.0.0.1:50051", description="host:port for gRPC; port 0 takes a free one"
+    )
     metrics_port: int = Field(
         9464, ge=0, le=65535, description="HTTP port for Prometheus; 0 takes a free one"
     )
@@ -39,13 +41,20 @@ class Settings(BaseSettings):
         "embedded",
         description="URL of a Redis or Valkey server (redis, rediss, unix); 'embedded' starts one of our own",
     )
-    data_dir: Path = Field(Path("trimtab-data"), description="where the embedded Valkey keeps its data")
+    data_dir: Path = Field(
+        Path("trimtab-data"), description="where the embedded Valkey keeps its data"
+    )
     workers: int = Field(
-        1, ge=1, le=1_024, description="processes that serve behind the one port; one for each core uses all"
+        1,
+        ge=1,
+        le=1_024,
+        description="processes that serve behind the one port; one for each core uses all",
     )
     max_n: int = Field(1_000, ge=1, le=10_000, description="most recommendations in one reply")
     max_in_flight: int = Field(
-        256, ge=1, description="permits of each worker: calls answered at once before others are refused"
+        256,
+        ge=1,
+        description="permits of each worker: calls answered at once before others are refused",
     )
     compute_threads: int = Field(
         2,
@@ -55,17 +64,25 @@ class Settings(BaseSettings):
     max_history: int = Field(
         1_000, ge=1, description="positive events stored a user (the encoder may read fewer)"
     )
-    history_ttl_s: int = Field(0, ge=0, description="seconds until an unchanged history goes; 0 keeps it")
-    embedding_ttl_s: int = Field(604_800, ge=1, description="seconds that a cached user embedding lives")
+    history_ttl_s: int = Field(
+        0, ge=0, description="seconds until an unchanged history goes; 0 keeps it"
+    )
+    embedding_ttl_s: int = Field(
+        604_800, ge=1, description="seconds that a cached user embedding lives"
+    )
     embedding_precision: Literal["float16", "int8"] = Field(
         "float16",
         description="float16, or int8: about half the memory in Redis for lists that are nearly the same",
     )
-    store_timeout_s: float = Field(0.25, gt=0, description="seconds that a read from Redis may take")
+    store_timeout_s: float = Field(
+        0.25, gt=0, description="seconds that a read from Redis may take"
+    )
     user_tier_mb: int = Field(
         256, ge=0, description="megabytes of users kept in each worker, over Redis; 0 keeps none"
     )
-    drain_s: float = Field(10.0, ge=0, description="seconds that calls in flight are given at shutdown")
+    drain_s: float = Field(
+        10.0, ge=0, description="seconds that calls in flight are given at shutdown"
+    )
 
     @field_validator("listen")
     @classmethod

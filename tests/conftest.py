@@ -16,10 +16,11 @@ from typing import Any
 import grpc
 import pytest
 
-from service.bundle import Bundle, open_bundle
-from service.embedded import embedded_valkey
-from service.server import RunningServer, running_server
+from service.bundle.bundle import Bundle
+from service.bundle.open import open_bundle
+from service.process.server import RunningServer, running_server
 from service.settings import read_settings
+from service.storage.embedded_valkey import embedded_valkey
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -48,7 +49,9 @@ def bundle_dir(make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture(scope="session")
-def head_bundle_dir(make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def head_bundle_dir(
+    make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A bundle with a nonlinear head and item biases."""
     return make_bundle(tmp_path_factory.mktemp("bundles") / "head", with_head=True, with_bias=True)
 
@@ -113,7 +116,9 @@ def serve(bundle_dir: Path, data_dir: Path, *flags: str) -> Iterator[Served]:
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(40)
-        assert not thread.is_alive(), f"the server did not stop within 40 s: {asyncio.all_tasks(loop)}"
+        assert not thread.is_alive(), (
+            f"the server did not stop within 40 s: {asyncio.all_tasks(loop)}"
+        )
         loop.close()
 
 

@@ -48,7 +48,9 @@ class Checkpoints:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         save_tensors(temporary / "state.safetensors", snapshot.tensors)
-        write_json(temporary / "state.json", {"epoch": snapshot.epoch, "progress": snapshot.progress})
+        write_json(
+            temporary / "state.json", {"epoch": snapshot.epoch, "progress": snapshot.progress}
+        )
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         for older in self._of(stage):
@@ -62,7 +64,9 @@ class Checkpoints:
         if not found:
             return None
         state = read_json(found[-1] / "state.json")
-        return Snapshot(state["epoch"], load_tensors(found[-1] / "state.safetensors"), state["progress"])
+        return Snapshot(
+            state["epoch"], load_tensors(found[-1] / "state.safetensors"), state["progress"]
+        )
 
     def _of(self, stage: str) -> list[Path]:
         return sorted(path for path in self.folder.glob(f"{stage}-*") if path.suffix != ".writing")

@@ -46,7 +46,9 @@ def train(argv: Sequence[str] | None = None) -> int:
     for shown in run_tables(run):
         console.print(shown)
     console.print(cost_line(run), markup=False, highlight=False)
-    console.print(f"{parsed.out} after {time.monotonic() - began:.1f} s", markup=False, highlight=False)
+    console.print(
+        f"{parsed.out} after {time.monotonic() - began:.1f} s", markup=False, highlight=False
+    )
     return 0
 
 
@@ -61,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="Directory of the run.")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="RUN", help="Directory of the run."
+    )
     text = "Least time between two checkpoints, in seconds (default: 5)."
     parser.add_argument("--checkpoint-every-s", type=float, default=5.0, metavar="S", help=text)
     text = "Write the summary of the data to RUN, data.json and data.png, and stop."

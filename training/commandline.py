@@ -52,10 +52,16 @@ def add_flags(
         group.add_argument(flag, help=help_text + shown, **settings)
 
 
-def read_flags(kind: type[Config], parsed: argparse.Namespace, prefix: str = "", **others: Any) -> Config:
+def read_flags(
+    kind: type[Config], parsed: argparse.Namespace, prefix: str = "", **others: Any
+) -> Config:
     """The dataclass that the parsed flags describe; others are fields without a flag."""
     documented = field_docs(kind)
-    values = {name: getattr(parsed, prefix + name) for name in documented if hasattr(parsed, prefix + name)}
+    values = {
+        name: getattr(parsed, prefix + name)
+        for name in documented
+        if hasattr(parsed, prefix + name)
+    }
     return kind(**values, **others)
 
 

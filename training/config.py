@@ -20,11 +20,13 @@ class TrainConfig:
     """What decides a run: the same configuration and data give the same files."""
 
     data: str = "ml-100k"
-    """Data set: a publisher's (ml-100k, ml-1m, ml-25m, ml-32m, ml-latest-small, amazon-2023, lastfm-hetrec),
-    synthetic, a folder with interactions.parquet and items.parquet, or a CSV, Parquet or JSON-lines file."""
+    """Data set: a publisher's (ml-100k, ml-1m, ml-25m, ml-32m, ml-latest-small, amazon-2023,
+    lastfm-hetrec), synthetic, a folder with interactions.parquet and items.parquet, or a CSV,
+    Parquet or JSON-lines file.
+    """
     recommender: str = "elsa"
-    """Recommender: elsa, puresvd, multvae, multdae, als, bpr, logistic, lightgcn; in order of time: sasrec,
-    gpt, bert4rec, timirec."""
+    """Recommender: elsa, puresvd, multvae, multdae, als, bpr, logistic, lightgcn; in order of time:
+    sasrec, gpt, bert4rec, timirec."""
     sae: str = "topk"
     """Sparse autoencoder: relu, topk, batchtopk, jumprelu, matryoshka or tied."""
     seed: int = 42
@@ -54,11 +56,15 @@ class TrainConfig:
         if self.max_length < 1:
             raise ConfigError(f"max_length is {self.max_length}, expected at least 1")
         if self.user_core < 0 or self.item_core < 0:
-            raise ConfigError(f"the cores are {self.user_core} and {self.item_core}, expected at least 0")
+            raise ConfigError(
+                f"the cores are {self.user_core} and {self.item_core}, expected at least 0"
+            )
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed is {self.seed}, expected a number from 0 to 2^63 - 1")
         if self.implicit and self.min_value is not None:
-            raise ConfigError("implicit takes every event as positive, so min_value must not be given")
+            raise ConfigError(
+                "implicit takes every event as positive, so min_value must not be given"
+            )
         for name, kind in self.option_types().items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, kind())
@@ -100,7 +106,9 @@ class TrainConfig:
             values["sae_options"] = _typed(SAES[values["sae"]].options, values["sae_options"])
             return cls(**values)
         except (KeyError, TypeError, ConfigError) as error:
-            raise RunError(f"the configuration is not one that this version can read: {error}") from error
+            raise RunError(
+                f"the configuration is not one that this version can read: {error}"
+            ) from error
 
 
 def _plain(value: Any) -> Any:
@@ -111,4 +119,9 @@ def _plain(value: Any) -> Any:
 
 def _typed(kind: type[Any], values: dict[str, Any]) -> Any:
     names = {option.name for option in dataclasses.fields(kind) if "Path" in str(option.type)}
-    return kind(**{name: Path(value) if name in names and value else value for name, value in values.items()})
+    return kind(
+        **{
+            name: Path(value) if name in names and value else value
+            for name, value in values.items()
+        }
+    )

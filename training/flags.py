@@ -48,9 +48,13 @@ def read_config(
     add_others(parser)
     add_flags(parser, TrainConfig, title="run")
     for name, (prefix, options) in sections.items():
-        add_flags(parser, options, prefix, title=f"{name.removesuffix('_options')} ({options.__name__})")
+        add_flags(
+            parser, options, prefix, title=f"{name.removesuffix('_options')} ({options.__name__})"
+        )
     parsed = parser.parse_args(arguments)
-    others = {name: read_flags(options, parsed, prefix) for name, (prefix, options) in sections.items()}
+    others = {
+        name: read_flags(options, parsed, prefix) for name, (prefix, options) in sections.items()
+    }
     return parsed, read_flags(TrainConfig, parsed, **others)
 
 

@@ -29,9 +29,9 @@ class AttributeKind(Enum):
 class RawData(NamedTuple):
     """What a data set's loader gives.
 
-    events has the columns of EVENT_SCHEMA in the publisher's order, value and time null where unknown; items
-    has item_id, title and one column an attribute. min_value is the scale's threshold for a positive event,
-    None where every event is one.
+    events has the columns of EVENT_SCHEMA in the publisher's order, value and time null where
+    unknown; items has item_id, title and one column an attribute. min_value is the scale's
+    threshold for a positive event, None where every event is one.
     """
 
     name: str
@@ -45,8 +45,8 @@ class RawData(NamedTuple):
 class Catalogue:
     """The items, in the order of their index.
 
-    items has the columns item_id (String), title (String or null), popularity (Int64, positive events of
-    the training users), then one column an attribute: List(String), String or Float64.
+    items has the columns item_id (String), title (String or null), popularity (Int64, positive
+    events of the training users), then one column an attribute: List(String), String or Float64.
     """
 
     items: pl.DataFrame
@@ -72,16 +72,18 @@ class Catalogue:
 
     def with_popularity(self, popularity: NDArray[np.int64]) -> Catalogue:
         """The same items with other counts, [n_items]."""
-        return Catalogue(self.items.with_columns(pl.Series("popularity", popularity, dtype=pl.Int64)))
+        return Catalogue(
+            self.items.with_columns(pl.Series("popularity", popularity, dtype=pl.Int64))
+        )
 
 
 @dataclass(frozen=True)
 class Interactions:
     """Distinct user-item pairs, ordered by user, then time, then the publisher's order.
 
-    users and items are indices [n_events]; value float64, NaN where unknown; time int64 in the publisher's
-    unit, -1 where unknown (such events come first). duplicate_count repeated events were dropped, the
-    latest kept.
+    users and items are indices [n_events]; value float64, NaN where unknown; time int64 in the
+    publisher's unit, -1 where unknown (such events come first). duplicate_count repeated events
+    were dropped, the latest kept.
     """
 
     user_ids: tuple[str, ...]
@@ -94,7 +96,11 @@ class Interactions:
 
     def positives(self, min_value: float | None) -> Histories:
         """Each user's positive items, oldest first: value >= min_value, or every event if that is None."""
-        positive = np.ones(len(self.users), dtype=np.bool_) if min_value is None else self.value >= min_value
+        positive = (
+            np.ones(len(self.users), dtype=np.bool_)
+            if min_value is None
+            else self.value >= min_value
+        )
         counts = np.bincount(self.users[positive], minlength=len(self.user_ids))
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         return Histories(offsets, self.items[positive])
@@ -125,8 +131,8 @@ class Prepared(NamedTuple):
 def prepare(raw: RawData) -> Prepared:
     """Numbers users and items, drops repeated pairs, joins metadata.
 
-    The catalogue is every item that occurs in an event; items without metadata stay, title and attributes
-    null.
+    The catalogue is every item that occurs in an event; items without metadata stay, title and
+    attributes null.
 
     Raises:
         DataError: if there are no events, or an id is null.
@@ -143,8 +149,12 @@ def prepare(raw: RawData) -> Prepared:
     user_ids = events["user_id"].unique().sort()
     item_ids = events["item_id"].unique().sort()
     ordered = distinct.with_columns(
-        user=pl.col("user_id").replace_strict(user_ids, np.arange(len(user_ids)), return_dtype=pl.Int64),
-        item=pl.col("item_id").replace_strict(item_ids, np.arange(len(item_ids)), return_dtype=pl.Int64),
+        user=pl.col("user_id").replace_strict(
+            user_ids, np.arange(len(user_ids)), return_dtype=pl.Int64
+        ),
+        item=pl.col("item_id").replace_strict(
+            item_ids, np.arange(len(item_ids)), return_dtype=pl.Int64
+        ),
     ).sort("user", "time", "row", nulls_last=False)
     interactions = Interactions(
         user_ids=tuple(user_ids),
@@ -201,10 +211,14 @@ def _catalogue(item_ids: pl.Series, metadata: pl.DataFrame) -> Catalogue:
         maintain_order="left",
     )
     attributes = [name for name in items.columns if name not in ("item_id", "title")]
-    return Catalogue(items.select("item_id", "title", pl.lit(0, pl.Int64).alias("popularity"), *attributes))
+    return Catalogue(
+        items.select("item_id", "title", pl.lit(0, pl.Int64).alias("popularity"), *attributes)
+    )
 
 
-def _notes(interactions: Interactions, catalogue: Catalogue, metadata: pl.DataFrame) -> tuple[str, ...]:
+def _notes(
+    interactions: Interactions, catalogue: Catalogue, metadata: pl.DataFrame
+) -> tuple[str, ...]:
     notes = []
     if interactions.duplicate_count:
         notes.append(

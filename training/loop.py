@@ -80,20 +80,26 @@ def fit(
 ) -> FitResult:
     """Trains task.module in place, going on from the newest checkpoint if there is one.
 
-    The module and each batch are moved to the device; afterwards the module is on the CPU and evaluates.
+    The module and each batch are moved to the device; afterwards the module is on the CPU and
+    evaluates.
 
-    An epoch's chance depends only on the seed and its number, so a resumed run ends in the same bytes.
+    An epoch's chance depends only on the seed and its number, so a resumed run ends in the same
+    bytes.
 
     Raises:
         DivergedError: if a loss is not finite; the last good checkpoint stays.
     """
     task.module.to(device).train()
-    optimiser = torch.optim.Adam(task.module.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay)
+    optimiser = torch.optim.Adam(
+        task.module.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay
+    )
     progress, best_state = _Progress(), _state(task.module)
     if (found := checkpoints.load(task.name)) is not None:
         progress, best_state = _restore(task, optimiser, found)
     while progress.epoch < schedule.epochs and progress.waited < schedule.patience:
-        mean_loss = _run_epoch(task, optimiser, schedule.lr_at(progress.epoch), seed, progress.epoch, device)
+        mean_loss = _run_epoch(
+            task, optimiser, schedule.lr_at(progress.epoch), seed, progress.epoch, device
+        )
         progress.epoch += 1
         last = progress.epoch == schedule.epochs
         if not schedule.validate_every:
@@ -118,7 +124,12 @@ def fit(
 
 
 def _run_epoch(
-    task: Task, optimiser: torch.optim.Optimizer, lr: float, seed: int, epoch: int, device: torch.device
+    task: Task,
+    optimiser: torch.optim.Optimizer,
+    lr: float,
+    seed: int,
+    epoch: int,
+    device: torch.device,
 ) -> float:
     for group in optimiser.param_groups:
         group["lr"] = lr
@@ -164,7 +175,9 @@ def _snapshot(
     tensors |= {f"best.{name}": value for name, value in best.items()}
     tensors |= {f"memory.{name}": value for name, value in task.memory.items()}
     for index, slots in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
+        tensors |= {
+            f"optimiser.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()
+        }
     return Snapshot(progress.epoch, tensors, vars(progress).copy())
 
 
@@ -173,7 +186,9 @@ def _restore(
 ) -> tuple[_Progress, dict[str, Tensor]]:
     def part(prefix: str) -> dict[str, Tensor]:
         return {
-            key.removeprefix(prefix): value for key, value in found.tensors.items() if key.startswith(prefix)
+            key.removeprefix(prefix): value
+            for key, value in found.tensors.items()
+            if key.startswith(prefix)
         }
 
     task.module.load_state_dict(part("now."))

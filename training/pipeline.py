@@ -108,7 +108,9 @@ def train(
     if (out / "run.json").is_file():
         return _finished(config, out, reporter)
     data = load_data(config, reporter)
-    resolved = dataclasses.replace(config, min_value=data.min_value, implicit=data.min_value is None)
+    resolved = dataclasses.replace(
+        config, min_value=data.min_value, implicit=data.min_value is None
+    )
     _claim(out, {"config": resolved.to_json(), "data": data.digest}, reporter)
     write_summary(data.summary, data.positives, out)
     checkpoints = Checkpoints(out / "checkpoints", checkpoint_every_s)
@@ -139,14 +141,22 @@ def train(
 
 
 def fit_context(
-    config: TrainConfig, split: Split, checkpoints: Checkpoints, reporter: Reporter, device: torch.device
+    config: TrainConfig,
+    split: Split,
+    checkpoints: Checkpoints,
+    reporter: Reporter,
+    device: torch.device,
 ) -> FitContext:
     """What fitting needs; models are validated by the nDCG@20 of the validation users."""
 
     def validate(model: Recommender) -> float:
-        return mean_ndcg(ModelScorer(model, config.max_length), split, split.validation, LIST_LENGTH)
+        return mean_ndcg(
+            ModelScorer(model, config.max_length), split, split.validation, LIST_LENGTH
+        )
 
-    return FitContext(split, config.max_length, config.seed, checkpoints, validate, reporter.epoch, device)
+    return FitContext(
+        split, config.max_length, config.seed, checkpoints, validate, reporter.epoch, device
+    )
 
 
 def code_version() -> str:
@@ -177,7 +187,11 @@ def load_data(config: TrainConfig, reporter: Reporter) -> Data:
     if (RECOMMENDERS[config.recommender].ordered or config.split.kind == "leave-one-out") and (
         untimed := interactions.untimed_count
     ):
-        asker = config.recommender if RECOMMENDERS[config.recommender].ordered else "a leave-one-out split"
+        asker = (
+            config.recommender
+            if RECOMMENDERS[config.recommender].ordered
+            else "a leave-one-out split"
+        )
         raise DataError(
             f"{raw.name}: {untimed} of {len(interactions.users)} interactions have neither time nor "
             f"position, but {asker} needs the order of every user's interactions"
@@ -185,7 +199,9 @@ def load_data(config: TrainConfig, reporter: Reporter) -> Data:
     positives = interactions.positives(min_value)
     summary = summarise(raw, prepared, positives)
     reporter.data(summary)
-    split = hold_out(positives, interactions.user_ids, len(interactions.item_ids), config.split, config.seed)
+    split = hold_out(
+        positives, interactions.user_ids, len(interactions.item_ids), config.split, config.seed
+    )
     reporter.note(
         f"{len(split.train)} users to train on, {len(split.validation)} validation, {len(split.test)} test"
     )
@@ -193,7 +209,16 @@ def load_data(config: TrainConfig, reporter: Reporter) -> Data:
     for part in (positives.offsets, positives.items):
         digest.update(part.tobytes())
     catalogue = prepared.catalogue.with_popularity(split.popularity())
-    return Data(raw.name, catalogue, split, min_value, prepared.notes, digest.hexdigest(), summary, positives)
+    return Data(
+        raw.name,
+        catalogue,
+        split,
+        min_value,
+        prepared.notes,
+        digest.hexdigest(),
+        summary,
+        positives,
+    )
 
 
 def _claim(out: Path, claim: dict[str, Any], reporter: Reporter) -> None:
@@ -217,10 +242,14 @@ def _finished(config: TrainConfig, out: Path, reporter: Reporter) -> Run:
     run = load_run(out)
     resolved = config
     if config.min_value is None and not config.implicit:
-        resolved = dataclasses.replace(config, min_value=run.config.min_value, implicit=run.config.implicit)
+        resolved = dataclasses.replace(
+            config, min_value=run.config.min_value, implicit=run.config.implicit
+        )
     if differing := _differences(run.config.to_json(), resolved.to_json()):
         found = ", ".join(differing)
-        raise RunError(f"{out} holds a finished run with other settings ({found}): choose another directory")
+        raise RunError(
+            f"{out} holds a finished run with other settings ({found}): choose another directory"
+        )
     reporter.note(f"{out} is already finished with these settings")
     return run
 
@@ -228,7 +257,9 @@ def _finished(config: TrainConfig, out: Path, reporter: Reporter) -> Run:
 def _differences(left: Any, right: Any, name: str = "") -> list[str]:
     if isinstance(left, dict) and isinstance(right, dict):
         names = sorted(left.keys() | right.keys())
-        return [found for key in names for found in _differences(left.get(key), right.get(key), key)]
+        return [
+            found for key in names for found in _differences(left.get(key), right.get(key), key)
+        ]
     return [] if left == right else [f"{name}: {left} there, {right} here"]
 
 

@@ -7,7 +7,14 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from training.loop import EpochReport
@@ -35,7 +42,10 @@ class ProgressReporter:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
 
@@ -89,7 +99,10 @@ def run_tables(run: Run) -> list[Table]:
     concepts = table(
         f"the {len(largest)} most frequent of {len(run.concepts)} concepts, top-20 share of validation users",
         ("concept", "items", "AUC", "unit", "unsteered", "at strength 1"),
-        [(c.name, c.item_count, c.auc, c.unit, c.unsteered_share, c.steered_share) for c in largest],
+        [
+            (c.name, c.item_count, c.auc, c.unit, c.unsteered_share, c.steered_share)
+            for c in largest
+        ],
     )
     return [quality, concepts] if largest else [quality]
 
@@ -99,7 +112,9 @@ def cost_line(run: Run) -> str:
     before, after = run.metrics["ndcg@20"], run.metrics["reconstruct_ndcg@20"]
     loss = run.metrics["reconstruct_ndcg_loss@20"]
     verb = "costs" if loss >= 0 else "gains"
-    return f"the SAE's reconstruction {verb} {abs(loss):.1%} of nDCG@20 ({before:.4f} -> {after:.4f})"
+    return (
+        f"the SAE's reconstruction {verb} {abs(loss):.1%} of nDCG@20 ({before:.4f} -> {after:.4f})"
+    )
 
 
 def _cell(value: object) -> str:

@@ -1,7 +1,7 @@
 """A run directory: what trimtab-train leaves behind, and what exporters and evaluation read.
 
-run.json (configuration, metrics, provenance), recommender.safetensors and .json, sae.safetensors and .json,
-items.parquet, split.npz, concepts.parquet, labels.parquet; checkpoints/ while training.
+run.json (configuration, metrics, provenance), recommender.safetensors and .json, sae.safetensors
+and .json, items.parquet, split.npz, concepts.parquet, labels.parquet; checkpoints/ while training.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ _CONCEPT_SCHEMA: dict[str, Any] = {
 _LABEL_SCHEMA: dict[str, Any] = {
     "neuron": pl.Int32,
     "labels": pl.List(
-        pl.Struct({"text": pl.String, "method": pl.String, "score": pl.Float64, "provenance": pl.String})
+        pl.Struct(
+            {"text": pl.String, "method": pl.String, "score": pl.Float64, "provenance": pl.String}
+        )
     ),
 }
 
@@ -48,8 +50,8 @@ _LABEL_SCHEMA: dict[str, Any] = {
 class Run:
     """Everything a finished run holds; the models are in evaluation mode.
 
-    config is resolved: min_value is the threshold that was applied, None where every event is positive.
-    labels holds one list a neuron, best first.
+    config is resolved: min_value is the threshold that was applied, None where every event is
+    positive. labels holds one list a neuron, best first.
     """
 
     path: Path
@@ -96,16 +98,22 @@ def load_run(path: Path) -> Run:
     catalogue = Catalogue(_frame(path / "items.parquet", ("item_id", "title", "popularity")))
     split = Split.load(path / "split.npz")
     if split.n_items != catalogue.n_items:
-        raise RunError(f"{path}: split.npz is of {split.n_items} items, items.parquet of {catalogue.n_items}")
+        raise RunError(
+            f"{path}: split.npz is of {split.n_items} items, items.parquet of {catalogue.n_items}"
+        )
     recommender = load_recommender(path, config, catalogue.n_items)
     sae = load_sae(path, config, recommender.d)
-    concepts = _concepts(_frame(path / "concepts.parquet", tuple(_CONCEPT_SCHEMA)), sae.n_neurons, path)
+    concepts = _concepts(
+        _frame(path / "concepts.parquet", tuple(_CONCEPT_SCHEMA)), sae.n_neurons, path
+    )
     labels = [
         [Label(**label) for label in row]
         for row in _frame(path / "labels.parquet", ("neuron", "labels"))["labels"]
     ]
     if len(labels) != sae.n_neurons:
-        raise RunError(f"{path}: labels.parquet is of {len(labels)} neurons, the SAE has {sae.n_neurons}")
+        raise RunError(
+            f"{path}: labels.parquet is of {len(labels)} neurons, the SAE has {sae.n_neurons}"
+        )
     return Run(
         path, config, document["metrics"], catalogue, split, recommender, sae, concepts, labels,
         document["data_set"], document["code_version"], tuple(document["notes"]),
@@ -120,7 +128,9 @@ def save_model(path: Path, stage: str, module: nn.Module, about: dict[str, Any])
 
 def load_recommender(path: Path, config: TrainConfig, n_items: int) -> Recommender:
     """The trained recommender of a run, finished or not."""
-    model = RECOMMENDERS[config.recommender].build(config.recommender_options, n_items, config.max_length)
+    model = RECOMMENDERS[config.recommender].build(
+        config.recommender_options, n_items, config.max_length
+    )
     _fill(model, path, "recommender")
     return model
 
@@ -137,7 +147,9 @@ def _fill(module: nn.Module, path: Path, stage: str) -> dict[str, Any]:
     try:
         module.load_state_dict(load_tensors(path / f"{stage}.safetensors"))
     except RuntimeError as error:
-        raise RunError(f"{path / stage}.safetensors does not fit the configuration: {error}") from error
+        raise RunError(
+            f"{path / stage}.safetensors does not fit the configuration: {error}"
+        ) from error
     module.eval().requires_grad_(False)
     return about
 
@@ -146,7 +158,11 @@ def _document(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise RunError(f"{path} is not a directory: expected one that trimtab-train wrote")
     if not (path / "run.json").is_file():
-        state = "its training was not finished" if (path / "checkpoints").is_dir() else "it is not a run"
+        state = (
+            "its training was not finished"
+            if (path / "checkpoints").is_dir()
+            else "it is not a run"
+        )
         raise RunError(f"{path} has no run.json: {state}")
     document: dict[str, Any] = read_json(path / "run.json")
     expected = ("format", "config", "metrics", "data_set", "code_version", "notes")

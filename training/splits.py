@@ -1,7 +1,7 @@
 """Who is trained on and who is judged.
 
-Users are held out whole (strong generalisation), or each user's last two items are (leave-one-out), as the
-literature on sequential models does. The two are never mixed in one table.
+Users are held out whole (strong generalisation), or each user's last two items are (leave-one-out),
+as the literature on sequential models does. The two are never mixed in one table.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ class SplitConfig:
     """How users or items are held out; held-out users after the protocol of arXiv 2601.11182."""
 
     kind: str = "users"
-    """users holds users out whole; leave-one-out trains on all users, validates on each one's last item but
-    one and tests on the last (the other settings then have no effect, but for the positives it takes)."""
+    """users holds users out whole; leave-one-out trains on all users, validates on each one's last
+    item but one and tests on the last (the other settings then have no effect, but for the
+    positives it takes).
+    """
     validation_share: float = 0.1
     """Share of the eligible users on whom settings, strengths and units are chosen."""
     test_share: float = 0.1
@@ -36,15 +38,17 @@ class SplitConfig:
     min_positives: int = 5
     """Users with fewer positive items are trained on, never held out."""
     rotation: int = 0
-    """Moves on by so many test sets in the drawn order of users: with test_share 0.2, the rotations 0 to 4 of
-    one seed test every eligible user once."""
+    """Moves on by so many test sets in the drawn order of users: with test_share 0.2, the rotations
+    0 to 4 of one seed test every eligible user once."""
 
     def __post_init__(self) -> None:
         if self.kind not in _SPLITS:
             raise ConfigError(f"split: kind is {self.kind!r}, expected one of {', '.join(_SPLITS)}")
         for name in ("validation_share", "test_share", "target_share"):
             if not 0 < getattr(self, name) < 1:
-                raise ConfigError(f"split: {name} is {getattr(self, name)}, expected a share between 0 and 1")
+                raise ConfigError(
+                    f"split: {name} is {getattr(self, name)}, expected a share between 0 and 1"
+                )
         if self.validation_share + self.test_share >= 1:
             raise ConfigError("split: validation_share and test_share leave no users to train on")
         if self.min_positives < 2:
@@ -59,10 +63,10 @@ class SplitConfig:
 class Split:
     """Rows, one a history, and what is known and asked of each.
 
-    train, validation and test are sorted row numbers; user_ids names each row's user, who has one row where
-    users are held out, up to three where items are. inputs holds each row's history, oldest first: all
-    positive items of a training user, the history part of a held-out one. target_items holds the targets of
-    the held-out rows and is empty for the others.
+    train, validation and test are sorted row numbers; user_ids names each row's user, who has one
+    row where users are held out, up to three where items are. inputs holds each row's history,
+    oldest first: all positive items of a training user, the history part of a held-out one.
+    target_items holds the targets of the held-out rows and is empty for the others.
     """
 
     user_ids: tuple[str, ...]
@@ -87,7 +91,9 @@ class Split:
 
     def popularity(self) -> NDArray[np.int64]:
         """Positive events of the training users, [n_items]."""
-        return np.bincount(self.histories(self.train).items, minlength=self.n_items).astype(np.int64)
+        return np.bincount(self.histories(self.train).items, minlength=self.n_items).astype(
+            np.int64
+        )
 
     def save(self, path: Path) -> None:
         """Writes split.npz."""
@@ -121,7 +127,9 @@ class Split:
                 validation=arrays["validation"],
                 test=arrays["test"],
                 inputs=Histories(arrays["input_offsets"], arrays["input_items"].astype(np.int64)),
-                target_items=Histories(arrays["target_offsets"], arrays["target_items"].astype(np.int64)),
+                target_items=Histories(
+                    arrays["target_offsets"], arrays["target_items"].astype(np.int64)
+                ),
             )
         except (OSError, ValueError, KeyError) as error:
             raise RunError(f"{path} is not a split written by trimtab-train: {error}") from error
@@ -193,7 +201,10 @@ def _hold_out_users(
             "too few to hold out validation and test users and train on the rest"
         )
     drawn = np.roll(rng.permutation(eligible), -config.rotation * n_test)
-    validation, test = np.sort(drawn[:n_validation]), np.sort(drawn[n_validation : n_validation + n_test])
+    validation, test = (
+        np.sort(drawn[:n_validation]),
+        np.sort(drawn[n_validation : n_validation + n_test]),
+    )
     held_out = np.zeros(len(user_ids), dtype=np.bool_)
     held_out[validation] = held_out[test] = True
     train = np.flatnonzero(~held_out & (positives.lengths > 0))

@@ -24,11 +24,12 @@ _YEAR_2286_S = 10_000_000_000
 class DataSummary:
     """Figures of one data set.
 
-    positives are events that count as positive; duplicates were dropped before, without_metadata counts
-    items of which nothing is known. history_lengths holds the quantiles 0, .25, .5, .75, .95
-    and 1 of users' positive items; head_share the share of positives on the most popular tenth of the
-    items; attributes the share of the items that have a title, and each attribute. span is the first and
-    last time as dates, where times are seconds since 1970 or a thousandth, millionth or billionth of them.
+    positives are events that count as positive; duplicates were dropped before, without_metadata
+    counts items of which nothing is known. history_lengths holds the quantiles 0, .25, .5, .75, .95
+    and 1 of users' positive items; head_share the share of positives on the most popular tenth of
+    the items; attributes the share of the items that have a title, and each attribute. span is the
+    first and last time as dates, where times are seconds since 1970 or a thousandth, millionth or
+    billionth of them.
     """
 
     name: str
@@ -83,7 +84,9 @@ def summarise(raw: RawData, prepared: Prepared, positives: Histories) -> DataSum
         without_metadata=items.join(raw.items, on="item_id", how="anti").height,
         history_lengths=tuple(int(q) for q in np.quantile(lengths, (0, 0.25, 0.5, 0.75, 0.95, 1))),
         head_share=_head_share(popularity(positives, len(interactions.item_ids))),
-        attributes={name: _coverage(items[name]) for name in ("title", *prepared.catalogue.attributes)},
+        attributes={
+            name: _coverage(items[name]) for name in ("title", *prepared.catalogue.attributes)
+        },
         span=_span(interactions.time),
         notes=prepared.notes,
     )
@@ -136,5 +139,7 @@ def _span(time: Any) -> tuple[str, str] | None:
     seconds = known
     while seconds.max() > _YEAR_2286_S:  # milliseconds, microseconds, nanoseconds
         seconds = seconds // 1_000
-    first, last = (datetime.fromtimestamp(int(when), UTC) for when in (seconds.min(), seconds.max()))
+    first, last = (
+        datetime.fromtimestamp(int(when), UTC) for when in (seconds.min(), seconds.max())
+    )
     return f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d}"

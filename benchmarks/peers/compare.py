@@ -1,9 +1,10 @@
 """Trimtab beside other servers with the same pipeline: compare.py --out DIR --venvs DIR --report FILE.
 
-The base case of serving.py: one world, one Valkey with the same users for all, and both cores for whichever
-server is under load and for the load. Every peer's lists are compared with Trimtab's before. A peer that does
-not start is reported as not run, with the reason. README.md says how each is set up. Every part leaves
-DIR/cells/peers-PART.json; the report is made of the cells that are there.
+The base case of serving.py: one world, one Valkey with the same users for all, and both cores for
+whichever server is under load and for the load. Every peer's lists are compared with Trimtab's
+before. A peer that does not start is reported as not run, with the reason. README.md says how each
+is set up. Every part leaves DIR/cells/peers-PART.json; the report is made of the cells that are
+there.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from trimtab.v1 import recommendation_pb2 as pb
 from trimtab.v1.recommendation_pb2_grpc import RecommendationServiceStub
 from world import WorldOptions, make_world
 
-from service.embedded import embedded_valkey
+from service.storage.embedded_valkey import embedded_valkey
 
 SHARE_OF_PEER = 0.6
 """Of a peer's throughput: the load at which its latencies and Trimtab's are compared."""
@@ -70,7 +71,9 @@ def started(setup: Setup, world_dir: Path, blocks: int, seconds: float) -> Itera
             fill(world, server)
             bench = Bench(world, server, setup.out, blocks, seconds)
             requests = bench.requests("two edits", bench.steered)
-            put[name] = partial(put_load, server, requests, cores=BOTH_CORES, connections=CONNECTIONS)
+            put[name] = partial(
+                put_load, server, requests, cores=BOTH_CORES, connections=CONNECTIONS
+            )
         asked = [pb.RecommendRequest.FromString(body) for _, body in read_requests(requests)]
         lists = trimtab_lists(server, asked[:CHECKED])
         for peer in PEERS:
@@ -145,11 +148,17 @@ async def measure(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="as of serving.py, whose world is used")
-    parser.add_argument("--venvs", type=Path, required=True, help="mosec, fastapi and triton; see README.md")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="as of serving.py, whose world is used"
+    )
+    parser.add_argument(
+        "--venvs", type=Path, required=True, help="mosec, fastapi and triton; see README.md"
+    )
     parser.add_argument("--report", type=Path, required=True, help="the report (.md)")
     parser.add_argument("--note", default="", help="what else is to be known of the machine")
-    parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS), help="none: report again")
+    parser.add_argument(
+        "--parts", nargs="*", choices=PARTS, default=list(PARTS), help="none: report again"
+    )
     parser.add_argument("--blocks", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each block")
     arguments = parser.parse_args()

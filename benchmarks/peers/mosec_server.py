@@ -26,5 +26,7 @@ class Recommend(Worker):
 
 if __name__ == "__main__":
     server = Server()
-    server.append_worker(Recommend, num=WORKERS, max_batch_size=MAX_BATCH, max_wait_time=MAX_WAIT_MS)
+    server.append_worker(
+        Recommend, num=WORKERS, max_batch_size=MAX_BATCH, max_wait_time=MAX_WAIT_MS
+    )
     server.run()

@@ -1,8 +1,9 @@
 """The same recommendations without Trimtab: numpy, faiss and a Redis reply, for any server to call.
 
-A user's embedding z from Redis; two edits, added as q = z + |z| sum(strength x unit x direction); the index;
-what the user has seen is dropped; the candidates' exact scores; the best 20. Nothing else: no validation, no
-report, no metrics. It reads what prepare.py wrote, and Trimtab's own blobs in Redis.
+A user's embedding z from Redis; two edits, added as q = z + |z| sum(strength x unit x direction);
+the index; what the user has seen is dropped; the candidates' exact scores; the best 20. Nothing
+else: no validation, no report, no metrics. It reads what prepare.py wrote, and Trimtab's own blobs
+    in Redis.
 """
 
 import struct
@@ -14,8 +15,12 @@ import faiss
 import numpy as np
 
 N, MARGIN = 20, 16
-_EMBEDDING = struct.Struct("<2sHIBI8s")  # as service/blobs.py packs it: the third and fourth fields say what
-_SEEN_FROM = 16  # follows are so many neurons of so many bytes each; seen items begin after their header
+_EMBEDDING = struct.Struct(
+    "<2sHIBI8s"
+)  # as service/blobs.py packs it: the third and fourth fields say what
+_SEEN_FROM = (
+    16  # follows are so many neurons of so many bytes each; seen items begin after their header
+)
 
 
 class Asked(NamedTuple):
@@ -68,7 +73,9 @@ class Pipeline:
         return np.frombuffer(blob, "<f2", d, _EMBEDDING.size + m * width).astype(np.float32)
 
     def _rows(self, blob: bytes) -> Any:
-        return self._by_hash[np.searchsorted(self._hashes, np.frombuffer(blob, "<u8", offset=_SEEN_FROM))]
+        return self._by_hash[
+            np.searchsorted(self._hashes, np.frombuffer(blob, "<u8", offset=_SEEN_FROM))
+        ]
 
     def _delta(self, edits: Sequence[tuple[str, float]]) -> Any:
         delta = np.zeros(self._decoder.shape[1], np.float32)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from trimtab.v1.bundle_pb2 import SCALE_RULE_UNIT_NORM
 
-from service.bundle import open_bundle
+from service.bundle.open import open_bundle
 
 
 def prepare(bundle_dir: Path, out: Path) -> None:

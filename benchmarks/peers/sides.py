@@ -58,7 +58,9 @@ class Peer(Protocol):
     def write(self, setup: Setup, asked: Sequence[RecommendRequest]) -> Path:
         """The requests as it takes them, in a file for load.py."""
 
-    def ask(self, setup: Setup, server: Server, asked: Sequence[RecommendRequest]) -> list[list[str]]:
+    def ask(
+        self, setup: Setup, server: Server, asked: Sequence[RecommendRequest]
+    ) -> list[list[str]]:
         """Its lists of item ids."""
 
 
@@ -80,7 +82,9 @@ class HttpPeer:
     def running(self, setup: Setup) -> Iterator[Server]:
         port = free_port()
         command = self.command(setup.venvs / self.name / "bin", str(port))
-        with running(command, setup.log, BOTH_CORES, setup.environment(PYTHONPATH=str(HERE))) as process:
+        with running(
+            command, setup.log, BOTH_CORES, setup.environment(PYTHONPATH=str(HERE))
+        ) as process:
             wait_for(port, process)
             yield Server(f"127.0.0.1:{port}", PATH, process.pid)
 
@@ -89,7 +93,9 @@ class HttpPeer:
         write_requests(path, (Request(0, as_json(one).encode()) for one in asked))
         return path
 
-    def ask(self, setup: Setup, server: Server, asked: Sequence[RecommendRequest]) -> list[list[str]]:
+    def ask(
+        self, setup: Setup, server: Server, asked: Sequence[RecommendRequest]
+    ) -> list[list[str]]:
         lists = []
         for one in asked:
             request = urllib.request.Request(f"http://{server.target}{PATH}", as_json(one).encode())
@@ -108,13 +114,23 @@ class Triton:
     @contextmanager
     def running(self, setup: Setup) -> Iterator[Server]:
         (packages,) = (setup.venvs / self.name / "lib").glob("python*/site-packages")
-        own, python = packages / "pytriton" / "tritonserver", f"{sys.version_info[0]}.{sys.version_info[1]}"
+        own, python = (
+            packages / "pytriton" / "tritonserver",
+            f"{sys.version_info[0]}.{sys.version_info[1]}",
+        )
         backends = setup.out / "backends"
         shutil.copytree(own / "backends", backends, dirs_exist_ok=True)
-        shutil.copy(own / "python_backend_stubs" / python / "triton_python_backend_stub", backends / "python")
+        shutil.copy(
+            own / "python_backend_stubs" / python / "triton_python_backend_stub",
+            backends / "python",
+        )
         libraries = f"{packages / 'nvidia_pytriton.libs'}:{sysconfig.get_config_var('LIBDIR')}"
         port = free_port()
-        command = [str(own / "bin" / "tritonserver"), "--model-repository", str(HERE / "triton_models")]
+        command = [
+            str(own / "bin" / "tritonserver"),
+            "--model-repository",
+            str(HERE / "triton_models"),
+        ]
         command += ["--backend-directory", str(backends), "--grpc-port", str(port)]
         command += ["--allow-http", "false", "--allow-metrics", "false"]
         environment = setup.environment(LD_LIBRARY_PATH=libraries, PYTHONPATH=f"{HERE}:{packages}")
@@ -128,8 +144,12 @@ class Triton:
         self._wire(setup, asked, "write", str(path))
         return path
 
-    def ask(self, setup: Setup, server: Server, asked: Sequence[RecommendRequest]) -> list[list[str]]:
-        return [json.loads(line) for line in self._wire(setup, asked, "ask", server.target).splitlines()]
+    def ask(
+        self, setup: Setup, server: Server, asked: Sequence[RecommendRequest]
+    ) -> list[list[str]]:
+        return [
+            json.loads(line) for line in self._wire(setup, asked, "ask", server.target).splitlines()
+        ]
 
     def _wire(self, setup: Setup, asked: Sequence[RecommendRequest], what: str, where: str) -> str:
         program = [str(setup.venvs / self.name / "bin" / "python"), str(HERE / "triton_wire.py")]

@@ -1,6 +1,7 @@
 """JSON requests, a line each on standard input, as Triton takes them; in Triton's virtual environment.
 
-write FILE puts them into a file for load.py; ask TARGET prints the list that a server gives for each.
+write FILE puts them into a file for load.py; ask TARGET prints the list that a server gives for
+each.
 """
 
 import json

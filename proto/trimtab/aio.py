@@ -93,7 +93,10 @@ class AsyncClient:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         await self.close()
 
@@ -159,8 +162,8 @@ class AsyncClient:
     ) -> BatchRecommendResponse:
         """Any number of requests, 256 a call; results in their order, each a response or an error of its own.
 
-        Requests come from `trimtab.recommend_request`; `trimtab.from_element_error` makes an exception of
-        such an error.
+        Requests come from `trimtab.recommend_request`; `trimtab.from_element_error` makes an
+        exception of such an error.
         """
         whole = BatchRecommendResponse()
         for batch in wire.batches(requests):
@@ -271,7 +274,8 @@ class AsyncClient:
         pinned_only: requests may pin the set by its version, but others are not read in it.
         """
         requests = (
-            ImportLabelsRequest(bundle=bundle, record=record, pinned_only=pinned_only) for record in records
+            ImportLabelsRequest(bundle=bundle, record=record, pinned_only=pinned_only)
+            for record in records
         )
         return await self._call(self._stubs().concept.ImportLabels, requests, timeout)
 
@@ -320,7 +324,9 @@ class AsyncClient:
         Raises:
             TrimtabError: the server cannot be reached.
         """
-        services = {service: await self.health(service, timeout=timeout) for service in wire.SERVICES}
+        services = {
+            service: await self.health(service, timeout=timeout) for service in wire.SERVICES
+        }
         start = time.perf_counter()
         await self.health(timeout=timeout)
         status = wire.ServerStatus(self.target, (time.perf_counter() - start) * 1e3, services)
@@ -341,8 +347,8 @@ class AsyncClient:
     ) -> RecordTotals:
         """Adds events to users' histories, any number of them, several calls at a time.
 
-        See `trimtab.Client.record`. Messages are built on the event loop, but no more at a time than are in
-        flight together, so that other tasks need not wait long.
+        See `trimtab.Client.record`. Messages are built on the event loop, but no more at a time
+        than are in flight together, so that other tasks need not wait long.
         """
         recording.check_sizes(call_events, calls_in_flight)
         totals = RecordTotals()
@@ -353,7 +359,9 @@ class AsyncClient:
                 async with asyncio.TaskGroup() as group:
                     for job in recording.jobs(window, call_events):
                         group.create_task(self._record_job(job, turns, totals, timeout, progress))
-        except BaseExceptionGroup as errors:  # the first cancelled the others: it is the one that says why
+        except (
+            BaseExceptionGroup
+        ) as errors:  # the first cancelled the others: it is the one that says why
             error = errors.exceptions[0]
             recording.note_totals(error, totals)
             raise error from error.__cause__

@@ -36,9 +36,9 @@ MAX_BATCH = 256
 MAX_BATCH_BYTES = 3 * 2**20  # a server takes messages of 4 MiB
 MAX_RECEIVED_BYTES = 64 * 2**20
 
-# Four attempts wait about 0.1 + 0.2 + 0.4 s, all within the deadline: a worker that restarts is bridged, a
-# server that is gone is reported soon. Every call may be sent twice: reads change nothing, and events carry
-# ids (see trimtab.recording).
+# Four attempts wait about 0.1 + 0.2 + 0.4 s, all within the deadline: a worker that restarts is
+# bridged, a server that is gone is reported soon. Every call may be sent twice: reads change
+# nothing, and events carry ids (see trimtab.recording).
 SERVICE_CONFIG: dict[str, Any] = {
     "methodConfig": [
         {
@@ -58,8 +58,8 @@ SERVICE_CONFIG: dict[str, Any] = {
 def channel_options(index: int) -> list[tuple[str, Any]]:
     """The options of one channel of a pool.
 
-    Worker processes that share a port are given connections, not calls. So each channel has a connection of
-    its own; channels with equal options would share one.
+    Worker processes that share a port are given connections, not calls. So each channel has a
+    connection of its own; channels with equal options would share one.
     """
     return [
         ("grpc.use_local_subchannel_pool", 1),
@@ -67,8 +67,9 @@ def channel_options(index: int) -> list[tuple[str, Any]]:
         ("grpc.enable_retries", 1),
         ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
         ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
-        # During a call only: a peer that vanished without a word is noticed, and a server that takes pings
-        # without data for abuse (gRPC's default: more than two) is given no cause to hang up.
+        # During a call only: a peer that vanished without a word is noticed, and a server that
+        # takes pings without data for abuse (gRPC's default: more than two) is given no cause to
+        # hang up.
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 0),

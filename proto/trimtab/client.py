@@ -62,9 +62,9 @@ _Response = TypeVar("_Response")
 class Client:
     """Calls a Trimtab server.
 
-    Replies are the messages of `trimtab.v1`. A failed call raises a `trimtab.TrimtabError`. Every method
-    takes a `timeout` in seconds, in place of the client's own. Calls that find the server unavailable are
-    tried again within their deadline.
+    Replies are the messages of `trimtab.v1`. A failed call raises a `trimtab.TrimtabError`. Every
+    method takes a `timeout` in seconds, in place of the client's own. Calls that find the server
+    unavailable are tried again within their deadline.
 
         with Client("127.0.0.1:50051") as client:
             reply = client.recommend(42, n=10, steer={"Film-Noir": 1, "#123": -0.5})
@@ -95,7 +95,10 @@ class Client:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -162,8 +165,8 @@ class Client:
     ) -> BatchRecommendResponse:
         """Any number of requests, 256 a call; results in their order, each a response or an error of its own.
 
-        Requests come from `trimtab.recommend_request`; `trimtab.from_element_error` makes an exception of
-        such an error.
+        Requests come from `trimtab.recommend_request`; `trimtab.from_element_error` makes an
+        exception of such an error.
         """
         whole = BatchRecommendResponse()
         for batch in wire.batches(requests):
@@ -199,13 +202,14 @@ class Client:
     ) -> RecordTotals:
         """Adds events to users' histories, any number of them, several calls at a time.
 
-        Events are grouped by user; one user's are sent in the order given. An event without a time and
-        without an id is given an id, so that a call that is tried again counts once.
+        Events are grouped by user; one user's are sent in the order given. An event without a time
+        and without an id is given an id, so that a call that is tried again counts once.
 
         Args:
-            interactions: messages, (user id, item id) pairs, or mappings with `trimtab.interaction`'s
-                keywords.
-            call_events: events a call, at most 10,000; a user with more than that many has a call alone.
+            interactions: messages, (user id, item id) pairs, or mappings with
+                `trimtab.interaction`'s keywords.
+            call_events: events a call, at most 10,000; a user with more than that many has a call
+                alone.
             calls_in_flight: calls at a time.
             timeout: of each call, in seconds.
             progress: called with the totals so far after each job.
@@ -232,7 +236,9 @@ class Client:
 
     def forget_user(self, user_id: Id, *, timeout: float | None = None) -> ForgetUserResponse:
         """Removes everything stored about a user."""
-        return self._call(self._stubs().recommendation.ForgetUser, forget_user_request(user_id), timeout)
+        return self._call(
+            self._stubs().recommendation.ForgetUser, forget_user_request(user_id), timeout
+        )
 
     def list_concepts(
         self, *, bundle: str = "", page_size: int = 1000, timeout: float | None = None
@@ -253,7 +259,9 @@ class Client:
         request = SearchConceptsRequest(query=query, n=n, bundle=bundle)
         return self._call(self._stubs().concept.SearchConcepts, request, timeout)
 
-    def get_neuron(self, neuron: int, *, bundle: str = "", timeout: float | None = None) -> GetNeuronResponse:
+    def get_neuron(
+        self, neuron: int, *, bundle: str = "", timeout: float | None = None
+    ) -> GetNeuronResponse:
         """One neuron's card."""
         request = GetNeuronRequest(neuron=neuron, bundle=bundle)
         return self._call(self._stubs().concept.GetNeuron, request, timeout)
@@ -310,11 +318,14 @@ class Client:
         pinned_only: requests may pin the set by its version, but others are not read in it.
         """
         requests = (
-            ImportLabelsRequest(bundle=bundle, record=record, pinned_only=pinned_only) for record in records
+            ImportLabelsRequest(bundle=bundle, record=record, pinned_only=pinned_only)
+            for record in records
         )
         return self._call(self._stubs().concept.ImportLabels, requests, timeout)
 
-    def list_label_sets(self, *, bundle: str = "", timeout: float | None = None) -> ListLabelSetsResponse:
+    def list_label_sets(
+        self, *, bundle: str = "", timeout: float | None = None
+    ) -> ListLabelSetsResponse:
         """The bundle's own label set and those that were imported."""
         request = ListLabelSetsRequest(bundle=bundle)
         return self._call(self._stubs().concept.ListLabelSets, request, timeout)

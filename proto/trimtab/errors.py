@@ -200,11 +200,19 @@ def _read_details(error: grpc.RpcError) -> _Details:
     try:
         status: status_pb2.Status | None = rpc_status.from_call(error)
         for detail in status.details if status else ():
-            bad_request, request_info = error_details_pb2.BadRequest(), error_details_pb2.RequestInfo()
+            bad_request, request_info = (
+                error_details_pb2.BadRequest(),
+                error_details_pb2.RequestInfo(),
+            )
             if detail.Unpack(bad_request):
-                violations += [FieldViolation(v.field, v.description) for v in bad_request.field_violations]
+                violations += [
+                    FieldViolation(v.field, v.description) for v in bad_request.field_violations
+                ]
             elif detail.Unpack(request_info):
                 request_id = request_info.request_id
-    except (ValueError, DecodeError):  # details that contradict the status, or are none: some proxy's
+    except (
+        ValueError,
+        DecodeError,
+    ):  # details that contradict the status, or are none: some proxy's
         return _Details((), "")
     return _Details(tuple(violations), request_id)

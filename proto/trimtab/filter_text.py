@@ -26,7 +26,9 @@ def parse_condition(text: str) -> Condition:
     attribute, equals, right = text.partition("=")
     attribute = attribute.strip()
     if not equals or not attribute:
-        raise FilterTextError(f"{text!r} found, expected 'attribute=value,value' or 'attribute=low..high'")
+        raise FilterTextError(
+            f"{text!r} found, expected 'attribute=value,value' or 'attribute=low..high'"
+        )
     match = _RANGE.fullmatch(right)
     if match:
         return _range(attribute, match[1], match[2], text)
@@ -38,12 +40,16 @@ def parse_condition(text: str) -> Condition:
 
 def _range(attribute: str, low: str | None, high: str | None, text: str) -> Condition:
     if low is None and high is None:
-        raise FilterTextError(f"{text!r}: a range without ends found, expected a number before or after '..'")
+        raise FilterTextError(
+            f"{text!r}: a range without ends found, expected a number before or after '..'"
+        )
     condition = Condition(attribute=attribute)
     if low is not None:
         condition.min = float(low)
     if high is not None:
         condition.max = float(high)
     if low is not None and high is not None and condition.min > condition.max:
-        raise FilterTextError(f"{text!r}: low end {low} above high end {high} found, expected low..high")
+        raise FilterTextError(
+            f"{text!r}: low end {low} above high end {high} found, expected low..high"
+        )
     return condition

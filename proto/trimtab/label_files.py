@@ -25,7 +25,9 @@ def read_labels(path: Path) -> Iterator[LabelRecord]:
                 try:
                     yield json_format.Parse(line, LabelRecord())
                 except json_format.ParseError as error:
-                    raise LabelFileError(f"{path}, line {number}: no label record: {error}") from error
+                    raise LabelFileError(
+                        f"{path}, line {number}: no label record: {error}"
+                    ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise LabelFileError(f"{path}: {error}") from error
 

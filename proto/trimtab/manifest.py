@@ -1,7 +1,7 @@
 """manifest.json: how a bundle describes itself, written by the exporters and checked by the service.
 
-The file is the BundleManifest message as JSON. Its seal, `manifest_sha256`, is the SHA-256 of the same JSON
-object without that field, keys sorted, no spaces; so an edit anywhere in it is seen.
+The file is the BundleManifest message as JSON. Its seal, `manifest_sha256`, is the SHA-256 of the
+same JSON object without that field, keys sorted, no spaces; so an edit anywhere in it is seen.
 """
 
 import hashlib
@@ -62,13 +62,19 @@ def from_json(text: str) -> BundleManifest:
             f"format version {version} found, {FORMAT_VERSION} expected: use a matching release"
         )
     if fields.get("manifest_sha256") != _seal(fields):
-        raise ManifestError(f"{MANIFEST_NAME} was edited after it was written: its seal does not match")
+        raise ManifestError(
+            f"{MANIFEST_NAME} was edited after it was written: its seal does not match"
+        )
     try:
         return json_format.ParseDict(fields, BundleManifest())
     except json_format.ParseError as error:
-        raise ManifestError(f"{MANIFEST_NAME} does not fit format {FORMAT_VERSION}: {error}") from error
+        raise ManifestError(
+            f"{MANIFEST_NAME} does not fit format {FORMAT_VERSION}: {error}"
+        ) from error
 
 
 def _seal(fields: dict[str, Any]) -> str:
     unsealed = {name: value for name, value in fields.items() if name != "manifest_sha256"}
-    return hashlib.sha256(json.dumps(unsealed, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(unsealed, sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()

@@ -25,13 +25,13 @@ from trimtab.v1.steering_pb2 import Budget, Edit, Mode, Operation, Steering, Tar
 Id: TypeAlias = str | int
 """A user's or an item's id. Whole numbers are written as text."""
 Edits: TypeAlias = Mapping[Id, float] | Iterable[str | Edit] | str
-"""{"Film-Noir": 1, "#123": -0.5}, ["Film-Noir:set=2", "#123=-0.3raw"] or Edit messages; a whole number as a
-key is a neuron. See `trimtab.steer_text`."""
+"""{"Film-Noir": 1, "#123": -0.5}, ["Film-Noir:set=2", "#123=-0.3raw"] or Edit messages; a whole
+number as a key is a neuron. See `trimtab.steer_text`."""
 Steer: TypeAlias = Steering | Edits
 Shares: TypeAlias = Mapping[str, tuple[ShareBound, ShareBound]] | Iterable[str | TargetShare] | str
-"""{"Film-Noir": (0.3, None), "Drama": (None, "0.5x")}: the least and the largest share of the list's items,
-each from 0 to 1, or "0.5x" for so many times the unsteered list's, or None; ["Film-Noir>=0.3"] or TargetShare
-messages. See `trimtab.share_text`."""
+"""{"Film-Noir": (0.3, None), "Drama": (None, "0.5x")}: the least and the largest share of the
+list's items, each from 0 to 1, or "0.5x" for so many times the unsteered list's, or None;
+["Film-Noir>=0.3"] or TargetShare messages. See `trimtab.share_text`."""
 Values: TypeAlias = str | float | Iterable[str] | tuple[float | None, float | None]
 """One text, several (any one is enough), a number, or a pair of numbers: a range with both ends inclusive."""
 Where: TypeAlias = Filter | Mapping[str, Values]
@@ -41,7 +41,9 @@ Time: TypeAlias = datetime | float
 InteractionLike: TypeAlias = Interaction | tuple[Id, Id] | Mapping[str, object]
 """A message, (user id, item id), or the keywords of `interaction`."""
 
-EVENT_KINDS = tuple(name.removeprefix("EVENT_KIND_").lower() for name, number in EventKind.items() if number)
+EVENT_KINDS = tuple(
+    name.removeprefix("EVENT_KIND_").lower() for name, number in EventKind.items() if number
+)
 """The kinds of feedback, by their short names."""
 
 # The year 5138: a time beyond is in milliseconds or finer.
@@ -78,9 +80,10 @@ def recommend_request(
         n: how many recommendations.
         history: item ids or events, oldest first. Replaces the stored history for this call.
         steer: edits, or a whole `Steering` message (see `steering`).
-        shares: how much of the list is to be of which concept, beside those of a `Steering` message.
-        max_relevance_loss: the price that the caller is ready to pay, from 0 to 1; overrides the budget of a
-            `Steering` message.
+        shares: how much of the list is to be of which concept, beside those of a `Steering`
+            message.
+        max_relevance_loss: the price that the caller is ready to pay, from 0 to 1; overrides the
+            budget of a `Steering` message.
         mode: "residual" (default) or "reconstruct"; overrides the mode of a `Steering` message.
         filter: conditions that all hold for every returned item, or a whole `Filter` message.
         filter_out: conditions of which none holds.
@@ -163,7 +166,9 @@ def contrast_request(
         bundle: a bundle's id or label; the default bundle if empty.
     """
     kind = "item_ids" if items else "user_ids"
-    sets = [ContrastSet(**{kind: _ids(ids, name)}) for ids, name in ((left, "left"), (right, "right"))]
+    sets = [
+        ContrastSet(**{kind: _ids(ids, name)}) for ids, name in ((left, "left"), (right, "right"))
+    ]
     return ContrastRequest(left=sets[0], right=sets[1], n=n, bundle=bundle)
 
 
@@ -196,7 +201,9 @@ def steering(
     return Steering(
         edits=edits_messages(edits),
         targets=shares_messages(shares),
-        budget=None if max_relevance_loss is None else Budget(max_relevance_loss=max_relevance_loss),
+        budget=None
+        if max_relevance_loss is None
+        else Budget(max_relevance_loss=max_relevance_loss),
         policy=policy,
         label_set=label_set,
         mode=_enum(Mode, "MODE", mode),
@@ -222,7 +229,9 @@ def shares_messages(shares: Shares) -> list[TargetShare]:
     return [share if isinstance(share, TargetShare) else parse_share(share) for share in shares]
 
 
-def filter_message(all_of: Where | None, none_of: Mapping[str, Values] | None = None) -> Filter | None:
+def filter_message(
+    all_of: Where | None, none_of: Mapping[str, Values] | None = None
+) -> Filter | None:
     """Which items may be returned; None allows all."""
     if all_of is None and none_of is None:
         return None
@@ -317,7 +326,9 @@ def _condition(attribute: str, values: Values) -> Condition:
     several = tuple(values)
     if all(isinstance(value, str) for value in several) and several:
         return Condition(attribute=attribute, values=several)  # type: ignore[arg-type]
-    is_range = len(several) == 2 and all(value is None or isinstance(value, int | float) for value in several)
+    is_range = len(several) == 2 and all(
+        value is None or isinstance(value, int | float) for value in several
+    )
     if not is_range or several == (None, None):
         raise TypeError(
             f"filter: {attribute} = {values!r} found, expected texts or a pair of numbers (low, high)"
@@ -328,8 +339,13 @@ def _condition(attribute: str, values: Values) -> Condition:
 def _timestamp(time: Time) -> dict[str, int]:
     if isinstance(time, datetime):
         if time.tzinfo is None:
-            raise ValueError(f"time: {time.isoformat()} without a time zone found, expected one with")
-        return {"seconds": (time - _EPOCH) // timedelta(seconds=1), "nanos": time.microsecond * 1000}
+            raise ValueError(
+                f"time: {time.isoformat()} without a time zone found, expected one with"
+            )
+        return {
+            "seconds": (time - _EPOCH) // timedelta(seconds=1),
+            "nanos": time.microsecond * 1000,
+        }
     if isinstance(time, int) and -_LATEST_S < time < _LATEST_S:
         return {"seconds": time}
     if not -_LATEST_S < time < _LATEST_S:
@@ -342,7 +358,8 @@ def _timestamp(time: Time) -> dict[str, int]:
 def _id(value: object, field: str) -> str:
     if isinstance(value, str):
         return value
-    # Not float: 42.0 would silently become another id than 42. NumPy's whole numbers have an index too.
+    # Not float: 42.0 would silently become another id than 42. NumPy's whole numbers have an index
+    # too.
     if hasattr(value, "__index__") and not isinstance(value, bool):
         return str(operator.index(value))
     raise TypeError(f"{field}: {value!r} found, expected a text or a whole number")

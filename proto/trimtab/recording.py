@@ -6,7 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from trimtab.messages import InteractionLike, interaction_message
-from trimtab.v1.recommendation_pb2 import Interaction, RecordInteractionsRequest, RecordInteractionsResponse
+from trimtab.v1.recommendation_pb2 import (
+    Interaction,
+    RecordInteractionsRequest,
+    RecordInteractionsResponse,
+)
 
 MAX_CALL_EVENTS = 10_000
 # Small enough that other calls find a turn between two of them on a busy server.
@@ -67,8 +71,8 @@ def windows(
 ) -> Iterator[list[Interaction]]:
     """Reads interactions ahead, a window at a time, and gives each that needs one an event id.
 
-    Without a time an event's id would be derived from the server's clock, so a retried call would count
-    twice.
+    Without a time an event's id would be derived from the server's clock, so a retried call would
+    count twice.
     """
     seed = secrets.token_hex(8)
     numbers = itertools.count()
@@ -80,7 +84,8 @@ def windows(
 def jobs(window: Sequence[Interaction], call_events: int) -> Iterator[Job]:
     """Groups a window by user and packs whole users into calls of about `call_events` events.
 
-    A user with more than that has a call alone, and more than one call only past what a call may hold.
+    A user with more than that has a call alone, and more than one call only past what a call may
+    hold.
     """
     by_user: dict[str, list[Interaction]] = {}
     for message in window:
@@ -107,7 +112,9 @@ def _identified(message: Interaction, event_id: str) -> Interaction:
 
 def _calls(events: Sequence[Interaction]) -> Job:
     request = RecordInteractionsRequest(interactions=events)
-    if len(events) <= MAX_CALL_EVENTS and (len(events) == 1 or request.ByteSize() <= MAX_CALL_BYTES):
+    if len(events) <= MAX_CALL_EVENTS and (
+        len(events) == 1 or request.ByteSize() <= MAX_CALL_BYTES
+    ):
         return [request]
     half = len(events) // 2 if len(events) <= MAX_CALL_EVENTS else MAX_CALL_EVENTS
     return _calls(events[:half]) + _calls(events[half:])

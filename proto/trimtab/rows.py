@@ -11,9 +11,9 @@ Row = dict[str, Any]
 def to_rows(messages: Iterable[Message]) -> list[Row]:
     """One dictionary a message, for instance of `response.items`; a data frame takes the list as it is.
 
-    Every row has every field of the message, in the schema's order: an optional field that is not set, and
-    the parts of a oneof that are not chosen, are None. Enums are given by name, nested messages as
-    dictionaries.
+    Every row has every field of the message, in the schema's order: an optional field that is not
+    set, and the parts of a oneof that are not chosen, are None. Enums are given by name, nested
+    messages as dictionaries.
     """
     return [_row(message) for message in messages]
 

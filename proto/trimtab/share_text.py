@@ -1,8 +1,8 @@
 """Target shares as a person writes them: "Film-Noir>=0.3", "Drama<=0.5", "Comedy=0.2..0.4", "Drama<=0.5x".
 
-A share is the part of the items that are of the concept, from 0 to 1; with an x it is a multiple, from 0, of
-what the same list has without steering. The split is at the last sign, so that names may hold "=", "<" and
-">".
+A share is the part of the items that are of the concept, from 0 to 1; with an x it is a multiple,
+from 0, of what the same list has without steering. The split is at the last sign, so that names may
+hold "=", "<" and ">".
 """
 
 import math
@@ -49,7 +49,9 @@ def share_between(concept: str, least: ShareBound, most: ShareBound) -> TargetSh
     for end, bound in (("min", least), ("max", most)):
         if isinstance(bound, str):
             if not re.fullmatch(_NUMBER, bound):
-                raise SteerTextError(f"{bound!r} found, expected a share as '0.3' or a multiple as '0.5x'")
+                raise SteerTextError(
+                    f"{bound!r} found, expected a share as '0.3' or a multiple as '0.5x'"
+                )
             number = bound.removesuffix("x")
             setattr(target, f"{end}_{'share' if number == bound else 'times'}", float(number))
         elif bound is not None:

@@ -1,7 +1,8 @@
 """Edits as a person writes them: "Film-Noir=+1", "#123=-0.5".
 
     edit     = target "=" number [raw]            ADD:  Film-Noir=+1    #123=-0.3raw
-             | target ":" name "=" number [raw]   SET, CAP, SCALE, BLEND, BOOST (and ADD):  Film-Noir:cap=.5
+             | target ":" name "=" number [raw]   SET, CAP, SCALE, BLEND, BOOST (and ADD):
+                 Film-Noir:cap=.5
              | target ":ablate"                   ABLATE
     target   = "#" digits                         a neuron
              | '"' any text '"'                   a concept, whatever its name looks like
@@ -121,7 +122,9 @@ def format_target(edit: Edit) -> str:
     if kind == "neuron":
         return f"#{edit.neuron}"
     if kind != "concept" or not edit.concept:
-        raise SteerTextError("only an edit of a neuron or of a named concept can be written as text")
+        raise SteerTextError(
+            "only an edit of a neuron or of a named concept can be written as text"
+        )
     name = edit.concept
     looks_else = _NEURON.fullmatch(name) or _OPERATOR.fullmatch(name) or name.startswith('"')
     return f'"{name}"' if looks_else or name != name.strip() else name
@@ -132,7 +135,9 @@ def _split_operator(head: str, text: str) -> "tuple[str, Operation.ValueType]":
     if match is None:
         return head, Operation.OPERATION_ADD
     if match[2] == "ablate":
-        raise SteerTextError(f"{text!r}: ablate with a strength found, expected '{match[1]}{_ABLATE}'")
+        raise SteerTextError(
+            f"{text!r}: ablate with a strength found, expected '{match[1]}{_ABLATE}'"
+        )
     return match[1], _OPERATIONS[match[2]]
 
 
@@ -157,7 +162,9 @@ def _read_strength(edit: Edit, tail: str, text: str) -> None:
 
 def _shortest(value: float) -> str:
     """The fewest digits that give the same float32 back: 9 are always enough."""
-    return next(digits for size in range(1, 10) if _float32(float(digits := f"{value:.{size}g}")) == value)
+    return next(
+        digits for size in range(1, 10) if _float32(float(digits := f"{value:.{size}g}")) == value
+    )
 
 
 def _float32(value: float) -> float:

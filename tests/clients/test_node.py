@@ -17,7 +17,15 @@ from trimtab.v1 import steering_pb2 as sp
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(__file__).parent / "node"
-NO_REGISTRY = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ETIMEDOUT", "E404", "ENETUNREACH", "ENOTCACHED")
+NO_REGISTRY = (
+    "ENOTFOUND",
+    "EAI_AGAIN",
+    "ECONNREFUSED",
+    "ETIMEDOUT",
+    "E404",
+    "ENETUNREACH",
+    "ENOTCACHED",
+)
 USER_ID = "from-node"
 
 
@@ -67,16 +75,22 @@ def answers(node: Callable[..., "subprocess.CompletedProcess[str]"], served: Any
     return found
 
 
-def test_a_steered_list_from_node_is_the_one_that_python_gets(answers: dict[str, Any], served: Any) -> None:
+def test_a_steered_list_from_node_is_the_one_that_python_gets(
+    answers: dict[str, Any], served: Any
+) -> None:
     stub = recommendation_pb2_grpc.RecommendationServiceStub(served.channel)
     edit = sp.Edit(concept="Documentary", operation=sp.OPERATION_ADD, strength=2.0)
     events = [pb.Event(item_id="item-3"), pb.Event(item_id="item-17")]
     expected = stub.Recommend(
-        pb.RecommendRequest(history=pb.History(events=events), n=10, steering=sp.Steering(edits=[edit]))
+        pb.RecommendRequest(
+            history=pb.History(events=events), n=10, steering=sp.Steering(edits=[edit])
+        )
     )
     items = answers["steered"]["items"]
     assert [item["item_id"] for item in items] == [item.item_id for item in expected.items]
-    assert [item["score"] for item in items] == pytest.approx([item.score for item in expected.items])
+    assert [item["score"] for item in items] == pytest.approx(
+        [item.score for item in expected.items]
+    )
 
 
 def test_reasons_report_and_unsteered_list_reach_node(answers: dict[str, Any]) -> None:
@@ -105,7 +119,9 @@ def test_a_deadline_that_has_passed_is_told(answers: dict[str, Any]) -> None:
     assert answers["late"]["code"] == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 
 
-def test_what_node_records_counts_once_and_personalises_the_next_list(answers: dict[str, Any]) -> None:
+def test_what_node_records_counts_once_and_personalises_the_next_list(
+    answers: dict[str, Any],
+) -> None:
     first, again = answers["recorded"]
     assert (first["accepted_count"], first["duplicate_count"]) == (1, 0)
     assert (again["accepted_count"], again["duplicate_count"]) == (0, 1)

@@ -5,7 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from trimtab.v1 import bundle_pb2, concept_pb2, experiment_pb2, policy_pb2, recommendation_pb2, steering_pb2
+from trimtab.v1 import (
+    bundle_pb2,
+    concept_pb2,
+    experiment_pb2,
+    policy_pb2,
+    recommendation_pb2,
+    steering_pb2,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "api.md"
@@ -14,7 +21,9 @@ MODULES = (bundle_pb2, concept_pb2, experiment_pb2, policy_pb2, recommendation_p
 
 def test_the_api_reference_is_fresh() -> None:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "proto" / "reference.py"), "--check"], capture_output=True, text=True
+        [sys.executable, str(ROOT / "proto" / "reference.py"), "--check"],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
 

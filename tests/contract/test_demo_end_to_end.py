@@ -50,18 +50,23 @@ def torch_scores(recommender: Recommender, run: Run) -> np.ndarray[Any, Any]:
 
 def test_every_test_users_list_equals_torchs_own(demo: Demo) -> None:
     scores = torch_scores(demo.run.recommender, demo.run)
-    index = {item_id: row for row, item_id in enumerate(demo.run.catalogue.items["item_id"].to_list())}
+    index = {
+        item_id: row for row, item_id in enumerate(demo.run.catalogue.items["item_id"].to_list())
+    }
     for history, expected in zip(demo.histories, scores, strict=True):
         items = demo.client.recommend(history=history, n=N).items
         listed = expected[[index[item.item_id] for item in items]]
         best = np.sort(expected)[::-1][:N]
-        # Position by position the served item has torch's score of that position, up to rounding; so the
-        # lists hold the same items, and only items of the same score may have changed places.
+        # Position by position the served item has torch's score of that position, up to rounding;
+        # so the lists hold the same items, and only items of the same score may have changed
+        # places.
         assert np.abs(listed - best).max() <= SAME_SCORE * np.abs(best).max()
         assert np.allclose([item.score for item in items], listed, rtol=SAME_SCORE, atol=1e-4)
 
 
-def test_steering_a_genre_at_strength_one_raises_its_share_for_nine_genres_of_ten(demo: Demo) -> None:
+def test_steering_a_genre_at_strength_one_raises_its_share_for_nine_genres_of_ten(
+    demo: Demo,
+) -> None:
     frequent = sorted(demo.run.concepts, key=lambda concept: -concept.item_count)[:10]
     raised = 0
     for concept in frequent:
@@ -82,7 +87,9 @@ def test_steering_down_lowers_what_steering_up_raises(demo: Demo) -> None:
     shares = []
     for strength in (-1.0, 0.0, 1.0):
         replies = [
-            demo.client.recommend(history=history, n=N, steer={concept.name: strength}, include_report=True)
+            demo.client.recommend(
+                history=history, n=N, steer={concept.name: strength}, include_report=True
+            )
             for history in demo.histories[:40]
         ]
         shares.append(float(np.mean([reply.report.concepts[0].share for reply in replies])))
@@ -97,7 +104,9 @@ def test_residual_steering_costs_nothing_where_it_changes_nothing(demo: Demo) ->
     for history in demo.histories[:20]:
         plain = demo.client.recommend(history=history, n=N)
         same = demo.client.recommend(history=history, n=N, steer={"Drama": 0.0, "#3": 0.0})
-        assert [(i.item_id, i.score) for i in plain.items] == [(i.item_id, i.score) for i in same.items]
+        assert [(i.item_id, i.score) for i in plain.items] == [
+            (i.item_id, i.score) for i in same.items
+        ]
 
 
 def test_a_recorded_user_gets_what_the_same_history_gives(demo: Demo) -> None:
@@ -106,4 +115,6 @@ def test_a_recorded_user_gets_what_the_same_history_gives(demo: Demo) -> None:
     stored = demo.client.recommend(user_id="someone", n=N)
     given = demo.client.recommend(history=history, n=N)
     assert stored.served_by.source == pb.SOURCE_PERSONAL
-    assert [(i.item_id, i.score) for i in stored.items] == [(i.item_id, i.score) for i in given.items]
+    assert [(i.item_id, i.score) for i in stored.items] == [
+        (i.item_id, i.score) for i in given.items
+    ]

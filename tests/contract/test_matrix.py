@@ -1,7 +1,7 @@
 """Every recommender with every SAE: trained, exported, checked against torch, opened and asked for lists.
 
-`make matrix` runs them all on the demo's data; `make test` each recommender once and each SAE at least once,
-on a small made-up set.
+`make matrix` runs them all on the demo's data; `make test` each recommender once and each SAE at
+least once, on a small made-up set.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ from numpy.typing import NDArray
 from exporters.bundle import write_bundle
 from exporters.graphs import RecommenderGraphs, export_recommender
 from exporters.reading import contents_of
-from service.bundle import Bundle, open_bundle
-from service.engine import answer
-from service.histories import Event, EventKind
-from service.query import Mode, Plan, Query
-from service.reply import Reply, Timings
-from service.steering import Operation, RawEdit
-from service.together import alone
-from service.userstate import UNKNOWN_USER
+from service.batching.joint_calls import alone
+from service.bundle.bundle import Bundle
+from service.bundle.history import Event, EventKind
+from service.bundle.open import open_bundle
+from service.engine.compute import answer
+from service.engine.query import Query
+from service.engine.reply import Reply
+from service.steering.edits import Operation, RawEdit
+from service.steering.plan import Mode, Plan
+from service.telemetry.timings import Timings
+from service.users.state import UNKNOWN_USER
 from training.checkpoint import Checkpoints
 from training.concepts import fit_concepts
 from training.config import TrainConfig
@@ -120,7 +123,9 @@ def make_cell(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, s
     def context(config: TrainConfig, folder: Path) -> Any:
         folder.mkdir()
         checkpoints = Checkpoints(folder / "checkpoints")
-        return fit_context(config, data(config.data).split, checkpoints, Silent(), torch.device("cpu"))
+        return fit_context(
+            config, data(config.data).split, checkpoints, Silent(), torch.device("cpu")
+        )
 
     @cache
     def trained(source: str, model: str) -> Trained:
@@ -134,9 +139,17 @@ def make_cell(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, s
         folder = parent / sae
         coder = fit_autoencoder(config, folder, recommender, context(config, folder))
         known = data(source)
-        config = dataclasses.replace(config, min_value=known.min_value, implicit=known.min_value is None)
+        config = dataclasses.replace(
+            config, min_value=known.min_value, implicit=known.min_value is None
+        )
         fitted = fit_concepts(
-            recommender, coder, known.catalogue, known.split, MAX_LENGTH, config.concepts, config.seed
+            recommender,
+            coder,
+            known.catalogue,
+            known.split,
+            MAX_LENGTH,
+            config.concepts,
+            config.seed,
         )
         run = Run(
             folder, config, {}, known.catalogue, known.split, recommender, coder, fitted.concepts,
@@ -183,7 +196,9 @@ def _check(cell: Cell) -> None:
         history = histories.rows(np.array([user])).items
         events = tuple(Event(item_ids[item], EventKind.LIKE) for item in history)
         for plan in plans:
-            reply = alone(answer(Query(cell.bundle, N, history=events, plan=plan), UNKNOWN_USER, Timings()))
+            reply = alone(
+                answer(Query(cell.bundle, N, history=events, plan=plan), UNKNOWN_USER, Timings())
+            )
             state = reply.audience.state
             _assert_close(state.z, z.numpy(), ROUNDED)
             _assert_close(state.context, context.numpy(), ROUNDED)
@@ -211,7 +226,9 @@ def _scores(run: Run, reply: Reply) -> NDArray[np.float32]:
     return scores
 
 
-def _assert_close(found: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float) -> None:
+def _assert_close(
+    found: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float
+) -> None:
     largest = float(np.abs(expected).max(initial=0.0))
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * largest)
 

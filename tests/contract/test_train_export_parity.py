@@ -92,7 +92,9 @@ def _histories(run: Run) -> list[NDArray[np.int64]]:
     return [held_out.rows(np.array([row])).items for row in range(len(run.split.test))]
 
 
-def _assert_same_list(found: NDArray[np.int64], scores: torch.Tensor, history: NDArray[np.int64]) -> None:
+def _assert_same_list(
+    found: NDArray[np.int64], scores: torch.Tensor, history: NDArray[np.int64]
+) -> None:
     scores = scores.clone()
     scores[torch.from_numpy(history)] = -torch.inf
     best = torch.sort(scores, descending=True).values[: len(found)]
@@ -116,7 +118,9 @@ def test_unsteered_lists_of_held_out_users_are_torchs(exported: Exported) -> Non
     for history in histories:
         found = files.best(files.query(files.embed(history)), history)
         assert len(found) == LIST_LENGTH
-        _assert_same_list(found, exported.run.recommender.scores(_torch_z(exported.run, history))[0], history)
+        _assert_same_list(
+            found, exported.run.recommender.scores(_torch_z(exported.run, history))[0], history
+        )
 
 
 @torch.no_grad()
@@ -124,7 +128,9 @@ def test_unsteered_lists_of_held_out_users_are_torchs(exported: Exported) -> Non
 def test_steered_lists_of_held_out_users_are_torchs(exported: Exported, strength: float) -> None:
     run, files = exported.run, _Files(exported.bundle)
     sae = run.sae
-    assert [concept["name"] for concept in files.concepts] == [concept.name for concept in run.concepts]
+    assert [concept["name"] for concept in files.concepts] == [
+        concept.name for concept in run.concepts
+    ]
     for number, history in enumerate(_histories(run)):
         row = number % len(run.concepts)
         z = _torch_z(run, history)
@@ -146,7 +152,9 @@ def test_codes_of_held_out_users_are_torchs(exported: Exported) -> None:
         neurons, activations = files.sae.run(["neurons", "activations"], {"z": z.numpy()})
         found = np.zeros(exported.run.sae.n_neurons, np.float32)
         found[neurons[0]] = activations[0]
-        np.testing.assert_allclose(found, exported.run.sae.encode(z)[0], atol=1e-4 * activations.max())
+        np.testing.assert_allclose(
+            found, exported.run.sae.encode(z)[0], atol=1e-4 * activations.max()
+        )
 
 
 def test_item_rows_are_the_runs_catalogue_in_index_order(exported: Exported) -> None:
@@ -160,4 +168,6 @@ def test_a_run_exported_again_after_training_again_is_the_same_bundle(
     train(exported.run.config, tmp_path / "run")
     assert main([str(tmp_path / "run"), "--out", str(tmp_path / "bundle")]) == 0
     for name in ("encoder.onnx", "sae.onnx", "items.npy", "concepts.parquet", "neurons.parquet"):
-        assert (tmp_path / "bundle" / name).read_bytes() == (exported.bundle / name).read_bytes(), name
+        assert (tmp_path / "bundle" / name).read_bytes() == (exported.bundle / name).read_bytes(), (
+            name
+        )

@@ -73,9 +73,13 @@ def test_the_variables_that_it_sets_in_the_server_are_settings(text: str) -> Non
 
 def test_what_grafana_reads_is_where_it_is_mounted(text: str) -> None:
     (mounted,) = re.findall(r"- \./deploy/grafana/dashboards:([^:]+):ro", text)
-    provider = (ROOT / "deploy/grafana/provisioning/dashboards/trimtab.yml").read_text(encoding="utf-8")
+    provider = (ROOT / "deploy/grafana/provisioning/dashboards/trimtab.yml").read_text(
+        encoding="utf-8"
+    )
     assert f"path: {mounted}\n" in provider
     (home,) = re.findall(r"DEFAULT_HOME_DASHBOARD_PATH: (\S+)", text)
     assert (ROOT / "deploy/grafana/dashboards" / Path(home).relative_to(mounted)).exists()
-    source = (ROOT / "deploy/grafana/provisioning/datasources/prometheus.yml").read_text(encoding="utf-8")
+    source = (ROOT / "deploy/grafana/provisioning/datasources/prometheus.yml").read_text(
+        encoding="utf-8"
+    )
     assert "url: http://prometheus:9090\n" in source

@@ -44,7 +44,9 @@ class Dockerfile:
 @pytest.fixture(scope="module")
 def dockerfile() -> Dockerfile:
     lines = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8").splitlines()
-    joined = "\n".join(line for line in lines if not line.lstrip().startswith("#")).replace("\\\n", " ")
+    joined = "\n".join(line for line in lines if not line.lstrip().startswith("#")).replace(
+        "\\\n", " "
+    )
     stages: list[list[tuple[str, str]]] = []
     for line in filter(None, map(str.strip, joined.splitlines())):
         name, value = line.split(None, 1)
@@ -94,7 +96,9 @@ def _copy(names: list[str], source: Path) -> None:
     *origins, goal = names
     for origin in origins:
         if (ROOT / origin).is_dir():
-            shutil.copytree(ROOT / origin, source / goal, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                ROOT / origin, source / goal, ignore=shutil.ignore_patterns("__pycache__")
+            )
         else:
             shutil.copy(ROOT / origin, source / goal)
 
@@ -120,7 +124,11 @@ def serving(
     environment = {**image, **own, "PATH": f"{installed.bin}:/usr/bin:/bin"}
     (entrypoint,) = json.loads(dockerfile.all("ENTRYPOINT", -1)[0])
     process = subprocess.Popen(
-        [installed.bin / entrypoint], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+        [installed.bin / entrypoint],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         yield process, port
@@ -132,8 +140,13 @@ def serving(
         process.stderr.close()
 
 
-def test_torch_and_what_else_is_offline_cannot_be_imported_in_the_image(installed: Installed) -> None:
-    assert installed.run("python", "-c", "import service.server, service.worker, trimtab").returncode == 0
+def test_torch_and_what_else_is_offline_cannot_be_imported_in_the_image(
+    installed: Installed,
+) -> None:
+    assert (
+        installed.run("python", "-c", "import service.server, service.worker, trimtab").returncode
+        == 0
+    )
     for name in ("torch", "polars", "scipy", "onnx", "pytest"):
         failed = installed.run("python", "-c", f"import {name}")
         assert failed.returncode != 0, name
@@ -167,9 +180,13 @@ def _health_check(dockerfile: Dockerfile, port: int) -> list[str]:
     return [part.replace("50051", str(port)) for part in command]
 
 
-def test_the_image_installs_the_service_alone_and_runs_without_privileges(dockerfile: Dockerfile) -> None:
+def test_the_image_installs_the_service_alone_and_runs_without_privileges(
+    dockerfile: Dockerfile,
+) -> None:
     build, final = dockerfile.all("RUN", 0), dockerfile.all("RUN", -1)
-    assert [re.findall(r"\[(\w+)\]", line) for line in build if "pip install" in line] == [["service"]]
+    assert [re.findall(r"\[(\w+)\]", line) for line in build if "pip install" in line] == [
+        ["service"]
+    ]
     assert not [line for line in final if "pip" in line]
     (user,) = dockerfile.all("USER", -1)
     assert user.split(":")[0] not in ("0", "root")
@@ -188,7 +205,10 @@ def test_the_image_s_environment_names_settings_and_its_ports_are_those_that_it_
     host, _, port = settings.listen.rpartition(":")
     assert host == "0.0.0.0"
     assert dockerfile.all("EXPOSE", -1) == [f"{port} {settings.metrics_port}"]
-    assert json.loads(dockerfile.all("VOLUME", -1)[0]) == [str(settings.bundle), str(settings.data_dir)]
+    assert json.loads(dockerfile.all("VOLUME", -1)[0]) == [
+        str(settings.bundle),
+        str(settings.data_dir),
+    ]
 
 
 def test_what_the_build_copies_is_what_dockerignore_lets_in(dockerfile: Dockerfile) -> None:

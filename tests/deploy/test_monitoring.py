@@ -17,8 +17,8 @@ from trimtab.v1 import bundle_pb2, concept_pb2, experiment_pb2, policy_pb2, reco
 from trimtab.v1 import recommendation_pb2 as pb
 from trimtab.v1 import steering_pb2 as sp
 
-from service.metrics import BUCKETS
-from service.reply import Degradation
+from service.admission.ladder import Degradation
+from service.telemetry.metrics import BUCKETS
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -79,7 +79,9 @@ def queries() -> dict[str, str]:
     for panel in json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]:
         for target in panel.get("targets", ()):
             query = target["expr"].replace("$__rate_interval", "1m")
-            found[f"{panel['title']} {target['refId']}"] = re.sub(r"\$(instance|method)", ".*", query)
+            found[f"{panel['title']} {target['refId']}"] = re.sub(
+                r"\$(instance|method)", ".*", query
+            )
     return found
 
 
@@ -113,7 +115,9 @@ def test_every_recorded_series_that_is_used_is_recorded(queries: dict[str, str])
     assert used == recorded
 
 
-def test_every_label_value_that_is_selected_is_one_that_a_server_reports(queries: dict[str, str]) -> None:
+def test_every_label_value_that_is_selected_is_one_that_a_server_reports(
+    queries: dict[str, str],
+) -> None:
     files = (bundle_pb2, concept_pb2, experiment_pb2, policy_pb2, pb)
     services = [service for file in files for service in file.DESCRIPTOR.services_by_name.values()]
     known = {
@@ -149,7 +153,9 @@ def test_every_alert_has_a_runbook_section_and_a_case_in_which_it_fires() -> Non
     rules = RULES.read_text(encoding="utf-8")
     alerts = re.findall(r"alert: (\w+)", rules)
     assert len(alerts) == len(set(alerts))
-    assert re.findall(r"runbook: (\S+)", rules) == [f"docs/operating.md#{name.lower()}" for name in alerts]
+    assert re.findall(r"runbook: (\S+)", rules) == [
+        f"docs/operating.md#{name.lower()}" for name in alerts
+    ]
     headings = re.findall(r"^#+ (\w+)$", OPERATING.read_text(encoding="utf-8"), re.MULTILINE)
     assert set(alerts) <= set(headings)
     cases = "\n".join(path.read_text(encoding="utf-8") for path in RULE_TESTS)
@@ -177,7 +183,9 @@ def promtool() -> str:
 def test_promtool_accepts_the_configuration_and_the_rules_do_what_their_tests_say(
     promtool: str, command: tuple[str, ...]
 ) -> None:
-    done = subprocess.run([promtool, *command], cwd=PROMETHEUS, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [promtool, *command], cwd=PROMETHEUS, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -200,9 +208,15 @@ def prometheus(
     (home / "prometheus.yml").write_text(configuration, encoding="utf-8")
     shutil.copy(RULES, home)
     address = f"127.0.0.1:{free_port()}"
-    command = [program, f"--config.file={home / 'prometheus.yml'}", f"--storage.tsdb.path={home / 'data'}"]
+    command = [
+        program,
+        f"--config.file={home / 'prometheus.yml'}",
+        f"--storage.tsdb.path={home / 'data'}",
+    ]
     with (home / "log").open("wb") as log:
-        process = subprocess.Popen([*command, f"--web.listen-address={address}"], stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [*command, f"--web.listen-address={address}"], stdout=log, stderr=log
+        )
     try:
         yield f"http://{address}"
     finally:
@@ -255,7 +269,9 @@ def test_a_real_prometheus_scrapes_the_server_and_every_panel_and_recorded_serie
     assert not wanted, f"no samples for {sorted(wanted)}"
 
 
-def test_queries_of_what_did_not_happen_are_valid_and_empty(prometheus: str, queries: dict[str, str]) -> None:
+def test_queries_of_what_did_not_happen_are_valid_and_empty(
+    prometheus: str, queries: dict[str, str]
+) -> None:
     for query in queries.values():
         if any(metric in query for metric in NEEDS_MISFORTUNE):
             assert ask(prometheus, query) == []

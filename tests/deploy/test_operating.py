@@ -14,10 +14,11 @@ import redis
 from trimtab.v1 import recommendation_pb2 as pb
 from trimtab.v1 import recommendation_pb2_grpc
 
-from service.blobs import MAX_SEEN
-from service.embedded import embedded_valkey
-from service.reply import Degradation, Source
+from service.admission.ladder import Degradation
+from service.engine.audience import Source
 from service.settings import Settings
+from service.storage.embedded_valkey import embedded_valkey
+from service.users.codec import MAX_SEEN
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "operating.md"
@@ -36,7 +37,9 @@ def rows(page: str, heading: str) -> list[list[str]]:
 
 
 def record(stub: Any, user_id: str, *item_ids: str) -> None:
-    interactions = [pb.Interaction(user_id=user_id, event=pb.Event(item_id=item_id)) for item_id in item_ids]
+    interactions = [
+        pb.Interaction(user_id=user_id, event=pb.Event(item_id=item_id)) for item_id in item_ids
+    ]
     stub.RecordInteractions(pb.RecordInteractionsRequest(interactions=interactions))
 
 
@@ -51,24 +54,31 @@ def test_the_settings_table_is_made_from_the_settings_and_names_each(page: str) 
 def test_every_degradation_and_every_source_is_explained(page: str) -> None:
     degradations = rows(page, "Degradations")
     assert [cells[0] for cells in degradations] == [f"`{kind.value}`" for kind in Degradation]
-    assert [cells[1] for cells in degradations] == [f"`{name}`" for name in pb.Degradation.keys()[1:]]
+    assert [cells[1] for cells in degradations] == [
+        f"`{name}`" for name in pb.Degradation.keys()[1:]
+    ]
     lists = next(cells for cells in rows(page, "Metrics") if cells[0] == "`trimtab_lists_total`")
     assert all(f"`{source.value}`:" in lists[2] for source in Source)
 
 
 def test_every_stage_that_is_timed_is_explained(page: str, served: Any) -> None:
     stub = recommendation_pb2_grpc.RecommendationServiceStub(served.channel)
-    stub.Recommend(pb.RecommendRequest(history=pb.History(events=[pb.Event(item_id="item-3")]), n=1))
+    stub.Recommend(
+        pb.RecommendRequest(history=pb.History(events=[pb.Event(item_id="item-3")]), n=1)
+    )
     metric = served.running.metrics.stage_seconds
     timed = {sample.labels["stage"] for family in metric.collect() for sample in family.samples}
     assert timed
-    explained = next(cells for cells in rows(page, "Metrics") if cells[0] == "`trimtab_stage_seconds`")
+    explained = next(
+        cells for cells in rows(page, "Metrics") if cells[0] == "`trimtab_stage_seconds`"
+    )
     assert {stage for stage in timed if f"`{stage}`:" not in explained[2]} == set()
 
 
 def test_every_link_leads_to_a_file_or_a_heading(page: str) -> None:
     headings = {
-        re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in re.findall(r"^#+ (.+)$", page, re.M)
+        re.sub(r"[^\w -]", "", h).lower().replace(" ", "-")
+        for h in re.findall(r"^#+ (.+)$", page, re.M)
     }
     for target in re.findall(r"\]\(([^)]+)\)", page):
         if target.startswith("#"):
@@ -108,12 +118,18 @@ async def test_the_keys_in_redis_are_those_of_the_table_and_as_large_as_it_says(
                         break
                     time.sleep(0.1)
                 keys = list(store.scan_iter())
-                lengths = {key.decode(): store.strlen(key) for key in keys if key.startswith(b"tt:{")}
+                lengths = {
+                    key.decode(): store.strlen(key) for key in keys if key.startswith(b"tt:{")
+                }
                 others = [key.decode() for key in keys if not key.startswith(b"tt:{")]
     active = (lengths[embedding] - 21 - 2 * manifest.dimensions.d) / 4
     assert active == int(active)
     assert 0 < active <= manifest.dimensions.k
-    assert lengths == {"tt:{u}:s": 16 + 8 * 10, "tt:{u}:h": 16 + 25 * 10, embedding: lengths[embedding]}
+    assert lengths == {
+        "tt:{u}:s": 16 + 8 * 10,
+        "tt:{u}:h": 16 + 25 * 10,
+        embedding: lengths[embedding],
+    }
     named = [cells[0].strip("`") for cells in rows(page, "What is in Redis")]
     assert named == ["tt:{USER}:s", "tt:{USER}:h", "tt:{USER}:e:{MODEL}", *others]
     assert f"at most {MAX_SEEN:,}:" in page
@@ -125,7 +141,12 @@ def test_a_copy_of_the_append_only_files_of_a_running_store_restores_the_histori
     with start_server(bundle_dir, tmp_path / "data") as served:
         record(recommendation_pb2_grpc.RecommendationServiceStub(served.channel), "kept", "item-3")
         time.sleep(0.1)  # the store writes its file before it waits for the next command
-        shutil.copytree(tmp_path / "data/valkey/appendonlydir", tmp_path / "restored/valkey/appendonlydir")
+        shutil.copytree(
+            tmp_path / "data/valkey/appendonlydir", tmp_path / "restored/valkey/appendonlydir"
+        )
     with start_server(bundle_dir, tmp_path / "restored") as served:
         stub = recommendation_pb2_grpc.RecommendationServiceStub(served.channel)
-        assert stub.Recommend(pb.RecommendRequest(user_id="kept", n=1)).served_by.source == pb.SOURCE_PERSONAL
+        assert (
+            stub.Recommend(pb.RecommendRequest(user_id="kept", n=1)).served_by.source
+            == pb.SOURCE_PERSONAL
+        )

@@ -1,7 +1,8 @@
 """Every command and snippet in the README and docs runs: fenced blocks of sh and python, in their order.
 
-They run against the demo's bundle and users, in an empty directory, beside a folder of interactions that
-the examples call path/to/folder. A server that an example starts must become healthy, and is then stopped.
+They run against the demo's bundle and users, in an empty directory, beside a folder of interactions
+that the examples call path/to/folder. A server that an example starts must become healthy, and is
+then stopped.
 """
 
 import os
@@ -72,17 +73,23 @@ def _write_folder(folder: Path) -> None:
     genres = ["Drama", "Comedy", "Horror"]
     items = pl.DataFrame({"item_id": range(90)}).with_columns(
         title=pl.format("Title {}", "item_id"),
-        genres=pl.col("item_id").map_elements(lambda i: [genres[i % 3]], return_dtype=pl.List(pl.String)),
+        genres=pl.col("item_id").map_elements(
+            lambda i: [genres[i % 3]], return_dtype=pl.List(pl.String)
+        ),
         year=(1950 + pl.col("item_id") % 50).cast(pl.Float64),
     )
-    events = [(u, (u * 7 + 3 * i + u % 3) % 90, 5.0, 10 * u + i) for u in range(300) for i in range(12)]
+    events = [
+        (u, (u * 7 + 3 * i + u % 3) % 90, 5.0, 10 * u + i) for u in range(300) for i in range(12)
+    ]
     schema = ["user_id", "item_id", "rating", "timestamp"]
     interactions = pl.DataFrame(events, schema=schema, orient="row")
     items.write_parquet(folder / "items.parquet")
     interactions.unique(["user_id", "item_id"]).write_parquet(folder / "interactions.parquet")
 
 
-@pytest.mark.parametrize("example", examples(), ids=lambda example: f"{example.page}:{example.line}")
+@pytest.mark.parametrize(
+    "example", examples(), ids=lambda example: f"{example.page}:{example.line}"
+)
 def test_an_example_runs(example: Example, bench: Bench, free_port: Callable[[], int]) -> None:
     if example.language == "python":
         _succeed([sys.executable, "-c", example.text.replace(LISTEN, bench.target)], bench)
@@ -107,14 +114,18 @@ def _environment(target: str) -> dict[str, str]:
 
 def _succeed(command: list[str], bench: Bench) -> None:
     environment = _environment(bench.target)
-    done = subprocess.run(command, cwd=bench.folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=bench.folder, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
     assert done.stdout.strip()
 
 
 def _serve_and_stop(command: list[str], bench: Bench, port: int) -> None:
     target = f"127.0.0.1:{port}"
-    process = subprocess.Popen([*command, "--listen", target, "--metrics-port", "0"], cwd=bench.folder)
+    process = subprocess.Popen(
+        [*command, "--listen", target, "--metrics-port", "0"], cwd=bench.folder
+    )
     try:
         with Client(target) as client:
             assert client.wait_until_serving(30), f"{shlex.join(command)} did not serve"

@@ -11,7 +11,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "head and bias": {"with_head": True, "with_bias": True},
     "context": {"with_context": True},
-    "standard": {"with_bias": True, "scale_rule": "standard", "scale_factor": 2.5, "padded": True, "k": 128},
+    "standard": {
+        "with_bias": True,
+        "scale_rule": "standard",
+        "scale_factor": 2.5,
+        "padded": True,
+        "k": 128,
+    },
 }
 FACTORY = Path(__file__).parent.parent / "fixtures" / "bundle_factory.py"
 

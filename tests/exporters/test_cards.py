@@ -86,7 +86,9 @@ def test_density_quantiles_and_units_are_those_of_the_users_in_whom_a_neuron_is_
     assert not activity.histogram[activity.dead].any()
 
 
-def test_top_items_are_the_one_item_histories_that_activate_a_neuron_most(world: Any, made: Any) -> None:
+def test_top_items_are_the_one_item_histories_that_activate_a_neuron_most(
+    world: Any, made: Any
+) -> None:
     n_items = len(world.genres)
     ones = torch.ones(n_items, 1)
     codes = _codes(world, world.recommender.activate(torch.arange(n_items)[:, None], ones).z)
@@ -94,7 +96,9 @@ def test_top_items_are_the_one_item_histories_that_activate_a_neuron_most(world:
         expected = -np.sort(-column[column > 0])[:20]
         listed = made.cards.top_items.indices[neuron]
         assert (listed >= 0).sum() == len(expected)
-        np.testing.assert_allclose(made.cards.top_items.values[neuron, : len(expected)], expected, rtol=1e-4)
+        np.testing.assert_allclose(
+            made.cards.top_items.values[neuron, : len(expected)], expected, rtol=1e-4
+        )
         np.testing.assert_allclose(column[listed[: len(expected)]], expected, rtol=1e-4)
 
 
@@ -125,14 +129,23 @@ def test_raised_and_lowered_items_are_what_a_small_edit_does_to_the_mean_users_s
     context = recommender.activate(torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, 0)).context
     try:
         for neuron in range(0, 128, 9):
-            step = 1e-4 * sae.scale(user) * float(made.cards.activity.unit[neuron]) * sae.W_dec[neuron]
-            up, down = recommender.head(user + step, context), recommender.head(user - step, context)
+            step = (
+                1e-4 * sae.scale(user) * float(made.cards.activity.unit[neuron]) * sae.W_dec[neuron]
+            )
+            up, down = (
+                recommender.head(user + step, context),
+                recommender.head(user - step, context),
+            )
             effect = ((up - down) @ recommender.V.T)[0].detach().numpy() / 2e-4
             raised, lowered = made.cards.raised_items, made.cards.lowered_items
             np.testing.assert_allclose(raised.values[neuron], -np.sort(-effect)[:20], rtol=1e-3)
             np.testing.assert_allclose(lowered.values[neuron], np.sort(effect)[:20], rtol=1e-3)
-            np.testing.assert_allclose(effect[raised.indices[neuron]], raised.values[neuron], rtol=1e-3)
-            np.testing.assert_allclose(effect[lowered.indices[neuron]], lowered.values[neuron], rtol=1e-3)
+            np.testing.assert_allclose(
+                effect[raised.indices[neuron]], raised.values[neuron], rtol=1e-3
+            )
+            np.testing.assert_allclose(
+                effect[lowered.indices[neuron]], lowered.values[neuron], rtol=1e-3
+            )
     finally:
         world.recommender.float()
         world.sae.float()
@@ -143,7 +156,9 @@ def test_nearest_neurons_are_by_cosine_and_never_the_neuron_itself(world: Any, m
     cosines = W_dec @ W_dec.T
     np.fill_diagonal(cosines, -2.0)
     nearest = made.cards.nearest
-    np.testing.assert_allclose(nearest.values, -np.sort(-cosines, axis=1)[:, :8], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        nearest.values, -np.sort(-cosines, axis=1)[:, :8], rtol=1e-4, atol=1e-6
+    )
     assert (nearest.indices != np.arange(128)[:, None]).all()
 
 
@@ -154,7 +169,9 @@ def test_a_neuron_that_no_one_has_leaves_a_population_of_dead_neurons_with_unit_
     np.testing.assert_array_equal(activity.unit, np.ones(4, np.float32))
 
 
-def test_batches_are_bounded_and_hold_every_history_once(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_are_bounded_and_hold_every_history_once(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cards_module, "_POSITIONS_PER_BATCH", 100)
     total, items = 0, []
     for batch in bounded_batches(world.train, most_rows=9):

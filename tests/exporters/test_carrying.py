@@ -74,11 +74,15 @@ def test_an_earlier_bundle_is_read_as_its_own_run_knows_it(before: Run, earlier:
     codes = item_codes(before.recommender, before.sae, before.config.max_length)
     np.testing.assert_allclose(earlier.codes.toarray(), codes.toarray(), atol=1e-5)
     assert earlier.item_ids == before.catalogue.items["item_id"].to_list()
-    assert [concept.name for concept in earlier.concepts] == [concept.name for concept in before.concepts]
+    assert [concept.name for concept in earlier.concepts] == [
+        concept.name for concept in before.concepts
+    ]
     assert earlier.concepts[0].value == before.concepts[0].name
 
 
-def test_names_that_the_run_has_too_are_kept_with_their_likeness(earlier: Earlier, now: Run) -> None:
+def test_names_that_the_run_has_too_are_kept_with_their_likeness(
+    earlier: Earlier, now: Run
+) -> None:
     carried = carry(earlier, now)
     assert carried.run.concepts == now.concepts
     assert [fate.outcome for fate in carried.fates] == ["kept"] * 6
@@ -122,7 +126,9 @@ def test_what_has_no_like_any_more_is_lost_and_told(earlier: Earlier, now: Run) 
     assert [fate.outcome for fate in changed.fates] == ["changed"]
 
 
-def test_labels_that_people_gave_go_to_the_neuron_that_fires_alike(earlier: Earlier, now: Run) -> None:
+def test_labels_that_people_gave_go_to_the_neuron_that_fires_alike(
+    earlier: Earlier, now: Run
+) -> None:
     best = int(earlier.concepts[0].weights.argmax())
     labels = [list(row) for row in earlier.labels]
     labels[best].insert(0, Label("what I call it", "person", 1.0, "me"))
@@ -153,18 +159,35 @@ def test_the_command_carries_an_exported_label_set_and_reports_it(
     concept = before.concepts[0]
     weights = [{"neuron": n, "weight": float(w)} for n, w in enumerate(concept.weights) if w]
     records = [
-        {"concept": "Mine", "attribute": concept.attribute, "value": concept.name, "weights": weights},
+        {
+            "concept": "Mine",
+            "attribute": concept.attribute,
+            "value": concept.name,
+            "weights": weights,
+        },
         {"concept": before.concepts[1].name},
     ]
     file, out = tmp_path / "labels.jsonl", tmp_path / "bundle"
     file.write_text("".join(f"{json.dumps(record)}\n" for record in records))
-    command = [str(now.path), "--out", str(out), "--concepts-from", str(bundle), "--old-labels", str(file)]
+    command = [
+        str(now.path),
+        "--out",
+        str(out),
+        "--concepts-from",
+        str(bundle),
+        "--old-labels",
+        str(file),
+    ]
     assert main(command) == 0
     shown = capsys.readouterr().out
     assert "carried" in shown
     assert "kept" in shown
     rows = pq.read_table(out / "concepts.parquet").to_pylist()
-    assert (rows[-1]["name"], rows[-1]["value"], rows[-1]["method"]) == ("Mine", concept.name, "carried")
+    assert (rows[-1]["name"], rows[-1]["value"], rows[-1]["method"]) == (
+        "Mine",
+        concept.name,
+        "carried",
+    )
     again = read_earlier(out)
     assert again.concepts[-1].value == concept.name
 

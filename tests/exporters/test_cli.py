@@ -16,7 +16,7 @@ from exporters import cli
 from exporters.cli import main
 from exporters.reading import contents_of
 from exporters.sealed import verify_files
-from service.bundle import open_bundle
+from service.bundle.open import open_bundle
 from training.concepts import gains
 from training.concepts.gains import gains_of
 from training.config import TrainConfig
@@ -70,7 +70,12 @@ def test_a_run_becomes_a_bundle_that_can_be_inspected(
 def test_provenance_says_what_trained_the_models(run_path: Path) -> None:
     run = load_run(run_path)
     made = contents_of(run).provenance
-    assert (made.data_set, made.recommender, made.sae, made.seed) == ("synthetic", "elsa", "topk", 42)
+    assert (made.data_set, made.recommender, made.sae, made.seed) == (
+        "synthetic",
+        "elsa",
+        "topk",
+        42,
+    )
     assert made.code_version == run.code_version
     assert dict(made.metrics) == pytest.approx(run.metrics)
     assert '"n_users": 300' in made.config_json
@@ -137,7 +142,9 @@ def test_the_default_place_is_bundles_and_the_runs_name(
     verify_files(tmp_path / "bundles" / "tiny")
 
 
-def test_the_history_is_as_long_as_the_longest_in_training_unless_said_otherwise(run_path: Path) -> None:
+def test_the_history_is_as_long_as_the_longest_in_training_unless_said_otherwise(
+    run_path: Path,
+) -> None:
     run = load_run(run_path)
     longest = int(run.split.histories(run.split.train).lengths.max())
     assert contents_of(run).history.max_length == longest
@@ -151,7 +158,9 @@ def test_provenance_says_how_users_or_items_were_held_out(run_path: Path) -> Non
     run = load_run(run_path)
     assert contents_of(run).provenance.split.startswith("users held out whole: ")
     last = dataclasses.replace(run.config, split=SplitConfig(kind="leave-one-out"))
-    train, validation, test = (len(rows) for rows in (run.split.train, run.split.validation, run.split.test))
+    train, validation, test = (
+        len(rows) for rows in (run.split.train, run.split.validation, run.split.test)
+    )
     assert contents_of(dataclasses.replace(run, config=last)).provenance.split == (
         f"each user's last items held out: {train} users train without them, {validation} are validated on "
         f"the last but one and {test} tested on the last"
@@ -169,20 +178,34 @@ def test_a_transformers_history_ends_at_the_positions_that_it_was_trained_with(
     assert contents_of(run).history.max_length == 9
     assert contents_of(run).history.ordered
     assert contents_of(run, max_history=4).history.max_length == 4
-    assert main([str(tmp_path / "run"), "--out", str(tmp_path / "bundle"), "--max-history", "10"]) == 1
-    assert "max_history is 10, expected 1 to 9: sasrec was trained on no more" in capsys.readouterr().err
+    assert (
+        main([str(tmp_path / "run"), "--out", str(tmp_path / "bundle"), "--max-history", "10"]) == 1
+    )
+    assert (
+        "max_history is 10, expected 1 to 9: sasrec was trained on no more"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_threshold_is_carried_over_and_its_absence_too(run_path: Path) -> None:
     run = load_run(run_path)
     assert not contents_of(run).history.HasField("min_value")
-    rated = dataclasses.replace(run, config=dataclasses.replace(run.config, implicit=False, min_value=4.0))
+    rated = dataclasses.replace(
+        run, config=dataclasses.replace(run.config, implicit=False, min_value=4.0)
+    )
     assert contents_of(rated).history.min_value == 4.0
 
 
 @pytest.mark.parametrize(
     "name",
-    ["run.json", "recommender.safetensors", "sae.json", "items.parquet", "split.npz", "labels.parquet"],
+    [
+        "run.json",
+        "recommender.safetensors",
+        "sae.json",
+        "items.parquet",
+        "split.npz",
+        "labels.parquet",
+    ],
 )
 def test_a_run_without_one_of_its_files_is_refused_by_the_files_name(
     run_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
@@ -235,7 +258,9 @@ def test_inspecting_an_altered_bundle_names_the_fault(
     assert "the manifest says" in message
 
 
-def test_inspecting_what_is_no_bundle_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspecting_what_is_no_bundle_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["--inspect", str(tmp_path)]) == 1
     assert "has no readable manifest.json" in capsys.readouterr().err
 
@@ -250,7 +275,9 @@ def test_help_and_inspect_do_not_load_torch(bundle_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_cards_tell_labels_with_provenance_and_how_pure_neurons_are(run_path: Path, tmp_path: Path) -> None:
+def test_cards_tell_labels_with_provenance_and_how_pure_neurons_are(
+    run_path: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "bundle"
     assert main([str(run_path), "--out", str(out)]) == 0
     rows = pq.read_table(out / "neurons.parquet").to_pylist()
@@ -262,7 +289,9 @@ def test_cards_tell_labels_with_provenance_and_how_pure_neurons_are(run_path: Pa
     assert all(-1 <= row["monosemanticity"] <= 1.0001 and 0 <= row["entropy"] <= 1 for row in fires)
 
 
-def test_labels_from_a_file_stand_in_the_bundle_in_place_of_the_runs(run_path: Path, tmp_path: Path) -> None:
+def test_labels_from_a_file_stand_in_the_bundle_in_place_of_the_runs(
+    run_path: Path, tmp_path: Path
+) -> None:
     out, file = tmp_path / "bundle", tmp_path / "labels.jsonl"
     file.write_text(
         '{"concept": "concept-00"}\n'
@@ -270,7 +299,9 @@ def test_labels_from_a_file_stand_in_the_bundle_in_place_of_the_runs(run_path: P
     )
     assert main([str(run_path), "--out", str(out), "--labels", str(file)]) == 0
     rows = pq.read_table(out / "neurons.parquet").to_pylist()
-    assert rows[3]["labels"] == [{"text": "mine", "method": "person", "score": 0.5, "provenance": "me"}]
+    assert rows[3]["labels"] == [
+        {"text": "mine", "method": "person", "score": 0.5, "provenance": "me"}
+    ]
     assert not any(row["labels"] for row in rows[:3] + rows[4:])
 
 

@@ -23,7 +23,9 @@ def manifest(any_bundle: Path) -> BundleManifest:
     return from_json((any_bundle / "manifest.json").read_text())
 
 
-def test_the_manifest_lists_every_other_file_and_no_more(any_bundle: Path, manifest: BundleManifest) -> None:
+def test_the_manifest_lists_every_other_file_and_no_more(
+    any_bundle: Path, manifest: BundleManifest
+) -> None:
     found = {path.name for path in any_bundle.iterdir()}
     assert found == {file.name for file in manifest.files} | {"manifest.json"}
     assert ("head.onnx" in found) == manifest.dimensions.has_head
@@ -68,7 +70,9 @@ def test_the_mean_user_is_the_mean_of_the_training_users(factory: Any, contents:
     np.testing.assert_allclose(contents.mean_user, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_arrays_hold_the_models_parts(any_bundle: Path, any_contents: Any, manifest: BundleManifest) -> None:
+def test_arrays_hold_the_models_parts(
+    any_bundle: Path, any_contents: Any, manifest: BundleManifest
+) -> None:
     decoder, items = np.load(any_bundle / "decoder.npy"), np.load(any_bundle / "items.npy")
     dims = manifest.dimensions
     assert decoder.dtype == items.dtype == np.dtype("<f4")
@@ -86,7 +90,9 @@ def test_arrays_hold_the_models_parts(any_bundle: Path, any_contents: Any, manif
 def test_the_index_takes_the_bias_as_a_column_only_if_there_is_one_and_is_of_even_width(
     any_contents: Any, tmp_path: Path
 ) -> None:
-    manifest = write_bundle(any_contents, tmp_path / "out", index=IndexOptions(flat_limit=0, kinds=("sq8",)))
+    manifest = write_bundle(
+        any_contents, tmp_path / "out", index=IndexOptions(flat_limit=0, kinds=("sq8",))
+    )
     index = faiss.read_index(str(tmp_path / "out" / "items.faiss"))
     width = manifest.dimensions.p + manifest.dimensions.has_bias
     assert index.d == width + width % 2
@@ -106,7 +112,9 @@ def test_graphs_have_the_names_and_types_that_the_format_states(
     for name in ("encoder", "sae", "head"):
         if (any_bundle / f"{name}.onnx").exists():
             graph = session(str(any_bundle / f"{name}.onnx"))
-            found[name] = [(one.name, one.type) for one in [*graph.get_inputs(), *graph.get_outputs()]]
+            found[name] = [
+                (one.name, one.type) for one in [*graph.get_inputs(), *graph.get_outputs()]
+            ]
     floats, integers = "tensor(float)", "tensor(int64)"
     expected = {
         "encoder": [("items", integers), ("mask", floats), ("z", floats)],
@@ -157,7 +165,10 @@ def test_neuron_rows_have_the_columns_of_the_format(any_bundle: Path) -> None:
                 ("top_items", items),
                 ("raised_items", items),
                 ("lowered_items", items),
-                ("nearest", pa.list_(pa.struct([("neuron", pa.int32()), ("cosine", pa.float32())]))),
+                (
+                    "nearest",
+                    pa.list_(pa.struct([("neuron", pa.int32()), ("cosine", pa.float32())])),
+                ),
                 ("monosemanticity", pa.float32()),
                 ("entropy", pa.float32()),
             ]

@@ -79,7 +79,9 @@ def test_the_head_equals_torch_and_is_left_out_where_it_is_the_identity(
         z = torch.randn(batch, 32, generator=torch.Generator().manual_seed(3))
         items = torch.randint(200, (batch, 4), generator=torch.Generator().manual_seed(4))
         context = any_contents.recommender.activate(items, torch.ones(batch, 4)).context.detach()
-        feed = {"z": z.numpy()} | ({"context": context.numpy()} if any_contents.dims.context else {})
+        feed = {"z": z.numpy()} | (
+            {"context": context.numpy()} if any_contents.dims.context else {}
+        )
         (found,) = session(graphs.head).run(["q"], feed)
         expected = any_contents.recommender.head(z, context).detach()
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
@@ -95,7 +97,9 @@ def test_graphs_hold_no_trace_of_where_they_were_made(graphs: Graphs) -> None:
         assert b".py" not in graph
         assert not model.metadata_props
         assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
-        names = {dim.dim_param for one in model.graph.input for dim in one.type.tensor_type.shape.dim}
+        names = {
+            dim.dim_param for one in model.graph.input for dim in one.type.tensor_type.shape.dim
+        }
         assert names <= {"", "batch", "length"}
 
 
@@ -103,7 +107,9 @@ def test_a_second_export_gives_the_same_bytes(any_contents: Any, graphs: Graphs)
     assert export_graphs(any_contents.recommender, any_contents.sae, any_contents.dims.d) == graphs
 
 
-def test_exporting_keeps_the_console_clean(contents: Any, capfd: pytest.CaptureFixture[str]) -> None:
+def test_exporting_keeps_the_console_clean(
+    contents: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
     export_graphs(contents.recommender, contents.sae, contents.dims.d)
     assert capfd.readouterr() == ("", "")
 
@@ -142,7 +148,10 @@ class _HasAnotherContext(_NeedsAnItem):
     [
         (_NeedsAnItem(), r"encoder's graph fails for inputs \[1, 0\]"),
         (_AsksInPython(), "the encoder cannot be exported to ONNX"),
-        (_HasAnotherContext(), r"gives context of shape \[1, 8\] for inputs \[1, 0\], \[1, 7\] expected"),
+        (
+            _HasAnotherContext(),
+            r"gives context of shape \[1, 8\] for inputs \[1, 0\], \[1, 7\] expected",
+        ),
     ],
     ids=["needs an item", "asks in Python", "has another context"],
 )

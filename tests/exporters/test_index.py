@@ -26,11 +26,15 @@ class Search(NamedTuple):
 def search() -> Search:
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(30, 16))
-    vectors = (centres[rng.integers(30, size=3000)] + 0.5 * rng.normal(size=(3000, 16))).astype(np.float32)
+    vectors = (centres[rng.integers(30, size=3000)] + 0.5 * rng.normal(size=(3000, 16))).astype(
+        np.float32
+    )
     plain = vectors[rng.integers(3000, size=(64, 5))].sum(axis=1)
     steered = (
         plain
-        + rng.normal(size=plain.shape).astype(np.float32) * np.linalg.norm(plain, axis=1, keepdims=True) / 4
+        + rng.normal(size=plain.shape).astype(np.float32)
+        * np.linalg.norm(plain, axis=1, keepdims=True)
+        / 4
     )
     return Search(vectors, plain, steered.astype(np.float32))
 
@@ -76,11 +80,15 @@ def test_every_kind_finds_what_is_stated_of_it(search: Search, kind: str) -> Non
     stated, over_fetch = chosen.trial.recalls, chosen.trial.over_fetch
     for queries, recall in ((search.plain, stated.plain), (search.steered, stated.steered)):
         assert recall >= 0.85
-        assert _recall(chosen.index, over_fetch, search.vectors, queries) == pytest.approx(recall, abs=2e-3)
+        assert _recall(chosen.index, over_fetch, search.vectors, queries) == pytest.approx(
+            recall, abs=2e-3
+        )
 
 
 @pytest.mark.parametrize("kind", ["ivf-pq4", "hnsw"])
-def test_the_search_effort_that_was_measured_is_stored_with_the_index(search: Search, kind: str) -> None:
+def test_the_search_effort_that_was_measured_is_stored_with_the_index(
+    search: Search, kind: str
+) -> None:
     chosen = choose_index(*search, only(kind, required_recall=0.85))
     stored = faiss.deserialize_index(faiss.serialize_index(chosen.index))
     found = measure_recall(stored, search.vectors, search.steered, chosen.trial.over_fetch)
@@ -110,14 +118,17 @@ def test_steered_queries_alone_can_make_the_search_wider(search: Search) -> None
     on_the_data = search.vectors[::50]
     easy = choose_index(search.vectors, on_the_data, on_the_data, only("ivf"))
     hard = choose_index(search.vectors, on_the_data, search.steered, only("ivf"))
-    # Queries between the clusters have their best items in many cells: more of them must be looked at.
+    # Queries between the clusters have their best items in many cells: more of them must be looked
+    # at.
     assert hard.trial.kind == "flat" or hard.trial.effort > easy.trial.effort
 
 
 @pytest.mark.parametrize("kind", ["ivf-pq4", "hnsw"])
 def test_the_same_items_give_the_same_index(search: Search, kind: str) -> None:
     first, second = (choose_index(*search, only(kind)) for _ in range(2))
-    np.testing.assert_array_equal(faiss.serialize_index(first.index), faiss.serialize_index(second.index))
+    np.testing.assert_array_equal(
+        faiss.serialize_index(first.index), faiss.serialize_index(second.index)
+    )
 
 
 def test_vectors_of_odd_width_and_on_disk_are_indexed(search: Search, tmp_path: Path) -> None:

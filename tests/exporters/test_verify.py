@@ -57,20 +57,33 @@ def _scale(path: Path, factor: float) -> None:
             lambda path: _change_weights(path, lambda A: A * 1.001),
             r"encoder\.onnx: z differs",
         ),
-        ("encoder.onnx", lambda path: _change_weights(path, lambda A: A[::-1]), r"encoder\.onnx: z differs"),
+        (
+            "encoder.onnx",
+            lambda path: _change_weights(path, lambda A: A[::-1]),
+            r"encoder\.onnx: z differs",
+        ),
         (
             "sae.onnx",
             lambda path: _change_weights(path, lambda W: W * 1.01),
             r"sae\.onnx: activations differ",
         ),
-        ("sae.onnx", lambda path: _change_weights(path, lambda W: W[:, ::-1]), r"sae\.onnx: code differs"),
+        (
+            "sae.onnx",
+            lambda path: _change_weights(path, lambda W: W[:, ::-1]),
+            r"sae\.onnx: code differs",
+        ),
         ("items.faiss", _drop_half_of_the_index, r"items\.faiss: recall for queries is"),
         ("items.npy", _permute, "recall|unsteered lists differ"),
         ("decoder.npy", lambda path: _scale(path, 0.5), r"decoder\.npy: reconstruction differs"),
     ],
 )
 def test_a_changed_file_is_found_and_named(
-    indexed_path: Path, contents: Any, tmp_path: Path, name: str, damage: Callable[[Path], None], fault: str
+    indexed_path: Path,
+    contents: Any,
+    tmp_path: Path,
+    name: str,
+    damage: Callable[[Path], None],
+    fault: str,
 ) -> None:
     out = tmp_path / "bundle"
     shutil.copytree(indexed_path, out)

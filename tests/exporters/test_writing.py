@@ -103,8 +103,12 @@ def test_the_same_contents_give_the_same_files_wherever_and_whenever(
     again = factory.make_bundle(tmp_path / "another name")
     first, second = verify_files(bundle_path), verify_files(again)
     assert first.bundle_id == second.bundle_id
-    assert {path.name: path.read_bytes() for path in again.iterdir() if path.name != "manifest.json"} == {
-        path.name: path.read_bytes() for path in bundle_path.iterdir() if path.name != "manifest.json"
+    assert {
+        path.name: path.read_bytes() for path in again.iterdir() if path.name != "manifest.json"
+    } == {
+        path.name: path.read_bytes()
+        for path in bundle_path.iterdir()
+        if path.name != "manifest.json"
     }
     for manifest in (first, second):
         manifest.ClearField("create_time")
@@ -183,7 +187,9 @@ def test_of_two_exports_to_one_place_the_quicker_wins_and_the_other_is_refused(
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_a_name_with_wildcards_removes_no_ones_leftovers_but_its_own(contents: Any, tmp_path: Path) -> None:
+def test_a_name_with_wildcards_removes_no_ones_leftovers_but_its_own(
+    contents: Any, tmp_path: Path
+) -> None:
     strangers = tmp_path / ".bundle.x.partial"
     strangers.mkdir()
     write_bundle(contents, tmp_path / "b*")
@@ -194,7 +200,10 @@ def test_a_name_with_wildcards_removes_no_ones_leftovers_but_its_own(contents: A
     ("damage", "fault"),
     [
         (lambda out: (out / "sae.onnx").unlink(), r"sae\.onnx is missing"),
-        (lambda out: (out / "items.npy").write_bytes(b"short"), r"items\.npy has 5 bytes, the manifest says"),
+        (
+            lambda out: (out / "items.npy").write_bytes(b"short"),
+            r"items\.npy has 5 bytes, the manifest says",
+        ),
         (lambda out: _flip_last_byte(out / "items.parquet"), r"items\.parquet was altered"),
         (lambda out: (out / "notes.txt").touch(), r"notes\.txt is not in the manifest"),
         (lambda out: (out / "manifest.json").unlink(), r"no readable manifest\.json"),
@@ -240,8 +249,14 @@ def _with(contents: Any, **changes: Any) -> Any:
         (lambda c: {"labels": c.labels[:-1]}, "the lists of labels: 127 found, 128 expected"),
         (lambda c: {"concepts": [c.concepts[0]] * 2}, "concept names must be distinct"),
         (lambda c: {"concepts": [_concept(c, unit=0.0)]}, "a unit above 0 expected, found 0"),
-        (lambda c: {"concepts": [_concept(c, weights=np.zeros(128))]}, "128 finite weights expected"),
-        (lambda c: {"concepts": [_concept(c, blend_neurons=[128])]}, "a blend neuron lies outside 0 to 127"),
+        (
+            lambda c: {"concepts": [_concept(c, weights=np.zeros(128))]},
+            "128 finite weights expected",
+        ),
+        (
+            lambda c: {"concepts": [_concept(c, blend_neurons=[128])]},
+            "a blend neuron lies outside 0 to 127",
+        ),
         (
             lambda c: {"gains": Gains("ridge", np.zeros((1, 200), np.float32))},
             r"the gains: \(1, 200\) found, \(6, 200\) expected",
@@ -267,10 +282,14 @@ def test_an_sae_that_does_not_do_what_its_scale_rule_says_is_refused(factory: An
     contents = factory.make_contents()
     contents.sae.scale_rule = "standard"
     contents.sae.scale = lambda z: z.std(dim=1, keepdim=True)  # of a sample: over d - 1
-    with pytest.raises(ContentsError, match="the SAE's scale is not that of its scale rule 'standard'"):
+    with pytest.raises(
+        ContentsError, match="the SAE's scale is not that of its scale rule 'standard'"
+    ):
         _with(contents)
     contents.sae.scale_rule = "whitened"
-    with pytest.raises(ContentsError, match="scale rule is 'whitened', which the format does not have"):
+    with pytest.raises(
+        ContentsError, match="scale rule is 'whitened', which the format does not have"
+    ):
         _with(contents)
 
 
@@ -281,7 +300,9 @@ def test_a_context_that_does_not_fit_is_refused(factory: Any) -> None:
         _with(contents)
     contents.recommender.context_size = 198
     contents.recommender.has_head = False
-    with pytest.raises(ContentsError, match="a context of width 198 found, but no head that reads it"):
+    with pytest.raises(
+        ContentsError, match="a context of width 198 found, but no head that reads it"
+    ):
         _with(contents)
 
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from service.bundle import Bundle, open_bundle
+from service.bundle.bundle import Bundle
+from service.bundle.open import open_bundle
 
 KINDS: dict[str, dict[str, Any]] = {
     "unit": {},
@@ -53,9 +54,22 @@ def program() -> Callable[..., AbstractContextManager["subprocess.Popen[str]"]]:
     """A way to run trimtab-serve as a process: bundle, data directory, port, then flags."""
 
     @contextmanager
-    def run(bundle_dir: Path, data_dir: Path, port: int, *flags: str) -> Iterator["subprocess.Popen[str]"]:
-        command = [str(Path(sys.executable).with_name("trimtab-serve")), "--bundle", str(bundle_dir)]
-        command += ["--listen", f"127.0.0.1:{port}", "--metrics-port", "0", "--data-dir", str(data_dir)]
+    def run(
+        bundle_dir: Path, data_dir: Path, port: int, *flags: str
+    ) -> Iterator["subprocess.Popen[str]"]:
+        command = [
+            str(Path(sys.executable).with_name("trimtab-serve")),
+            "--bundle",
+            str(bundle_dir),
+        ]
+        command += [
+            "--listen",
+            f"127.0.0.1:{port}",
+            "--metrics-port",
+            "0",
+            "--data-dir",
+            str(data_dir),
+        ]
         process = subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True)
         try:
             yield process

@@ -38,7 +38,11 @@ def prepared() -> Prepared:
 def split(prepared: Prepared) -> Split:
     interactions = prepared.interactions
     return hold_out(
-        interactions.positives(None), interactions.user_ids, len(interactions.item_ids), SplitConfig(), seed=3
+        interactions.positives(None),
+        interactions.user_ids,
+        len(interactions.item_ids),
+        SplitConfig(),
+        seed=3,
     )
 
 

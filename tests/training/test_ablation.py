@@ -11,7 +11,9 @@ from training.evaluation.cli import main
 from training.run import Run
 
 
-def test_silencing_a_concept_takes_its_share_away_and_random_neurons_do_not(planted_run: Run) -> None:
+def test_silencing_a_concept_takes_its_share_away_and_random_neurons_do_not(
+    planted_run: Run,
+) -> None:
     found = ablate(planted_run, count=10, neurons=5)
     change = {
         way: np.mean([one.share_change.mean for one in found if one.way == way])

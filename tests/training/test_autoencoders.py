@@ -76,7 +76,9 @@ def test_multdae_is_the_papers_network(x: Tensor) -> None:
         dae.b_E.normal_(), dae.b.normal_()
     normalised = x / x.norm(dim=1, keepdim=True).clamp_min(1)
     z = dae.encode(*HISTORIES.padded())
-    torch.testing.assert_close(dae.scores(z), torch.tanh(normalised @ dae.E + dae.b_E) @ dae.V.T + dae.b)
+    torch.testing.assert_close(
+        dae.scores(z), torch.tanh(normalised @ dae.E + dae.b_E) @ dae.V.T + dae.b
+    )
 
 
 def test_the_multinomial_loss_is_that_of_the_dense_target(x: Tensor) -> None:
@@ -87,7 +89,9 @@ def test_the_multinomial_loss_is_that_of_the_dense_target(x: Tensor) -> None:
 
 def test_the_divergence_is_that_of_normal_distributions() -> None:
     mean, log_variance = torch.randn(7, 3), torch.randn(7, 3)
-    expected = kl_divergence(Normal(mean, (0.5 * log_variance).exp()), Normal(0.0, 1.0)).sum(dim=-1).mean()
+    expected = (
+        kl_divergence(Normal(mean, (0.5 * log_variance).exp()), Normal(0.0, 1.0)).sum(dim=-1).mean()
+    )
     torch.testing.assert_close(kl_from_standard_normal(mean, log_variance), expected)
 
 
@@ -96,7 +100,9 @@ def test_samples_have_the_posteriors_moments(vae: MultVae) -> None:
     posterior = vae.posterior(torch.randn(1, 5))
     samples = posterior._replace(mean=posterior.mean.expand(20_000, -1)).sample()
     torch.testing.assert_close(samples.mean(dim=0), posterior.mean[0], atol=0.05, rtol=0.05)
-    torch.testing.assert_close(samples.var(dim=0), posterior.log_variance[0].exp(), atol=0.05, rtol=0.05)
+    torch.testing.assert_close(
+        samples.var(dim=0), posterior.log_variance[0].exp(), atol=0.05, rtol=0.05
+    )
 
 
 def test_dropout_on_the_input_keeps_its_expectation(context: FitContext) -> None:
@@ -148,7 +154,9 @@ def test_an_interrupted_training_of_multvae_ends_in_the_same_bytes(
     assert all(torch.equal(value, resumed[name]) for name, value in whole.state_dict().items())
 
 
-@pytest.mark.parametrize("wrong", [{"d": 0}, {"input_dropout": 1.0}, {"kl_weight": -0.1}, {"hidden": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"d": 0}, {"input_dropout": 1.0}, {"kl_weight": -0.1}, {"hidden": -1}]
+)
 def test_multvae_refuses_settings_without_meaning(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="Mult-VAE"):
         MultVaeOptions(**wrong)  # type: ignore[arg-type]
@@ -164,7 +172,9 @@ def dense_elsa_loss(A: Tensor, x: Tensor, x_shown: Tensor, rectified: bool) -> T
 
 
 @pytest.mark.parametrize("loss", ["exact", "linear"])
-def test_elsas_loss_and_gradient_are_those_of_dense_matrices(loss: str, context: FitContext) -> None:
+def test_elsas_loss_and_gradient_are_those_of_dense_matrices(
+    loss: str, context: FitContext
+) -> None:
     torch.manual_seed(3)
     model, dense = Elsa(context.split.n_items, 8), Elsa(context.split.n_items, 8)
     dense.load_state_dict(model.state_dict())
@@ -188,7 +198,9 @@ def test_elsas_gradient_is_right_to_first_order() -> None:
     whole = Bags.of(HISTORIES.rows(np.array([0, 2])))
     shown = Bags(whole.items[[0, 1, 3]], torch.tensor([0, 2]))
     for loss in (elsa_loss, linear_elsa_loss):
-        assert torch.autograd.gradcheck(lambda A, loss=loss: loss(shown.sum(A), A, whole, shown), (A,))
+        assert torch.autograd.gradcheck(
+            lambda A, loss=loss: loss(shown.sum(A), A, whole, shown), (A,)
+        )
 
 
 def test_elsas_rows_keep_unit_norm(context: FitContext) -> None:

@@ -12,7 +12,16 @@ from training.evaluation.cli import main as evaluate
 from training.run import Run
 from training.saes.options import TopKOptions
 
-FLAGS = ["--data", "synthetic", "--data-n-users", "200", "--data-n-items", "80", "--data-n-concepts", "4"]
+FLAGS = [
+    "--data",
+    "synthetic",
+    "--data-n-users",
+    "200",
+    "--data-n-items",
+    "80",
+    "--data-n-concepts",
+    "4",
+]
 FLAGS += [
     "--recommender-d",
     "8",
@@ -31,7 +40,9 @@ def words(text: str) -> str:
     return " ".join(text.split())
 
 
-def test_training_prints_what_the_sae_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_prints_what_the_sae_costs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert train([*FLAGS, "--out", str(tmp_path / "run")]) == 0
     shown = words(capsys.readouterr().out)
     assert "of nDCG@20" in shown
@@ -41,16 +52,29 @@ def test_training_prints_what_the_sae_costs(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_flags_reach_the_configuration(tmp_path: Path) -> None:
-    more = ["--seed", "7", "--max-length", "30", "--split-min-positives", "6", "--concepts-min-items", "3"]
+    more = [
+        "--seed",
+        "7",
+        "--max-length",
+        "30",
+        "--split-min-positives",
+        "6",
+        "--concepts-min-items",
+        "3",
+    ]
     assert train([*FLAGS, *more, "--out", str(tmp_path / "run")]) == 0
-    config = TrainConfig.from_json(json.loads((tmp_path / "run" / "run.json").read_text())["config"])
+    config = TrainConfig.from_json(
+        json.loads((tmp_path / "run" / "run.json").read_text())["config"]
+    )
     assert (config.seed, config.max_length) == (7, 30)
     assert (config.split.min_positives, config.concepts.min_items) == (6, 3)
     assert (config.recommender_options.d, config.sae_options.k) == (8, 4)
     assert config.data_options.n_concepts == 4
 
 
-def test_help_shows_every_documented_field_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_every_documented_field_with_its_default(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with pytest.raises(SystemExit):
         train(["--help"])
     shown = words(capsys.readouterr().out)
@@ -67,7 +91,10 @@ def test_help_shows_every_documented_field_with_its_default(capsys: pytest.Captu
         (["--sae", "gated"], "--sae is 'gated', expected one of batchtopk, jumprelu"),
         (["--data", "ml-100k", "--data-dir", "/nowhere"], "pip install --no-deps recbole==1.2.1"),
         (["--sae-k", "5000"], "SAE: k is 5000, expected at most n_neurons = 256 x 4"),
-        (["--sae-expansion", "0"], "expected k, expansion and batch_size of at least 1, found 32, 0"),
+        (
+            ["--sae-expansion", "0"],
+            "expected k, expansion and batch_size of at least 1, found 32, 0",
+        ),
         (["--threads", "-1"], "--threads is -1, expected 0 or more"),
     ],
 )
@@ -86,7 +113,10 @@ def test_evaluations_print_a_table_and_write_json(
     what: str, planted_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "figures.json"
-    assert evaluate([what, "--run", str(planted_run.path), "--threads", "1", "--json", str(target)]) == 0
+    assert (
+        evaluate([what, "--run", str(planted_run.path), "--threads", "1", "--json", str(target)])
+        == 0
+    )
     figures = json.loads(target.read_text())
     shown = capsys.readouterr().out
     if what == "ranking":
@@ -98,7 +128,9 @@ def test_evaluations_print_a_table_and_write_json(
         assert figures[0]["ndcg_loss"] == planted_run.metrics["reconstruct_ndcg_loss@20"]
         assert figures[0]["l0"] <= planted_run.sae.k
     elif what == "neurons":
-        assert sorted(row["concept"] for row in figures) == [f"concept-{number:02d}" for number in range(10)]
+        assert sorted(row["concept"] for row in figures) == [
+            f"concept-{number:02d}" for number in range(10)
+        ]
         assert all(0 <= row["neuron"] < planted_run.sae.n_neurons for row in figures)
     else:
         changes = [concept["change"] for concept in figures[0]["concepts"].values()]

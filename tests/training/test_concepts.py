@@ -27,7 +27,9 @@ from training.run import Run
 def catalogue(**attributes: list[object]) -> Catalogue:
     count = len(next(iter(attributes.values())))
     ids = [str(item) for item in range(count)]
-    return Catalogue(pl.DataFrame({"item_id": ids, "title": ids, "popularity": [9] * count} | attributes))
+    return Catalogue(
+        pl.DataFrame({"item_id": ids, "title": ids, "popularity": [9] * count} | attributes)
+    )
 
 
 def test_values_on_enough_items_are_concepts_and_those_on_all_are_not() -> None:
@@ -55,7 +57,9 @@ def test_a_value_that_two_attributes_share_is_named_with_its_attribute() -> None
 
 def test_only_the_most_frequent_values_stay_when_there_are_too_many() -> None:
     tags = [["a", "b"], ["a", "b"], ["a"], ["c", "c"], ["c"]]
-    assert memberships(catalogue(tags=tags), ConceptConfig(min_items=1, max_values=1)).names == ("a",)
+    assert memberships(catalogue(tags=tags), ConceptConfig(min_items=1, max_values=1)).names == (
+        "a",
+    )
 
 
 @pytest.mark.parametrize(
@@ -146,7 +150,9 @@ def test_fitted_concepts_say_what_they_measured(planted_run: Run) -> None:
         f"concept-{number:02d}" for number in range(10)
     ]
     users = run.split.validation
-    audience = Audience.of(run.recommender, run.sae, run.split.histories(users), run.config.max_length)
+    audience = Audience.of(
+        run.recommender, run.sae, run.split.histories(users), run.config.max_length
+    )
     for concept in run.concepts:
         tags = run.catalogue.items["concepts"].to_list()
         flags = np.array([concept.name in carried for carried in tags])
@@ -156,7 +162,9 @@ def test_fitted_concepts_say_what_they_measured(planted_run: Run) -> None:
         assert concept.auc > 0.95
         assert len(concept.blend_neurons) == 10
         before = exposure_share(audience.lists(), flags).mean()
-        after = exposure_share(audience.lists(torch.from_numpy(concept.unit * concept.weights)), flags).mean()
+        after = exposure_share(
+            audience.lists(torch.from_numpy(concept.unit * concept.weights)), flags
+        ).mean()
         assert concept.unsteered_share == pytest.approx(before, abs=1e-6)
         assert concept.steered_share == pytest.approx(after, abs=1e-6)
         assert after > 2 * before
@@ -164,10 +172,18 @@ def test_fitted_concepts_say_what_they_measured(planted_run: Run) -> None:
 
 def test_items_without_any_attribute_give_no_concepts_and_a_note(planted_run: Run) -> None:
     run = planted_run
-    bare = Catalogue(run.catalogue.items.with_columns(pl.lit(None, pl.List(pl.String)).alias("concepts")))
+    bare = Catalogue(
+        run.catalogue.items.with_columns(pl.lit(None, pl.List(pl.String)).alias("concepts"))
+    )
     for items in (bare, Catalogue(run.catalogue.items.drop("concepts"))):
         fitted = fit_concepts(
-            run.recommender, run.sae, items, run.split, run.config.max_length, run.config.concepts, seed=1
+            run.recommender,
+            run.sae,
+            items,
+            run.split,
+            run.config.max_length,
+            run.config.concepts,
+            seed=1,
         )
         assert fitted.concepts == []
         assert fitted.labels == [[]] * run.sae.n_neurons
@@ -176,16 +192,26 @@ def test_items_without_any_attribute_give_no_concepts_and_a_note(planted_run: Ru
 
 def test_a_concept_of_items_that_nobody_has_is_left_out_with_a_note(planted_run: Run) -> None:
     run = planted_run
-    unseen = np.array(["concept-03" in carried for carried in run.catalogue.items["concepts"].to_list()])
+    unseen = np.array(
+        ["concept-03" in carried for carried in run.catalogue.items["concepts"].to_list()]
+    )
     items = run.catalogue.with_popularity(np.where(unseen, 0, run.catalogue.popularity))
     fitted = fit_concepts(
-        run.recommender, run.sae, items, run.split, run.config.max_length, run.config.concepts, seed=1
+        run.recommender,
+        run.sae,
+        items,
+        run.split,
+        run.config.max_length,
+        run.config.concepts,
+        seed=1,
     )
     assert "concept-03" not in [concept.name for concept in fitted.concepts]
     assert "concept-03" in fitted.notes[0]
 
 
-@pytest.mark.parametrize("method", ["contrast", "dense-probe", "sparse-probe", "tfidf", "correlation"])
+@pytest.mark.parametrize(
+    "method", ["contrast", "dense-probe", "sparse-probe", "tfidf", "correlation"]
+)
 def test_concepts_can_be_fitted_by_other_methods_and_steer(planted_run: Run, method: str) -> None:
     run = planted_run
     config = ConceptConfig(method=method, labels="")
@@ -202,29 +228,39 @@ def test_a_tag_on_one_item_is_a_concept_without_auc_and_a_tag_on_all_items_is_no
     planted_run: Run, method: str
 ) -> None:
     run = planted_run
-    tags = [[*(["alone"] if row == 7 else []), "everywhere"] for row in range(run.catalogue.n_items)]
+    tags = [
+        [*(["alone"] if row == 7 else []), "everywhere"] for row in range(run.catalogue.n_items)
+    ]
     items = Catalogue(run.catalogue.items.with_columns(pl.Series("concepts", tags)))
     config = ConceptConfig(method=method, min_items=1)
-    fitted = fit_concepts(run.recommender, run.sae, items, run.split, run.config.max_length, config, seed=1)
+    fitted = fit_concepts(
+        run.recommender, run.sae, items, run.split, run.config.max_length, config, seed=1
+    )
     (alone,) = fitted.concepts
     assert (alone.name, alone.item_count, alone.auc) == ("alone", 1, None)
     assert np.isfinite(alone.weights).all()
     assert {label.text for row in fitted.labels for label in row} == {"alone"}
 
 
-def test_planted_concepts_have_a_neuron_that_moves_them_and_not_the_others(planted_run: Run) -> None:
+def test_planted_concepts_have_a_neuron_that_moves_them_and_not_the_others(
+    planted_run: Run,
+) -> None:
     """A neuron is chosen on 4 of 5 items, judged on the fifth and then steered by one TYPICAL unit."""
     figures = best_neurons(planted_run)
     assert len(figures) == 10
     found = sum(row.auc >= 0.95 for row in figures)
     clean = sum(row.shift > 0.1 and row.off_target < row.shift / 3 for row in figures)
-    assert found >= 9, f"{found} of 10 planted concepts have a neuron with AUC >= .95 on held-out items"
+    assert found >= 9, (
+        f"{found} of 10 planted concepts have a neuron with AUC >= .95 on held-out items"
+    )
     assert clean >= 9, f"steering moves {clean} of 10 planted concepts and not the others"
 
 
 def test_the_best_neuron_is_the_one_of_largest_auc_and_then_of_most_activation() -> None:
     flags = np.array([True, True, True, False, False, False])
-    codes = np.array([[1, 1, 3], [1, 1, 3], [0, 1, 3], [0, 0, 0], [0, 0, 0], [1, 0, 0]], dtype=np.float32)
+    codes = np.array(
+        [[1, 1, 3], [1, 1, 3], [0, 1, 3], [0, 0, 0], [0, 0, 0], [1, 0, 0]], dtype=np.float32
+    )
     assert best_neuron(codes, flags) == 2
     assert best_neuron(codes[:, :2], flags) == 1
     assert best_neuron(codes[:2], flags[:2]) == 2

@@ -105,7 +105,9 @@ def test_leaving_out_at_random_leaves_out_that_many_and_adds_none(scene: Scene) 
     concept, rng = scene.judged[0], np.random.default_rng(3)
     unsteered = scene.audience.ndcg(scene.audience.unsteered)
     nothing = np.zeros(len(unsteered), dtype=np.int64)
-    np.testing.assert_allclose(ways.randomly_removed(scene, concept.row, nothing, rng, 1), unsteered)
+    np.testing.assert_allclose(
+        ways.randomly_removed(scene, concept.row, nothing, rng, 1), unsteered
+    )
     every = nothing + 20
     flags = scene.concepts.tags[concept.row]
     filtered = ways.lowered(scene.audience.bases["score"], flags, nothing)
@@ -147,7 +149,8 @@ def test_runs_are_joined_in_one_report(planted_run: Run) -> None:
     report = control_report([figures, figures], "command")
     titles = " ".join(table.title for table in report.tables)
     assert all(
-        part in titles for part in ("operation", "levels", "halved", "do not know", "two concepts", "|move|")
+        part in titles
+        for part in ("operation", "levels", "halved", "do not know", "two concepts", "|move|")
     )
     assert all(len(row) == len(table.columns) for table in report.tables for row in table.rows)
     assert report.plot is not None

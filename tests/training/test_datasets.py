@@ -20,7 +20,9 @@ ITEMS = pl.DataFrame(
 )
 
 
-def folder(path: Path, events: pl.DataFrame | None = EVENTS, items: pl.DataFrame | None = ITEMS) -> RawData:
+def folder(
+    path: Path, events: pl.DataFrame | None = EVENTS, items: pl.DataFrame | None = ITEMS
+) -> RawData:
     if events is not None:
         events.write_parquet(path / "interactions.parquet")
     if items is not None:
@@ -31,7 +33,11 @@ def folder(path: Path, events: pl.DataFrame | None = EVENTS, items: pl.DataFrame
 def test_movielens_100k_is_whole() -> None:
     raw = load_data_set("ml-100k", MovieLensOptions(), 0)
     interactions, catalogue, _ = prepare(raw)
-    assert (len(interactions.users), len(interactions.user_ids), catalogue.n_items) == (100_000, 943, 1682)
+    assert (len(interactions.users), len(interactions.user_ids), catalogue.n_items) == (
+        100_000,
+        943,
+        1682,
+    )
     assert interactions.duplicate_count == 0
     assert "42" in interactions.user_ids
     assert catalogue.attributes == {"genres": AttributeKind.TAGS, "year": AttributeKind.NUMBER}
@@ -39,7 +45,9 @@ def test_movielens_100k_is_whole() -> None:
     assert toy_story["title"] == "Toy Story"
     assert toy_story["genres"] == ["Animation", "Children's", "Comedy"]
     assert toy_story["year"] == 1995.0
-    genres = set(catalogue.items["genres"].explode(empty_as_null=True, keep_nulls=True).drop_nulls())
+    genres = set(
+        catalogue.items["genres"].explode(empty_as_null=True, keep_nulls=True).drop_nulls()
+    )
     assert {"Film-Noir", "Sci-Fi", "Children's"} <= genres
     assert len(genres) <= 19
     assert raw.min_value == 4.0
@@ -51,7 +59,9 @@ def test_the_package_with_the_files_is_never_imported() -> None:
 
 
 def test_an_absent_package_is_answered_with_how_to_install_it() -> None:
-    with pytest.raises(DataError, match=r"which is not installed.*pip install --no-deps recbole==1.2.1"):
+    with pytest.raises(
+        DataError, match=r"which is not installed.*pip install --no-deps recbole==1.2.1"
+    ):
         installed_folder("a_package_that_nobody_has")
 
 
@@ -117,12 +127,20 @@ def test_a_scale_beyond_five_stars_has_no_threshold_of_its_own(tmp_path: Path) -
             ITEMS,
             r"interactions.parquet has the columns .*, expected also \['item_id'\]",
         ),
-        (EVENTS, ITEMS.drop("item_id"), r"items.parquet has the columns .*, expected also \['item_id'\]"),
+        (
+            EVENTS,
+            ITEMS.drop("item_id"),
+            r"items.parquet has the columns .*, expected also \['item_id'\]",
+        ),
         (EVENTS.clear(), ITEMS, "interactions.parquet has no rows"),
         (EVENTS, ITEMS.clear(), "items.parquet has no rows"),
         (None, ITEMS, r"looked for .*interactions.parquet, not found"),
         (EVENTS, None, r"looked for .*items.parquet, not found"),
-        (EVENTS.with_columns(rating=pl.Series(["5", "good", "1"])), ITEMS, "rating in row 1 is 'good'"),
+        (
+            EVENTS.with_columns(rating=pl.Series(["5", "good", "1"])),
+            ITEMS,
+            "rating in row 1 is 'good'",
+        ),
     ],
 )
 def test_bad_folders_get_a_clear_answer(
@@ -172,7 +190,8 @@ def test_generated_data_follow_the_seed_and_the_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"n_users": 0}, {"interests": 13}, {"n_items": 3}, {"noise": 1.5}, {"mean_events": 0.0}]
+    "wrong",
+    [{"n_users": 0}, {"interests": 13}, {"n_items": 3}, {"noise": 1.5}, {"mean_events": 0.0}],
 )
 def test_generator_settings_without_meaning_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError):

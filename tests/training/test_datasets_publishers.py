@@ -19,7 +19,9 @@ MOVIES_DAT = (
     "1193::One Flew Over the Cuckoo's Nest (1975)::Drama\n"
     "73::Misérables, Les (1995)::Drama|Musical\n"
 )
-RATINGS_CSV = "userId,movieId,rating,timestamp\n1,1,4.0,964982703\n1,3,0.5,964981247\n2,3,5.0,1445714835\n"
+RATINGS_CSV = (
+    "userId,movieId,rating,timestamp\n1,1,4.0,964982703\n1,3,0.5,964981247\n2,3,5.0,1445714835\n"
+)
 MOVIES_CSV = (
     "movieId,title,genres\n1,Toy Story (1995),Adventure|Animation\n"
     '3,"American President, The (1995)",(no genres listed)\n'
@@ -28,13 +30,32 @@ TAGS_CSV = "userId,movieId,tag,timestamp\n2,1,Pixar,1445714994\n7,1,pixar ,14457
 REVIEWS = [
     {"rating": 5.0, "title": "Good", "text": "é", "images": [], "asin": "A1", "parent_asin": "P1"}
     | {"user_id": "AG", "timestamp": 1588687728923, "helpful_vote": 0, "verified_purchase": True},
-    {"rating": 2.0, "title": "Bad", "text": "", "images": [{"u": 1}], "asin": "A2", "parent_asin": "P2"}
+    {
+        "rating": 2.0,
+        "title": "Bad",
+        "text": "",
+        "images": [{"u": 1}],
+        "asin": "A2",
+        "parent_asin": "P2",
+    }
     | {"user_id": "AH", "timestamp": 1588687728924, "helpful_vote": 3, "verified_purchase": False},
 ]
 META: list[dict[str, Any]] = [
-    {"main_category": "All Beauty", "title": "Spray", "average_rating": 4.8, "price": None, "store": "Howard"}
+    {
+        "main_category": "All Beauty",
+        "title": "Spray",
+        "average_rating": 4.8,
+        "price": None,
+        "store": "Howard",
+    }
     | {"categories": ["Hair", "Sprays"], "details": {"Brand": "Howard"}, "parent_asin": "P1"},
-    {"main_category": "All Beauty", "title": "Oil", "average_rating": 4.5, "price": "9.99", "store": None}
+    {
+        "main_category": "All Beauty",
+        "title": "Oil",
+        "average_rating": 4.5,
+        "price": "9.99",
+        "store": None,
+    }
     | {"categories": [], "details": {}, "parent_asin": "P2"},
 ]
 LASTFM = {
@@ -54,7 +75,9 @@ def row(result: Prepared, item_id: str) -> dict[str, Any]:
     return result.catalogue.items.row(by_predicate=pl.col("item_id") == item_id, named=True)
 
 
-def write_dat(folder: Path, ratings: str = RATINGS_DAT, movies: bytes = MOVIES_DAT.encode("latin-1")) -> None:
+def write_dat(
+    folder: Path, ratings: str = RATINGS_DAT, movies: bytes = MOVIES_DAT.encode("latin-1")
+) -> None:
     (folder / "ratings.dat").write_text(ratings)
     (folder / "movies.dat").write_bytes(movies)
 
@@ -88,13 +111,21 @@ def test_movielens_1m_reads_colons_and_latin_1(tmp_path: Path) -> None:
     result = prepare(raw)
     assert row(result, "661")["genres"] == ["Animation", "Children's", "Musical"]
     assert row(result, "1193")["year"] == 1975.0
-    assert result.catalogue.attributes == {"genres": AttributeKind.TAGS, "year": AttributeKind.NUMBER}
+    assert result.catalogue.attributes == {
+        "genres": AttributeKind.TAGS,
+        "year": AttributeKind.NUMBER,
+    }
 
 
-def test_a_copy_of_movielens_1m_with_lines_in_both_encodings_is_read_line_by_line(tmp_path: Path) -> None:
+def test_a_copy_of_movielens_1m_with_lines_in_both_encodings_is_read_line_by_line(
+    tmp_path: Path,
+) -> None:
     latin, utf8 = MOVIES_DAT.encode("latin-1"), "74::Amélie (2001)::Comedy\n".encode()
     write_dat(tmp_path, movies=latin + utf8)
-    assert load("ml-1m", tmp_path).items["title"].to_list()[2:] == ["Misérables, Les (1995)", "Amélie (2001)"]
+    assert load("ml-1m", tmp_path).items["title"].to_list()[2:] == [
+        "Misérables, Les (1995)",
+        "Amélie (2001)",
+    ]
 
 
 @pytest.mark.parametrize("name", ["ml-25m", "ml-32m", "ml-latest-small"])
@@ -108,7 +139,11 @@ def test_movielens_csv_gives_genres_year_and_lower_cased_tags(name: str, tmp_pat
     result = prepare(raw)
     assert row(result, "1")["tags"] == ["pixar", "fun"]
     other = row(result, "3")
-    assert (other["title"], other["genres"], other["tags"]) == ("American President, The (1995)", [], None)
+    assert (other["title"], other["genres"], other["tags"]) == (
+        "American President, The (1995)",
+        [],
+        None,
+    )
     assert other["year"] == 1995.0
 
 
@@ -134,8 +169,15 @@ def test_amazon_reviews_are_read_plain_and_packed(packed: bool, tmp_path: Path) 
     assert (raw.name, raw.min_value) == ("amazon-2023 All_Beauty", 4.0)
     result = prepare(raw)
     spray = row(result, "P1")
-    assert (spray["title"], spray["categories"], spray["store"]) == ("Spray", ["Hair", "Sprays"], "Howard")
-    assert result.catalogue.attributes == {"categories": AttributeKind.TAGS, "store": AttributeKind.TEXT}
+    assert (spray["title"], spray["categories"], spray["store"]) == (
+        "Spray",
+        ["Hair", "Sprays"],
+        "Howard",
+    )
+    assert result.catalogue.attributes == {
+        "categories": AttributeKind.TAGS,
+        "store": AttributeKind.TEXT,
+    }
 
 
 def test_of_several_amazon_categories_one_must_be_chosen(tmp_path: Path) -> None:
@@ -144,7 +186,9 @@ def test_of_several_amazon_categories_one_must_be_chosen(tmp_path: Path) -> None
     with pytest.raises(DataError, match=r"\(All_Beauty, Software\): choose with --data-category"):
         load("amazon-2023", tmp_path)
     assert load("amazon-2023", tmp_path, category="Software").name == "amazon-2023 Software"
-    with pytest.raises(DataError, match=r"looked for Toys.jsonl\[.gz\] in .*found All_Beauty.jsonl"):
+    with pytest.raises(
+        DataError, match=r"looked for Toys.jsonl\[.gz\] in .*found All_Beauty.jsonl"
+    ):
         load("amazon-2023", tmp_path, category="Toys")
 
 
@@ -167,9 +211,17 @@ def test_lastfm_counts_are_implicit_and_tags_lower_cased(tmp_path: Path) -> None
         ("ml-1m", "ratings.dat and movies.dat", "grouplens.org/datasets/movielens/1m/"),
         ("ml-25m", "ratings.csv and movies.csv", "grouplens.org/datasets/movielens/25m/"),
         ("ml-32m", "ratings.csv and movies.csv", "grouplens.org/datasets/movielens/32m/"),
-        ("ml-latest-small", "ratings.csv and movies.csv", "grouplens.org/datasets/movielens/latest/"),
+        (
+            "ml-latest-small",
+            "ratings.csv and movies.csv",
+            "grouplens.org/datasets/movielens/latest/",
+        ),
         ("amazon-2023", "CATEGORY.jsonl", "amazon-reviews-2023.github.io"),
-        ("lastfm-hetrec", "user_artists.dat and artists.dat", "grouplens.org/datasets/hetrec-2011/"),
+        (
+            "lastfm-hetrec",
+            "user_artists.dat and artists.dat",
+            "grouplens.org/datasets/hetrec-2011/",
+        ),
     ],
 )
 def test_absent_files_are_answered_with_what_where_and_who_offers_them(
@@ -199,7 +251,9 @@ def test_absent_files_are_answered_with_what_where_and_who_offers_them(
         ("1::1193::5::today\n", r"timestamp in row 1 is 'today', expected a number"),
     ],
 )
-def test_malformed_lines_of_movielens_1m_are_named(ratings: str, message: str, tmp_path: Path) -> None:
+def test_malformed_lines_of_movielens_1m_are_named(
+    ratings: str, message: str, tmp_path: Path
+) -> None:
     write_dat(tmp_path, ratings)
     with pytest.raises(DataError, match=message):
         load("ml-1m", tmp_path)
@@ -210,8 +264,14 @@ def test_malformed_lines_of_movielens_1m_are_named(ratings: str, message: str, t
     [
         ("", r"ratings.csv is empty"),
         ("userId,movieId,rating,timestamp\n", r"ratings.csv has a header and no rows"),
-        ("user,movieId,rating,timestamp\n1,1,4,5\n", r"columns \['user', .*expected also \['userId'\]"),
-        ("userId,movieId,rating,timestamp\n1,1,4,5\n1,2,x,5\n", r"rating in row 2 is 'x', expected a number"),
+        (
+            "user,movieId,rating,timestamp\n1,1,4,5\n",
+            r"columns \['user', .*expected also \['userId'\]",
+        ),
+        (
+            "userId,movieId,rating,timestamp\n1,1,4,5\n1,2,x,5\n",
+            r"rating in row 2 is 'x', expected a number",
+        ),
         ("userId,movieId,rating,timestamp\n1,1,4,5\n1,2,3,5,6\n", r"ratings.csv is not a table"),
     ],
 )
@@ -259,12 +319,18 @@ def test_lastfm_files_with_other_columns_or_words_for_counts_are_named(tmp_path:
         load("lastfm-hetrec", tmp_path)
 
 
-def test_movielens_1m_written_as_published_reads_like_the_folder(data_sets: Path, tmp_path: Path) -> None:
+def test_movielens_1m_written_as_published_reads_like_the_folder(
+    data_sets: Path, tmp_path: Path
+) -> None:
     """The copy's ratings and times are whole for the users up to 2999."""
-    events = pl.read_parquet(data_sets / "ml-1m" / "interactions.parquet").filter(pl.col("user_id") <= 2999)
+    events = pl.read_parquet(data_sets / "ml-1m" / "interactions.parquet").filter(
+        pl.col("user_id") <= 2999
+    )
     items = pl.read_parquet(data_sets / "ml-1m" / "items.parquet")
     assert events["rating"].null_count() == 0
-    line = pl.format("{}::{}::{}::{}", "user_id", "item_id", pl.col("rating").cast(pl.Int64), "timestamp")
+    line = pl.format(
+        "{}::{}::{}::{}", "user_id", "item_id", pl.col("rating").cast(pl.Int64), "timestamp"
+    )
     (tmp_path / "ratings.dat").write_text("\n".join(events.select(line).to_series()) + "\n")
     line = pl.format("{}::{}::{}", "item_id", "title", pl.col("genres").list.join("|"))
     text = "\n".join(items.select(line).to_series()) + "\n"
@@ -284,7 +350,10 @@ def test_ratings_that_are_partly_unknown_count_as_positive_all(data_sets: Path) 
     raw = load_data_set(str(data_sets / "ml-1m"), FolderOptions(), 0)
     unknown = 512_559 - 154_034
     assert raw.min_value is None
-    assert f"rating is null for {unknown} of 1000209 interactions: every interaction counts" in raw.notes[0]
+    assert (
+        f"rating is null for {unknown} of 1000209 interactions: every interaction counts"
+        in raw.notes[0]
+    )
     interactions = prepare(raw).interactions
     assert len(interactions.positives(None).items) == 1_000_209
     known = len(interactions.positives(1.0).items)
@@ -309,5 +378,7 @@ def test_movielens_latest_small_written_as_published_reads_like_the_copy(
     assert rated["title"].null_count() == 0
     assert "pixar" in row(result, "1")["tags"]
     distinct = tags.filter(pl.col("item_id").cast(pl.String).is_in(rated["item_id"].implode()))
-    distinct = distinct.select("item_id", pl.col("tag").str.strip_chars().str.to_lowercase()).unique()
+    distinct = distinct.select(
+        "item_id", pl.col("tag").str.strip_chars().str.to_lowercase()
+    ).unique()
     assert rated["tags"].list.len().sum() == distinct.height

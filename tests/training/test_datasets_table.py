@@ -19,7 +19,12 @@ from training.interactions import AttributeKind, RawData, prepare
 COLUMNS = "user=uid,item=sku,time=ts,rating=stars"
 CSV = "uid,sku,ts,stars,shop\nu1,0042,30,5,x\nu1,b,20,3.5,y\nu2,b,10,,\n"
 FRAME = pl.DataFrame(
-    {"uid": ["u1", "u1", "u2"], "sku": ["0042", "b", "b"], "ts": [30, 20, 10], "stars": [5.0, 3.5, None]}
+    {
+        "uid": ["u1", "u1", "u2"],
+        "sku": ["0042", "b", "b"],
+        "ts": [30, 20, 10],
+        "stars": [5.0, 3.5, None],
+    }
 )
 ITEMS = 'sku,name,kind,maker,price,popularity\n0042,"Lamp, red",Light|Home,Ikon,9.5,7\nb,Chair,Home,,,3\n'
 
@@ -49,14 +54,18 @@ def test_parquet_json_lines_and_packed_files_say_the_same(tmp_path: Path) -> Non
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(CSV.encode()))
     (tmp_path / "t.ndjson.gz").write_bytes(gzip.compress((tmp_path / "t.jsonl").read_bytes()))
     for name in ("t.parquet", "t.jsonl", "t.csv.gz", "t.ndjson.gz"):
-        assert rows(load_data_set(str(tmp_path / name), TableOptions(columns=COLUMNS), 0)) == EXPECTED, name
+        assert (
+            rows(load_data_set(str(tmp_path / name), TableOptions(columns=COLUMNS), 0)) == EXPECTED
+        ), name
 
 
 def test_the_usual_names_need_no_mapping(tmp_path: Path) -> None:
     raw = table(tmp_path / "t.csv", "user_id,item_id,rating\n1,7,5\n2,8,4\n")
     assert rows(raw) == [("1", "7", 5.0, None), ("2", "8", 4.0, None)]
     assert raw.min_value == 4.0
-    with pytest.raises(DataError, match=r"has no column 'user_id', found uid, .*name yours with --columns"):
+    with pytest.raises(
+        DataError, match=r"has no column 'user_id', found uid, .*name yours with --columns"
+    ):
         table(tmp_path / "t.csv", CSV)
 
 
@@ -101,7 +110,9 @@ def test_lists_in_json_lines_are_tags_and_nested_columns_are_left_out(tmp_path: 
     ],
 )
 def test_dates_order_events_like_numbers(first: str, second: str, tmp_path: Path) -> None:
-    raw = table(tmp_path / "t.csv", f"user_id,item_id,timestamp\nu,late,{second}\nu,early,{first}\n")
+    raw = table(
+        tmp_path / "t.csv", f"user_id,item_id,timestamp\nu,late,{second}\nu,early,{first}\n"
+    )
     interactions = prepare(raw).interactions
     assert [interactions.item_ids[item] for item in interactions.items] == ["early", "late"]
 
@@ -159,7 +170,11 @@ def test_mappings_without_meaning_are_refused_before_a_file_is_read(
         (CSV, "user=UID,item=sku", r"has no column 'UID', found uid, "),
         (CSV, "user=uid", r"--columns names no column for item; .* has uid, sku, ts, stars, shop"),
         (CSV.replace("3.5", "good"), COLUMNS, r"stars in row 2 is 'good', expected a number"),
-        (CSV.replace("20", "noon"), COLUMNS, r"ts in row 2 is 'noon', expected a number, or a date such as"),
+        (
+            CSV.replace("20", "noon"),
+            COLUMNS,
+            r"ts in row 2 is 'noon', expected a number, or a date such as",
+        ),
         (CSV.replace("30", "noon"), "user=uid,item=sku,time=ts", r"ts in row 1 is 'noon'"),
         ("", COLUMNS, r"t.csv is empty"),
         ("\n\n", COLUMNS, r"t.csv is (empty|not a table)|has no column"),
@@ -197,11 +212,17 @@ def test_another_encoding_is_read_when_it_is_named(tmp_path: Path) -> None:
         ("t.jsonl", b'[{"user_id": 1}]\n', "its first line is an array"),
         ("t.jsonl", b'{"user_id": 1, "item_id": 2}\n{"user_id": \n', "t.jsonl does not hold"),
         ("t.csv.gz", b"user_id,item_id\n", "t.csv.gz is not gzipped text"),
-        ("t.xlsx", b"PK\x03\x04", r"t.xlsx is no table that can be read: expected a name ending in .csv"),
+        (
+            "t.xlsx",
+            b"PK\x03\x04",
+            r"t.xlsx is no table that can be read: expected a name ending in .csv",
+        ),
         ("t.parquet", b"", "t.parquet is empty"),
     ],
 )
-def test_files_of_another_kind_are_named(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+def test_files_of_another_kind_are_named(
+    name: str, content: bytes, message: str, tmp_path: Path
+) -> None:
     with pytest.raises(DataError, match=message):
         table(tmp_path / name, content)
 
@@ -213,17 +234,34 @@ def test_absent_tables_are_named(tmp_path: Path) -> None:
         table(tmp_path / "t.csv", CSV, columns=COLUMNS, items=tmp_path / "items.csv")
 
 
-def test_a_table_trains_from_the_command_line_and_its_configuration_can_be_read_again(tmp_path: Path) -> None:
-    events = [f"u{user},i{(user * 7 + 3 * step + user % 3) % 45}" for user in range(90) for step in range(10)]
+def test_a_table_trains_from_the_command_line_and_its_configuration_can_be_read_again(
+    tmp_path: Path,
+) -> None:
+    events = [
+        f"u{user},i{(user * 7 + 3 * step + user % 3) % 45}"
+        for user in range(90)
+        for step in range(10)
+    ]
     (tmp_path / "t.csv").write_text("uid,sku\n" + "\n".join(events) + "\n")
     items = [f"i{item},Thing {item},{'red|big' if item % 3 else 'blue'}" for item in range(45)]
     (tmp_path / "items.csv").write_text("sku,name,look\n" + "\n".join(items) + "\n")
     flags = ["--data", str(tmp_path / "t.csv"), "--columns", "user=uid,item=sku"]
     flags += ["--items", str(tmp_path / "items.csv"), "--item-columns", "item=sku,title=name"]
     flags += ["--list-separator", "|", "--user-core", "2", "--item-core", "2", "--threads", "1"]
-    flags += ["--recommender-d", "8", "--recommender-epochs", "2", "--sae-epochs", "2", "--sae-k", "2"]
+    flags += [
+        "--recommender-d",
+        "8",
+        "--recommender-epochs",
+        "2",
+        "--sae-epochs",
+        "2",
+        "--sae-k",
+        "2",
+    ]
     assert train([*flags, "--out", str(tmp_path / "run")]) == 0
-    config = TrainConfig.from_json(json.loads((tmp_path / "run" / "run.json").read_text())["config"])
+    config = TrainConfig.from_json(
+        json.loads((tmp_path / "run" / "run.json").read_text())["config"]
+    )
     assert config.data_options == TableOptions(
         "user=uid,item=sku", tmp_path / "items.csv", "item=sku,title=name", "|"
     )

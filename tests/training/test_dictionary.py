@@ -74,7 +74,9 @@ def test_a_neuron_that_fires_by_chance_is_not_interpretable(
     assert abs(np.mean([entry.confidence for entry in made.entries]) - 0.5) < 0.06
 
 
-def test_explanation_and_test_samples_are_disjoint_and_truly_on_and_off(rng: np.random.Generator) -> None:
+def test_explanation_and_test_samples_are_disjoint_and_truly_on_and_off(
+    rng: np.random.Generator,
+) -> None:
     describer = Noting()
     active = rng.random(400) < 0.1
     items = ITEMS + 1000
@@ -119,7 +121,9 @@ def test_weak_activations_are_neither_on_nor_off(rng: np.random.Generator) -> No
     assert shown.off.min() >= 200
 
 
-def test_neurons_that_few_items_fire_or_all_items_fire_are_not_described(rng: np.random.Generator) -> None:
+def test_neurons_that_few_items_fire_or_all_items_fire_are_not_described(
+    rng: np.random.Generator,
+) -> None:
     few = np.arange(400) < 3
     made = make_dictionary(codes_of(few, np.ones(400, bool)), ITEMS, Noting(), OPTIONS, rng)
     assert made.entries == []
@@ -142,7 +146,10 @@ def test_labels_tell_the_test_and_those_that_failed_it_come_last(
     made = make_dictionary(codes, ITEMS, describer, OPTIONS, rng)
     labels = dictionary_labels(made, describer.name, describer.provenance, 2)
     assert labels[0][0][:3] == ("a", "dictionary", 1.0)
-    assert "10 items that fire it and 30 that do not: precision 1.00, recall 1.00" in labels[0][0].provenance
+    assert (
+        "10 items that fire it and 30 that do not: precision 1.00, recall 1.00"
+        in labels[0][0].provenance
+    )
     other = [[Label("x", "tfidf", 0.1)], [Label("x", "tfidf", 0.1)]]
     assert [row[0].method for row in joined([labels, other])] == ["dictionary", "tfidf"]
 

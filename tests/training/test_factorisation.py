@@ -73,7 +73,11 @@ def test_every_sweep_of_als_lowers_its_objective(context: FitContext) -> None:
     reports: list[EpochReport] = []
     options = AlsOptions(d=8, sweeps=6, steps=10)
     torch.manual_seed(0)
-    fit_als(build_als(options, context.split.n_items, 50), options, context._replace(report=reports.append))
+    fit_als(
+        build_als(options, context.split.n_items, 50),
+        options,
+        context._replace(report=reports.append),
+    )
     losses = [report.loss for report in reports]
     assert len(losses) == 6
     assert losses == sorted(losses, reverse=True)
@@ -106,7 +110,9 @@ def test_an_interrupted_als_ends_in_the_same_bytes(context: FitContext, tmp_path
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_a_new_users_factors_are_the_first_newton_step_of_the_logistic_loss(vectors: Tensor) -> None:
+def test_a_new_users_factors_are_the_first_newton_step_of_the_logistic_loss(
+    vectors: Tensor,
+) -> None:
     b, negatives, penalty = torch.linspace(-1, 1, N_ITEMS), 3.0, 0.2
     model = Factorisation(N_ITEMS, 4, FoldIn(negatives, penalty, steps=12))
     model.set_items(vectors, b)
@@ -115,7 +121,9 @@ def test_a_new_users_factors_are_the_first_newton_step_of_the_logistic_loss(vect
     def loss(z_and_a: Tensor, items: Tensor) -> Tensor:
         scores = vectors.double() @ z_and_a[:4] + b + z_and_a[4]
         squares = penalty * z_and_a[:4].square().sum() + 1e-4 * z_and_a[4].square()
-        return -logsigmoid(scores[items]).mean() - negatives * logsigmoid(-scores).mean() + squares / 2
+        return (
+            -logsigmoid(scores[items]).mean() - negatives * logsigmoid(-scores).mean() + squares / 2
+        )
 
     start = torch.zeros(5, dtype=torch.float64)
     for row in (0, 1, 3):
@@ -131,7 +139,9 @@ def test_the_logistic_loss_is_that_of_the_formula(context: FitContext) -> None:
     options = LogisticOptions(d=4, batch_size=5, sample_size=7, negatives=2.0, penalty=0.1)
     split = context.split
     task = LogisticTask(
-        Factors(Factorisation(split.n_items, 4, options.fold_in()), len(split.train)), options, context
+        Factors(Factorisation(split.n_items, 4, options.fold_in()), len(split.train)),
+        options,
+        context,
     )
     torch.nn.init.normal_(task.module.item_biases)
     torch.nn.init.normal_(task.module.user_biases)
@@ -154,8 +164,12 @@ def test_the_logistic_loss_is_that_of_the_formula(context: FitContext) -> None:
         for item in items:
             squares = x[user].square().sum() + y[item].square().sum()
             squares = squares + 2.0 * y[batch.sample].square().sum(dim=1).mean()
-            terms.append(-logsigmoid(x[user] @ y[item] + a[user] + b[item]) + 2.0 * against + 0.05 * squares)
-    torch.testing.assert_close(task.loss(batch).double(), torch.stack(terms).mean(), rtol=1e-4, atol=1e-5)
+            terms.append(
+                -logsigmoid(x[user] @ y[item] + a[user] + b[item]) + 2.0 * against + 0.05 * squares
+            )
+    torch.testing.assert_close(
+        task.loss(batch).double(), torch.stack(terms).mean(), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_pairs_negatives_are_other_items_that_its_user_does_not_have() -> None:
@@ -184,7 +198,9 @@ def test_the_pairwise_loss_is_that_of_the_formula(vectors: Tensor) -> None:
     torch.testing.assert_close(bpr_loss(users, items, biases, batch), torch.stack(terms).mean())
 
 
-def test_lightgcns_layers_are_products_with_the_normalised_adjacency_and_so_is_their_gradient() -> None:
+def test_lightgcns_layers_are_products_with_the_normalised_adjacency_and_so_is_their_gradient() -> (
+    None
+):
     X = torch.from_numpy(HISTORIES.matrix(N_ITEMS).toarray()).double()
     adjacency = torch.zeros(10, 10, dtype=torch.float64)
     adjacency[:4, 4:], adjacency[4:, :4] = X, X.T
@@ -212,12 +228,18 @@ def test_propagation_gives_a_new_user_the_layers_it_would_have_beside_the_traine
     new = torch.tensor([[0, 5]])
     popularity = torch.from_numpy(np.bincount(HISTORIES.items, minlength=N_ITEMS))
     layers = [layer.items for layer in module.layers()]
-    expected = sum(layer[item] / (2 * popularity[item]) ** 0.5 for layer in layers[:2] for item in new[0])
-    torch.testing.assert_close(model.encode(new, torch.ones(1, 2))[0], torch.as_tensor(expected) / 3)
+    expected = sum(
+        layer[item] / (2 * popularity[item]) ** 0.5 for layer in layers[:2] for item in new[0]
+    )
+    torch.testing.assert_close(
+        model.encode(new, torch.ones(1, 2))[0], torch.as_tensor(expected) / 3
+    )
     torch.testing.assert_close(model.item_matrix().V, torch.stack(layers).mean(dim=0))
 
 
-def test_after_training_the_model_holds_what_was_best_on_the_validation_users(context: FitContext) -> None:
+def test_after_training_the_model_holds_what_was_best_on_the_validation_users(
+    context: FitContext,
+) -> None:
     """Its parts for folding in come from the same epoch as its items."""
     options = BprOptions(d=8, epochs=12, lr=0.2, batch_size=2048, validate_every=2)
     torch.manual_seed(0)

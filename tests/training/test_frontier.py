@@ -80,9 +80,13 @@ def test_a_solved_strength_reaches_each_target(rng: np.random.Generator) -> None
     def share(lists: NDArray[np.int64]) -> float:
         return float(exposure(lists, flags).mean())
 
-    for target, point in zip((0.3, 0.7), solve(line, share, [0.3, 0.7], depth_of(line.base)), strict=True):
+    for target, point in zip(
+        (0.3, 0.7), solve(line, share, [0.3, 0.7], depth_of(line.base)), strict=True
+    ):
         assert point is not None
-        assert share(line.lists(point.t)) == pytest.approx(target, abs=5e-3)  # 60 users: places are coarse
+        assert share(line.lists(point.t)) == pytest.approx(
+            target, abs=5e-3
+        )  # 60 users: places are coarse
         np.testing.assert_array_equal(line.lists(point.t), point.lists)
     (less,) = solve(line._replace(gain=-line.gain), share, [0.05], depth_of(line.base))
     assert less is not None
@@ -92,9 +96,9 @@ def test_a_solved_strength_reaches_each_target(rng: np.random.Generator) -> None
 def test_a_share_beyond_the_limit_is_never_reached(rng: np.random.Generator) -> None:
     line, flags = line_of(rng), rng.random(900) < 0.05
     weak = line._replace(gain=flags.astype(np.float32), limit=1e-3)
-    assert solve(weak, lambda lists: float(exposure(lists, flags).mean()), [0.9], depth_of(line.base)) == [
-        None
-    ]
+    assert solve(
+        weak, lambda lists: float(exposure(lists, flags).mean()), [0.9], depth_of(line.base)
+    ) == [None]
 
 
 def test_every_base_gives_the_unsteered_list_at_strength_0(audience: Audience) -> None:
@@ -103,7 +107,9 @@ def test_every_base_gives_the_unsteered_list_at_strength_0(audience: Audience) -
         np.testing.assert_array_equal(lists, audience.unsteered)
 
 
-def test_figures_are_those_of_the_metrics(planted_run: Run, audience: Audience, known: Knowledge) -> None:
+def test_figures_are_those_of_the_metrics(
+    planted_run: Run, audience: Audience, known: Knowledge
+) -> None:
     lists = audience.unsteered
     targets = planted_run.split.targets(planted_run.split.test)
     np.testing.assert_allclose(audience.ndcg(lists), ndcg(lists, targets))
@@ -120,7 +126,9 @@ def test_relevance_follows_how_often_ranks_are_wanted(rng: np.random.Generator) 
     assert by_rank[1] / by_rank[2] == pytest.approx(10, rel=0.35)
 
 
-def test_worth_keeps_the_order_of_scores_above_and_below_the_curve(rng: np.random.Generator) -> None:
+def test_worth_keeps_the_order_of_scores_above_and_below_the_curve(
+    rng: np.random.Generator,
+) -> None:
     scores = rng.permutation(np.linspace(-3, 3, 4 * DEPTH)).astype(np.float32)
     scores[7] = -np.inf
     curve = 1 / np.arange(1, DEPTH + 1)
@@ -204,7 +212,9 @@ def test_no_concept_is_on_more_than_half_of_the_items(planted_run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_gives_each_concept_a_finite_gain(known: Knowledge, users: Users, name: str) -> None:
+def test_every_method_gives_each_concept_a_finite_gain(
+    known: Knowledge, users: Users, name: str
+) -> None:
     gain = METHODS[name].fit(known)(0)
     n_items = known.tags.shape[1]
     assert gain.values.shape in ((n_items,), (len(users.z), n_items))
@@ -247,7 +257,9 @@ def test_blending_moves_scores_as_the_papers_mix_does(
     models = known.models
     gain = METHODS["BLEND, 5 neurons"].fit(known)(0).values
     code = torch.from_numpy(models.user_codes)
-    without = users.base + gain  # base is of z: what is left is z's part that the code does not hold
+    without = (
+        users.base + gain
+    )  # base is of z: what is left is z's part that the code does not hold
     rest = torch.from_numpy(users.z / users.scale) - code @ planted_run.sae.W_dec
     both = rest.numpy() @ models.item_matrix.T
     moved = np.where(users.seen, 0, without - both)
@@ -255,7 +267,9 @@ def test_blending_moves_scores_as_the_papers_mix_does(
     assert np.nanmax(np.nanstd(per_sum, axis=0)) < 1e-3
 
 
-def test_a_share_near_its_target_is_raised_though_a_few_users_have_more(rng: np.random.Generator) -> None:
+def test_a_share_near_its_target_is_raised_though_a_few_users_have_more(
+    rng: np.random.Generator,
+) -> None:
     """The users that the first look is at, every fourth, have all that the others lack."""
     flags = np.arange(300) < 30
     base = rng.normal(size=(200, 300)).astype(np.float32)
@@ -344,7 +358,10 @@ def test_the_first_table_says_of_each_bar_whether_it_is_met() -> None:
         "dense probe + rank": _cell(0.0),
         "dense probe + relevance": _cell(0.0),
     }
-    hidden = {"common": {"0.5": ["Drama"]}, "methods": {way: {"0.5": cell} for way, cell in found.items()}}
+    hidden = {
+        "common": {"0.5": ["Drama"]},
+        "methods": {way: {"0.5": cell} for way, cell in found.items()},
+    }
     neurons = {"Drama": {str(count): 0.96 if count >= 50 else 0.5 for count in COUNTS}}
     run = {"data_set": "a", "seen": seen, "hidden 0.5": hidden, "effects": {"neurons": neurons}}
     run["seen"]["pairs"] = run["hidden 0.5"]["pairs"] = {}

@@ -10,12 +10,30 @@ import pytest
 from training.errors import RunError
 from training.run import load_run
 
-FLAGS = ["--data", "synthetic", "--data-n-users", "200", "--data-n-items", "60", "--data-n-concepts", "4"]
-FLAGS += ["--recommender-d", "16", "--recommender-epochs", "10", "--sae-epochs", "20", "--sae-k", "4"]
+FLAGS = [
+    "--data",
+    "synthetic",
+    "--data-n-users",
+    "200",
+    "--data-n-items",
+    "60",
+    "--data-n-concepts",
+    "4",
+]
+FLAGS += [
+    "--recommender-d",
+    "16",
+    "--recommender-epochs",
+    "10",
+    "--sae-epochs",
+    "20",
+    "--sae-k",
+    "4",
+]
 
 
-# The process sets its limit itself: code between fork and exec would run gRPC's fork handlers, where another
-# test has a channel open.
+# The process sets its limit itself: code between fork and exec would run gRPC's fork handlers,
+# where another test has a channel open.
 PROGRAM = """
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write then fails as it does on a full disk
@@ -29,12 +47,25 @@ sys.exit(train())
 
 def run(out: Path, largest_file: int = 0) -> "subprocess.CompletedProcess[str]":
     """trimtab-train in a process whose files the kernel keeps below so many bytes; 0 sets no limit."""
-    command = [sys.executable, "-c", PROGRAM, str(largest_file), *FLAGS, "--threads", "1", "--out", str(out)]
+    command = [
+        sys.executable,
+        "-c",
+        PROGRAM,
+        str(largest_file),
+        *FLAGS,
+        "--threads",
+        "1",
+        "--out",
+        str(out),
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def digests(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.iterdir())
+    }
 
 
 def test_a_full_disk_ends_training_readably_and_with_room_it_goes_on_to_the_same_files(

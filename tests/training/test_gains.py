@@ -13,7 +13,10 @@ from training.run import Run
 
 
 def test_an_item_without_its_tag_is_found_by_its_vector(planted_run: Run) -> None:
-    gains, tags = gains_of(planted_run, "ridge"), tagged(planted_run.catalogue, planted_run.concepts)
+    gains, tags = (
+        gains_of(planted_run, "ridge"),
+        tagged(planted_run.catalogue, planted_run.concepts),
+    )
     assert ((gains >= 0) & (gains <= 1)).all()
     for row, carries in enumerate(tags):
         ranks = rankdata(gains[row])
@@ -21,7 +24,9 @@ def test_an_item_without_its_tag_is_found_by_its_vector(planted_run: Run) -> Non
         assert auc > 0.9
 
 
-def test_the_largest_gain_is_1_and_where_vectors_tell_nothing_the_tag_is_all(planted_run: Run) -> None:
+def test_the_largest_gain_is_1_and_where_vectors_tell_nothing_the_tag_is_all(
+    planted_run: Run,
+) -> None:
     gains = gains_of(planted_run, "ridge")
     np.testing.assert_allclose(gains.max(axis=1), 1.0)
     items, concept = planted_run.catalogue.items, planted_run.concepts[0]

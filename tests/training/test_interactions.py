@@ -24,7 +24,9 @@ def pairs(result: Prepared, min_value: float | None = None) -> dict[str, list[st
 
 
 def test_repeated_pairs_are_counted_and_the_latest_kept() -> None:
-    result = prepared(("u", "a", 5.0, 30), ("u", "b", 4.0, 20), ("u", "a", 1.0, 40), ("u", "a", 2.0, 10))
+    result = prepared(
+        ("u", "a", 5.0, 30), ("u", "b", 4.0, 20), ("u", "a", 1.0, 40), ("u", "a", 2.0, 10)
+    )
     assert result.interactions.duplicate_count == 2
     assert pairs(result) == {"u": ["b", "a"]}
     assert result.interactions.value.tolist() == [4.0, 1.0]
@@ -33,13 +35,18 @@ def test_repeated_pairs_are_counted_and_the_latest_kept() -> None:
 
 def test_without_times_the_publishers_order_counts() -> None:
     result = prepared(
-        ("u", "c", None, None), ("v", "a", None, None), ("u", "a", None, None), ("u", "c", None, None)
+        ("u", "c", None, None),
+        ("v", "a", None, None),
+        ("u", "a", None, None),
+        ("u", "c", None, None),
     )
     assert pairs(result) == {"u": ["a", "c"], "v": ["a"]}
 
 
 def test_positive_means_at_least_the_threshold_and_unknown_values_are_not() -> None:
-    result = prepared(("u", "a", 4.0, 1), ("u", "b", 3.5, 2), ("u", "c", None, 3), ("v", "a", 1.0, 1))
+    result = prepared(
+        ("u", "a", 4.0, 1), ("u", "b", 3.5, 2), ("u", "c", None, 3), ("v", "a", 1.0, 1)
+    )
     assert pairs(result, 4.0) == {"u": ["a"], "v": []}
     assert pairs(result) == {"u": ["a", "b", "c"], "v": ["a"]}
     assert result.interactions.positive_matrix(4.0).toarray().tolist() == [[1, 0, 0], [0, 0, 0]]

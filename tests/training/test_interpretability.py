@@ -55,10 +55,14 @@ def test_planted_concepts_are_found_by_one_neuron_of_the_sae_and_not_of_an_untra
     assert sae.probe_aucs[0] > max(untrained.probe_aucs[0], raw.probe_aucs[0]) + 0.1
     assert sae.monosemanticity > untrained.monosemanticity > raw.monosemanticity
     assert sae.neuron_entropy < untrained.neuron_entropy < raw.neuron_entropy
-    assert sae.confident_share * sae.alive_share * sae.neurons > 9.5, "the neurons of 10 planted concepts"
+    assert sae.confident_share * sae.alive_share * sae.neurons > 9.5, (
+        "the neurons of 10 planted concepts"
+    )
 
 
-def test_an_untrained_sae_has_the_trained_ones_shape_and_is_the_same_each_time(planted_run: Run) -> None:
+def test_an_untrained_sae_has_the_trained_ones_shape_and_is_the_same_each_time(
+    planted_run: Run,
+) -> None:
     first, again = representations(planted_run), representations(planted_run)
     assert first[1].codes.shape == first[0].codes.shape
     assert (np.diff(first[1].codes.indptr) <= planted_run.sae.k).all()
@@ -74,9 +78,16 @@ def test_a_run_is_stable_against_itself_and_strangers_are_not(planted_run: Run) 
 
 def test_the_report_holds_tables_curves_cards_and_figures(planted_run: Run, tmp_path: Path) -> None:
     run = str(planted_run.path)
-    assert main(["interpretability", "--run", run, run, "--out", str(tmp_path), "--concepts", "5"]) == 0
+    assert (
+        main(["interpretability", "--run", run, run, "--out", str(tmp_path), "--concepts", "5"])
+        == 0
+    )
     text = (tmp_path / "interpretability.md").read_text()
-    for name in ("interpretability.png", "interpretability-cards.png", "interpretability-activations.png"):
+    for name in (
+        "interpretability.png",
+        "interpretability-cards.png",
+        "interpretability-activations.png",
+    ):
         assert f"({name})" in text
         assert (tmp_path / name).stat().st_size > 5_000
     figures = json.loads((tmp_path / "interpretability.json").read_text())["figures"]

@@ -13,7 +13,12 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from training.concepts.chat import Chat, ChatOptions
-from training.concepts.dictionary import DescriberError, Dictionary, DictionaryOptions, make_dictionary
+from training.concepts.dictionary import (
+    DescriberError,
+    Dictionary,
+    DictionaryOptions,
+    make_dictionary,
+)
 from training.concepts.llm import LlmDescriber, item_texts
 from training.errors import ConfigError
 from training.evaluation.cli import main
@@ -59,7 +64,11 @@ def model() -> Iterator[Model]:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             model.requests.append(body)
             model.keys.append(self.headers["Authorization"])
-            reply = model.faults.pop(0) if model.faults else model.answer(body["messages"][1]["content"])
+            reply = (
+                model.faults.pop(0)
+                if model.faults
+                else model.answer(body["messages"][1]["content"])
+            )
             status, headers, data = reply() if callable(reply) else reply
             self.send_response(status)
             for name, value in headers.items():
@@ -89,7 +98,9 @@ class Clock:
 
 def chat(model: Model, folder: Path, clock: Clock | None = None, **options: Any) -> Chat:
     settings = ChatOptions(url=model.url, model="tiny", **{"timeout_s": 5.0} | options)
-    return Chat(settings, folder, key="secret", sleep=(clock or Clock()).slept.append, clock=lambda: 1e9)
+    return Chat(
+        settings, folder, key="secret", sleep=(clock or Clock()).slept.append, clock=lambda: 1e9
+    )
 
 
 @pytest.fixture
@@ -98,7 +109,9 @@ def catalogue() -> Catalogue:
     ids = [f"i{item}" for item in range(N_ITEMS)]
     titles = [f"Film {item}" if item else None for item in range(N_ITEMS)]
     return Catalogue(
-        pl.DataFrame({"item_id": ids, "title": titles, "popularity": [9] * N_ITEMS, "genres": genres})
+        pl.DataFrame(
+            {"item_id": ids, "title": titles, "popularity": [9] * N_ITEMS, "genres": genres}
+        )
     )
 
 
@@ -133,7 +146,9 @@ def test_items_are_told_by_title_or_id_and_attributes(catalogue: Catalogue) -> N
     assert item_texts(catalogue)[:2] == ["i0 (genres: horror)", "Film 1 (genres: comedy)"]
 
 
-def test_a_run_that_stopped_asks_only_the_rest(model: Model, tmp_path: Path, catalogue: Catalogue) -> None:
+def test_a_run_that_stopped_asks_only_the_rest(
+    model: Model, tmp_path: Path, catalogue: Catalogue
+) -> None:
     refuse: Reply = (401, {}, b"")
     first = chat(model, tmp_path, give_up_after=1)
     model.answer = lambda question: clever(question) if len(model.requests) <= 3 else refuse
@@ -158,7 +173,11 @@ def test_a_full_server_is_asked_again_when_it_says(
 ) -> None:
     clock = Clock()
     date = "Sun, 09 Sep 2001 01:47:10 GMT"  # 30 s after the clock's
-    model.faults = [(429, {"Retry-After": "7"}, b""), (429, {"Retry-After": date}, b""), (503, {}, b"")]
+    model.faults = [
+        (429, {"Retry-After": "7"}, b""),
+        (429, {"Retry-After": date}, b""),
+        (503, {}, b""),
+    ]
     assert dictionary(chat(model, tmp_path, clock), catalogue).entries
     assert clock.slept == [7.0, 30.0, 4.0]
 
@@ -201,7 +220,9 @@ def test_predictions_of_items_that_were_not_listed_are_nonsense(
     model: Model, tmp_path: Path, catalogue: Catalogue, numbers: str
 ) -> None:
     model.answer = lambda question: (
-        clever(question) if question.startswith("Active:") else completion(f'{{"active": {numbers}}}')
+        clever(question)
+        if question.startswith("Active:")
+        else completion(f'{{"active": {numbers}}}')
     )
     made = dictionary(chat(model, tmp_path, attempts=1), catalogue)
     assert made.entries == []
@@ -228,7 +249,9 @@ def test_a_server_that_is_silent_or_gone_leaves_the_rest_undescribed(
         gone.ask("", "", lambda answer: answer)
 
 
-def test_a_broken_kept_answer_is_asked_for_again(model: Model, tmp_path: Path, catalogue: Catalogue) -> None:
+def test_a_broken_kept_answer_is_asked_for_again(
+    model: Model, tmp_path: Path, catalogue: Catalogue
+) -> None:
     whole = dictionary(chat(model, tmp_path), catalogue)
     for path in tmp_path.iterdir():
         path.write_text('{"answer": ')
@@ -238,7 +261,13 @@ def test_a_broken_kept_answer_is_asked_for_again(model: Model, tmp_path: Path, c
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"url": "127.0.0.1:8000"}, {"model": ""}, {"timeout_s": 0.0}, {"attempts": 0}, {"longest_wait_s": -1.0}],
+    [
+        {"url": "127.0.0.1:8000"},
+        {"model": ""},
+        {"timeout_s": 0.0},
+        {"attempts": 0},
+        {"longest_wait_s": -1.0},
+    ],
 )
 def test_an_endpoint_without_meaning_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="llm"):
@@ -273,7 +302,14 @@ def test_the_command_goes_on_with_what_it_has_when_the_model_is_gone(
     gone = ["--llm-url", "http://127.0.0.1:1/v1", "--llm-model", "tiny", "--llm-attempts", "1"]
     labels = tmp_path / "labels.jsonl"
     command = ["dictionary", "--run", str(planted_run.path), "--describer", "llm", *gone]
-    command += ["--llm-answers", str(tmp_path / "answers"), "--labels", str(labels), "--out", str(tmp_path)]
+    command += [
+        "--llm-answers",
+        str(tmp_path / "answers"),
+        "--labels",
+        str(labels),
+        "--out",
+        str(tmp_path),
+    ]
     assert main(command) == 0
     assert "Not described: " in (tmp_path / "dictionary.md").read_text()
     lines = [json.loads(line) for line in labels.read_text().splitlines()]

@@ -130,11 +130,24 @@ def test_only_the_newest_checkpoint_stays_and_a_half_written_one_is_ignored(tmp_
 
 def test_the_step_size_falls_to_0_from_the_stated_share_on() -> None:
     schedule = Schedule(epochs=10, lr=1.0, decay_from=0.5)
-    assert [round(schedule.lr_at(epoch), 6) for epoch in range(10)] == [1, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2]
+    assert [round(schedule.lr_at(epoch), 6) for epoch in range(10)] == [
+        1,
+        1,
+        1,
+        1,
+        1,
+        1,
+        0.8,
+        0.6,
+        0.4,
+        0.2,
+    ]
     assert Schedule(epochs=10, lr=1.0).lr_at(9) == 1.0
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"lr": -1.0}, {"lr": float("nan")}, {"patience": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": 0}, {"lr": -1.0}, {"lr": float("nan")}, {"patience": 0}]
+)
 def test_schedules_without_meaning_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         Schedule(**({"epochs": 1, "lr": 1.0} | wrong))  # type: ignore[arg-type]

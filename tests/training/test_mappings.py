@@ -23,7 +23,9 @@ from training.run import Run
 
 
 def evidence_of(members: np.ndarray, codes: np.ndarray) -> Evidence:
-    return Evidence.whole(csr_matrix(members.astype(np.float32)), csr_matrix(codes.astype(np.float32)))
+    return Evidence.whole(
+        csr_matrix(members.astype(np.float32)), csr_matrix(codes.astype(np.float32))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,9 @@ def planted(planted_run: Run) -> Evidence:
 
 
 @given(st.integers(0, 2**32), st.integers(1, 30), st.booleans())
-def test_all_neurons_aucs_at_once_are_those_of_one_at_a_time(seed: int, items: int, signed: bool) -> None:
+def test_all_neurons_aucs_at_once_are_those_of_one_at_a_time(
+    seed: int, items: int, signed: bool
+) -> None:
     rng = np.random.default_rng(seed)
     codes = rng.integers(-3 if signed else 0, 3, (items, 4)) * (rng.random((items, 4)) < 0.6)
     members = rng.random((3, items)) < 0.5
@@ -111,7 +115,9 @@ def test_no_method_is_upset_by_concepts_of_all_items_or_of_none_or_one(
     assert not table[1].any()
 
 
-def test_causal_choice_is_the_change_of_the_share_that_raising_a_neuron_makes(planted: Evidence) -> None:
+def test_causal_choice_is_the_change_of_the_share_that_raising_a_neuron_makes(
+    planted: Evidence,
+) -> None:
     audience = planted.audience
     assert audience is not None
     found = causal(planted)

@@ -51,7 +51,9 @@ def test_ndcg_is_dcg_over_the_best_possible_dcg(case: tuple[np.ndarray, csr_matr
         )
         possible = min(lists.shape[1], len(wanted(targets, user)))
         ideal = sum(1 / math.log2(rank + 1) for rank in range(1, possible + 1))
-        assert math.isnan(found) if possible == 0 else math.isclose(found, gain / ideal, abs_tol=1e-12)
+        assert (
+            math.isnan(found) if possible == 0 else math.isclose(found, gain / ideal, abs_tol=1e-12)
+        )
 
 
 @given(lists_and_targets(), st.sets(st.integers(0, N_ITEMS - 1)))
@@ -62,7 +64,9 @@ def test_shares_weigh_places_by_exposure_or_equally(
     members = np.isin(np.arange(N_ITEMS), sorted(concept))
     exposure, plain = metrics.exposure_share(lists, members), metrics.plain_share(lists, members)
     for user, row in enumerate(lists):
-        places = [(1 / math.log2(rank + 2), item in concept) for rank, item in enumerate(row) if item >= 0]
+        places = [
+            (1 / math.log2(rank + 2), item in concept) for rank, item in enumerate(row) if item >= 0
+        ]
         total = sum(weight for weight, _ in places)
         expected = sum(weight for weight, inside in places if inside) / total if places else 0.0
         assert math.isclose(exposure[user], expected, abs_tol=1e-12)

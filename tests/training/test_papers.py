@@ -20,14 +20,30 @@ from training.evaluation.interpretability import representations
 from training.evaluation.papers import gender, inner_block, knobs, recsae
 from training.evaluation.papers.knobs import blend, choose
 from training.evaluation.papers.paper import Findings, joined
-from training.evaluation.papers.tuning import BOOST, Knobs, Lessons, silence_effects, tune, tuning_gains
+from training.evaluation.papers.tuning import (
+    BOOST,
+    Knobs,
+    Lessons,
+    silence_effects,
+    tune,
+    tuning_gains,
+)
 from training.evaluation.report import Estimate
 from training.evaluation.steering import edited_lists
 from training.flags import RaisingParser, read_config
 from training.pipeline import train
 from training.run import Run
 
-FLAGS = ["--data", "synthetic", "--data-n-users", "300", "--data-n-items", "80", "--data-n-concepts", "4"]
+FLAGS = [
+    "--data",
+    "synthetic",
+    "--data-n-users",
+    "300",
+    "--data-n-items",
+    "80",
+    "--data-n-concepts",
+    "4",
+]
 FLAGS += ["--recommender-d", "8", "--recommender-epochs", "3", "--sae-epochs", "3", "--sae-k", "4"]
 
 
@@ -39,22 +55,30 @@ def test_a_mix_keeps_the_sum_of_the_code_and_moves_it_to_the_concepts_neurons() 
 
 def test_the_chosen_concept_is_the_one_that_a_user_has_more_of_than_others_have() -> None:
     members = csr_matrix(np.array([[1, 1, 1, 1, 0], [0, 0, 1, 1, 0]], dtype=np.float32))
-    items = csr_matrix(np.array([[1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]], dtype=np.float32))
+    items = csr_matrix(
+        np.array([[1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]], dtype=np.float32)
+    )
     chosen = choose(items, members)
     assert chosen.users.tolist() == [0, 1], "the third user's item carries no concept"
     assert chosen.concepts.tolist() == [0, 1], "the rarer concept weighs more"
 
 
-def test_an_unedited_code_gives_the_recommenders_lists_or_the_reconstructions(planted_run: Run) -> None:
+def test_an_unedited_code_gives_the_recommenders_lists_or_the_reconstructions(
+    planted_run: Run,
+) -> None:
     split, length = planted_run.split, planted_run.config.max_length
     histories = split.histories(split.test)
     audience = Audience.of(planted_run.recommender, planted_run.sae, histories, length)
     np.testing.assert_array_equal(edited_lists(audience, audience.code), audience.lists())
     rebuilt = audience._replace(z=planted_run.sae.reconstruct(audience.z))
-    np.testing.assert_array_equal(edited_lists(audience, audience.code, reconstruct=True), rebuilt.lists())
+    np.testing.assert_array_equal(
+        edited_lists(audience, audience.code, reconstruct=True), rebuilt.lists()
+    )
 
 
-def test_planted_concepts_neurons_raise_their_segment_and_random_ones_do_not(planted_run: Run) -> None:
+def test_planted_concepts_neurons_raise_their_segment_and_random_ones_do_not(
+    planted_run: Run,
+) -> None:
     ways = knobs.measure(planted_run, planted_run.split.test)["fair"]["ways"]
     rise = {
         way: found["0.3"]["segment"].mean - found["0"]["segment"].mean
@@ -63,11 +87,15 @@ def test_planted_concepts_neurons_raise_their_segment_and_random_ones_do_not(pla
     }
     assert rise["1 neuron, RESIDUAL"] > 0.1
     assert rise["10 random neurons, RESIDUAL"] < rise["1 neuron, RESIDUAL"] / 4
-    unsteered = {way: found["0"]["personal"].mean for way, found in ways.items() if "RESIDUAL" in way}
+    unsteered = {
+        way: found["0"]["personal"].mean for way, found in ways.items() if "RESIDUAL" in way
+    }
     assert len(set(unsteered.values())) == 1, "all begin at the recommender's own lists"
 
 
-def test_the_effect_of_silence_is_what_the_surprise_gains_without_a_neuron(planted_run: Run) -> None:
+def test_the_effect_of_silence_is_what_the_surprise_gains_without_a_neuron(
+    planted_run: Run,
+) -> None:
     lessons = Lessons.of(planted_run, np.random.default_rng(0))
     members = memberships(planted_run.catalogue, planted_run.config.concepts).matrix
     effects = silence_effects(lessons, members)
@@ -92,14 +120,18 @@ def test_surprise_is_least_at_the_lessons_own_sharpness(planted_run: Run) -> Non
         assert other.surprise(unmoved).mean() > least
 
 
-def test_tuned_neurons_find_more_of_a_planted_concept_for_users_who_taught_nothing(planted_run: Run) -> None:
+def test_tuned_neurons_find_more_of_a_planted_concept_for_users_who_taught_nothing(
+    planted_run: Run,
+) -> None:
     lessons = Lessons.of(planted_run, np.random.default_rng(0))
     members = memberships(planted_run.catalogue, planted_run.config.concepts).matrix
     own = members[0].toarray()[0]
     strongest = np.argsort(-np.abs(silence_effects(lessons, members[:1])[:, 0]))[:10]
     knobs = tune(lessons, strongest.copy(), own, weight=1.0)
     split, length = planted_run.split, planted_run.config.max_length
-    test = Audience.of(planted_run.recommender, planted_run.sae, split.histories(split.test), length)
+    test = Audience.of(
+        planted_run.recommender, planted_run.sae, split.histories(split.test), length
+    )
     shares = [
         metrics.exposure_share(edited_lists(test, code), own > 0).mean()
         for code in (test.code, knobs.applied(test.code))
@@ -111,7 +143,9 @@ def test_tuned_neurons_find_more_of_a_planted_concept_for_users_who_taught_nothi
 
 def test_what_tuning_gains_on_a_concept_is_told_from_what_it_costs_on_all(planted_run: Run) -> None:
     split, length = planted_run.split, planted_run.config.max_length
-    test = Audience.of(planted_run.recommender, planted_run.sae, split.histories(split.test), length)
+    test = Audience.of(
+        planted_run.recommender, planted_run.sae, split.histories(split.test), length
+    )
     names, attributes, matrix = memberships(planted_run.catalogue, planted_run.config.concepts)
     members = Membership(names[:1], attributes[:1], matrix[:1])
     ways = tuning_gains(planted_run, test, members, split.targets(split.test))["ways"]
@@ -120,19 +154,27 @@ def test_what_tuning_gains_on_a_concept_is_told_from_what_it_costs_on_all(plante
         assert edit["target"].mean > max(0.05, edit["overall"].mean + 0.05)
 
 
-def test_a_silenced_neuron_takes_what_its_description_says_and_another_does_not(planted_run: Run) -> None:
+def test_a_silenced_neuron_takes_what_its_description_says_and_another_does_not(
+    planted_run: Run,
+) -> None:
     members = memberships(planted_run.catalogue, planted_run.config.concepts)
     items, split = np.arange(planted_run.catalogue.n_items), planted_run.split
     described = recsae.describe(representations(planted_run)[0], members, items, seed=0)
     length = planted_run.config.max_length
-    audience = Audience.of(planted_run.recommender, planted_run.sae, split.histories(split.test), length)
-    found = recsae.silenced(audience, described, split.targets(split.test), np.random.default_rng(0))
+    audience = Audience.of(
+        planted_run.recommender, planted_run.sae, split.histories(split.test), length
+    )
+    found = recsae.silenced(
+        audience, described, split.targets(split.test), np.random.default_rng(0)
+    )
     assert found["neurons"].mean > 5
     assert found["change"].mean < -0.05
     assert abs(found["another_neuron"].mean) < abs(found["change"].mean) / 3
 
 
-def test_an_attributes_column_is_chosen_on_other_users_than_it_is_judged_on(planted_run: Run) -> None:
+def test_an_attributes_column_is_chosen_on_other_users_than_it_is_judged_on(
+    planted_run: Run,
+) -> None:
     members = memberships(planted_run.catalogue, planted_run.config.concepts)
     states = inner_block.hidden_states(planted_run, members, np.random.default_rng(0))
     users = planted_run.split.train
@@ -161,14 +203,32 @@ def gendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pl.DataFrame({"item_id": np.arange(80)}).write_parquet(folder / "items.parquet")
     codes = np.where(is_woman, "F", "M").tolist()
     codes[0] = None
-    pl.DataFrame({"user_id": np.arange(400), "gender": codes}).write_parquet(folder / "users.parquet")
+    pl.DataFrame({"user_id": np.arange(400), "gender": codes}).write_parquet(
+        folder / "users.parquet"
+    )
     return folder
 
 
 @pytest.fixture(scope="module")
 def gendered_run(gendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    flags = [*gender.GENDER.settings["tied"], "--data", str(gendered), "--implicit", "--max-length", "50"]
-    flags += ["--recommender-d", "10", "--recommender-epochs", "20", "--sae-epochs", "60", "--sae-k", "6"]
+    flags = [
+        *gender.GENDER.settings["tied"],
+        "--data",
+        str(gendered),
+        "--implicit",
+        "--max-length",
+        "50",
+    ]
+    flags += [
+        "--recommender-d",
+        "10",
+        "--recommender-epochs",
+        "20",
+        "--sae-epochs",
+        "60",
+        "--sae-k",
+        "6",
+    ]
     config = read_config(flags, RaisingParser(allow_abbrev=False))[1]
     return train(config, tmp_path_factory.mktemp("runs") / "gendered")
 
@@ -203,7 +263,10 @@ def test_leaning_counts_shares_of_women_and_men_and_not_their_numbers() -> None:
     [
         (None, "P3 needs users.parquet with user_id and gender"),
         ({"user_id": [1], "age": [30]}, "expected also ['gender']"),
-        ({"user_id": [1, 2], "gender": ["F", "M"]}, "{'F': 1, 'M': 1}, expected at least 10 of each"),
+        (
+            {"user_id": [1, 2], "gender": ["F", "M"]},
+            "{'F': 1, 'M': 1}, expected at least 10 of each",
+        ),
     ],
 )
 def test_users_without_a_gender_are_refused(
@@ -230,7 +293,18 @@ def test_users_without_a_gender_are_refused(
 def test_the_other_papers_are_reported_too(
     paper: str, flags: list[str], expected: tuple[str, ...], tmp_path: Path
 ) -> None:
-    command = ["paper", paper, *FLAGS, *flags, "--seeds", "1", "--users", "20", "--max-length", "10"]
+    command = [
+        "paper",
+        paper,
+        *FLAGS,
+        *flags,
+        "--seeds",
+        "1",
+        "--users",
+        "20",
+        "--max-length",
+        "10",
+    ]
     assert main([*command, "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)]) == 0
     text = (tmp_path / f"paper-{paper.lower()}.md").read_text()
     assert all(figure in text for figure in expected)
@@ -258,7 +332,10 @@ def test_a_paper_is_trained_measured_and_reported_beside_its_own_figures(tmp_pat
         (["P9", "--data", "synthetic"], "there is no paper 'P9', expected one of P1"),
         (["P1", "--data", "nowhere"], "no data set 'nowhere'"),
         (["P1", *FLAGS, "--seeds", "1", "--users", "1"], "--users is 1, expected at least 2"),
-        (["P1", *FLAGS, "--seeds", "1", "--users", "900"], "30 test users found, --users asks for 900"),
+        (
+            ["P1", *FLAGS, "--seeds", "1", "--users", "900"],
+            "30 test users found, --users asks for 900",
+        ),
         (
             ["P1", *FLAGS, "--seeds", "1", "--concepts-min-items", "70"],
             "no attribute value is on enough items",
@@ -275,7 +352,9 @@ def test_what_cannot_be_reproduced_is_refused(
 
 def test_an_error_is_never_smaller_than_that_over_the_users_of_all_seeds() -> None:
     def findings(*estimates: Estimate) -> list[Findings]:
-        return [Findings("data", "setting", seed, 10, {"x": one}) for seed, one in enumerate(estimates)]
+        return [
+            Findings("data", "setting", seed, 10, {"x": one}) for seed, one in enumerate(estimates)
+        ]
 
     alike = joined(findings(Estimate(1.0, 0.3), Estimate(1.0, 0.4)), "x")
     assert (alike.mean, alike.error) == (1.0, 0.25)

@@ -49,7 +49,9 @@ class Notes(Silent):
 
 
 def digests(run: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(run.iterdir())}
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(run.iterdir())
+    }
 
 
 def test_the_same_seed_gives_the_same_files_byte_for_byte(tmp_path: Path) -> None:
@@ -60,16 +62,40 @@ def test_the_same_seed_gives_the_same_files_byte_for_byte(tmp_path: Path) -> Non
     assert one == digests(tmp_path / "two")
     assert set(one) == {
         *("run.json", "recommender.json", "recommender.safetensors", "sae.json", "sae.safetensors"),
-        *("items.parquet", "split.npz", "concepts.parquet", "labels.parquet", "data.json", "data.png"),
+        *(
+            "items.parquet",
+            "split.npz",
+            "concepts.parquet",
+            "labels.parquet",
+            "data.json",
+            "data.png",
+        ),
     }
     assert all(
-        one[name] != other[name] for name in ("recommender.safetensors", "sae.safetensors", "split.npz")
+        one[name] != other[name]
+        for name in ("recommender.safetensors", "sae.safetensors", "split.npz")
     )
 
 
 def command(out: Path) -> list[str]:
-    flags = ["--data", "synthetic", "--data-n-users", "300", "--data-n-items", "80", "--data-n-concepts", "4"]
-    flags += ["--recommender-d", "16", "--recommender-epochs", "60", "--recommender-validate-every", "1"]
+    flags = [
+        "--data",
+        "synthetic",
+        "--data-n-users",
+        "300",
+        "--data-n-items",
+        "80",
+        "--data-n-concepts",
+        "4",
+    ]
+    flags += [
+        "--recommender-d",
+        "16",
+        "--recommender-epochs",
+        "60",
+        "--recommender-validate-every",
+        "1",
+    ]
     flags += ["--sae-epochs", "300", "--sae-k", "4", "--threads", "1"]
     return [sys.executable, "-c", COMMAND, *flags, "--checkpoint-every-s", "0", "--out", str(out)]
 
@@ -104,7 +130,9 @@ def test_a_finished_run_is_loaded_as_it_was_saved(planted_run: Run) -> None:
     for mine, theirs in zip(loaded.concepts, planted_run.concepts, strict=True):
         assert np.array_equal(mine.weights, theirs.weights)
         assert vars(mine) | {"weights": None} == vars(theirs) | {"weights": None}
-    z = loaded.recommender.embed(loaded.split.histories(loaded.split.test), loaded.config.max_length)
+    z = loaded.recommender.embed(
+        loaded.split.histories(loaded.split.test), loaded.config.max_length
+    )
     assert np.array_equal(loaded.sae.encode(z), planted_run.sae.encode(z))
     assert not loaded.sae.W_dec.requires_grad
 
@@ -159,7 +187,9 @@ def test_a_diverging_run_names_its_step_and_keeps_what_was_good(tmp_path: Path) 
         ("split.npz", "split.npz is not a split"),
     ],
 )
-def test_a_run_that_lacks_a_file_is_refused_by_its_name(tmp_path: Path, name: str, message: str) -> None:
+def test_a_run_that_lacks_a_file_is_refused_by_its_name(
+    tmp_path: Path, name: str, message: str
+) -> None:
     train(TINY, tmp_path / "run")
     (tmp_path / "run" / name).unlink()
     with pytest.raises(RunError, match=message):
@@ -173,7 +203,10 @@ def test_a_directory_that_is_not_there_is_no_run(tmp_path: Path) -> None:
 
 def test_every_registered_recommender_can_be_the_base_of_a_run(tmp_path: Path) -> None:
     config = dataclasses.replace(
-        TINY, recommender="puresvd", recommender_options=PureSvdOptions(d=8), sae_options=TINY.sae_options
+        TINY,
+        recommender="puresvd",
+        recommender_options=PureSvdOptions(d=8),
+        sae_options=TINY.sae_options,
     )
     run = train(config, tmp_path / "run")
     assert load_run(tmp_path / "run").config == run.config
@@ -184,7 +217,9 @@ def test_a_run_can_be_read_where_its_data_are_not(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     rng = np.random.default_rng(0)
-    events = pl.DataFrame({"user_id": np.repeat(np.arange(100), 10), "item_id": rng.integers(0, 60, 1000)})
+    events = pl.DataFrame(
+        {"user_id": np.repeat(np.arange(100), 10), "item_id": rng.integers(0, 60, 1000)}
+    )
     events.write_parquet(data / "interactions.parquet")
     pl.DataFrame({"item_id": np.arange(60)}).write_parquet(data / "items.parquet")
     config = dataclasses.replace(TINY, data=str(data), data_options=FolderOptions())
@@ -266,7 +301,9 @@ def test_on_movielens_the_reconstruction_costs_at_most_5_percent_at_k_32(demo_ru
 def test_on_movielens_a_genre_at_strength_1_gains_share_in_9_of_10_genres(demo_run: Run) -> None:
     run = demo_run
     users = run.split.test
-    audience = Audience.of(run.recommender, run.sae, run.split.histories(users), run.config.max_length)
+    audience = Audience.of(
+        run.recommender, run.sae, run.split.histories(users), run.config.max_length
+    )
     genres = [concept for concept in run.concepts if concept.attribute == "genres"]
     top = sorted(genres, key=lambda concept: -concept.item_count)[:10]
     members = memberships(run.catalogue, run.config.concepts)
@@ -275,14 +312,18 @@ def test_on_movielens_a_genre_at_strength_1_gains_share_in_9_of_10_genres(demo_r
     changes = []
     for concept, row in zip(top, rows, strict=True):
         flags = members.matrix[row].toarray()[0] > 0
-        changes.append(dict(operate(audience, concept, flags, targets, 1.0))["ADD +x"].change.mean())
+        changes.append(
+            dict(operate(audience, concept, flags, targets, 1.0))["ADD +x"].change.mean()
+        )
     assert len(changes) == 10
     assert sum(change > 0 for change in changes) >= 9
 
 
 def test_an_interrupted_run_says_so_and_ends_in_the_same_file(tmp_path: Path) -> None:
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
-    process = subprocess.Popen(command(stopped), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(stopped), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 60
     while not list((stopped / "checkpoints").glob("recommender-*[0-9]")):
         assert process.poll() is None
@@ -302,7 +343,9 @@ def test_an_interrupted_run_says_so_and_ends_in_the_same_file(tmp_path: Path) ->
 def test_leave_one_out_without_any_order_is_refused(tmp_path: Path) -> None:
     write_folder(tmp_path / "data", time=False)
     config = TrainConfig(data=str(tmp_path / "data"), split=SplitConfig(kind="leave-one-out"))
-    with pytest.raises(DataError, match="6 of 6 interactions have neither time nor position, but a leave"):
+    with pytest.raises(
+        DataError, match="6 of 6 interactions have neither time nor position, but a leave"
+    ):
         train(config, tmp_path / "run")
 
 

@@ -74,10 +74,15 @@ def test_a_history_of_length_0_is_encoded(name: str, context: FitContext) -> Non
     z = model.encode(torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, 0))
     assert z.shape == (2, model.d)
     assert torch.isfinite(z).all()
-    assert model.embed(Histories(np.zeros(1, np.int64), np.zeros(0, np.int64)), 5).shape == (0, model.d)
+    assert model.embed(Histories(np.zeros(1, np.int64), np.zeros(0, np.int64)), 5).shape == (
+        0,
+        model.d,
+    )
 
 
-def test_the_same_seed_gives_the_same_numbers(name: str, context: FitContext, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_numbers(
+    name: str, context: FitContext, tmp_path: Path
+) -> None:
     again = context._replace(checkpoints=Checkpoints(tmp_path / "other"))
     first, second = fitted(name, context).state_dict(), fitted(name, again).state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)

@@ -76,7 +76,9 @@ def z(setting: Setting) -> Tensor:
 def unexplained(sae: SparseAutoencoder, z: Tensor) -> float:
     y = sae.normalised(z)
     with torch.no_grad():
-        return float((sae.decode(sae.encode(z)) - y).square().sum() / (y - y.mean(0)).square().sum())
+        return float(
+            (sae.decode(sae.encode(z)) - y).square().sum() / (y - y.mean(0)).square().sum()
+        )
 
 
 def test_it_starts_tied_with_unit_decoder_rows(name: str) -> None:
@@ -85,7 +87,9 @@ def test_it_starts_tied_with_unit_decoder_rows(name: str) -> None:
     torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(sae.n_neurons))
 
 
-def test_training_explains_most_of_the_variance(name: str, sae: SparseAutoencoder, z: Tensor) -> None:
+def test_training_explains_most_of_the_variance(
+    name: str, sae: SparseAutoencoder, z: Tensor
+) -> None:
     assert unexplained(sae, z) < 0.6 < unexplained(build(name).eval(), z)
 
 
@@ -93,7 +97,9 @@ def test_decoder_rows_have_unit_norm_after_training(sae: SparseAutoencoder) -> N
     torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(sae.n_neurons))
 
 
-def test_about_as_many_neurons_are_active_as_were_asked_for(sae: SparseAutoencoder, z: Tensor) -> None:
+def test_about_as_many_neurons_are_active_as_were_asked_for(
+    sae: SparseAutoencoder, z: Tensor
+) -> None:
     code = sae.encode(z)
     assert code.shape == (len(z), sae.n_neurons)
     assert (code >= 0).all()
@@ -119,7 +125,9 @@ def test_a_code_past_the_cap_keeps_its_largest(sae: SparseAutoencoder, z: Tensor
     assert ((sae.encode(z) > 0).sum(dim=1) <= 2).all()
 
 
-def test_it_survives_its_checkpoint(name: str, sae: SparseAutoencoder, z: Tensor, tmp_path: Path) -> None:
+def test_it_survives_its_checkpoint(
+    name: str, sae: SparseAutoencoder, z: Tensor, tmp_path: Path
+) -> None:
     save_tensors(tmp_path / "sae.safetensors", dict(sae.state_dict()))
     other = build(name).eval()
     other.load_state_dict(load_tensors(tmp_path / "sae.safetensors"))
@@ -152,11 +160,15 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(
 
 
 @pytest.mark.parametrize("normalise", sorted(NORMALISATIONS))
-def test_what_normalisation_does_is_undone(name: str, normalise: str, setting: Setting, z: Tensor) -> None:
+def test_what_normalisation_does_is_undone(
+    name: str, normalise: str, setting: Setting, z: Tensor
+) -> None:
     sae = fit(name, setting, normalise=normalise, epochs=2)
     assert sae.scale_rule == normalise
     assert sae.scale(z).shape == sae.shift(z).shape == (len(z), 1)
-    torch.testing.assert_close(sae.scale(z) * sae.normalised(z) + sae.shift(z), z, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        sae.scale(z) * sae.normalised(z) + sae.shift(z), z, rtol=1e-4, atol=1e-5
+    )
     rebuilt = sae.scale(z) * sae.decode(sae.encode(z)) + sae.shift(z)
     torch.testing.assert_close(sae.reconstruct(z), rebuilt)
 

@@ -29,9 +29,9 @@ from training.saes.subhistories import SubHistories
 from training.saes.topk import TopK
 
 BATCH, N = 5, 8
-pre_activations = arrays(np.float32, (BATCH, N), elements=st.floats(-3, 3, width=32), unique=True).filter(
-    lambda pre: bool((pre > 0).any())
-)
+pre_activations = arrays(
+    np.float32, (BATCH, N), elements=st.floats(-3, 3, width=32), unique=True
+).filter(lambda pre: bool((pre > 0).any()))
 
 
 def dense(code: Tensor | SparseCode) -> Tensor:
@@ -62,11 +62,15 @@ def test_batchtopk_keeps_the_largest_of_the_batch_and_then_what_is_above_its_thr
     assert kept == pytest.approx(np.where(pre >= max(smallest, 0), np.maximum(pre, 0), 0))
     assert rule.threshold == pytest.approx(0.75 * 0.5 + 0.25 * max(smallest, 0), abs=1e-6)
     threshold = float(rule.threshold)
-    assert rule.eval()(torch.from_numpy(pre)).numpy() == pytest.approx(np.where(pre > threshold, pre, 0))
+    assert rule.eval()(torch.from_numpy(pre)).numpy() == pytest.approx(
+        np.where(pre > threshold, pre, 0)
+    )
 
 
 @given(pre_activations)
-def test_relu_keeps_what_is_positive_and_its_penalty_is_the_l1_norm(pre: NDArray[np.float32]) -> None:
+def test_relu_keeps_what_is_positive_and_its_penalty_is_the_l1_norm(
+    pre: NDArray[np.float32],
+) -> None:
     rule = Relu(N)
     assert rule(torch.from_numpy(pre)).numpy() == pytest.approx(np.maximum(pre, 0))
     expected = np.maximum(pre, 0).sum(axis=1).mean()
@@ -192,7 +196,9 @@ def test_a_penaltys_weight_grows_while_codes_are_too_full_unless_it_is_fixed(
     weights = []
     for penalty in (0.0, 0.25):
         options = SAES["relu"].options(k=1, expansion=4, penalty=penalty)
-        task = PenalisedTask(SAES["relu"].build(options, recommender.d), options, recommender, context)
+        task = PenalisedTask(
+            SAES["relu"].build(options, recommender.d), options, recommender, context
+        )
         task.start()
         before = float(task.weight)
         for batch in task.batches(np.random.default_rng(0)):
@@ -212,7 +218,10 @@ def lists(histories: Histories) -> list[list[int]]:
     return [histories.items[start:stop].tolist() for start, stop in pairs]
 
 
-@given(st.lists(st.lists(st.integers(0, 99), max_size=9, unique=True), min_size=1, max_size=6), st.integers())
+@given(
+    st.lists(st.lists(st.integers(0, 99), max_size=9, unique=True), min_size=1, max_size=6),
+    st.integers(),
+)
 def test_a_prefix_is_the_oldest_part_of_a_history(items: list[list[int]], seed: int) -> None:
     cut = lists(rows(*items).prefixes(np.random.default_rng(abs(seed))))
     for whole, part in zip(items, cut, strict=True):
@@ -228,7 +237,9 @@ def test_a_draw_is_a_part_of_one_history_after_a_part_of_another(ordered: bool) 
     lengths = set()
     for _ in range(400):
         for row, drawn in enumerate(lists(drawing.draw(np.arange(3), rng))):
-            other, own = (list(part) for _, part in itertools.groupby(drawn, lambda item: item // 10))
+            other, own = (
+                list(part) for _, part in itertools.groupby(drawn, lambda item: item // 10)
+            )
             assert {item // 10 for item in own} == {row}
             for part in (other, own):
                 assert part == sorted(set(part))
@@ -236,18 +247,26 @@ def test_a_draw_is_a_part_of_one_history_after_a_part_of_another(ordered: bool) 
     assert {(0, 1), (0, 5), (1, 1), (1, 4), (2, 1), (2, 2)} <= lengths
 
 
-def test_whole_histories_are_drawn_if_that_is_asked(recommender: Recommender, context: FitContext) -> None:
+def test_whole_histories_are_drawn_if_that_is_asked(
+    recommender: Recommender, context: FitContext
+) -> None:
     histories = context.split.histories(context.split.train)
     whole = SubHistories(histories, False, 1.0, 1.0, joined=0.0)
     batches = list(whole.embedded(recommender, 50, 64, np.random.default_rng(1)))
     assert [len(batch) for batch in batches[:-1]] == [64] * (len(batches) - 1)
     found = torch.cat(batches)
-    expected = recommender.embed(histories.rows(np.random.default_rng(1).permutation(histories.size)), 50)
+    expected = recommender.embed(
+        histories.rows(np.random.default_rng(1).permutation(histories.size)), 50
+    )
     torch.testing.assert_close(found, expected)
 
 
-def test_every_epoch_encodes_other_sub_histories(recommender: Recommender, context: FitContext) -> None:
+def test_every_epoch_encodes_other_sub_histories(
+    recommender: Recommender, context: FitContext
+) -> None:
     options = TopKOptions(k=2, expansion=2, batch_size=10_000)
     task = SaeTask(SAES["topk"].build(options, recommender.d), options, recommender, context)
-    first, second = (next(task.batches(np.random.default_rng(epoch))).sort(dim=0).values for epoch in (0, 1))
+    first, second = (
+        next(task.batches(np.random.default_rng(epoch))).sort(dim=0).values for epoch in (0, 1)
+    )
     assert not torch.allclose(first, second)

@@ -69,7 +69,8 @@ def circle() -> Split:
     rng = np.random.default_rng(1)
     lengths = rng.integers(5, 9, size=120)
     walks = [
-        (start + np.arange(n)) % 20 for start, n in zip(rng.integers(20, size=120), lengths, strict=True)
+        (start + np.arange(n)) % 20
+        for start, n in zip(rng.integers(20, size=120), lengths, strict=True)
     ]
     positives = Histories(np.concatenate([[0], np.cumsum(lengths)]), np.concatenate(walks))
     names = tuple(str(user) for user in range(120))
@@ -88,9 +89,13 @@ def around(split: Split, folder: Path) -> FitContext:
     width=st.integers(1, 9),
     at_most=st.integers(1, 9),
 )
-def test_a_window_ends_with_the_newest_items(rows: list[list[int]], width: int, at_most: int) -> None:
+def test_a_window_ends_with_the_newest_items(
+    rows: list[list[int]], width: int, at_most: int
+) -> None:
     window = newest_last(*histories(*rows), width, at_most)
-    for row, tokens, filled in zip(rows, window.tokens.tolist(), window.filled.tolist(), strict=True):
+    for row, tokens, filled in zip(
+        rows, window.tokens.tolist(), window.filled.tolist(), strict=True
+    ):
         expected = row[max(len(row) - min(width, at_most), 0) :]
         assert filled == [False] * (width - len(expected)) + [True] * len(expected)
         assert tokens == [0] * (width - len(expected)) + expected
@@ -172,7 +177,9 @@ def test_one_pass_gives_the_query_of_every_prefix_but_for_positions(kind: type[A
     row, start = [4, 9, 2, 7], kind is Gpt
     along = model.queries_along(*histories(row, row[:2]))
     prefixes = [row[:n] for n in range(1 - start, 5)] + [row[:n] for n in range(1 - start, 3)]
-    torch.testing.assert_close(along, torch.cat([model.encode(*histories(prefix)) for prefix in prefixes]))
+    torch.testing.assert_close(
+        along, torch.cat([model.encode(*histories(prefix)) for prefix in prefixes])
+    )
 
 
 def test_timirecs_interests_mix_what_the_history_holds() -> None:
@@ -208,14 +215,18 @@ def test_sampled_losses_are_those_of_the_formula() -> None:
     for row, target in zip(q, targets.tolist(), strict=True):
         items = [target, *(item for item in negatives.tolist() if item != target)]
         terms.append(-(V[items] @ row).log_softmax(dim=0)[0])
-    torch.testing.assert_close(sampled_cross_entropy(q, V, targets, negatives), torch.stack(terms).mean())
+    torch.testing.assert_close(
+        sampled_cross_entropy(q, V, targets, negatives), torch.stack(terms).mean()
+    )
     own, other = (q * V[targets]).sum(dim=1), (q * V[negatives]).sum(dim=1)
     expected = -(logsigmoid(own) + logsigmoid(-other)).mean()
     torch.testing.assert_close(binary_cross_entropy(q, V, targets, negatives), expected)
 
 
 @pytest.mark.parametrize("first", [False, True])
-def test_every_item_is_the_target_of_those_before_it(circle: Split, tmp_path: Path, first: bool) -> None:
+def test_every_item_is_the_target_of_those_before_it(
+    circle: Split, tmp_path: Path, first: bool
+) -> None:
     kind, options = (Gpt, GptOptions()) if first else (SasRec, SasRecOptions())
     model = kind(20, MAX_LENGTH, options.shape())
     task = CausalTask(model, options, around(circle, tmp_path), first=first)

@@ -29,7 +29,10 @@ def test_cores_are_taken_in_turn_until_both_hold() -> None:
     assert sorted(kept.events.select("user_id", "item_id").rows()) == [
         ("u", "a"), ("u", "d"), ("w", "a"), ("w", "d"),
     ]  # fmt: skip
-    assert "of 7 pairs the core of 2 items a user removed 1, that of 2 users an item 2" in kept.notes[0]
+    assert (
+        "of 7 pairs the core of 2 items a user removed 1, that of 2 users an item 2"
+        in kept.notes[0]
+    )
     assert "2 of 3 users stay and 2 of 4 items stay" in kept.notes[0]
     assert core(kept, 2, 2) is kept
     with pytest.raises(DataError, match="no user has 5 items"):
@@ -84,8 +87,26 @@ def test_times_are_dates_whatever_part_of_a_second_they_count(factor: int) -> No
 
 def test_summary_only_leaves_a_picture_and_figures_and_training_may_follow(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    flags = ["--data", "synthetic", "--data-n-users", "120", "--data-n-items", "60", "--data-n-concepts", "3"]
-    flags += ["--recommender-d", "8", "--recommender-epochs", "2", "--sae-epochs", "2", "--sae-k", "2"]
+    flags = [
+        "--data",
+        "synthetic",
+        "--data-n-users",
+        "120",
+        "--data-n-items",
+        "60",
+        "--data-n-concepts",
+        "3",
+    ]
+    flags += [
+        "--recommender-d",
+        "8",
+        "--recommender-epochs",
+        "2",
+        "--sae-epochs",
+        "2",
+        "--sae-k",
+        "2",
+    ]
     flags += ["--out", str(out), "--threads", "1"]
     assert train([*flags, "--summary-only"]) == 0
     assert sorted(path.name for path in out.iterdir()) == ["data.json", "data.png"]

@@ -41,7 +41,9 @@ def invalid(*violations: tuple[str, str], request_id: str = "") -> Fault:
         details[0].Pack(bad_request)
         details[1].Pack(error_details_pb2.RequestInfo(request_id=request_id))
         status = status_pb2.Status(
-            code=grpc.StatusCode.INVALID_ARGUMENT.value[0], message="invalid request", details=details
+            code=grpc.StatusCode.INVALID_ARGUMENT.value[0],
+            message="invalid request",
+            details=details,
         )
         context.abort_with_status(rpc_status.to_status(status))
 
@@ -82,11 +84,15 @@ class Recommendations(recommendation_pb2_grpc.RecommendationServiceServicer):
 
     def BatchRecommend(self, request, context):  # noqa: N802
         results = [{"response": {"request_id": one.user_id}} for one in request.requests]
-        return self.fake.answer(request, context, recommendation_pb2.BatchRecommendResponse(results=results))
+        return self.fake.answer(
+            request, context, recommendation_pb2.BatchRecommendResponse(results=results)
+        )
 
     def SimilarItems(self, request, context):  # noqa: N802
         items = [{"item_id": "7", "rank": 1, "score": 0.5, "title": "Heat"}]
-        return self.fake.answer(request, context, recommendation_pb2.SimilarItemsResponse(items=items))
+        return self.fake.answer(
+            request, context, recommendation_pb2.SimilarItemsResponse(items=items)
+        )
 
     def RecordInteractions(self, request, context):  # noqa: N802
         reply = recommendation_pb2.RecordInteractionsResponse(
@@ -106,17 +112,24 @@ class Concepts(concept_pb2_grpc.ConceptServiceServicer):
         first = int(request.page_token or 0)
         names = [f"concept {i}" for i in range(first, min(first + 2, 5))]
         reply = concept_pb2.ListConceptsResponse(
-            concepts=[{"name": name, "attribute": "genres", "item_count": 3, "auc": 0.9} for name in names],
+            concepts=[
+                {"name": name, "attribute": "genres", "item_count": 3, "auc": 0.9} for name in names
+            ],
             next_page_token=str(first + 2) if first + 2 < 5 else "",
         )
         return self.fake.answer(request, context, reply)
 
     def SearchConcepts(self, request, context):  # noqa: N802
         results = [
-            {"concept": {"name": "Film-Noir", "attribute": "genres", "item_count": 44}, "match": 1.0},
+            {
+                "concept": {"name": "Film-Noir", "attribute": "genres", "item_count": 44},
+                "match": 1.0,
+            },
             {"neuron": {"neuron": 7, "labels": [{"text": "noir, crime"}]}, "match": 0.5},
         ]
-        return self.fake.answer(request, context, concept_pb2.SearchConceptsResponse(results=results))
+        return self.fake.answer(
+            request, context, concept_pb2.SearchConceptsResponse(results=results)
+        )
 
     def GetNeuron(self, request, context):  # noqa: N802
         return self.fake.answer(request, context, concept_pb2.GetNeuronResponse(card=neuron_card()))
@@ -132,7 +145,9 @@ class Concepts(concept_pb2_grpc.ConceptServiceServicer):
 
     def Contrast(self, request, context):  # noqa: N802
         reply = concept_pb2.ContrastResponse(
-            neurons=[{"neuron": 7, "label": "noir, crime", "left_mean": 0.5, "strength": 2, "auc": 0.75}],
+            neurons=[
+                {"neuron": 7, "label": "noir, crime", "left_mean": 0.5, "strength": 2, "auc": 0.75}
+            ],
             concepts=[{"concept": "Film-Noir", "right_mean": 0.5, "strength": -2, "auc": 0.25}],
             left_count=2,
             right_count=1,
@@ -197,7 +212,12 @@ def steered_reply() -> recommendation_pb2.RecommendResponse:
             "relevance_loss": 0.0325,
             "overlap": 2 / 3,
             "concepts": [
-                {"concept": "Film-Noir", "unsteered_share": 0.1, "share": 0.45, "item_share": 1 / 3},
+                {
+                    "concept": "Film-Noir",
+                    "unsteered_share": 0.1,
+                    "share": 0.45,
+                    "item_share": 1 / 3,
+                },
             ],
             "targets": [
                 {
@@ -211,7 +231,12 @@ def steered_reply() -> recommendation_pb2.RecommendResponse:
             ],
             "bound": steering_pb2.BOUND_BUDGET,
         },
-        served_by={"bundle_id": "ab" * 32, "label_set": "0123456789ab", "source": 1, "cached": True},
+        served_by={
+            "bundle_id": "ab" * 32,
+            "label_set": "0123456789ab",
+            "source": 1,
+            "cached": True,
+        },
         timing={"total_us": 1500, "store_us": 300, "search_us": 900},
     )
 
@@ -237,7 +262,9 @@ def fake() -> Iterator[FakeServer]:
     """A running server."""
     fake = FakeServer()
     server = grpc.server(ThreadPoolExecutor(8))
-    recommendation_pb2_grpc.add_RecommendationServiceServicer_to_server(Recommendations(fake), server)
+    recommendation_pb2_grpc.add_RecommendationServiceServicer_to_server(
+        Recommendations(fake), server
+    )
     concept_pb2_grpc.add_ConceptServiceServicer_to_server(Concepts(fake), server)
     bundle_pb2_grpc.add_BundleServiceServicer_to_server(Bundles(fake), server)
     checks = fake.checks

@@ -23,7 +23,9 @@ from .conftest import FakeServer, fault, invalid
 
 def _methods(kind: type) -> dict[str, inspect.Signature]:
     names = [
-        name for name in dir(kind) if not name.startswith("_") and inspect.isfunction(getattr(kind, name))
+        name
+        for name in dir(kind)
+        if not name.startswith("_") and inspect.isfunction(getattr(kind, name))
     ]
     return {name: inspect.signature(getattr(kind, name)) for name in names}
 
@@ -115,7 +117,9 @@ async def test_recording_sends_every_event_once_in_each_users_order(fake: FakeSe
     seen: list[int] = []
     async with AsyncClient(fake.target) as client:
         totals = await client.record(
-            ((i % 7, i) for i in range(2000)), call_events=100, progress=lambda t: seen.append(t.sent_count)
+            ((i % 7, i) for i in range(2000)),
+            call_events=100,
+            progress=lambda t: seen.append(t.sent_count),
         )
     items = defaultdict(list)
     for request in fake.requests:
@@ -126,7 +130,9 @@ async def test_recording_sends_every_event_once_in_each_users_order(fake: FakeSe
     assert (totals.sent_count, totals.call_count, seen[-1]) == (2000, len(fake.requests), 2000)
 
 
-async def test_a_failed_recording_raises_the_error_itself_and_says_how_far_it_came(fake: FakeServer) -> None:
+async def test_a_failed_recording_raises_the_error_itself_and_says_how_far_it_came(
+    fake: FakeServer,
+) -> None:
     fake.faults = [lambda context: None, fault(grpc.StatusCode.INTERNAL, "disk full")]
     async with AsyncClient(fake.target) as client:
         with pytest.raises(Internal, match="disk full") as caught:

@@ -4,7 +4,18 @@ import subprocess
 import sys
 
 BLOCKED = (
-    *("numpy", "pyarrow", "torch", "polars", "pandas", "scipy", "faiss", "onnxruntime", "redis", "pydantic"),
+    *(
+        "numpy",
+        "pyarrow",
+        "torch",
+        "polars",
+        "pandas",
+        "scipy",
+        "faiss",
+        "onnxruntime",
+        "redis",
+        "pydantic",
+    ),
     *("service", "training", "exporters"),
 )
 PRELUDE = f"""
@@ -53,5 +64,7 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path) -> None:
 
 
 def test_all_public_names_exist() -> None:
-    ran = _python("import trimtab\nprint(all(hasattr(trimtab, name) for name in trimtab.__all__))\n")
+    ran = _python(
+        "import trimtab\nprint(all(hasattr(trimtab, name) for name in trimtab.__all__))\n"
+    )
     assert ran.stdout == "True\n"

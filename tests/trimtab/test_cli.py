@@ -31,7 +31,9 @@ class Ran:
 
 
 @pytest.fixture
-def run(fake: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(
+    fake: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
     """Runs the command in this process against the fake server."""
     monkeypatch.setenv("TRIMTAB_TARGET", fake.target)
     monkeypatch.delenv("COLUMNS", raising=False)
@@ -47,7 +49,16 @@ def run(fake: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 
 EVERY_COMMAND = [
-    ("recommend", "--user", "42", "--explain", "--unsteered", "--report", "--steer", "Film-Noir=+1"),
+    (
+        "recommend",
+        "--user",
+        "42",
+        "--explain",
+        "--unsteered",
+        "--report",
+        "--steer",
+        "Film-Noir=+1",
+    ),
     ("similar", "50"),
     ("concepts", "list"),
     ("concepts", "search", "noir"),
@@ -68,8 +79,25 @@ def _lines(text: str) -> list[str]:
 
 def test_every_option_of_recommend_reaches_the_server(run: Run, fake: FakeServer) -> None:
     ran = run(
-        *("recommend", "--user", "42", "--n", "3", "--steer", "Film-Noir=+1", "--steer", "#123=-0.5"),
-        *("--filter", "genres=Comedy,Drama", "--filter", "year=1990..1999", "--not", "genres=Horror"),
+        *(
+            "recommend",
+            "--user",
+            "42",
+            "--n",
+            "3",
+            "--steer",
+            "Film-Noir=+1",
+            "--steer",
+            "#123=-0.5",
+        ),
+        *(
+            "--filter",
+            "genres=Comedy,Drama",
+            "--filter",
+            "year=1990..1999",
+            "--not",
+            "genres=Horror",
+        ),
         *("--history", "1,2", "--exclude", "3,4", "--exclude", "5", "--mode", "reconstruct"),
         *("--bundle", "stable", "--explain", "--unsteered", "--report", "--budget", "0.05"),
         *("--share", "Film-Noir>=0.3", "--share", "Drama<=0.5"),
@@ -80,7 +108,10 @@ def test_every_option_of_recommend_reaches_the_server(run: Run, fake: FakeServer
     assert list(request.steering.edits) == [parse_edit("Film-Noir=+1"), parse_edit("#123=-0.5")]
     assert request.steering.mode == MODE_RECONSTRUCT
     assert request.steering.budget.max_relevance_loss == pytest.approx(0.05)
-    assert list(request.steering.targets) == [parse_share("Film-Noir>=0.3"), parse_share("Drama<=0.5")]
+    assert list(request.steering.targets) == [
+        parse_share("Film-Noir>=0.3"),
+        parse_share("Drama<=0.5"),
+    ]
     assert [condition.attribute for condition in request.filter.all_of] == ["genres", "year"]
     assert (request.filter.all_of[1].min, request.filter.all_of[1].max) == (1990, 1999)
     assert request.filter.none_of[0].values == ["Horror"]
@@ -101,7 +132,10 @@ def test_both_lists_stand_side_by_side_with_what_moved_and_why(run: Run) -> None
 
 def test_the_report_says_what_steering_did_and_who_served(run: Run) -> None:
     out = " ".join(_lines(run(*EVERY_COMMAND[0]).out))
-    assert "50% of the steering applied; limited by the budget; relevance loss 3.2%; 67% of the items" in out
+    assert (
+        "50% of the steering applied; limited by the budget; relevance loss 3.2%; 67% of the items"
+        in out
+    )
     assert "Film-Noir add 0.3 0.1 0.4 50%" in out
     assert "#123 scale -0.5 0 0 no effect" in out
     assert "Film-Noir 0.0% 33.3% 10.0% 45.0% not met: 1 in 2..3, lift 0.25" in out
@@ -155,7 +189,9 @@ def test_a_neurons_card_shows_all_that_is_known_of_it(run: Run, fake: FakeServer
 
 
 def test_a_dead_neuron_without_anything_is_a_card_too(run: Run, fake: FakeServer) -> None:
-    fake.answers["GetNeuronRequest"] = concept_pb2.GetNeuronResponse(card={"neuron": 9, "dead": True})
+    fake.answers["GetNeuronRequest"] = concept_pb2.GetNeuronResponse(
+        card={"neuron": 9, "dead": True}
+    )
     ran = run("neuron", "9")
     assert ran.status == 0
     assert "neuron 9: without a label (dead" in ran.out
@@ -204,10 +240,14 @@ def test_status_shows_each_service_and_fails_only_if_the_server_does_not_serve(r
     assert ran.status == 0
     assert "the server as a whole SERVING" in lines
     assert "trimtab.v1.BundleService NOT_SERVING" in lines
-    assert any(line.startswith("abababababab stable ml-1m elsa, topk 3,706 2,048 32") for line in lines)
+    assert any(
+        line.startswith("abababababab stable ml-1m elsa, topk 3,706 2,048 32") for line in lines
+    )
 
 
-def test_status_may_wait_for_the_server_but_no_longer_than_was_said(run: Run, fake: FakeServer) -> None:
+def test_status_may_wait_for_the_server_but_no_longer_than_was_said(
+    run: Run, fake: FakeServer
+) -> None:
     fake.checks.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
     ran = run("status", "--wait", "0.2")
     assert ran.status == 1
@@ -227,7 +267,10 @@ def test_the_status_of_a_server_that_is_not_there_is_1_and_one_line(run: Run) ->
 
 def test_a_contrast_shows_what_the_left_has_more_of(run: Run, fake: FakeServer) -> None:
     lines = _lines(run("contrast", "1,2", "3", "--n", "5").out)
-    assert lines[:2] == ["2 users on the left, 1 on the right", "1 ignored: the bundle knows nothing of them"]
+    assert lines[:2] == [
+        "2 users on the left, 1 on the right",
+        "1 ignored: the bundle knows nothing of them",
+    ]
     assert "Film-Noir 0 0.5 -2.00 25%" in lines
     assert "#7 noir, crime 0.5 0 +2.00 75%" in lines
     (request,) = fake.requests
@@ -250,7 +293,9 @@ def test_a_contrast_shows_what_the_left_has_more_of(run: Run, fake: FakeServer) 
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
 )
-def test_json_is_the_message_under_the_schemas_names(run: Run, command: tuple[str, ...], reply: type) -> None:
+def test_json_is_the_message_under_the_schemas_names(
+    run: Run, command: tuple[str, ...], reply: type
+) -> None:
     fields = json.loads(run(*command, "--json").out)
     assert set(fields) <= set(reply.DESCRIPTOR.fields_by_name)
     message = json_format.ParseDict(fields, reply())
@@ -283,7 +328,9 @@ def test_what_the_server_refuses_is_one_readable_line_on_stderr_and_status_1(
     run: Run, fake: FakeServer
 ) -> None:
     fake.faults = [
-        invalid(("steering.edits[0].concept", "found 'Noir', expected a concept;\nnearest: 'Film-Noir'"))
+        invalid(
+            ("steering.edits[0].concept", "found 'Noir', expected a concept;\nnearest: 'Film-Noir'")
+        )
     ]
     ran = run("recommend", "--user", "42", "--steer", "Noir=+1", "--json")
     assert (ran.status, ran.out) == (1, "")
@@ -302,7 +349,10 @@ def test_what_the_server_refuses_is_one_readable_line_on_stderr_and_status_1(
         (("recommend", "--user", "1", "--steer", "Film-Noir"), "no strength found"),
         (("recommend", "--user", "1", "--steer", "Film-Noir=much"), "expected a finite number"),
         (("recommend", "--user", "1", "--share", "Film-Noir"), "expected 'concept>=share'"),
-        (("recommend", "--user", "1", "--share", "Film-Noir>=30"), "share 30 found, expected 0 to 1"),
+        (
+            ("recommend", "--user", "1", "--share", "Film-Noir>=30"),
+            "share 30 found, expected 0 to 1",
+        ),
         (("recommend", "--user", "1", "--filter", "genres"), "expected 'attribute=value,value'"),
         (("recommend", "--user", "1", "--n", "-1"), "expected a whole number"),
         (("recommend", "--user", "1", "--mode", "sideways"), "sideways"),
@@ -318,7 +368,9 @@ def test_what_the_server_refuses_is_one_readable_line_on_stderr_and_status_1(
         (("--target", "", "status"), "expected HOST:PORT"),
         (("recommend", "--user", "\udcff"), "not UTF-8"),
     ],
-    ids=lambda value: " ".join(value).encode("ascii", "replace").decode() if isinstance(value, tuple) else "",
+    ids=lambda value: (
+        " ".join(value).encode("ascii", "replace").decode() if isinstance(value, tuple) else ""
+    ),
 )
 def test_wrong_usage_is_status_2_and_asks_no_server(
     run: Run, fake: FakeServer, argv: tuple[str, ...], complaint: str
@@ -334,7 +386,9 @@ def test_an_empty_history_is_a_cold_start(run: Run, fake: FakeServer) -> None:
     assert fake.requests[0].HasField("history")
 
 
-def test_options_of_the_connection_stand_before_or_after_the_command(run: Run, fake: FakeServer) -> None:
+def test_options_of_the_connection_stand_before_or_after_the_command(
+    run: Run, fake: FakeServer
+) -> None:
     assert run("--timeout", "2", "--token", "a", "recommend", "--user", "1").status == 0
     assert run("recommend", "--user", "1", "--timeout", "3", "--token", "b").status == 0
     first, second = fake.remaining_s
@@ -388,7 +442,9 @@ def test_output_that_cannot_hold_every_character_is_no_reason_to_stop(
 def test_json_on_an_output_of_another_encoding_is_still_json(
     fake: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake.answers["RecommendRequest"] = RecommendResponse(items=[{"item_id": "1", "title": "Amélie ☂"}])
+    fake.answers["RecommendRequest"] = RecommendResponse(
+        items=[{"item_id": "1", "title": "Amélie ☂"}]
+    )
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
     assert main(["--target", fake.target, "recommend", "--user", "1", "--json"]) == 0
@@ -422,8 +478,20 @@ def test_a_reader_that_leaves_early_is_no_crash(fake: FakeServer, flags: tuple[s
     # Far more than a pipe holds, so that the command still writes when nobody reads any more.
     items = [{"item_id": str(i), "title": "x" * 2000, "rank": i, "score": 1} for i in range(3000)]
     fake.answers["RecommendRequest"] = RecommendResponse(items=items)
-    command = [sys.executable, "-m", "trimtab", "--target", fake.target, "recommend", "--user", "1", *flags]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    command = [
+        sys.executable,
+        "-m",
+        "trimtab",
+        "--target",
+        fake.target,
+        "recommend",
+        "--user",
+        "1",
+        *flags,
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout
         assert process.stderr
         process.stdout.readline()

@@ -31,7 +31,9 @@ from .conftest import FakeServer, fault, invalid
 def test_a_reply_is_the_message_that_the_server_sent(client: Client, fake: FakeServer) -> None:
     reply = client.recommend(42, n=3, steer={"Film-Noir": 1, "#123": -0.5}, explain=True)
     assert [item.title for item in reply.items] == ["Laura", "Big Sleep, The", "[REC]"]
-    assert fake.requests == [recommend_request(42, n=3, steer=["Film-Noir=+1", "#123=-0.5"], explain=True)]
+    assert fake.requests == [
+        recommend_request(42, n=3, steer=["Film-Noir=+1", "#123=-0.5"], explain=True)
+    ]
 
 
 def test_every_argument_of_recommend_reaches_the_server(client: Client, fake: FakeServer) -> None:
@@ -58,7 +60,9 @@ def test_every_argument_of_recommend_reaches_the_server(client: Client, fake: Fa
     client.recommend("42", **arguments, timeout=3)
     expected = recommend_request("42", **arguments)
     assert fake.requests == [expected]
-    assert {field.name for field, _ in expected.ListFields()} == set(expected.DESCRIPTOR.fields_by_name)
+    assert {field.name for field, _ in expected.ListFields()} == set(
+        expected.DESCRIPTOR.fields_by_name
+    )
 
 
 def test_each_method_calls_its_rpc(client: Client, fake: FakeServer) -> None:
@@ -71,13 +75,23 @@ def test_each_method_calls_its_rpc(client: Client, fake: FakeServer) -> None:
     assert client.contrast(["50"], ["60"], items=True).concepts[0].concept == "Film-Noir"
     assert client.list_bundles().bundles[0].labels == ["stable"]
     similar, forget, search, neuron, inspect, users, items, _ = fake.requests
-    assert (similar.item_id, similar.n, similar.steering.edits[0].neuron, similar.bundle) == ("50", 3, 1, "b")
+    assert (similar.item_id, similar.n, similar.steering.edits[0].neuron, similar.bundle) == (
+        "50",
+        3,
+        1,
+        "b",
+    )
     assert similar.filter.all_of[0].values == ["Drama"]
     assert forget.user_id == "42"
     assert (search.query, search.n, search.bundle) == ("noir", 5, "b")
     assert (neuron.neuron, neuron.bundle) == (7, "b")
     assert (inspect.user_id, inspect.history.events[0].item_id, inspect.bundle) == ("42", "1", "b")
-    assert (users.left.user_ids, users.right.user_ids, users.n, users.bundle) == (["1", "2"], ["3"], 5, "b")
+    assert (users.left.user_ids, users.right.user_ids, users.n, users.bundle) == (
+        ["1", "2"],
+        ["3"],
+        5,
+        "b",
+    )
     assert (items.left.item_ids, items.right.item_ids, items.left.user_ids) == (["50"], ["60"], [])
 
 
@@ -153,13 +167,18 @@ def test_each_status_code_has_its_error(
     with pytest.raises(kind) as caught:
         client.recommend(42, request_id="mine")
     assert type(caught.value) is kind
-    assert (caught.value.code, caught.value.message, caught.value.request_id) == (code, "says why", "mine")
+    assert (caught.value.code, caught.value.message, caught.value.request_id) == (
+        code,
+        "says why",
+        "mine",
+    )
 
 
 def test_the_tree_covers_every_code_but_ok() -> None:
     assert set(ERRORS) == set(grpc.StatusCode) - {grpc.StatusCode.OK}
     assert {
-        ERRORS[kind.code] for kind in (NotFound, FailedPrecondition, ResourceExhausted, Unimplemented)
+        ERRORS[kind.code]
+        for kind in (NotFound, FailedPrecondition, ResourceExhausted, Unimplemented)
     } == {
         NotFound,
         FailedPrecondition,
@@ -174,7 +193,10 @@ def test_the_error_of_a_batchs_element_is_that_of_a_single_call() -> None:
     assert isinstance(error, InvalidArgument)
     assert error.violations == (FieldViolation("n", "found 0, expected 1 to 1000"),)
     assert isinstance(from_element_error(ElementError(code=5, message="gone")), NotFound)
-    assert type(from_element_error(ElementError(code=99, message="?"))) is ERRORS[grpc.StatusCode.UNKNOWN]
+    assert (
+        type(from_element_error(ElementError(code=99, message="?")))
+        is ERRORS[grpc.StatusCode.UNKNOWN]
+    )
 
 
 def test_every_call_has_a_deadline(fake: FakeServer) -> None:
@@ -218,7 +240,9 @@ def test_a_client_without_channels_or_target_is_refused() -> None:
         Client("")
 
 
-def test_a_server_that_is_unavailable_twice_is_asked_a_third_time(client: Client, fake: FakeServer) -> None:
+def test_a_server_that_is_unavailable_twice_is_asked_a_third_time(
+    client: Client, fake: FakeServer
+) -> None:
     fake.faults = [fault(grpc.StatusCode.UNAVAILABLE)] * 2
     assert len(client.recommend(42).items) == 3
     assert len(fake.requests) == 3
@@ -235,10 +259,16 @@ def test_a_server_that_stays_unavailable_is_given_up_after_four_attempts(
 
 @pytest.mark.parametrize(
     "code",
-    [grpc.StatusCode.INTERNAL, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED],
+    [
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    ],
     ids=lambda code: code.name,
 )
-def test_only_unavailable_is_tried_again(client: Client, fake: FakeServer, code: grpc.StatusCode) -> None:
+def test_only_unavailable_is_tried_again(
+    client: Client, fake: FakeServer, code: grpc.StatusCode
+) -> None:
     fake.faults = [fault(code)]
     with pytest.raises(ERRORS[code]):
         client.recommend(42)
@@ -246,7 +276,10 @@ def test_only_unavailable_is_tried_again(client: Client, fake: FakeServer, code:
 
 
 def test_a_server_that_is_not_there_is_named() -> None:
-    with Client("127.0.0.1:1") as client, pytest.raises(Unavailable, match=r"127\.0\.0\.1:1 is unavailable"):
+    with (
+        Client("127.0.0.1:1") as client,
+        pytest.raises(Unavailable, match=r"127\.0\.0\.1:1 is unavailable"),
+    ):
         client.recommend(42)
 
 
@@ -269,7 +302,9 @@ def test_two_clients_of_one_process_have_connections_of_their_own(fake: FakeServ
 
 
 def test_threads_share_one_client(client: Client, fake: FakeServer) -> None:
-    threads = [threading.Thread(target=lambda: [client.recommend(i) for i in range(10)]) for _ in range(8)]
+    threads = [
+        threading.Thread(target=lambda: [client.recommend(i) for i in range(10)]) for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -293,7 +328,9 @@ def test_health_tells_serving_not_serving_and_unknown_apart(client: Client) -> N
     assert client.health("trimtab.v1.PolicyService") == "SERVICE_UNKNOWN"
 
 
-def test_the_status_holds_each_services_health_and_the_bundles(client: Client, fake: FakeServer) -> None:
+def test_the_status_holds_each_services_health_and_the_bundles(
+    client: Client, fake: FakeServer
+) -> None:
     status = client.status()
     assert status.serving
     assert status.services["trimtab.v1.ConceptService"] == "SERVING"
@@ -349,7 +386,9 @@ def test_a_data_frame_takes_the_rows_as_they_are(client: Client) -> None:
     assert frame["title"].to_list() == ["Laura", "Big Sleep, The", "[REC]"]
 
 
-def test_a_fault_of_the_server_is_internal_and_keeps_its_id(client: Client, fake: FakeServer) -> None:
+def test_a_fault_of_the_server_is_internal_and_keeps_its_id(
+    client: Client, fake: FakeServer
+) -> None:
     fake.faults = [fault(grpc.StatusCode.INTERNAL, "internal fault 12ab: see the server's log")]
     with pytest.raises(Internal, match="12ab") as caught:
         client.recommend(42)

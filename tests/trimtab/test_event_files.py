@@ -51,7 +51,12 @@ def test_every_kind_of_text_file_is_read_as_the_events_it_holds(tmp_path: Path, 
 @pytest.mark.parametrize(
     "columns",
     [
-        {"user_id": [1, 2], "item_id": [10, 20], "rating": [4.5, None], "timestamp": [881250949, 881250950]},
+        {
+            "user_id": [1, 2],
+            "item_id": [10, 20],
+            "rating": [4.5, None],
+            "timestamp": [881250949, 881250950],
+        },
         {
             "user_id": ["1", "2"],
             "item_id": ["10", "20"],
@@ -82,11 +87,15 @@ def test_kinds_and_event_ids_are_read_where_there_are_columns_for_them(tmp_path:
     assert second.event.kind == 0
 
 
-def test_events_without_times_have_ids_that_stay_the_same_when_the_file_is_read_again(tmp_path: Path) -> None:
+def test_events_without_times_have_ids_that_stay_the_same_when_the_file_is_read_again(
+    tmp_path: Path,
+) -> None:
     text = "user_id,item_id\n1,10\n1,10\n"
     first = [message.event.event_id for message in _read(_write(tmp_path / "a.csv", text))]
     again = [message.event.event_id for message in _read(_write(tmp_path / "b.csv", text))]
-    other = [message.event.event_id for message in _read(_write(tmp_path / "c.csv", text + "1,11\n"))]
+    other = [
+        message.event.event_id for message in _read(_write(tmp_path / "c.csv", text + "1,11\n"))
+    ]
     assert first == again
     assert len(set(first)) == 2
     assert not set(first) & set(other)
@@ -107,7 +116,11 @@ def test_a_file_that_changed_between_two_readings_has_other_ids(tmp_path: Path) 
         ("a.csv", "user,item\n1,2\n", "the columns user, item found, expected user_id and item_id"),
         ("a.csv", "user_id,item_id\n1,2\n1\n", "row 1: 1 fields found after this row, expected 2"),
         ("a.csv", "user_id,item_id\n1,2\n1,\n", "row 2: item_id: None found"),
-        ("a.csv", "user_id,item_id,rating\n1,2,good\n", "row 1: value: 'good' found, expected a number"),
+        (
+            "a.csv",
+            "user_id,item_id,rating\n1,2,good\n",
+            "row 1: value: 'good' found, expected a number",
+        ),
         ("a.csv", "user_id,item_id,time\n1,2,soon\n", "row 1: time: 'soon' found"),
         (
             "a.csv",
@@ -115,7 +128,11 @@ def test_a_file_that_changed_between_two_readings_has_other_ids(tmp_path: Path) 
             "row 1: time: 881250949000 found, expected seconds",
         ),
         ("a.csv", "user_id,item_id,time\n1,2,2020-01-01\n", "without a time zone found"),
-        ("a.csv", "user_id,item_id,kind\n1,2,love\n", "kind: 'love' found, expected one of view, click"),
+        (
+            "a.csv",
+            "user_id,item_id,kind\n1,2,love\n",
+            "kind: 'love' found, expected one of view, click",
+        ),
         ("a.jsonl", "{}\n", "row 1: item_id: None found"),
         (
             "a.jsonl",
@@ -155,7 +172,9 @@ def test_a_file_is_recorded_whole_and_summed_up(
 ) -> None:
     random.seed(1)
     rows = [(random.randrange(500), random.randrange(2000), 881250949 + i) for i in range(12_000)]
-    text = "user_id,item_id,timestamp\n" + "".join(f"{user},{item},{at}\n" for user, item, at in rows)
+    text = "user_id,item_id,timestamp\n" + "".join(
+        f"{user},{item},{at}\n" for user, item, at in rows
+    )
     assert _run(fake, str(_write(tmp_path / "events.csv", text))) == 0
     sent = [
         (int(m.user_id), int(m.event.item_id), m.event.time.seconds)
@@ -188,7 +207,9 @@ def test_a_bad_row_is_usage_and_a_refusal_tells_how_far_it_came(
     assert "a.csv, row 2: item_id: None found" in capsys.readouterr().err
     fake.faults = [fault(grpc.StatusCode.FAILED_PRECONDITION, "no store")]
     assert _run(fake, str(_write(tmp_path / "b.csv", "user_id,item_id\n1,2\n"))) == 1
-    assert capsys.readouterr().err == "trimtab: no store; 0 interactions were recorded before this\n"
+    assert (
+        capsys.readouterr().err == "trimtab: no store; 0 interactions were recorded before this\n"
+    )
 
 
 def test_the_client_side_builds_and_sends_over_20_000_events_a_second(
@@ -215,5 +236,7 @@ def test_real_ratings_go_through_whole(fake: FakeServer, data_sets: Path) -> Non
     assert sum(len(request.interactions) for request in fake.requests) == 100_000
     first = next(open_events(path).interactions)
     row = parquet.read_table(path).slice(0, 1).to_pylist()[0]
-    assert first == interaction(row["user_id"], row["item_id"], value=row["rating"], time=row["timestamp"])
+    assert first == interaction(
+        row["user_id"], row["item_id"], value=row["rating"], time=row["timestamp"]
+    )
     assert first.event.time.ToDatetime(UTC).year in (1997, 1998)

@@ -10,7 +10,10 @@ from trimtab.v1.recommendation_pb2 import Condition
     [
         ("genres=Comedy,Drama", Condition(attribute="genres", values=["Comedy", "Drama"])),
         (" genres = Film Noir ", Condition(attribute="genres", values=["Film Noir"])),
-        (r"title=Usual Suspects\, The", Condition(attribute="title", values=["Usual Suspects, The"])),
+        (
+            r"title=Usual Suspects\, The",
+            Condition(attribute="title", values=["Usual Suspects, The"]),
+        ),
         ("title=a=b", Condition(attribute="title", values=["a=b"])),
         ("title=Wait...", Condition(attribute="title", values=["Wait..."])),
         ("year=1990..1999", Condition(attribute="year", min=1990, max=1999)),
@@ -33,7 +36,8 @@ def test_a_text_that_is_no_condition_is_refused_with_what_was_found(text: str) -
 
 @given(
     st.lists(
-        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\\."), min_size=1), min_size=1
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\\."), min_size=1),
+        min_size=1,
     )
 )
 def test_values_with_escaped_commas_come_back(values: list[str]) -> None:

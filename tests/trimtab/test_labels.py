@@ -43,7 +43,10 @@ def test_labels_go_out_are_edited_and_come_back(
 
     run("use", own)
     listed = json.loads(run("sets", "--json"))["label_sets"]
-    assert [(found["current"], found["of_bundle"]) for found in listed] == [(True, True), (False, False)]
+    assert [(found["current"], found["of_bundle"]) for found in listed] == [
+        (True, True),
+        (False, False),
+    ]
     version = listed[1]["label_set"]
     again = tmp_path / "again.jsonl"
     run("export", str(again), "--label-set", version)
@@ -53,10 +56,16 @@ def test_labels_go_out_are_edited_and_come_back(
 @pytest.mark.parametrize(
     ("line", "text"),
     [
-        ('{"neuron": 5000, "label": {"text": "x"}}', "line 2: neuron: found neuron 5000, expected 0 to 127"),
+        (
+            '{"neuron": 5000, "label": {"text": "x"}}',
+            "line 2: neuron: found neuron 5000, expected 0 to 127",
+        ),
         ('{"neuron": 5', "line 2: no label record"),
         ('{"neuron": 5, "colour": 1}', "line 2: no label record"),
-        ('{"concept": "Nowhere"}', "line 2: weights: found none, and the bundle has no concept 'Nowhere'"),
+        (
+            '{"concept": "Nowhere"}',
+            "line 2: weights: found none, and the bundle has no concept 'Nowhere'",
+        ),
     ],
 )
 def test_a_line_at_fault_is_named(
@@ -68,7 +77,9 @@ def test_a_line_at_fault_is_named(
     assert f"{file}, {text}" in capsys.readouterr().err
 
 
-def test_a_file_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert main(["concepts", "import", str(tmp_path / "none.jsonl")]) == 2
     assert "none.jsonl" in capsys.readouterr().err
 

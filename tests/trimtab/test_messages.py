@@ -79,14 +79,19 @@ def test_a_mode_overrides_that_of_a_steering_message_and_leaves_the_message_alon
     ids=["numbers", "texts", "mixed"],
 )
 def test_shares_and_a_budget_stand_beside_edits_in_every_form(shares: Any) -> None:
-    asked = recommend_request(1, steer="Film-Noir=+1", shares=shares, max_relevance_loss=0.5).steering
+    asked = recommend_request(
+        1, steer="Film-Noir=+1", shares=shares, max_relevance_loss=0.5
+    ).steering
     assert list(asked.edits) == [NOIR]
     noir, drama = asked.targets
     assert (noir.concept, noir.min_share, noir.HasField("max_share")) == ("Film-Noir", 0.25, False)
     assert (drama.concept, drama.max_share, drama.HasField("min_share")) == ("Drama", 0.5, False)
     assert asked.budget.max_relevance_loss == 0.5
     whole = Steering(edits=[NOIR], targets=[noir])
-    assert recommend_request(1, steer=whole, shares="Drama<=0.5", max_relevance_loss=0.5).steering == asked
+    assert (
+        recommend_request(1, steer=whole, shares="Drama<=0.5", max_relevance_loss=0.5).steering
+        == asked
+    )
     assert not whole.HasField("budget")
 
 
@@ -100,7 +105,9 @@ def test_all_that_steering_can_ask_has_a_place() -> None:
         label_set="l",
         required=True,
     )
-    assert {field.name for field, _ in asked.ListFields()} == set(Steering.DESCRIPTOR.fields_by_name)
+    assert {field.name for field, _ in asked.ListFields()} == set(
+        Steering.DESCRIPTOR.fields_by_name
+    )
     assert asked.HasField("budget")
     assert asked.targets[0].HasField("min_share")
     assert not asked.targets[0].HasField("max_share")
@@ -163,7 +170,9 @@ def test_ids_of_the_wrong_kind_are_refused_by_name(arguments: dict[str, object])
 
 @pytest.mark.parametrize("arguments", [{"mode": "sideways"}, {"priority": "urgent"}], ids=str)
 def test_an_unknown_name_is_refused_with_the_known_ones(arguments: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match=r"expected one of (residual, reconstruct|low, normal, high)$"):
+    with pytest.raises(
+        ValueError, match=r"expected one of (residual, reconstruct|low, normal, high)$"
+    ):
         recommend_request(1, **arguments)  # type: ignore[arg-type]
 
 
@@ -181,13 +190,17 @@ def test_an_interaction_leaves_unsaid_what_is_not_said() -> None:
 
 
 @pytest.mark.parametrize(
-    "like", [Interaction(user_id="1", event=Event(item_id="2")), (1, 2), {"user_id": 1, "item_id": 2}]
+    "like",
+    [Interaction(user_id="1", event=Event(item_id="2")), (1, 2), {"user_id": 1, "item_id": 2}],
 )
 def test_interactions_may_be_given_in_every_form(like: object) -> None:
     assert interaction_message(like) == interaction(1, 2)  # type: ignore[arg-type]
 
 
-@given(st.datetimes(min_value=datetime(1905, 1, 1), max_value=datetime(2200, 1, 1)), st.integers(-12, 12))
+@given(
+    st.datetimes(min_value=datetime(1905, 1, 1), max_value=datetime(2200, 1, 1)),
+    st.integers(-12, 12),
+)
 def test_a_datetime_comes_back_to_the_microsecond(naive: datetime, hours: int) -> None:
     moment = naive.replace(tzinfo=timezone(timedelta(hours=hours)))
     assert interaction(1, 2, time=moment).event.time.ToDatetime(UTC) == moment

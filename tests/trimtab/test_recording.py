@@ -7,7 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trimtab import Client, Internal, interaction
 from trimtab.recording import MAX_CALL_BYTES, MAX_CALL_EVENTS, jobs, windows
-from trimtab.v1.recommendation_pb2 import Interaction, RecordInteractionsRequest, RecordInteractionsResponse
+from trimtab.v1.recommendation_pb2 import (
+    Interaction,
+    RecordInteractionsRequest,
+    RecordInteractionsResponse,
+)
 
 from .conftest import FakeServer, fault
 
@@ -21,10 +25,14 @@ def _received(fake: FakeServer) -> dict[str, list[str]]:
     return items
 
 
-def test_events_reach_the_server_once_grouped_by_user_and_in_order(client: Client, fake: FakeServer) -> None:
+def test_events_reach_the_server_once_grouped_by_user_and_in_order(
+    client: Client, fake: FakeServer
+) -> None:
     events = [(i % 7, i) for i in range(1000)]
     totals = client.record(events, call_events=300)
-    assert _received(fake) == {str(user): [str(i) for i in range(1000) if i % 7 == user] for user in range(7)}
+    assert _received(fake) == {
+        str(user): [str(i) for i in range(1000) if i % 7 == user] for user in range(7)
+    }
     assert [len(request.interactions) for request in fake.requests] != [1000]
     assert all(len(request.interactions) <= 300 for request in fake.requests)
     assert (totals.sent_count, totals.call_count) == (1000, len(fake.requests))
@@ -36,7 +44,11 @@ def test_a_users_events_are_never_torn_apart_below_the_servers_limit(
     client: Client, fake: FakeServer
 ) -> None:
     client.record([(i % 3, i) for i in range(900)], call_events=10)
-    assert [len({m.user_id for m in request.interactions}) for request in fake.requests] == [1, 1, 1]
+    assert [len({m.user_id for m in request.interactions}) for request in fake.requests] == [
+        1,
+        1,
+        1,
+    ]
 
 
 def test_a_user_with_more_events_than_a_call_may_hold_is_sent_in_order(
@@ -95,7 +107,9 @@ def test_an_event_without_time_and_id_is_given_an_id_that_a_retry_repeats(
     assert len(set(ids)) == 2
 
 
-def test_two_recordings_of_the_same_untimed_pair_are_two_events(client: Client, fake: FakeServer) -> None:
+def test_two_recordings_of_the_same_untimed_pair_are_two_events(
+    client: Client, fake: FakeServer
+) -> None:
     client.record([(1, 2)])
     client.record([(1, 2)])
     one, other = (request.interactions[0].event.event_id for request in fake.requests)
@@ -129,12 +143,18 @@ def test_progress_is_told_as_calls_are_answered(client: Client, fake: FakeServer
     assert seen[-1] == 1000
 
 
-def test_a_failed_call_stops_recording_and_says_how_far_it_came(client: Client, fake: FakeServer) -> None:
+def test_a_failed_call_stops_recording_and_says_how_far_it_came(
+    client: Client, fake: FakeServer
+) -> None:
     def answer(request):
         return RecordInteractionsResponse(accepted_count=len(request.interactions))
 
     fake.answers["RecordInteractionsRequest"] = answer
-    fake.faults = [lambda context: None, lambda context: None, fault(grpc.StatusCode.INTERNAL, "disk full")]
+    fake.faults = [
+        lambda context: None,
+        lambda context: None,
+        fault(grpc.StatusCode.INTERNAL, "disk full"),
+    ]
     with pytest.raises(Internal, match="disk full") as caught:
         client.record(((i, i) for i in range(1000)), call_events=100, calls_in_flight=1)
     assert caught.value.__notes__ == ["200 interactions were recorded before this"]
@@ -146,7 +166,9 @@ def test_an_event_that_cannot_be_read_stops_recording_with_its_reason(client: Cl
         client.record([(1, 2), (1, None)])  # type: ignore[list-item]
 
 
-@pytest.mark.parametrize(("call_events", "calls_in_flight"), [(0, 1), (MAX_CALL_EVENTS + 1, 1), (1, 0)])
+@pytest.mark.parametrize(
+    ("call_events", "calls_in_flight"), [(0, 1), (MAX_CALL_EVENTS + 1, 1), (1, 0)]
+)
 def test_sizes_that_the_server_refuses_are_refused_before(
     client: Client, call_events: int, calls_in_flight: int
 ) -> None:

@@ -27,7 +27,9 @@ def test_a_text_is_read_as_the_share_it_says(text: str, share: TargetShare) -> N
     assert parse_share(text) == share
 
 
-NO_SHARES = "|Drama|>=0.3|Drama>=|Drama>=x|Drama>0.3|Drama=0.3|Drama>=-0.1|Drama>=nan|Drama>=1.01|Drama>=30"
+NO_SHARES = (
+    "|Drama|>=0.3|Drama>=|Drama>=x|Drama>0.3|Drama=0.3|Drama>=-0.1|Drama>=nan|Drama>=1.01|Drama>=30"
+)
 NO_RANGES = "Drama=0.5..0.2|Drama=..0.5|Drama=2x..1x|Drama>=0.5 x|Drama>=-1x"
 
 

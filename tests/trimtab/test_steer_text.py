@@ -30,8 +30,14 @@ TRICKY_NAMES = st.lists(
 @pytest.mark.parametrize(
     ("text", "edit"),
     [
-        ("Film-Noir=+1", Edit(concept="Film-Noir", operation=OPERATION_ADD, strength=1, unit=UNIT_TYPICAL)),
-        ("Film-Noir=1", Edit(concept="Film-Noir", operation=OPERATION_ADD, strength=1, unit=UNIT_TYPICAL)),
+        (
+            "Film-Noir=+1",
+            Edit(concept="Film-Noir", operation=OPERATION_ADD, strength=1, unit=UNIT_TYPICAL),
+        ),
+        (
+            "Film-Noir=1",
+            Edit(concept="Film-Noir", operation=OPERATION_ADD, strength=1, unit=UNIT_TYPICAL),
+        ),
         (
             "Film-Noir=-.5",
             Edit(concept="Film-Noir", operation=OPERATION_ADD, strength=-0.5, unit=UNIT_TYPICAL),
@@ -51,7 +57,10 @@ TRICKY_NAMES = st.lists(
         ("Film-Noir:blend=.2", Edit(concept="Film-Noir", operation=OPERATION_BLEND, strength=0.2)),
         ("Film-Noir:ablate", Edit(concept="Film-Noir", operation=OPERATION_ABLATE)),
         ("#7:ablate", Edit(neuron=7, operation=OPERATION_ABLATE)),
-        ("Children's=+1", Edit(concept="Children's", operation=OPERATION_ADD, strength=1, unit=UNIT_TYPICAL)),
+        (
+            "Children's=+1",
+            Edit(concept="Children's", operation=OPERATION_ADD, strength=1, unit=UNIT_TYPICAL),
+        ),
         ("a=b=+1", Edit(concept="a=b", operation=OPERATION_ADD, strength=1, unit=UNIT_TYPICAL)),
         (
             "2001: A Space=2",
@@ -62,8 +71,14 @@ TRICKY_NAMES = st.lists(
             Edit(concept="top #1 hits", operation=OPERATION_SET, strength=2, unit=UNIT_TYPICAL),
         ),
         ('"#1"=+1', Edit(concept="#1", operation=OPERATION_ADD, strength=1, unit=UNIT_TYPICAL)),
-        ('"x:set"=+1', Edit(concept="x:set", operation=OPERATION_ADD, strength=1, unit=UNIT_TYPICAL)),
-        ("x:set:add=1", Edit(concept="x:set", operation=OPERATION_ADD, strength=1, unit=UNIT_TYPICAL)),
+        (
+            '"x:set"=+1',
+            Edit(concept="x:set", operation=OPERATION_ADD, strength=1, unit=UNIT_TYPICAL),
+        ),
+        (
+            "x:set:add=1",
+            Edit(concept="x:set", operation=OPERATION_ADD, strength=1, unit=UNIT_TYPICAL),
+        ),
         (
             "  Film-Noir = +1 ",
             Edit(concept="Film-Noir", operation=OPERATION_ADD, strength=1, unit=UNIT_TYPICAL),
@@ -137,7 +152,9 @@ def edits(draw: st.DrawFn) -> Edit:
 
 
 @given(edits())
-@example(Edit(neuron=0, operation=OPERATION_SCALE, strength=3.4028235e38))  # above the largest, rounds to it
+@example(
+    Edit(neuron=0, operation=OPERATION_SCALE, strength=3.4028235e38)
+)  # above the largest, rounds to it
 @example(Edit(neuron=0, operation=OPERATION_SCALE, strength=-0.0))
 def test_every_edit_that_is_written_is_read_back_the_same(edit: Edit) -> None:
     assert parse_edit(format_edit(edit)) == edit

@@ -34,7 +34,18 @@ def encrypted(tmp_path: Path) -> Iterator[Encrypted]:
     key, ca = tmp_path / "key.pem", tmp_path / "ca.pem"
     subprocess.run(
         [
-            *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(ca)),
+            *(
+                openssl,
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-keyout",
+                str(key),
+                "-out",
+                str(ca),
+            ),
             *("-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
         ],
         check=True,
@@ -42,7 +53,9 @@ def encrypted(tmp_path: Path) -> Iterator[Encrypted]:
     )
     fake = FakeServer()
     server = grpc.server(ThreadPoolExecutor(4))
-    recommendation_pb2_grpc.add_RecommendationServiceServicer_to_server(Recommendations(fake), server)
+    recommendation_pb2_grpc.add_RecommendationServiceServicer_to_server(
+        Recommendations(fake), server
+    )
     credentials = grpc.ssl_server_credentials([(key.read_bytes(), ca.read_bytes())])
     port = server.add_secure_port("localhost:0", credentials)
     server.start()
@@ -56,7 +69,9 @@ async def test_both_clients_speak_tls_and_send_their_token(encrypted: Encrypted)
         client.recommend(42)
     async with AsyncClient(encrypted.target, credentials=credentials, token="secret") as client:
         await client.recommend(42)
-    assert [metadata["authorization"] for metadata in encrypted.fake.metadata] == ["Bearer secret"] * 2
+    assert [metadata["authorization"] for metadata in encrypted.fake.metadata] == [
+        "Bearer secret"
+    ] * 2
 
 
 def test_a_server_that_nobody_vouches_for_is_not_talked_to(encrypted: Encrypted) -> None:

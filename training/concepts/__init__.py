@@ -4,4 +4,11 @@ from training.concepts.config import ConceptConfig
 from training.concepts.fitting import FittedConcept, FittedConcepts, fit_concepts, item_codes
 from training.concepts.labels import Label
 
-__all__ = ["ConceptConfig", "FittedConcept", "FittedConcepts", "Label", "fit_concepts", "item_codes"]
+__all__ = [
+    "ConceptConfig",
+    "FittedConcept",
+    "FittedConcepts",
+    "Label",
+    "fit_concepts",
+    "item_codes",
+]

@@ -30,8 +30,8 @@ def area_under_curve(scores: NDArray[np.floating], positive: NDArray[np.bool_]) 
 def neuron_aucs(evidence: Evidence) -> Figures:
     """The AUC of every neuron's activation for every concept: -> [n_concepts, n_neurons].
 
-    NaN as in area_under_curve. Only stored activations are ranked; all others tie at 0, so that sparse codes
-    stay sparse.
+    NaN as in area_under_curve. Only stored activations are ranked; all others tie at 0, so that
+    sparse codes stay sparse.
     """
     members, codes = evidence.members, evidence.codes
     n_items = codes.shape[0]
@@ -101,5 +101,7 @@ def _ranks(codes: csr_matrix) -> _Ranks:
     # Negative values rank below the zeros, positive ones above them.
     ranks[order] = middles + np.where(values > 0, zeros[column], 0)
     zero_rank = below + (zeros + 1) / 2
-    above = csc_matrix((ranks - zero_rank[column], columns.indices, columns.indptr), shape=columns.shape)
+    above = csc_matrix(
+        (ranks - zero_rank[column], columns.indices, columns.indptr), shape=columns.shape
+    )
     return _Ranks(zero_rank, above.tocsr())

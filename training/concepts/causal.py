@@ -15,7 +15,8 @@ _NO_AUDIENCE = "causal choice measures lists, so it needs an audience"
 def causal(evidence: Evidence) -> Floats:
     """Change of each concept's mean exposure share in top-20 lists when a neuron is raised by one unit.
 
-    One edit a neuron, for all users at once: -> [n_concepts, n_neurons]; 0 for neurons that fire for no user.
+    One edit a neuron, for all users at once: -> [n_concepts, n_neurons]; 0 for neurons that fire
+    for no user.
     """
     audience = evidence.audience
     if audience is None:
@@ -35,7 +36,9 @@ def neuron_units(audience: Audience) -> Floats:
     """One TYPICAL unit of each neuron, its 95th percentile where active, 0 for a dead one: [n_neurons]."""
     columns = audience.code.numpy().T
     active = [column[column > 0] for column in columns]
-    return np.array([np.quantile(found, 0.95) if len(found) else 0.0 for found in active], dtype=np.float32)
+    return np.array(
+        [np.quantile(found, 0.95) if len(found) else 0.0 for found in active], dtype=np.float32
+    )
 
 
 def _shares(lists: Lists, evidence: Evidence, n_items: int) -> Floats:

@@ -32,8 +32,8 @@ class ChatOptions:
     """Which model is asked, where, and how patiently."""
 
     url: str = ""
-    """Base URL of an OpenAI-compatible endpoint, for instance http://127.0.0.1:8000/v1. The key is read from
-    the environment variable TRIMTAB_LLM_KEY."""
+    """Base URL of an OpenAI-compatible endpoint, for instance http://127.0.0.1:8000/v1. The key is
+    read from the environment variable TRIMTAB_LLM_KEY."""
     model: str = ""
     """Name of the model."""
     timeout_s: float = 60.0
@@ -71,7 +71,9 @@ class Chat:
     clock: Callable[[], float] = time.time
     _failures: int = field(default=0, init=False)
 
-    def ask(self, instruction: str, question: str, read: Callable[[dict[str, Any]], Answer]) -> Answer:
+    def ask(
+        self, instruction: str, question: str, read: Callable[[dict[str, Any]], Answer]
+    ) -> Answer:
         """What read makes of the JSON object that the model answers with; it raises ValueError for nonsense.
 
         Raises:
@@ -89,7 +91,9 @@ class Chat:
         with suppress(RunError, KeyError, TypeError, ValueError):  # never asked, or kept by half
             return read(read_json(path)["answer"])
         if self._failures >= self.options.give_up_after:
-            raise DescriberError(f"{self.options.url} is given up after {self._failures} failures in a row")
+            raise DescriberError(
+                f"{self.options.url} is given up after {self._failures} failures in a row"
+            )
         try:
             answer, read_answer = self._ask_patiently(body, read)
         except DescriberError:
@@ -101,7 +105,9 @@ class Chat:
         return read_answer
 
     def _path(self, body: dict[str, Any]) -> Path:
-        digest = hashlib.sha256(json.dumps([self.options.url, body], sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(
+            json.dumps([self.options.url, body], sort_keys=True).encode()
+        ).hexdigest()
         return self.folder / f"{digest[:32]}.json"
 
     def _ask_patiently(

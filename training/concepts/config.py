@@ -14,11 +14,11 @@ class ConceptConfig:
     """Which attribute values become concepts, how they and neurons' labels are found and measured."""
 
     method: str = "contrast"
-    """What gives a concept its weights over neurons: contrast, tfidf, tfidf-unique, auc, correlation,
-    dense-probe, sparse-probe or causal."""
+    """What gives a concept its weights over neurons: contrast, tfidf, tfidf-unique, auc,
+    correlation, dense-probe, sparse-probe or causal."""
     labels: str = "dictionary,tfidf,tfidf-unique,auc,correlation"
-    """What gives neurons their labels, in the order in which cards show them, separated by commas: any of the
-    methods, and dictionary."""
+    """What gives neurons their labels, in the order in which cards show them, separated by commas:
+    any of the methods, and dictionary."""
     min_items: int = 10
     """An attribute value is a concept if at least so many items, and not all, carry it."""
     max_values: int = 1000
@@ -32,14 +32,18 @@ class ConceptConfig:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise ConfigError(f"concepts: method is {self.method!r}, expected one of {', '.join(METHODS)}")
+            raise ConfigError(
+                f"concepts: method is {self.method!r}, expected one of {', '.join(METHODS)}"
+            )
         if unknown := [name for name in self.label_methods if name not in {*METHODS, DICTIONARY}]:
             known = ", ".join([DICTIONARY, *METHODS])
             raise ConfigError(f"concepts: labels names {unknown[0]!r}, expected some of {known}")
         if self.min_items < 1 or self.max_values < 1 or self.max_users < 1:
             raise ConfigError("concepts: min_items, max_values and max_users must be at least 1")
         if self.min_popularity < 0:
-            raise ConfigError(f"concepts: min_popularity is {self.min_popularity}, expected 0 or more")
+            raise ConfigError(
+                f"concepts: min_popularity is {self.min_popularity}, expected 0 or more"
+            )
         if not 0 < self.held_out_share < 1:
             raise ConfigError(
                 f"concepts: held_out_share is {self.held_out_share}, expected a share between 0 and 1"

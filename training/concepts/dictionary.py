@@ -1,10 +1,11 @@
 """A concept dictionary: per neuron a description that was tested on items which it was not made from.
 
-Source: RecSAE (arXiv 2411.06112). Activations of one-item histories fall into 10 levels, the same for all
-neurons. A neuron's samples of level 5 and more, and items that leave it silent, are split into those that it
-is described by and those that the description is tested on. The levels here are tenths of all activations: in
-ten equal steps up to the largest, that one outlier decides, and few neurons reach level 5 at all (of 1,024 on
-ml-100k 30, with tenths 813, had four such items).
+Source: RecSAE (arXiv 2411.06112). Activations of one-item histories fall into 10 levels, the same
+    for all
+neurons. A neuron's samples of level 5 and more, and items that leave it silent, are split into
+those that it is described by and those that the description is tested on. The levels here are
+tenths of all activations: in ten equal steps up to the largest, that one outlier decides, and few
+neurons reach level 5 at all (of 1,024 on ml-100k 30, with tenths 813, had four such items).
 """
 
 from __future__ import annotations
@@ -89,9 +90,10 @@ class DescriberError(Exception):
 class Entry(NamedTuple):
     """A neuron's description and how it did on unseen items.
 
-    confidence = (correct on + correct off) / all with as many on as off, that is, the mean of the share of
-    firing items that were said to fire (recall) and of silent ones that were said to be silent. precision is
-    what that means at the neuron's true rate: few items fire it, so false alarms weigh more.
+    confidence = (correct on + correct off) / all with as many on as off, that is, the mean of the
+    share of firing items that were said to fire (recall) and of silent ones that were said to be
+    silent. precision is what that means at the neuron's true rate: few items fire it, so false
+    alarms weigh more.
     """
 
     neuron: int
@@ -192,7 +194,11 @@ def _known_as(samples: Samples, items: Ints) -> Samples:
 
 
 def _test(
-    neuron: int, description: Description, samples: Samples, levels: csc_matrix, rng: np.random.Generator
+    neuron: int,
+    description: Description,
+    samples: Samples,
+    levels: csc_matrix,
+    rng: np.random.Generator,
 ) -> Entry:
     asked = np.concatenate([samples.on, samples.off])
     order = rng.permutation(len(asked))  # in one question, in no order that tells anything
@@ -204,4 +210,6 @@ def _test(
     fired = hits * rate_on + alarms * rate_off
     precision = hits * rate_on / fired if fired else 0.0
     confidence = (hits + 1 - alarms) / 2
-    return Entry(neuron, description.text, confidence, precision, hits, len(samples.on), len(samples.off))
+    return Entry(
+        neuron, description.text, confidence, precision, hits, len(samples.on), len(samples.off)
+    )

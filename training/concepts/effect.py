@@ -51,7 +51,11 @@ class Audience(NamedTuple):
     def lists(self, edit: Tensor | None = None, n: int = LIST_LENGTH) -> Lists:
         """Top-n lists, with z' = z + scale(z) edit W_dec for an edit of the code, [n_neurons]."""
         with torch.no_grad():
-            z = self.z if edit is None else self.z + self.sae.scale(self.z) * (edit @ self.sae.W_dec)
+            z = (
+                self.z
+                if edit is None
+                else self.z + self.sae.scale(self.z) * (edit @ self.sae.W_dec)
+            )
             return best_lists(self.recommender.scores(z, self.context), self.seen, n)
 
     def levels(self, w: Tensor) -> NDArray[np.float64]:
@@ -79,8 +83,9 @@ def measure(audience: Audience, w: Tensor, members: NDArray[np.bool_], unsteered
 def typical_unit(levels: NDArray[np.float64]) -> float:
     """Mean level of the tenth of users who have most of a concept, minus the mean of all; levels [users].
 
-    The tenth is chosen by level, not by share of their lists: few lists hold any of a rare concept, and the
-    difference would be chance. 1 where all levels are equal, so that a positive strength always means "more".
+    The tenth is chosen by level, not by share of their lists: few lists hold any of a rare concept,
+    and the difference would be chance. 1 where all levels are equal, so that a positive strength
+    always means "more".
     """
     if np.ptp(levels) == 0.0:
         return 1.0

@@ -35,9 +35,10 @@ _LABELS_PER_METHOD = 2
 class FittedConcept:
     """A human meaning with weights over neurons, and what steering it does.
 
-    weights float32 [n_neurons]; unit is one TYPICAL unit in units of the code; auc on held-out items, None
-    if there were too few; blend_neurons are those that TF-IDF maps to it, best first; the shares are mean
-    exposure shares in top-20 lists of validation users, unsteered and at strength 1.
+    weights float32 [n_neurons]; unit is one TYPICAL unit in units of the code; auc on held-out
+    items, None if there were too few; blend_neurons are those that TF-IDF maps to it, best first;
+    the shares are mean exposure shares in top-20 lists of validation users, unsteered and at
+    strength 1.
     """
 
     name: str
@@ -106,7 +107,11 @@ def fit_concepts(
     weights, aucs = fit_weights(config.method, evidence, judged)
     concepts = _measure(config.method, members, weights, aucs, evidence, audience, report)
     silent = [name for name, row in zip(members.names, weights, strict=True) if not row.any()]
-    notes = (f"no neuron tells apart the items of {', '.join(silent)}: not a concept",) if silent else ()
+    notes = (
+        (f"no neuron tells apart the items of {', '.join(silent)}: not a concept",)
+        if silent
+        else ()
+    )
     labels = [
         metadata_labels(members, evidence, rng, sae.n_neurons)
         if method == DICTIONARY
@@ -134,7 +139,9 @@ def metadata_labels(
     return dictionary_labels(made, describer.name, describer.provenance, n_neurons)
 
 
-def dictionary_labels(made: Dictionary, method: str, provenance: str, n_neurons: int) -> list[list[Label]]:
+def dictionary_labels(
+    made: Dictionary, method: str, provenance: str, n_neurons: int
+) -> list[list[Label]]:
     """Per neuron its entry as a label, scored by its confidence, or none."""
     labels: list[list[Label]] = [[] for _ in range(n_neurons)]
     for entry in made.entries:

@@ -28,8 +28,8 @@ _LEAST = 1e-12
 def gains_of(run: Run, way: str) -> Floats:
     """The gain of every item for each of the run's concepts, 0 to 1: [n_concepts, n_items].
 
-    The largest of each concept is 1, so that strengths compare. Of a concept of which the vectors tell
-    nothing it is 1 for the items that have the tag.
+    The largest of each concept is 1, so that strengths compare. Of a concept of which the vectors
+    tell nothing it is 1 for the items that have the tag.
 
     Raises:
         ConfigError: the way is not known.
@@ -41,7 +41,9 @@ def gains_of(run: Run, way: str) -> Floats:
     tags = tagged(run.catalogue, run.concepts)
     found = ridge_probe(Spectrum.of(vectors, fitted), tags, fitted)
     tells = np.ptp(found, axis=1, keepdims=True) > 0
-    return np.where(tells, found / found.max(axis=1, keepdims=True, initial=_LEAST), tags).astype(np.float32)
+    return np.where(tells, found / found.max(axis=1, keepdims=True, initial=_LEAST), tags).astype(
+        np.float32
+    )
 
 
 def item_vectors(
@@ -59,4 +61,6 @@ def tagged(catalogue: Catalogue, concepts: Sequence[FittedConcept]) -> NDArray[n
     """Which items carry each concept's value of its attribute: [n_concepts, n_items]."""
     flags = [items_with(catalogue, concept.attribute, concept.value) for concept in concepts]
     nobody = np.zeros(catalogue.n_items, dtype=bool)
-    return np.array([nobody if own is None else own for own in flags]).reshape(len(concepts), len(nobody))
+    return np.array([nobody if own is None else own for own in flags]).reshape(
+        len(concepts), len(nobody)
+    )

@@ -27,8 +27,8 @@ def labels_by(
 ) -> list[list[Label]]:
     """Per neuron the concepts that a mapping method puts first, at most count, best first.
 
-    A method that has a judge chooses without the items that judged [n_items] flags, and scores by them; a
-    label that they cannot tell of is left out.
+    A method that has a judge chooses without the items that judged [n_items] flags, and scores by
+    them; a label that they cannot tell of is left out.
     """
     found = METHODS[method]
     if found.judge is None:
@@ -36,7 +36,9 @@ def labels_by(
         scores, provenance = choice, f"{found.text}; {evidence.codes.shape[0]} items"
     else:
         choice, scores = found.map(evidence.of(~judged)), found.judge(evidence.of(judged))
-        provenance = f"{found.text}; chosen on {(~judged).sum()} items, judged on {judged.sum()} others"
+        provenance = (
+            f"{found.text}; chosen on {(~judged).sum()} items, judged on {judged.sum()} others"
+        )
     wanted = np.where(np.isfinite(scores) & (choice > 0), choice, 0.0)
     order = np.argsort(-wanted, axis=0, kind="stable")[:count]
     return [
@@ -53,5 +55,6 @@ def joined(parts: Iterable[list[list[Label]]]) -> list[list[Label]]:
     """Each neuron's labels of all parts, in the order of the parts; last what its own test refuted."""
     rows = ([label for labels in row for label in labels] for row in zip(*parts, strict=True))
     return [
-        sorted(row, key=lambda label: label.method == DICTIONARY and label.score < CONFIDENT) for row in rows
+        sorted(row, key=lambda label: label.method == DICTIONARY and label.score < CONFIDENT)
+        for row in rows
     ]

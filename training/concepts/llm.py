@@ -43,7 +43,9 @@ class LlmDescription:
 
     def predict(self, items: Ints) -> NDArray[np.bool_]:
         """Whether each item fits, by one question."""
-        listed = "\n".join(f"{number}. {self.items[item]}" for number, item in enumerate(items, start=1))
+        listed = "\n".join(
+            f"{number}. {self.items[item]}" for number, item in enumerate(items, start=1)
+        )
 
         def read(answer: dict[str, Any]) -> NDArray[np.bool_]:
             fires = np.zeros(len(items), dtype=bool)
@@ -80,17 +82,23 @@ class LlmDescriber:
 
     def describe(self, neuron: int, samples: Samples) -> LlmDescription:
         """From the items' titles and attributes."""
-        on = [f"{level}: {self._items[item]}" for item, level in zip(samples.on, samples.levels, strict=True)]
+        on = [
+            f"{level}: {self._items[item]}"
+            for item, level in zip(samples.on, samples.levels, strict=True)
+        ]
         off = [self._items[item] for item in samples.off]
         question = "\n".join(["Active:", *on, "", "Not active:", *off])
-        return LlmDescription(self._chat.ask(_DESCRIBE, question, _description), self._chat, self._items)
+        return LlmDescription(
+            self._chat.ask(_DESCRIBE, question, _description), self._chat, self._items
+        )
 
 
 def item_texts(catalogue: Catalogue) -> list[str]:
     """Each item's title (or id) and attributes, in words."""
     names = list(catalogue.attributes)
     shown = catalogue.items.select(
-        pl.coalesce(pl.col("title"), pl.col("item_id")).alias("title"), *(pl.col(name) for name in names)
+        pl.coalesce(pl.col("title"), pl.col("item_id")).alias("title"),
+        *(pl.col(name) for name in names),
     )
     texts = []
     for title, *values in shown.iter_rows():
@@ -99,7 +107,9 @@ def item_texts(catalogue: Catalogue) -> list[str]:
             for name, value in zip(names, values, strict=True)
             if value not in (None, "", [])
         ]
-        texts.append(f"{title} ({'; '.join(known)})"[:_LONGEST_ITEM] if known else str(title)[:_LONGEST_ITEM])
+        texts.append(
+            f"{title} ({'; '.join(known)})"[:_LONGEST_ITEM] if known else str(title)[:_LONGEST_ITEM]
+        )
     return texts
 
 

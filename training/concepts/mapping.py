@@ -19,10 +19,10 @@ Figures = NDArray[np.floating]
 class Evidence(NamedTuple):
     """What a mapping method may look at.
 
-    members float32 [n_concepts, n_items], 1 where an item carries a concept; codes float32 [n_items,
-    n_neurons] of the items' one-item histories (or any other numbers per item, such as raw dimensions); items
-    int64 [n_items], which items of the catalogue these are; audience: users on whose lists effects are
-    measured, None where a method needs none.
+    members float32 [n_concepts, n_items], 1 where an item carries a concept; codes float32
+    [n_items, n_neurons] of the items' one-item histories (or any other numbers per item, such as
+    raw dimensions); items int64 [n_items], which items of the catalogue these are; audience: users
+    on whose lists effects are measured, None where a method needs none.
     """
 
     members: csr_matrix
@@ -31,14 +31,18 @@ class Evidence(NamedTuple):
     audience: Audience | None = None
 
     @classmethod
-    def whole(cls, members: csr_matrix, codes: csr_matrix, audience: Audience | None = None) -> Evidence:
+    def whole(
+        cls, members: csr_matrix, codes: csr_matrix, audience: Audience | None = None
+    ) -> Evidence:
         """Of all items of the catalogue."""
         return cls(members, codes, np.arange(codes.shape[0]), audience)
 
     def of(self, items: NDArray[np.bool_]) -> Evidence:
         """The same of some of its items only: items [n_items] flags those that stay."""
         rows = np.flatnonzero(items)
-        return self._replace(members=self.members[:, rows], codes=self.codes[rows], items=self.items[rows])
+        return self._replace(
+            members=self.members[:, rows], codes=self.codes[rows], items=self.items[rows]
+        )
 
     @property
     def tells_apart(self) -> NDArray[np.bool_]:
@@ -61,8 +65,8 @@ class Mapping(Protocol):
 class Method(NamedTuple):
     """A mapping, what it is in one line (help texts and provenance tell it), and how its labels are judged.
 
-    judge gives a label's score on held-out items, [n_concepts, n_neurons], NaN where it cannot be told; None:
-    the score is the mapping's own, on the items that it was fitted to.
+    judge gives a label's score on held-out items, [n_concepts, n_neurons], NaN where it cannot be
+    told; None: the score is the mapping's own, on the items that it was fitted to.
     """
 
     text: str

@@ -38,7 +38,9 @@ def memberships(catalogue: Catalogue, config: ConceptConfig) -> Membership:
         if kind is not AttributeKind.NUMBER:
             found += [(attribute, *entry) for entry in _values(catalogue, attribute, config)]
     shared = Counter(value for _, value, _ in found)
-    names = tuple(value if shared[value] == 1 else f"{attribute}={value}" for attribute, value, _ in found)
+    names = tuple(
+        value if shared[value] == 1 else f"{attribute}={value}" for attribute, value, _ in found
+    )
     lengths = [len(items) for *_, items in found]
     indices = np.concatenate(
         [np.asarray(items, dtype=np.int64) for *_, items in found] or [np.zeros(0, np.int64)]
@@ -60,9 +62,13 @@ def items_with(catalogue: Catalogue, attribute: str, value: str) -> NDArray[np.b
     return flags
 
 
-def _values(catalogue: Catalogue, attribute: str, config: ConceptConfig) -> list[tuple[str, list[int]]]:
+def _values(
+    catalogue: Catalogue, attribute: str, config: ConceptConfig
+) -> list[tuple[str, list[int]]]:
     """(value, its items in order), the most frequent value first."""
-    column = catalogue.items.select(pl.int_range(pl.len()).alias("item"), pl.col(attribute).alias("value"))
+    column = catalogue.items.select(
+        pl.int_range(pl.len()).alias("item"), pl.col(attribute).alias("value")
+    )
     if column.schema["value"] == pl.List(pl.String):
         column = column.explode("value", empty_as_null=True, keep_nulls=True)
     grouped = (

@@ -68,7 +68,9 @@ class MetadataDescriber:
         return Rule(tuple(self._names[row] for row in sorted(rows)), flags, joint)
 
 
-def _greedy(on: Flags, off: Flags, join: Callable[[Flags, Flags], Flags]) -> tuple[list[int], float]:
+def _greedy(
+    on: Flags, off: Flags, join: Callable[[Flags, Flags], Flags]
+) -> tuple[list[int], float]:
     """Values added one by one while each widens the gap between the shares of on and off items that fit."""
     rows: list[int] = []
     best = 0.0

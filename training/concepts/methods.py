@@ -14,8 +14,14 @@ METHODS: dict[str, Method] = {
     "tfidf": Method("TF-IDF, neurons as terms of concepts (arXiv 2601.11182)", tfidf),
     "tfidf-unique": Method("TF-IDF, concepts as terms of neurons (arXiv 2601.11182)", tfidf_unique),
     "auc": Method("AUC of the neuron's activation for the concept's items", auc, neuron_aucs),
-    "correlation": Method("point-biserial correlation of activation and concept", correlation, correlation),
+    "correlation": Method(
+        "point-biserial correlation of activation and concept", correlation, correlation
+    ),
     "dense-probe": Method("logistic regression over all neurons", dense_probe),
-    "sparse-probe": Method("logistic regression over 10 neurons of largest mean difference", sparse_probe),
-    "causal": Method("change of the concept's share of lists when it is raised", causal, needs_audience=True),
+    "sparse-probe": Method(
+        "logistic regression over 10 neurons of largest mean difference", sparse_probe
+    ),
+    "causal": Method(
+        "change of the concept's share of lists when it is raised", causal, needs_audience=True
+    ),
 }

@@ -28,8 +28,8 @@ def logistic(features: Doubles, wanted: Doubles, ridge: float = 1e-3) -> Doubles
 def platt(scores: Floats, tagged: NDArray[np.bool_], fitted: NDArray[np.bool_]) -> Floats:
     """Probability of the tag by a sigmoid of the score: [n_concepts, n_items] -> the same shape.
 
-    Fitted on the items flagged in fitted [n_items], with the softened targets of J. Platt, "Probabilistic
-    outputs for support vector machines", 1999.
+    Fitted on the items flagged in fitted [n_items], with the softened targets of J. Platt,
+    "Probabilistic outputs for support vector machines", 1999.
     """
     result = np.zeros_like(scores)
     for row, (values, flags) in enumerate(zip(scores.astype(np.float64), tagged, strict=True)):
@@ -39,7 +39,7 @@ def platt(scores: Floats, tagged: NDArray[np.bool_], fitted: NDArray[np.bool_]) 
         wanted = np.where(flags[fitted], (count + 1) / (count + 2), 1 / (rest + 2))
         features = np.stack([standard, np.ones_like(standard)], axis=1)
         weights = logistic(features[fitted], wanted)
-        # A score that leaves its item out is a little lower for the tagged where it tells nothing: a falling
-        # sigmoid would read the tags from that.
+        # A score that leaves its item out is a little lower for the tagged where it tells nothing:
+        # a falling sigmoid would read the tags from that.
         result[row] = expit(features @ weights) if weights[0] > 0 else wanted.mean()
     return result

@@ -29,17 +29,21 @@ def purity(evidence: Evidence, V: NDArray[np.float32]) -> Purity:
 def monosemanticity(codes: csr_matrix, V: NDArray[np.float32]) -> Figures:
     """MS(n) = sum_{i!=j} a_i a_j cos(v_i, v_j) / sum_{i!=j} a_i a_j, a min-max scaled: -> [n_neurons].
 
-    codes [n_items, n_neurons], V [n_items, p]. The sums are |sum a_i v_i|^2 - sum a_i^2 and (sum a_i)^2 - sum
-    a_i^2 for unit v_i, so no pair is visited. NaN for neurons that fewer than two items fire; between 0 and 1
-    where items are alike, about 0 where they are not. Source: arXiv 2606.29341.
+    codes [n_items, n_neurons], V [n_items, p]. The sums are |sum a_i v_i|^2 - sum a_i^2 and (sum
+    a_i)^2 - sum a_i^2 for unit v_i, so no pair is visited. NaN for neurons that fewer than two
+    items fire; between 0 and 1 where items are alike, about 0 where they are not. Source: arXiv
+    2606.29341.
     """
     codes, items = codes.astype(np.float64), V.astype(np.float64)
     norms = np.linalg.norm(items, axis=1, keepdims=True)
     unit = np.divide(items, norms, out=np.zeros(V.shape), where=norms > 0)
     present = (norms[:, 0] > 0).astype(np.float64)  # an item without a direction is like no other
     n_items = max(codes.shape[0], 1)
-    lowest = np.asarray(codes.min(axis=0).todense())[0] if codes.shape[0] else np.zeros(codes.shape[1])
-    # a_i = c_i - lowest (the division by the range cancels); expanded, so that sparse codes stay sparse.
+    lowest = (
+        np.asarray(codes.min(axis=0).todense())[0] if codes.shape[0] else np.zeros(codes.shape[1])
+    )
+    # a_i = c_i - lowest (the division by the range cancels); expanded, so that sparse codes stay
+    # sparse.
     total = np.asarray(codes.sum(axis=0))[0] - n_items * lowest
     shifted = codes.T @ unit - lowest[:, None] * unit.sum(axis=0)
     squares = _squares(codes, lowest, np.ones(codes.shape[0]))

@@ -30,7 +30,8 @@ class Spectrum(NamedTuple):
 def ridge_probe(spectrum: Spectrum, tagged: NDArray[np.bool_], fitted: NDArray[np.bool_]) -> Floats:
     """Leave-one-out ridge regression, then Platt: -> probabilities [n_concepts, n_items].
 
-    The linear kernel of the vectors; of each concept the penalty with the smallest leave-one-out log loss.
+    The linear kernel of the vectors; of each concept the penalty with the smallest leave-one-out
+    log loss.
     """
     values, XQ = spectrum
     Y = tagged[:, fitted].T - tagged[:, fitted].mean(axis=1)

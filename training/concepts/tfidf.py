@@ -24,7 +24,8 @@ def tfidf_unique(evidence: Evidence) -> Floats:
 def tag_activations(members: csr_matrix, codes: csr_matrix) -> Figures:
     """A(t, n) = sum_i P(t, i) a(i, n), with P(t, i) = count(t, i) / sum_i count(t, i).
 
-    members [n_tags, n_items] and codes [n_items, n_neurons] of one-item histories -> [n_tags, n_neurons].
+    members [n_tags, n_items] and codes [n_items, n_neurons] of one-item histories -> [n_tags,
+    n_neurons].
     """
     totals = np.maximum(np.asarray(members.sum(axis=1), dtype=np.float64).reshape(-1, 1), 1)
     return np.asarray((members @ codes).todense(), dtype=np.float64) / totals
@@ -52,4 +53,6 @@ def most_unique(A: Figures) -> Figures:
 def top_neurons(table: NDArray[np.floating], count: int) -> list[list[int]]:
     """Per tag, at most count neurons of positive score, best first."""
     order = np.argsort(-table, axis=1, kind="stable")[:, :count]
-    return [[int(neuron) for neuron in row if table[tag, neuron] > 0] for tag, row in enumerate(order)]
+    return [
+        [int(neuron) for neuron in row if table[tag, neuron] > 0] for tag, row in enumerate(order)
+    ]

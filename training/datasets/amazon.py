@@ -16,7 +16,8 @@ from training.errors import DataError
 from training.interactions import RawData
 
 _PUBLISHER = Publisher(
-    "amazon-2023", "The McAuley Lab offers them by category at https://amazon-reviews-2023.github.io/"
+    "amazon-2023",
+    "The McAuley Lab offers them by category at https://amazon-reviews-2023.github.io/",
 )
 _SUFFIXES = (".jsonl.gz", ".jsonl")
 _REVIEW: Schema = {
@@ -66,11 +67,15 @@ def _only_category(folder: Path | None) -> str:
     names: set[str] = set()
     if folder is not None and folder.is_dir():
         files = {path.name for path in folder.iterdir()}
-        names = {name.removesuffix(end) for name in files for end in _SUFFIXES if name.endswith(end)}
+        names = {
+            name.removesuffix(end) for name in files for end in _SUFFIXES if name.endswith(end)
+        }
         names = {name for name in names if not name.startswith("meta_")}
     if len(names) > 1:
         found = ", ".join(sorted(names))
-        raise DataError(f"{folder} holds more than one category ({found}): choose with --data-category")
+        raise DataError(
+            f"{folder} holds more than one category ({found}): choose with --data-category"
+        )
     if not names:
         _PUBLISHER.locate(folder, ("CATEGORY.jsonl[.gz]", "meta_CATEGORY.jsonl[.gz]"))
     return names.pop()

@@ -62,7 +62,9 @@ def _dates(text: pl.Series) -> pl.Series:
         return pl.Series(text.name, [None] * len(text), dtype=pl.Datetime("us"))
 
 
-def _refuse_first(given: pl.Series, found: pl.Series, column: str, path: Path, expected: str) -> None:
+def _refuse_first(
+    given: pl.Series, found: pl.Series, column: str, path: Path, expected: str
+) -> None:
     wrong = found.is_null() & given.is_not_null()
     if wrong.any():
         row = wrong.arg_true()[0]
@@ -72,21 +74,26 @@ def _refuse_first(given: pl.Series, found: pl.Series, column: str, path: Path, e
 def rating_rule(value: pl.Series, column: str) -> tuple[float | None, tuple[str, ...]]:
     """The threshold of a positive event that the values suggest, and what to tell the person.
 
-    Ratings that are all known and go up to 4 or 5 are stars: positive from 4 on. Everything else has no
-    threshold of its own: gaps (an event without a rating is not a bad one), other scales, counts.
+    Ratings that are all known and go up to 4 or 5 are stars: positive from 4 on. Everything else
+    has no threshold of its own: gaps (an event without a rating is not a bad one), other scales,
+    counts.
     """
     if value.null_count() == len(value):
         return None, ()
     rest = "every interaction counts as positive unless --min-value is given"
     if value.null_count():
-        return None, (f"{column} is null for {value.null_count()} of {len(value)} interactions: {rest}",)
+        return None, (
+            f"{column} is null for {value.null_count()} of {len(value)} interactions: {rest}",
+        )
     largest = float(value.max())  # type: ignore[arg-type]
     if STARS_POSITIVE <= largest <= _STARS_MAXIMUM:
         return STARS_POSITIVE, ()
     return None, (f"{column} goes up to {largest:g}: {rest}",)
 
 
-def attributes(table: pl.DataFrame, item: str, title: str | None) -> tuple[pl.DataFrame, tuple[str, ...]]:
+def attributes(
+    table: pl.DataFrame, item: str, title: str | None
+) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """Items in RawData's form: lists are tags, text is text, numbers are numbers; and what was left out."""
     columns = [ids(table[item]).alias("item_id")]
     columns.append(

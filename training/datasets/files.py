@@ -30,7 +30,9 @@ class Publisher(NamedTuple):
         """
         wanted = " and ".join(names)
         if folder is None:
-            raise DataError(f"{self.data_set} needs {wanted}: say with --data-dir where. {self.offer}")
+            raise DataError(
+                f"{self.data_set} needs {wanted}: say with --data-dir where. {self.offer}"
+            )
         for base in (folder, folder / self.data_set):
             if all((base / name).is_file() for name in names):
                 return [base / name for name in names]
@@ -61,7 +63,8 @@ def read_separated(
 ) -> pl.DataFrame:
     """A table of separated text: columns as text, except those that schema gives another type.
 
-    header names the columns of a file that does not name them itself; content stands for the file's bytes.
+    header names the columns of a file that does not name them itself; content stands for the file's
+    bytes.
 
     Raises:
         DataError: if it is empty, is no such table, or lacks a required column.
@@ -106,7 +109,9 @@ def require_columns(path: Path, found: Sequence[str], required: Sequence[str]) -
         raise DataError(f"{path} has the columns {list(found)}, expected also {missing}")
 
 
-def read_json_lines(path: Path, required: Sequence[str] = (), schema: Schema | None = None) -> pl.DataFrame:
+def read_json_lines(
+    path: Path, required: Sequence[str] = (), schema: Schema | None = None
+) -> pl.DataFrame:
     """One JSON object a line, plain or gzipped; of schema's fields only, where that is given.
 
     Raises:
@@ -119,7 +124,9 @@ def read_json_lines(path: Path, required: Sequence[str] = (), schema: Schema | N
             raise DataError(f"{path} is empty: expected one JSON object a line")
         parsed = json.loads(first)
         if not isinstance(parsed, dict):
-            raise DataError(f"{path}: its first line is {_kind(parsed)}, expected one JSON object a line")
+            raise DataError(
+                f"{path}: its first line is {_kind(parsed)}, expected one JSON object a line"
+            )
         require_columns(path, list(parsed), required)
         if schema is not None:
             return pl.read_ndjson(path, schema=schema)
@@ -127,7 +134,9 @@ def read_json_lines(path: Path, required: Sequence[str] = (), schema: Schema | N
     except (ValueError, EOFError, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is not JSON lines: {_first_line(error)}") from error
     except pl.exceptions.PolarsError as error:
-        raise DataError(f"{path} does not hold the same kind of object in every line: {error}") from error
+        raise DataError(
+            f"{path} does not hold the same kind of object in every line: {error}"
+        ) from error
 
 
 def _kind(value: object) -> str:

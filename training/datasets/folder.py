@@ -1,8 +1,10 @@
 """Any folder with interactions.parquet and items.parquet.
 
-interactions.parquet: user_id and item_id (any scalar type), optionally rating (or the column named with
+interactions.parquet: user_id and item_id (any scalar type), optionally rating (or the column named
+    with
 --data-rating-column), and timestamp or position for the order; nulls allowed in all but the ids.
-items.parquet: item_id, optionally title, and attributes: lists are tags, text is text, numbers numbers.
+items.parquet: item_id, optionally title, and attributes: lists are tags, text is text, numbers
+    numbers.
 """
 
 from __future__ import annotations
@@ -73,7 +75,9 @@ def _where(events: pl.DataFrame, condition: str, path: Path) -> pl.DataFrame:
         kept = events.filter(pl.sql_expr(condition))
     except pl.exceptions.PolarsError as error:
         columns = ", ".join(events.columns)
-        raise DataError(f"{path}: no condition on its columns ({columns}): {condition!r}: {error}") from error
+        raise DataError(
+            f"{path}: no condition on its columns ({columns}): {condition!r}: {error}"
+        ) from error
     if kept.is_empty():
         raise DataError(f"{path}: none of {events.height} interactions has {condition}")
     return kept
@@ -88,5 +92,7 @@ def _numbers(
     wrong = numbers.is_null() & table[column].is_not_null()
     if wrong.any():
         row = wrong.arg_true()[0]
-        raise DataError(f"{path}: {column} in row {row} is {table[column][row]!r}, expected a number")
+        raise DataError(
+            f"{path}: {column} in row {row} is {table[column][row]!r}, expected a number"
+        )
     return pl.lit(numbers.fill_nan(None).cast(dtype))

@@ -1,7 +1,8 @@
 """MovieLens 1M, 25M, 32M and "latest small" (GroupLens, University of Minnesota), as the archives unpack.
 
-F. M. Harper and J. A. Konstan, "The MovieLens Datasets: History and Context", ACM TiiS 5(4), 2015. For
-research use. MovieLens 1M is text separated by "::" in Latin-1; the later sets are CSV in UTF-8.
+F. M. Harper and J. A. Konstan, "The MovieLens Datasets: History and Context", ACM TiiS 5(4), 2015.
+For research use. MovieLens 1M is text separated by "::" in Latin-1; the later sets are CSV in
+UTF-8.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class GroupLensOptions:
 
 
 def _publisher(name: str) -> Publisher:
-    return Publisher(name, f"GroupLens offers it at https://grouplens.org/datasets/{_ARCHIVES[name]}")
+    return Publisher(
+        name, f"GroupLens offers it at https://grouplens.org/datasets/{_ARCHIVES[name]}"
+    )
 
 
 def load_dat(source: str, options: GroupLensOptions, seed: int) -> RawData:
@@ -72,7 +75,9 @@ def _read_ratings(path: Path) -> pl.DataFrame:
         typed = {"rating": pl.Float64, "timestamp": pl.Int64}
         return read_separated(path, ",", _RATINGS, schema=typed)
     except DataError:
-        return read_separated(path, ",", _RATINGS)  # names the cause, or lets numbers() name the row
+        return read_separated(
+            path, ",", _RATINGS
+        )  # names the cause, or lets numbers() name the row
 
 
 def _read_colons(path: Path, names: tuple[str, ...]) -> pl.DataFrame:

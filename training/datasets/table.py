@@ -10,11 +10,27 @@ from pathlib import Path
 import polars as pl
 
 from training.datasets.columns import attributes, ids, no_items, numbers, rating_rule, times
-from training.datasets.files import open_bytes, read_json_lines, read_parquet, read_separated, wrong_utf8
+from training.datasets.files import (
+    open_bytes,
+    read_json_lines,
+    read_parquet,
+    read_separated,
+    wrong_utf8,
+)
 from training.errors import ConfigError, DataError
 from training.interactions import RawData
 
-SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
+SUFFIXES = (
+    ".csv",
+    ".csv.gz",
+    ".tsv",
+    ".tsv.gz",
+    ".parquet",
+    ".jsonl",
+    ".jsonl.gz",
+    ".ndjson",
+    ".ndjson.gz",
+)
 """What names of table files end in."""
 
 _USUAL = {"user": "user_id", "item": "item_id", "time": "timestamp", "rating": "rating"}
@@ -26,8 +42,8 @@ class TableOptions:
     """Which columns mean what, and where the items' own table is."""
 
     columns: str | None = None
-    """Columns of the interactions, as user=uid,item=sku,time=ts,rating=stars; time and rating may be absent
-    (default: user_id, item_id and, where they are there, timestamp and rating)."""
+    """Columns of the interactions, as user=uid,item=sku,time=ts,rating=stars; time and rating may
+    be absent (default: user_id, item_id and, where they are there, timestamp and rating)."""
     items: Path | None = None
     """Table of the items, in any of the same formats; its other columns become attributes."""
     item_columns: str | None = None
@@ -51,7 +67,9 @@ class TableOptions:
         try:
             "".encode(self.encoding)
         except LookupError as error:
-            raise ConfigError(f"--encoding is {self.encoding!r}, expected one such as latin-1") from error
+            raise ConfigError(
+                f"--encoding is {self.encoding!r}, expected one such as latin-1"
+            ) from error
 
 
 def load_table(source: str, options: TableOptions, seed: int) -> RawData:
@@ -127,9 +145,13 @@ def parse_mapping(flag: str, text: str, roles: Sequence[str]) -> dict[str, str]:
     for part in text.split(","):
         role, sign, column = (piece.strip() for piece in part.partition("="))
         if not (role and sign and column):
-            raise ConfigError(f"{flag} has {part!r}, expected ROLE=COLUMN, with a role of {', '.join(roles)}")
+            raise ConfigError(
+                f"{flag} has {part!r}, expected ROLE=COLUMN, with a role of {', '.join(roles)}"
+            )
         if role not in roles:
-            raise ConfigError(f"{flag} has the role {role!r}, expected one of {_nearest_first(role, roles)}")
+            raise ConfigError(
+                f"{flag} has the role {role!r}, expected one of {_nearest_first(role, roles)}"
+            )
         if role in mapping:
             raise ConfigError(f"{flag} gives the role {role!r} twice: {mapping[role]} and {column}")
         mapping[role] = column
@@ -150,17 +172,23 @@ def _columns(
     else:
         mapping = parse_mapping(flag, text, tuple(usual))
     if absent := [role for role in required if role not in mapping]:
-        raise DataError(f"{flag} names no column for {' and '.join(absent)}; {path} has {', '.join(found)}")
+        raise DataError(
+            f"{flag} names no column for {' and '.join(absent)}; {path} has {', '.join(found)}"
+        )
     for role, name in mapping.items():
         if name not in found:
             hint = "" if text is not None else f"; name yours with {flag} {role}=..."
-            raise DataError(f"{path} has no column {name!r}, found {_nearest_first(name, found)}{hint}")
+            raise DataError(
+                f"{path} has no column {name!r}, found {_nearest_first(name, found)}{hint}"
+            )
     return mapping
 
 
 def _nearest_first(name: str, known: Sequence[str]) -> str:
     by_fold = {other.casefold(): other for other in known}
-    near = [by_fold[match] for match in difflib.get_close_matches(name.casefold(), list(by_fold), n=3)]
+    near = [
+        by_fold[match] for match in difflib.get_close_matches(name.casefold(), list(by_fold), n=3)
+    ]
     return ", ".join(near + [other for other in known if other not in near])
 
 

@@ -25,8 +25,8 @@ _LIKES = 1 / 3
 class Ablation(NamedTuple):
     """One concept ablated one way; means over the test users, changes against the unsteered lists.
 
-    share is the exposure share of the concept; overlap that of the lists; likers are the third of the users
-    whose histories have most of the concept.
+    share is the exposure share of the concept; overlap that of the lists; likers are the third of
+    the users whose histories have most of the concept.
     """
 
     concept: str
@@ -42,8 +42,9 @@ class Ablation(NamedTuple):
 def ablate(run: Run, count: int, neurons: int) -> list[Ablation]:
     """Each of the most frequent concepts by every way of WAYS.
 
-    ABLATE is the operation on the concept's weights over all neurons; the second sets the neurons of its
-    largest weights to 0, the third as many that are drawn among those about as active over the users.
+    ABLATE is the operation on the concept's weights over all neurons; the second sets the neurons
+    of its largest weights to 0, the third as many that are drawn among those about as active over
+    the users.
 
     Raises:
         RunError: the run has no concepts.
@@ -68,7 +69,9 @@ def ablate(run: Run, count: int, neurons: int) -> list[Ablation]:
     return found
 
 
-def _as_active(code: Tensor, neurons: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+def _as_active(
+    code: Tensor, neurons: NDArray[np.int64], rng: np.random.Generator
+) -> NDArray[np.int64]:
     """For each neuron another, drawn among the ten others of the nearest mean activation; no two alike."""
     activity = code.mean(dim=0).numpy()
     free = np.setdiff1d(np.arange(len(activity)), neurons)
@@ -101,8 +104,12 @@ def _judged(
 
 def add_ablation_flags(command: argparse.ArgumentParser) -> None:
     """How many concepts and neurons."""
-    command.add_argument("--concepts", type=int, default=10, help="The most frequent ones (default: 10).")
-    command.add_argument("--neurons", type=int, default=10, help="Silenced for a concept (default: 10).")
+    command.add_argument(
+        "--concepts", type=int, default=10, help="The most frequent ones (default: 10)."
+    )
+    command.add_argument(
+        "--neurons", type=int, default=10, help="Silenced for a concept (default: 10)."
+    )
 
 
 def ablation_report(runs: Sequence[Run], parsed: argparse.Namespace, command: str) -> Report:
@@ -120,7 +127,16 @@ def ablation_report(runs: Sequence[Run], parsed: argparse.Namespace, command: st
             f"and 1 to {run.sae.n_neurons} neurons"
         )
     found = ablate(run, parsed.concepts, parsed.neurons)
-    columns = ("concept", "way", "share", "change", "overlap", "nDCG change", "its likers'", "others'")
+    columns = (
+        "concept",
+        "way",
+        "share",
+        "change",
+        "overlap",
+        "nDCG change",
+        "its likers'",
+        "others'",
+    )
     title = f"{run.data_set}, seed {run.config.seed}: RESIDUAL, {len(run.split.test)} test users, top 20"
     curves = []
     for way in WAYS:

@@ -110,7 +110,9 @@ def _parser() -> argparse.ArgumentParser:
         measure.add_flags(command)
     text = "Trains and measures every cell of a grid of trimtab-train's flags; goes on where it stopped."
     command = commands.add_parser("sweep", help=text, description=text)
-    command.add_argument("plan", type=Path, metavar="PLAN", help="TOML file; see docs/evaluation.md.")
+    command.add_argument(
+        "plan", type=Path, metavar="PLAN", help="TOML file; see docs/evaluation.md."
+    )
     _add_outputs(command)
     text = "A paper's setting as far as the data allow, its figures and ours side by side."
     more = f"{text} All other flags are trimtab-train's and hold for every run."
@@ -123,5 +125,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_outputs(command: argparse.ArgumentParser) -> None:
     text = "Write the report there, as NAME.md, NAME.json and NAME.png."
     command.add_argument("--out", type=Path, metavar="FOLDER", help=text)
-    command.add_argument("--json", type=Path, metavar="FILE", help="Write the figures alone there, as JSON.")
+    command.add_argument(
+        "--json", type=Path, metavar="FILE", help="Write the figures alone there, as JSON."
+    )
     add_machine_flags(command)

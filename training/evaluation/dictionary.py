@@ -84,7 +84,9 @@ def dictionary_report(runs: Sequence[Run], parsed: argparse.Namespace, command: 
 def _describer(run: Run, parsed: argparse.Namespace) -> Describer:
     if parsed.describer == "llm":
         folder = parsed.llm_answers or run.path / "llm-answers"
-        chat = Chat(read_flags(ChatOptions, parsed, "llm_"), folder, os.environ.get(KEY_VARIABLE, ""))
+        chat = Chat(
+            read_flags(ChatOptions, parsed, "llm_"), folder, os.environ.get(KEY_VARIABLE, "")
+        )
         return LlmDescriber(chat, run.catalogue)
     members = memberships(run.catalogue, run.config.concepts)
     if not members.names:
@@ -116,17 +118,31 @@ def _report(run: Run, made: Dictionary, describer: Describer, command: str) -> R
         ("enough items fire, but not described", made.undescribed),
         (f"confidence >= {CONFIDENT}", len(confident)),
         ("mean confidence", _mean(confidences)),
-        ("precision of the confident, at the true rate", _mean([entry.precision for entry in confident])),
+        (
+            "precision of the confident, at the true rate",
+            _mean([entry.precision for entry in confident]),
+        ),
         ("recall of the confident", _mean([entry.recall for entry in confident])),
     ]
     best = sorted(made.entries, key=lambda entry: -entry.confidence)[:_SHOWN]
     rows = [
-        (f"#{entry.neuron}", entry.text, entry.confidence, entry.precision, entry.recall, entry.on_count)
+        (
+            f"#{entry.neuron}",
+            entry.text,
+            entry.confidence,
+            entry.precision,
+            entry.recall,
+            entry.on_count,
+        )
         for entry in best
     ]
     columns = ("neuron", "description", "confidence", "precision", "recall", "tested on")
-    faults = [f"Not described: {len(made.faults)} neurons, of which {fault}" for fault in made.faults[:1]]
-    curve = Curve("", [float(x) for x in edges[:-1] + 0.025], [Estimate(float(y), None) for y in counts])
+    faults = [
+        f"Not described: {len(made.faults)} neurons, of which {fault}" for fault in made.faults[:1]
+    ]
+    curve = Curve(
+        "", [float(x) for x in edges[:-1] + 0.025], [Estimate(float(y), None) for y in counts]
+    )
     return Report(
         "dictionary", f"Concept dictionary: {name}", command,
         (f"{describer.provenance}. Confidence is measured on items that no description was made from.",
@@ -138,5 +154,7 @@ def _report(run: Run, made: Dictionary, describer: Describer, command: str) -> R
     )  # fmt: skip
 
 
-def _mean(values: Sequence[float] | np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float | None:
+def _mean(
+    values: Sequence[float] | np.ndarray[tuple[int, ...], np.dtype[np.float64]],
+) -> float | None:
     return float(np.mean(values)) if len(values) else None

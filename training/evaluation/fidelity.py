@@ -19,10 +19,11 @@ from training.splits import Split
 class Fidelity(NamedTuple):
     """Means over held-out users; mode RECONSTRUCT, no edit.
 
-    ndcg_loss is 1 - reconstructed / unsteered nDCG, ndcg_loss_error the standard error of the paired
-    difference over the unsteered mean; overlap the share of the top n that both lists hold; cosine between z
-    and its reconstruction; l0 the mean number of active neurons; fvu the fraction of variance of normalised z
-    unexplained; dead_share the share of the neurons that no training user activates.
+    ndcg_loss is 1 - reconstructed / unsteered nDCG, ndcg_loss_error the standard error of the
+    paired difference over the unsteered mean; overlap the share of the top n that both lists hold;
+    cosine between z and its reconstruction; l0 the mean number of active neurons; fvu the fraction
+    of variance of normalised z unexplained; dead_share the share of the neurons that no training
+    user activates.
     """
 
     ndcg: float
@@ -37,12 +38,19 @@ class Fidelity(NamedTuple):
 
 
 def measure_fidelity(
-    recommender: Recommender, sae: SparseAutoencoder, split: Split, users: Ints, max_length: int, n: int = 20
+    recommender: Recommender,
+    sae: SparseAutoencoder,
+    split: Split,
+    users: Ints,
+    max_length: int,
+    n: int = 20,
 ) -> Fidelity:
     """The cost of the SAE for the given held-out users."""
     histories, targets = split.histories(users), split.targets(users)
     own = recommend(ModelScorer(recommender, max_length), histories, split.n_items, n)
-    rebuilt = recommend(ReconstructedScorer(recommender, sae, max_length), histories, split.n_items, n)
+    rebuilt = recommend(
+        ReconstructedScorer(recommender, sae, max_length), histories, split.n_items, n
+    )
     before, after = metrics.ndcg(own, targets), metrics.ndcg(rebuilt, targets)
     with torch.no_grad():
         z = recommender.embed(histories, max_length)
@@ -65,7 +73,11 @@ def measure_fidelity(
 
 
 def fired_neurons(
-    recommender: Recommender, sae: SparseAutoencoder, split: Split, max_length: int, batch_size: int = 1024
+    recommender: Recommender,
+    sae: SparseAutoencoder,
+    split: Split,
+    max_length: int,
+    batch_size: int = 1024,
 ) -> Tensor:
     """Which neurons are active for any training user's whole history: bool [n_neurons]."""
     fired = torch.zeros(sae.n_neurons, dtype=torch.bool)

@@ -1,6 +1,7 @@
 """What neurons mean, measured: the SAE's beside the raw dimensions and beside an untrained SAE's.
 
-Everything is measured on the codes of one-item histories of the items that enough training users have.
+Everything is measured on the codes of one-item histories of the items that enough training users
+have.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ Floats = NDArray[np.float32]
 class Representation(NamedTuple):
     """Numbers that stand for items, each with a direction in the space of user embeddings.
 
-    codes float32 [n_items, n_neurons]; effects float32 [n_neurons, n_items], unit rows: what a direction does
-    to the items' scores, centred, so that it can be compared between recommenders.
+    codes float32 [n_items, n_neurons]; effects float32 [n_neurons, n_items], unit rows: what a
+    direction does to the items' scores, centred, so that it can be compared between recommenders.
     """
 
     name: str
@@ -49,9 +50,12 @@ class Representation(NamedTuple):
 class Interpretability(NamedTuple):
     """Figures of one representation of one run.
 
-    probe_aucs[i]: mean over concepts of the AUC on held-out items of probes of PROBE_SIZES[i] neurons.
-    confident_share: neurons whose description has confidence >= .8 on unseen items, of all that fire;
-    described_share: neurons that enough items fire for a description; confidence: mean of those; precision
+    probe_aucs[i]: mean over concepts of the AUC on held-out items of probes of PROBE_SIZES[i]
+    neurons.
+    confident_share: neurons whose description has confidence >= .8 on unseen items, of all that
+        fire;
+    described_share: neurons that enough items fire for a description; confidence: mean of those;
+        precision
     and recall: means over the confident. Entropies are from 0 (pure) to 1.
     """
 
@@ -72,16 +76,23 @@ class Interpretability(NamedTuple):
 def representations(run: Run, seed: int = 0) -> list[Representation]:
     """The SAE's codes, those of an SAE of its shape that nobody trained, and the raw dimensions.
 
-    A raw dimension counts as two neurons, its positive and its negative side, because an SAE's fire one way.
+    A raw dimension counts as two neurons, its positive and its negative side, because an SAE's fire
+    one way.
     """
     untrained = untrained_like(run.sae, seed)
-    z = run.recommender.embed(Histories.single_items(run.recommender.n_items), run.config.max_length)
+    z = run.recommender.embed(
+        Histories.single_items(run.recommender.n_items), run.config.max_length
+    )
     axes = torch.eye(run.recommender.d)
     length = run.config.max_length
     return [
-        Representation("SAE", item_codes(run.recommender, run.sae, length), _effects(run, run.sae.W_dec)),
         Representation(
-            "untrained SAE", item_codes(run.recommender, untrained, length), _effects(run, untrained.W_dec)
+            "SAE", item_codes(run.recommender, run.sae, length), _effects(run, run.sae.W_dec)
+        ),
+        Representation(
+            "untrained SAE",
+            item_codes(run.recommender, untrained, length),
+            _effects(run, untrained.W_dec),
         ),
         Representation("raw dimensions", sides(z), _effects(run, torch.cat([axes, -axes]))),
     ]
@@ -112,7 +123,9 @@ def interpret(run: Run, most_concepts: int, seed: int = 0) -> list[Interpretabil
     if not members.names:
         raise RunError(f"{run.path}: no attribute value is on enough items to interpret neurons by")
     trained = run.catalogue.popularity >= run.config.concepts.min_popularity
-    judged = (np.random.default_rng(seed).random(len(trained)) < run.config.concepts.held_out_share)[trained]
+    judged = (
+        np.random.default_rng(seed).random(len(trained)) < run.config.concepts.held_out_share
+    )[trained]
     V = run.recommender.item_matrix().V.detach().numpy()[trained]
     found = []
     for part in representations(run, seed):
@@ -124,8 +137,8 @@ def interpret(run: Run, most_concepts: int, seed: int = 0) -> list[Interpretabil
 def stability(runs: Sequence[Run]) -> dict[str, list[float]]:
     """Per representation, of each pair of runs, the share of neurons that have a partner of cosine >= .7.
 
-    Directions are compared by what they do to the scores of the items that both runs know: two recommenders'
-    embeddings have no axes in common. Both ways of each pair, dead neurons left out.
+    Directions are compared by what they do to the scores of the items that both runs know: two
+    recommenders' embeddings have no axes in common. Both ways of each pair, dead neurons left out.
     """
     shares: dict[str, list[float]] = {}
     parts = [(run, representations(run, seed)) for seed, run in enumerate(runs)]

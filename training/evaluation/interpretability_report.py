@@ -41,7 +41,9 @@ _ROWS = {
 }
 
 
-def interpretability_report(runs: Sequence[Run], parsed: argparse.Namespace, command: str) -> Report:
+def interpretability_report(
+    runs: Sequence[Run], parsed: argparse.Namespace, command: str
+) -> Report:
     """Figures of all runs, and cards and activations of the first."""
     if parsed.concepts < 1:
         raise ConfigError(f"--concepts is {parsed.concepts}, expected at least 1")
@@ -55,7 +57,10 @@ def interpretability_report(runs: Sequence[Run], parsed: argparse.Namespace, com
     ]
     if shares:
         rows.append(
-            [f"partner of cosine >= {SAME_COSINE} in another run, share", *map(Estimate.of, shares.values())]
+            [
+                f"partner of cosine >= {SAME_COSINE} in another run, share",
+                *map(Estimate.of, shares.values()),
+            ]
         )
     curves = [_probe_curve(same) for same in per_representation]
     probes = [[curve.name, *curve.y] for curve in curves]
@@ -90,7 +95,9 @@ _PARAGRAPHS = (
 def _probe_curve(same: Sequence[Interpretability]) -> Curve:
     values = np.array([one.probe_aucs for one in same])
     return Curve(
-        same[0].representation, list(PROBE_SIZES), [Estimate.of(list(column)) for column in values.T]
+        same[0].representation,
+        list(PROBE_SIZES),
+        [Estimate.of(list(column)) for column in values.T],
     )
 
 
@@ -111,7 +118,9 @@ def _cards_of(run: Run) -> Callable[[Path], None]:
 
         codes = item_codes(run.recommender, run.sae, run.config.max_length).tocsc()
         users = _user_codes(run)
-        best = sorted(range(run.sae.n_neurons), key=lambda neuron: -score(run.labels[neuron]))[:_CARDS]
+        best = sorted(range(run.sae.n_neurons), key=lambda neuron: -score(run.labels[neuron]))[
+            :_CARDS
+        ]
         figure = Figure(figsize=(11, 6.5), layout="constrained")
         for axes, neuron in zip(figure.subplots(2, 3).flat, best, strict=False):
             column = slice(codes.indptr[neuron], codes.indptr[neuron + 1])
@@ -120,10 +129,18 @@ def _cards_of(run: Run) -> Callable[[Path], None]:
             active = users[:, neuron][users[:, neuron] > 0]
             axes.hist(active, bins=20, color="tab:blue", alpha=0.5)
             label = run.labels[neuron][0] if run.labels[neuron] else None
-            text = "no label" if label is None else f"{label.text} ({label.method} {label.score:.2f})"
+            text = (
+                "no label" if label is None else f"{label.text} ({label.method} {label.score:.2f})"
+            )
             axes.set_title(f"#{neuron}: {textwrap.shorten(text, 44)}", fontsize="small")
             axes.text(
-                0.98, 0.95, "\n".join(titles), transform=axes.transAxes, ha="right", va="top", fontsize=7
+                0.98,
+                0.95,
+                "\n".join(titles),
+                transform=axes.transAxes,
+                ha="right",
+                va="top",
+                fontsize=7,
             )
             axes.set(xlabel="activation", ylabel="users")
         figure.savefig(path, dpi=100, metadata={"Software": None})
@@ -157,11 +174,15 @@ def _activations_of(run: Run) -> Callable[[Path], None]:
 
 def _user_codes(run: Run) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     users = run.split.train[:_MOST_USERS]
-    audience = Audience.of(run.recommender, run.sae, run.split.histories(users), run.config.max_length)
+    audience = Audience.of(
+        run.recommender, run.sae, run.split.histories(users), run.config.max_length
+    )
     return np.asarray(audience.code.numpy())
 
 
 def _title(run: Run, item: int) -> str:
     titles = run.catalogue.items["title"]
     # matplotlib reads dollars as mathematics.
-    return textwrap.shorten(str(titles[item] or run.catalogue.items["item_id"][item]), 34).replace("$", r"\$")
+    return textwrap.shorten(str(titles[item] or run.catalogue.items["item_id"][item]), 34).replace(
+        "$", r"\$"
+    )

@@ -59,7 +59,9 @@ def _ranking(runs: Sequence[Run], parsed: argparse.Namespace, command: str) -> R
 
 def _fidelity(runs: Sequence[Run], parsed: argparse.Namespace, command: str) -> Report:
     found = [
-        measure_fidelity(run.recommender, run.sae, run.split, run.split.test, run.config.max_length, parsed.n)
+        measure_fidelity(
+            run.recommender, run.sae, run.split, run.split.test, run.config.max_length, parsed.n
+        )
         for run in runs
     ]
     rows = [
@@ -71,7 +73,9 @@ def _fidelity(runs: Sequence[Run], parsed: argparse.Namespace, command: str) -> 
         if name != "ndcg_loss_error"
     ]
     sae = runs[0].sae
-    title = _of(runs, f"{runs[0].config.sae}, k {sae.k}, {sae.n_neurons} neurons, lists of {parsed.n}")
+    title = _of(
+        runs, f"{runs[0].config.sae}, k {sae.k}, {sae.n_neurons} neurons, lists of {parsed.n}"
+    )
     figures = [
         {"run": str(run.path), "seed": run.config.seed, **one._asdict()}
         for run, one in zip(runs, found, strict=True)
@@ -89,7 +93,13 @@ def _neurons(runs: Sequence[Run], parsed: argparse.Namespace, command: str) -> R
     title = f"{run.data_set}: best neuron per concept, {len(run.split.test)} test users, top 20"
     columns = ("concept", "neuron", "held-out AUC", "share moved", "most of any other")
     return Report(
-        "neurons", f"Neurons: {run.data_set}", command, (), (Table(title, columns, figures),), None, figures
+        "neurons",
+        f"Neurons: {run.data_set}",
+        command,
+        (),
+        (Table(title, columns, figures),),
+        None,
+        figures,
     )
 
 
@@ -113,7 +123,9 @@ def _of(runs: Sequence[Run], what: str) -> str:
 
 
 def _error(one: Fidelity, name: str) -> float | None:
-    return one.ndcg_loss_error if name == "ndcg_loss" and math.isfinite(one.ndcg_loss_error) else None
+    return (
+        one.ndcg_loss_error if name == "ndcg_loss" and math.isfinite(one.ndcg_loss_error) else None
+    )
 
 
 def _n(command: argparse.ArgumentParser) -> None:
@@ -121,12 +133,16 @@ def _n(command: argparse.ArgumentParser) -> None:
 
 
 def _concepts(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--concepts", type=int, default=100, help="The most frequent ones (default: 100).")
+    command.add_argument(
+        "--concepts", type=int, default=100, help="The most frequent ones (default: 100)."
+    )
 
 
 MEASURES: dict[str, Measure] = {
     "ranking": Measure(
-        "The recommender beside EASE, PureSVD (tuned on the validation users) and popularity.", _n, _ranking
+        "The recommender beside EASE, PureSVD (tuned on the validation users) and popularity.",
+        _n,
+        _ranking,
     ),
     "fidelity": Measure("What the SAE's reconstruction costs.", _n, _fidelity),
     "neurons": Measure(

@@ -1,7 +1,7 @@
 """Ranking measures, as formulas over top-n lists.
 
-A list is a row of item indices, best first; -1 fills a list that has no more items. Every function gives one
-figure a list, so that callers can pair, average and put error bars on them.
+A list is a row of item indices, best first; -1 fills a list that has no more items. Every function
+gives one figure a list, so that callers can pair, average and put error bars on them.
 """
 
 from __future__ import annotations

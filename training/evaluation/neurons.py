@@ -21,8 +21,8 @@ from training.run import Run
 class NeuronFigures(NamedTuple):
     """A concept's best neuron, its AUC on items it was not chosen on, and what one TYPICAL unit of it does.
 
-    shift is the change of the concept's mean exposure share in the top 20 of test users, off_target the
-    largest change, up or down, of any other concept's.
+    shift is the change of the concept's mean exposure share in the top 20 of test users, off_target
+    the largest change, up or down, of any other concept's.
     """
 
     concept: str

@@ -1,7 +1,8 @@
 """A sweep's plan: a TOML file that names flags of trimtab-train and lists of values for some of them.
 
-[flags] and each [[grid]] hold flags without the dashes; a list is an axis, and a cell is one choice on every
-axis. measure is "ranking", which trains recommenders only, or "fidelity", which trains their SAEs too.
+[flags] and each [[grid]] hold flags without the dashes; a list is an axis, and a cell is one choice
+on every axis. measure is "ranking", which trains recommenders only, or "fidelity", which trains
+their SAEs too.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ def read_plan(path: Path) -> Plan:
         config_of(cell)
     if not cells:
         raise ConfigError(f"{path}: an axis has no values, so there is no cell")
-    return Plan(measure, document.get("n", 20), document.get("references", False), tuple(cells.values()))
+    return Plan(
+        measure, document.get("n", 20), document.get("references", False), tuple(cells.values())
+    )
 
 
 def config_of(flags: Flags) -> TrainConfig:

@@ -73,7 +73,9 @@ def compare(
 ) -> list[RankingFigures]:
     """Test users' figures of the recommender and of the references."""
     scorers = [(name, "", ModelScorer(recommender, max_length)), *references(split, max_length)]
-    return [judge(method, scorer, split, split.test, n, setting) for method, setting, scorer in scorers]
+    return [
+        judge(method, scorer, split, split.test, n, setting) for method, setting, scorer in scorers
+    ]
 
 
 class _Tuned(NamedTuple):

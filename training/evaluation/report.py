@@ -159,7 +159,9 @@ def draw(plot: Plot, path: Path) -> None:
     axes.set(xlabel=plot.x_label, ylabel=plot.y_label)
     axes.grid(alpha=0.3)
     if len(plot.curves) > 1:
-        axes.legend(fontsize="small", loc="upper right")  # "best" warns where a busy machine takes long
+        axes.legend(
+            fontsize="small", loc="upper right"
+        )  # "best" warns where a busy machine takes long
     figure.savefig(path, dpi=100, metadata={"Software": None})
 
 

@@ -32,7 +32,9 @@ class ModelScorer(NamedTuple):
     def scores(self, histories: Histories) -> Tensor:
         """V head(z, context) + b."""
         with torch.no_grad():
-            return self.recommender.scores(*self.recommender.activations(histories, self.max_length))
+            return self.recommender.scores(
+                *self.recommender.activations(histories, self.max_length)
+            )
 
 
 class ReconstructedScorer(NamedTuple):
@@ -95,9 +97,12 @@ def best_lists(scores: Tensor, seen: csr_matrix, n: int) -> Lists:
     return np.pad(lists, ((0, 0), (0, missing)), constant_values=-1) if missing else lists
 
 
-def recommend(scorer: Scorer, histories: Histories, n_items: int, n: int, batch_size: int = 256) -> Lists:
+def recommend(
+    scorer: Scorer, histories: Histories, n_items: int, n: int, batch_size: int = 256
+) -> Lists:
     """Top-n lists without seen items, [len(histories), n]; scores are held for batch_size users at a time."""
     parts = [
-        best_lists(scorer.scores(part), part.matrix(n_items), n) for part in histories.batches(batch_size)
+        best_lists(scorer.scores(part), part.matrix(n_items), n)
+        for part in histories.batches(batch_size)
     ]
     return np.concatenate(parts) if parts else np.zeros((0, n), dtype=np.int64)

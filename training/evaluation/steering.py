@@ -36,13 +36,16 @@ def silenced(code: Tensor, neurons: NDArray[np.int64]) -> Tensor:
 def edited_lists(audience: Audience, code: Tensor, reconstruct: bool = False) -> metrics.Lists:
     """Top-20 lists with another code [users, n_neurons] in the place of the users' own.
 
-    RESIDUAL, z' = z + scale(z) (s' - s) W_dec; with reconstruct RECONSTRUCT, z' = scale(z) D(s') + shift(z).
+    RESIDUAL, z' = z + scale(z) (s' - s) W_dec; with reconstruct RECONSTRUCT, z' = scale(z) D(s') +
+    shift(z).
     """
     with torch.no_grad():
         start = audience.sae.reconstruct(audience.z) if reconstruct else audience.z
         moved = (code - audience.code) @ audience.sae.W_dec
         z = start + audience.sae.scale(audience.z) * moved
-        return best_lists(audience.recommender.scores(z, audience.context), audience.seen, LIST_LENGTH)
+        return best_lists(
+            audience.recommender.scores(z, audience.context), audience.seen, LIST_LENGTH
+        )
 
 
 def neuron_unit(activations: NDArray[np.floating]) -> float:
@@ -57,5 +60,7 @@ def concept_shifts(audience: Audience, edit: Tensor, members: Membership) -> NDA
     shifts = []
     for row in range(len(members.names)):
         flags = members.matrix[row].toarray()[0] > 0
-        shifts.append((metrics.exposure_share(after, flags) - metrics.exposure_share(before, flags)).mean())
+        shifts.append(
+            (metrics.exposure_share(after, flags) - metrics.exposure_share(before, flags)).mean()
+        )
     return np.asarray(shifts)

@@ -1,6 +1,7 @@
 """Trains and measures a plan cell by cell; what is finished is kept, so that an interrupted sweep goes on.
 
-Under OUT: cells/, one JSON a cell; models/, a folder a recommender, shared by cells that differ in the SAE.
+Under OUT: cells/, one JSON a cell; models/, a folder a recommender, shared by cells that differ in
+the SAE.
 """
 
 from __future__ import annotations
@@ -20,7 +21,14 @@ from training.evaluation.fidelity import measure_fidelity
 from training.evaluation.plan import Flags, Plan, config_of
 from training.evaluation.ranking import judge, references
 from training.evaluation.scorers import ModelScorer, Scorer
-from training.pipeline import Data, Reporter, fit_autoencoder, fit_context, fit_recommender, load_data
+from training.pipeline import (
+    Data,
+    Reporter,
+    fit_autoencoder,
+    fit_context,
+    fit_recommender,
+    load_data,
+)
 from training.recommenders import FitContext
 
 Figures = dict[str, float]
@@ -102,7 +110,9 @@ class _Sweep:
 
     def _context(self, config: TrainConfig, home: Path) -> FitContext:
         checkpoints = Checkpoints(home / "checkpoints")
-        return fit_context(config, self._data(config).split, checkpoints, self.reporter, self.device)
+        return fit_context(
+            config, self._data(config).split, checkpoints, self.reporter, self.device
+        )
 
     def _judged(self, data: Data, scorer: Scorer) -> Figures:
         validation = judge("", scorer, data.split, data.split.validation, self.plan.n)
@@ -122,7 +132,9 @@ class _Sweep:
         return self._loaded[1]
 
     def _home(self, config: TrainConfig) -> Path:
-        part = {name: value for name, value in config.to_json().items() if name not in _PARTS_OF_SAE}
+        part = {
+            name: value for name, value in config.to_json().items() if name not in _PARTS_OF_SAE
+        }
         home = self.out / "models" / _digest(part)
         home.mkdir(parents=True, exist_ok=True)
         return home
@@ -137,7 +149,16 @@ class _Sweep:
 
 
 def _data_part(config: TrainConfig) -> dict[str, Any]:
-    names = ("data", "data_options", "split", "seed", "min_value", "implicit", "user_core", "item_core")
+    names = (
+        "data",
+        "data_options",
+        "split",
+        "seed",
+        "min_value",
+        "implicit",
+        "user_core",
+        "item_core",
+    )
     plain = config.to_json()
     return {name: plain[name] for name in names} | {"max_length": config.max_length}
 

@@ -31,19 +31,26 @@ def sweep_report(plan: Plan, cells: Sequence[Cell], name: str, command: str) -> 
     found = {figure for setting in settings for figure in setting.figures}
     figures = [name for name in _ORDER if name in found]
     rows = [
-        (*(setting.flags.get(flag) for flag in plan.varied), *(setting.figures.get(name) for name in figures))
+        (
+            *(setting.flags.get(flag) for flag in plan.varied),
+            *(setting.figures.get(name) for name in figures),
+        )
         for setting in settings
     ]
     chosen = []
     for kind in dict.fromkeys(cell.get("recommender") for cell in plan.cells):
         own = [setting for setting in settings if setting.flags.get("recommender") == kind]
         chosen.append(best_of(own, key=lambda setting: setting.figures[f"validation {goal}"].mean))
-    shared = {flag: value for flag, value in plan.cells[0].items() if flag not in (*plan.varied, SEED)}
+    shared = {
+        flag: value for flag, value in plan.cells[0].items() if flag not in (*plan.varied, SEED)
+    }
     seeds = dict.fromkeys(str(cell.flags[SEED]) for cell in cells if SEED in cell.flags)
     paragraphs = (
         f"In all cells: {_shown(shared, shared)}. Seeds: {', '.join(seeds) or 'the default'}. "
         f"Lists of {plan.n}; ± is the standard error over seeds.",
-        "Best by the validation users: " + "; ".join(_shown(one.flags, plan.varied) for one in chosen) + ".",
+        "Best by the validation users: "
+        + "; ".join(_shown(one.flags, plan.varied) for one in chosen)
+        + ".",
     )
     return Report(
         name,
@@ -64,7 +71,10 @@ def _settings(cells: Sequence[Cell]) -> list[_Setting]:
     return [
         _Setting(
             {name: value for name, value in group[0].flags.items() if name != SEED},
-            {name: Estimate.of([cell.figures[name] for cell in group]) for name in group[0].figures},
+            {
+                name: Estimate.of([cell.figures[name] for cell in group])
+                for name in group[0].figures
+            },
         )
         for group in groups.values()
     ]
@@ -89,7 +99,9 @@ def _plot(plan: Plan, settings: Sequence[_Setting], goal: str) -> Plot:
     for name, found in points.items():
         ordered = sorted(found, key=lambda setting: setting.flags[axis])
         curves.append(
-            Curve(name, [one.flags[axis] for one in ordered], [one.figures[goal] for one in ordered])
+            Curve(
+                name, [one.flags[axis] for one in ordered], [one.figures[goal] for one in ordered]
+            )
         )
     return Plot(axis, goal, curves)
 

@@ -16,7 +16,12 @@ from training.recommenders.fitting.elsa import ElsaOptions, fit_elsa
 from training.recommenders.fitting.lightgcn import LightGcnOptions, build_lightgcn, fit_lightgcn
 from training.recommenders.fitting.logistic import LogisticOptions, build_logistic, fit_logistic
 from training.recommenders.fitting.puresvd import PureSvdOptions, fit_puresvd
-from training.recommenders.fitting.sequential_causal import GptOptions, SasRecOptions, fit_gpt, fit_sasrec
+from training.recommenders.fitting.sequential_causal import (
+    GptOptions,
+    SasRecOptions,
+    fit_gpt,
+    fit_sasrec,
+)
 from training.recommenders.fitting.sequential_interests import TimiRecOptions, fit_timirec
 from training.recommenders.fitting.sequential_masked import Bert4RecOptions, fit_bert4rec
 from training.recommenders.gpt import Gpt
@@ -26,7 +31,9 @@ from training.recommenders.sasrec import SasRec
 from training.recommenders.timirec import TimiRec
 
 RECOMMENDERS: dict[str, RecommenderKind] = {
-    "elsa": RecommenderKind(ElsaOptions, lambda options, n_items, _: Elsa(n_items, options.d), fit_elsa),
+    "elsa": RecommenderKind(
+        ElsaOptions, lambda options, n_items, _: Elsa(n_items, options.d), fit_elsa
+    ),
     "puresvd": RecommenderKind(
         PureSvdOptions, lambda options, n_items, _: PureSvd(n_items, options.d), fit_puresvd
     ),
@@ -34,7 +41,9 @@ RECOMMENDERS: dict[str, RecommenderKind] = {
         MultDaeOptions, lambda options, n_items, _: MultDae(n_items, options.d), fit_multdae
     ),
     "multvae": RecommenderKind(
-        MultVaeOptions, lambda options, n_items, _: MultVae(n_items, options.d, options.p()), fit_multvae
+        MultVaeOptions,
+        lambda options, n_items, _: MultVae(n_items, options.d, options.p()),
+        fit_multvae,
     ),
     "als": RecommenderKind(AlsOptions, build_als, fit_als),
     "bpr": RecommenderKind(BprOptions, build_bpr, fit_bpr),
@@ -68,4 +77,11 @@ RECOMMENDERS: dict[str, RecommenderKind] = {
     ),
 }
 
-__all__ = ["RECOMMENDERS", "Activation", "FitContext", "ItemMatrix", "Recommender", "RecommenderKind"]
+__all__ = [
+    "RECOMMENDERS",
+    "Activation",
+    "FitContext",
+    "ItemMatrix",
+    "Recommender",
+    "RecommenderKind",
+]

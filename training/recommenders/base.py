@@ -31,10 +31,12 @@ class Activation(NamedTuple):
 class Recommender(nn.Module, ABC):
     """A recommender seen as z = encode(history), q = head(z, context), score = V q + b.
 
-    n_items: size of the catalogue; d: width of the activation z at the hook point; p: width of the query q;
-    hook_point: name of the place where z is read; ordered: whether a history's order matters; has_head: False
-    where head is the identity; context_size: width of what the head reads beside z, 0 for most; max_length:
-    how many of a history's items it can read, None where that has no end.
+    n_items: size of the catalogue; d: width of the activation z at the hook point; p: width of the
+        query q;
+    hook_point: name of the place where z is read; ordered: whether a history's order matters;
+        has_head: False
+    where head is the identity; context_size: width of what the head reads beside z, 0 for most;
+    max_length: how many of a history's items it can read, None where that has no end.
     """
 
     ordered: ClassVar[bool] = False
@@ -51,8 +53,8 @@ class Recommender(nn.Module, ABC):
     def encode(self, items: Tensor, mask: Tensor) -> Tensor:
         """Histories -> z [batch, d].
 
-        items int64 [batch, length], oldest first, padded at the end with 0; mask float32 [batch, length];
-        length may be 0. Traceable to ONNX.
+        items int64 [batch, length], oldest first, padded at the end with 0; mask float32 [batch,
+        length]; length may be 0. Traceable to ONNX.
         """
 
     def activate(self, items: Tensor, mask: Tensor) -> Activation:
@@ -77,7 +79,9 @@ class Recommender(nn.Module, ABC):
         return self.head(z, context) @ V.T + b
 
     @torch.no_grad()
-    def activations(self, histories: Histories, max_length: int, batch_size: int = 512) -> Activation:
+    def activations(
+        self, histories: Histories, max_length: int, batch_size: int = 512
+    ) -> Activation:
         """Of each history's newest max_length items, on the CPU, without dropout: [len(histories), ...]."""
         training, device = self.training, _device(self)
         self.eval()

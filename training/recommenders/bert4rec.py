@@ -20,10 +20,10 @@ from training.recommenders.transformer import (
 class Bert4Rec(TransformerRecommender):
     """x = N(E[items, mask] + P); per block N(x + A(x)), N(x + F(x)), all slots see all; z at the mask.
 
-    q = N(GELU(z W + c)); score = q E^T + b. F. Sun et al., "BERT4Rec: Sequential Recommendation with
-    Bidirectional Encoder Representations from Transformer", CIKM 2019; the norms of the input and of q are in
-    its code only. F has GELU and inner width 4 d. The mask stands after the newest item, also in an empty
-    history.
+    q = N(GELU(z W + c)); score = q E^T + b. F. Sun et al., "BERT4Rec: Sequential Recommendation
+    with Bidirectional Encoder Representations from Transformer", CIKM 2019; the norms of the input
+    and of q are in its code only. F has GELU and inner width 4 d. The mask stands after the newest
+    item, also in an empty history.
     """
 
     has_query = True

@@ -13,8 +13,9 @@ from training.recommenders.base import ItemMatrix, Recommender
 class Elsa(Recommender):
     """score = ReLU(x A A^T - x), with A [n_items, d] of unit rows; z = x A.
 
-    V. Vancura et al., "Scalable Linear Shallow Autoencoder for Collaborative Filtering", RecSys 2022. The -x
-    term keeps an item from recommending itself in training; online, seen items are never returned, and the
+    V. Vancura et al., "Scalable Linear Shallow Autoencoder for Collaborative Filtering", RecSys
+    2022. The -x term keeps an item from recommending itself in training; online, seen items are
+        never returned, and the
     ReLU does not change the order of the others.
     """
 

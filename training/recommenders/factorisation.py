@@ -26,15 +26,16 @@ class FoldIn(NamedTuple):
 class Factorisation(Recommender):
     """score_i = z . V_i + b_i, with z a user's factors, V [n_items, d] and b [n_items].
 
-    How V and b are learned is the training's affair (BPR, logistic loss). A new user's z is the first Newton
-    step, from z = 0 and a = 0, towards the minimum over z and the user's bias a of
+    How V and b are learned is the training's affair (BPR, logistic loss). A new user's z is the
+    first Newton step, from z = 0 and a = 0, towards the minimum over z and the user's bias a of
 
-        mean_(i in history) -log s(z . V_i + b_i + a) + negatives mean_(all j) -log s(-(z . V_j + b_j + a))
-        + penalty / 2 |z|^2,         s(x) = 1 / (1 + exp(-x)),
+        mean_(i in history) -log s(z . V_i + b_i + a) + negatives mean_(all j) -log s(-(z . V_j +
+        b_j + a)) + penalty / 2 |z|^2,         s(x) = 1 / (1 + exp(-x)),
 
-    the logistic loss against the whole catalogue (C. C. Johnson, "Logistic Matrix Factorization for Implicit
-    Feedback Data", 2014). The catalogue's part of that step is the same for everybody, so a step costs what
-    ALS's fold-in costs. docs/results/fold-in.md measures it beside more steps and other ways.
+    the logistic loss against the whole catalogue (C. C. Johnson, "Logistic Matrix Factorization for
+    Implicit Feedback Data", 2014). The catalogue's part of that step is the same for everybody, so
+    a step costs what ALS's fold-in costs. docs/results/fold-in.md measures it beside more steps and
+    other ways.
     """
 
     def __init__(self, n_items: int, d: int, rule: FoldIn) -> None:
@@ -58,7 +59,9 @@ class Factorisation(Recommender):
         p = torch.sigmoid(self.b[items])
         V_u = torch.cat([embedding(items, self.V), torch.ones_like(mask).unsqueeze(-1)], dim=-1)
         r = ((share * (1 - p)).unsqueeze(1) @ V_u).squeeze(1) - self.g * length.clamp(max=1)
-        return fold_in(V_u, share * p * (1 - p), r, self.A, self.A_inverse, self.rule.steps)[:, : self.d]
+        return fold_in(V_u, share * p * (1 - p), r, self.A, self.A_inverse, self.rule.steps)[
+            :, : self.d
+        ]
 
     def item_matrix(self) -> ItemMatrix:
         """V and b."""
@@ -73,7 +76,10 @@ class Factorisation(Recommender):
         p = torch.sigmoid(b).double().unsqueeze(1)
         penalties = with_bias.new_full((self.d + 1,), self.rule.penalty)
         penalties[-1] = _BIAS_PENALTY
-        A = self.rule.negatives / self.n_items * with_bias.T @ (p * (1 - p) * with_bias) + penalties.diag()
+        A = (
+            self.rule.negatives / self.n_items * with_bias.T @ (p * (1 - p) * with_bias)
+            + penalties.diag()
+        )
         self.A.copy_(A)
         self.A_inverse.copy_(torch.linalg.inv(A))
         self.g.copy_(self.rule.negatives * (p * with_bias).mean(dim=0))

@@ -17,12 +17,13 @@ from training.recommenders.factorisation import Factorisation, FoldIn
 class LightGcn(Factorisation):
     """e_u^(k+1) = sum_(i in N_u) e_i^(k) / sqrt(|N_u| |N_i|), items alike; score = mean_k e_u . mean_k e_i.
 
-    The means go over the layers k = 0..n_layers. X. He et al., "LightGCN: Simplifying and Powering Graph
-    Convolution Network for Recommendation", SIGIR 2020. V = mean_k e_i.
+    The means go over the layers k = 0..n_layers. X. He et al., "LightGCN: Simplifying and Powering
+    Graph Convolution Network for Recommendation", SIGIR 2020. V = mean_k e_i.
 
-    A new user has no e_u^(0). With propagation its layers 1..n_layers are those of the training's graph,
-    which it does not change: z = sum_(i in N_u) pooled_i / sqrt(|N_u|) with pooled_i = sum_(k < n_layers)
-    e_i^(k) / ((n_layers + 1) sqrt(|N_i|)). Otherwise z is Factorisation's Newton step, which ranks better.
+    A new user has no e_u^(0). With propagation its layers 1..n_layers are those of the training's
+    graph, which it does not change: z = sum_(i in N_u) pooled_i / sqrt(|N_u|) with pooled_i =
+    sum_(k < n_layers) e_i^(k) / ((n_layers + 1) sqrt(|N_i|)). Otherwise z is Factorisation's Newton
+    step, which ranks better.
     """
 
     def __init__(self, n_items: int, d: int, rule: FoldIn, propagation: bool = False) -> None:
@@ -55,7 +56,9 @@ class Graph(nn.Module):
         users, items = (np.maximum(np.ravel(X.sum(axis=axis)), 1.0) ** -0.5 for axis in (1, 0))
         R = csr_matrix(diags_array(users) @ X @ diags_array(items), dtype=np.float32)
         self.item_weights: Tensor
-        self.register_buffer("item_weights", torch.from_numpy(items.astype(np.float32)), persistent=False)
+        self.register_buffer(
+            "item_weights", torch.from_numpy(items.astype(np.float32)), persistent=False
+        )
         self._keep("R", R)
         self._keep("Rt", csr_matrix(R.T))
 

@@ -16,8 +16,9 @@ from training.recommenders.base import ItemMatrix, Recommender
 class MultDae(Recommender):
     """z = x/||x|| E + b_E, q = tanh(z), score = V q + b, and x ~ multinomial(|x|, softmax(score)).
 
-    D. Liang et al., "Variational Autoencoders for Collaborative Filtering", WWW 2018, with one tanh layer, as
-    they found best for it. It is read before the tanh, which is the head. E and V [n_items, d].
+    D. Liang et al., "Variational Autoencoders for Collaborative Filtering", WWW 2018, with one tanh
+    layer, as they found best for it. It is read before the tanh, which is the head. E and V
+    [n_items, d].
     """
 
     hook_point = "bottleneck"
@@ -66,9 +67,9 @@ class Posterior(NamedTuple):
 class MultVae(MultDae):
     """h = tanh(x/||x|| E + b_E), z ~ N(h W_m + b_m, exp(h W_v + b_v)), q = tanh(z W_q + b_q).
 
-    score = V q + b, and x ~ multinomial(|x|, softmax(score)); D. Liang et al., as above, one tanh layer of
-    width p on either side of z. It is read at the posterior's mean, which stands for z outside training; the
-    decoder's tanh layer is the head. E and V [n_items, p].
+    score = V q + b, and x ~ multinomial(|x|, softmax(score)); D. Liang et al., as above, one tanh
+    layer of width p on either side of z. It is read at the posterior's mean, which stands for z
+    outside training; the decoder's tanh layer is the head. E and V [n_items, p].
     """
 
     hook_point = "posterior_mean"

@@ -15,7 +15,8 @@ from training.recommenders.base import ItemMatrix, Recommender
 class PureSvd(Recommender):
     """X ~ U S V^T; z = x V, score = x V V^T, with V [n_items, d] the first d right singular vectors.
 
-    P. Cremonesi et al., "Performance of Recommender Algorithms on Top-N Recommendation Tasks", RecSys 2010.
+    P. Cremonesi et al., "Performance of Recommender Algorithms on Top-N Recommendation Tasks",
+    RecSys 2010.
     """
 
     def __init__(self, n_items: int, d: int) -> None:
@@ -42,7 +43,8 @@ class PureSvd(Recommender):
 def singular_vectors(X: csr_matrix, rank: int) -> Tensor:
     """The first right singular vectors of X [n_users, n_items], largest first: -> float32 [n_items, rank].
 
-    Signs are fixed (the largest entry of each vector is positive), so that the same data give the same bytes.
+    Signs are fixed (the largest entry of each vector is positive), so that the same data give the
+    same bytes.
     """
     start = np.random.default_rng(0).normal(size=min(X.shape))
     _, values, Vt = svds(X.astype(np.float64), k=rank, v0=start)

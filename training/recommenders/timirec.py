@@ -26,11 +26,11 @@ class Interests(NamedTuple):
 class TimiRec(Recommender):
     """z = sum_k softmax(p)_k m_k; score = z E^T.
 
-    h = T(E[items] + P), one transformer layer; m_k = sum_s a_sk h_s with a_.k the softmax over the history of
-    W_2 tanh(W_1 h_s); p = W g + c, g the state of a GRU over embeddings of its own. C. Wang et al., "Target
-    Interest Distillation for Multi-Interest Recommendation", CIKM 2022. P counts items back from the newest.
-    T looks back only, so that one pass gives the m and p of every prefix; in the paper T sees the whole of
-    each. Without a history z is 0.
+    h = T(E[items] + P), one transformer layer; m_k = sum_s a_sk h_s with a_.k the softmax over the
+    history of W_2 tanh(W_1 h_s); p = W g + c, g the state of a GRU over embeddings of its own. C.
+    Wang et al., "Target Interest Distillation for Multi-Interest Recommendation", CIKM 2022. P
+    counts items back from the newest. T looks back only, so that one pass gives the m and p of
+    every prefix; in the paper T sees the whole of each. Without a history z is 0.
     """
 
     ordered = True

@@ -39,7 +39,9 @@ class Shape(NamedTuple):
         Raises:
             ConfigError: if there is no such hook point.
         """
-        names = {f"block{number}": number for number in range(1, self.blocks + 1)} | {"output": self.blocks}
+        names = {f"block{number}": number for number in range(1, self.blocks + 1)} | {
+            "output": self.blocks
+        }
         if self.hook_point not in names:
             raise ConfigError(
                 f"there is no hook point {self.hook_point!r}, expected one of {', '.join(names)}"
@@ -139,9 +141,9 @@ def newest_last(items: Tensor, mask: Tensor, width: int, at_most: int) -> Window
 class TransformerRecommender(Recommender):
     """A transformer over a window of the newest items; z is the last slot's state at the hook point.
 
-    hook_point is "output", after all blocks and the last norm, or "block1" ... "blockN", the state after that
-    block; what follows it is the head. Between two blocks the head needs the other slots, too:
-    they are the context, [positions filled flags | positions x d states], flat.
+    hook_point is "output", after all blocks and the last norm, or "block1" ... "blockN", the state
+    after that block; what follows it is the head. Between two blocks the head needs the other
+    slots, too: they are the context, [positions filled flags | positions x d states], flat.
 
     Position embeddings are counted from the end: the last slot always has the first one.
     """
@@ -206,7 +208,9 @@ class TransformerRecommender(Recommender):
 
     def activate(self, items: Tensor, mask: Tensor) -> Activation:
         """The same, with the other slots' states where the head needs them."""
-        window = self.window(items, mask, self.positions if self.context_size else items.shape[1] + 1)
+        window = self.window(
+            items, mask, self.positions if self.context_size else items.shape[1] + 1
+        )
         x, allowed = self._embed(window), self.allowed(window.filled)
         if self.context_size:
             x = self._run(x, allowed, 0, self.hook_after)
@@ -245,7 +249,9 @@ def causal(filled: Tensor) -> Tensor:
     """Each slot looks at the filled ones up to itself, and always at itself: [batch, 1, width, width]."""
     width = filled.shape[1]
     ones = torch.ones(width, width, dtype=torch.bool, device=filled.device)
-    return (filled[:, None, None] & ones.tril()) | torch.eye(width, dtype=torch.bool, device=filled.device)
+    return (filled[:, None, None] & ones.tril()) | torch.eye(
+        width, dtype=torch.bool, device=filled.device
+    )
 
 
 def initialise(module: nn.Module, linear: float | None = None) -> None:

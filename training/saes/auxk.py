@@ -9,12 +9,14 @@ from torch.nn.functional import embedding_bag, relu
 from training.saes.base import SparseAutoencoder, largest
 
 
-def auxk_loss(sae: SparseAutoencoder, pre: Tensor, residual: Tensor, dead: Tensor, k_aux: int) -> Tensor:
+def auxk_loss(
+    sae: SparseAutoencoder, pre: Tensor, residual: Tensor, dead: Tensor, k_aux: int
+) -> Tensor:
     """How badly the k_aux largest dead neurons reconstruct the residual: a scalar, 0 where no neuron is dead.
 
-    pre [batch, n_neurons] before ReLU and the sparsity rule; residual [batch, d] = y - y_hat, detached here;
-    dead bool [n_neurons]. The mean squared error is divided by the residual's own variance, so 1 means
-    "nothing explained".
+    pre [batch, n_neurons] before ReLU and the sparsity rule; residual [batch, d] = y - y_hat,
+    detached here; dead bool [n_neurons]. The mean squared error is divided by the residual's own
+    variance, so 1 means "nothing explained".
     """
     neurons = dead.nonzero().squeeze(-1)
     if not len(neurons):

@@ -85,9 +85,9 @@ class Uncounted(Sparsity):
 class SparseAutoencoder(nn.Module):
     """s = sparsity((y - b_dec) W_enc + b_enc), D(s) = s W_dec + b_dec ~ y = (z - shift(z)) / scale(z).
 
-    scale(z) is scale_factor times the normalisation's. W_enc [d, n_neurons], b_enc [n_neurons], W_dec
-    [n_neurons, d] with rows of unit norm, b_dec [d]; W_enc starts as the transpose of W_dec (L. Gao et al.,
-    "Scaling and evaluating sparse autoencoders", arXiv 2406.04093).
+    scale(z) is scale_factor times the normalisation's. W_enc [d, n_neurons], b_enc [n_neurons],
+    W_dec [n_neurons, d] with rows of unit norm, b_dec [d]; W_enc starts as the transpose of W_dec
+    (L. Gao et al., "Scaling and evaluating sparse autoencoders", arXiv 2406.04093).
     """
 
     def __init__(
@@ -141,7 +141,9 @@ class SparseAutoencoder(nn.Module):
     def decode(self, code: Tensor | SparseCode) -> Tensor:
         """[batch, n_neurons], or its active neurons -> D(s) [batch, d], in normalised space."""
         if isinstance(code, SparseCode):
-            rows = embedding_bag(code.neurons, self.W_dec, per_sample_weights=code.activations, mode="sum")
+            rows = embedding_bag(
+                code.neurons, self.W_dec, per_sample_weights=code.activations, mode="sum"
+            )
             return rows + self.b_dec
         return code @ self.W_dec + self.b_dec
 
@@ -174,5 +176,6 @@ def largest(values: Tensor, k: int) -> Tensor:
     values = values.detach()
     if values.device.type != "cpu":
         return torch.topk(values, k, dim=-1, sorted=False).indices
-    # numpy's vectorised partition takes an eighth of the time of torch's topk on a CPU (without many equals).
+    # numpy's vectorised partition takes an eighth of the time of torch's topk on a CPU (without
+    # many equals).
     return torch.from_numpy(np.argpartition(values.numpy(), -k, axis=-1)[:, -k:])

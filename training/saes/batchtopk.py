@@ -13,8 +13,8 @@ from training.saes.base import Uncounted
 class BatchTopK(Uncounted):
     """Keeps the k_mean x batch largest of a batch while training, and what is above a threshold afterwards.
 
-    The threshold is a running mean of the smallest kept of each batch (B. Bussmann et al., "BatchTopK Sparse
-    Autoencoders", arXiv 2412.06410); k_mean is how many a code keeps on average.
+    The threshold is a running mean of the smallest kept of each batch (B. Bussmann et al.,
+    "BatchTopK Sparse Autoencoders", arXiv 2412.06410); k_mean is how many a code keeps on average.
     """
 
     threshold: Tensor

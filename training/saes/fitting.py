@@ -58,7 +58,11 @@ class SaeTask:
     name = "sae"
 
     def __init__(
-        self, sae: SparseAutoencoder, options: SaeOptions, recommender: Recommender, context: FitContext
+        self,
+        sae: SparseAutoencoder,
+        options: SaeOptions,
+        recommender: Recommender,
+        context: FitContext,
     ) -> None:
         self.module, self.options, self.recommender = sae, options, recommender
         self.max_length = context.max_length
@@ -82,7 +86,9 @@ class SaeTask:
 
     def batches(self, rng: np.random.Generator) -> Iterator[Tensor]:
         """User embeddings [batch, d] of random sub-histories, encoded anew."""
-        return self.sub_histories.embedded(self.recommender, self.max_length, self.options.batch_size, rng)
+        return self.sub_histories.embedded(
+            self.recommender, self.max_length, self.options.batch_size, rng
+        )
 
     def loss(self, batch: Tensor) -> Tensor:
         """The error over that of the mean, and AuxK."""
@@ -99,7 +105,10 @@ class SaeTask:
 
     def revival(self, y: Tensor, y_hat: Tensor, pre: Tensor) -> Tensor:
         """AuxK times its weight."""
-        weight, dead = self.options.auxk_weight, self.silent >= self.options.dead_after * self.histories.size
+        weight, dead = (
+            self.options.auxk_weight,
+            self.silent >= self.options.dead_after * self.histories.size,
+        )
         if not weight:
             return y.new_zeros(())
         residual = y - self.error.factor(y_hat, y) * y_hat
@@ -121,7 +130,8 @@ class SaeTask:
     def finish(self, rng: np.random.Generator) -> None:
         """After training: the rule gets room for every code, and reconstructions their best common length.
 
-        That is all of their length that a cosine loss leaves open, and what an L1 penalty took from them.
+        That is all of their length that a cosine loss leaves open, and what an L1 penalty took from
+        them.
         """
         sae, most, along, square = self.module, 0, 0.0, 0.0
         for z in self._examples(rng):

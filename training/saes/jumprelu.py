@@ -11,9 +11,9 @@ from training.saes.base import Uncounted
 class JumpRelu(Uncounted):
     """s = a H(a - theta): keeps what is above its neuron's threshold theta [n_neurons].
 
-    The step H has no gradient, so the thresholds learn from a straight-through estimate: a rectangular kernel
-    K of width epsilon around theta (S. Rajamanoharan et al., "Jumping Ahead", arXiv 2407.14435). Here epsilon
-    is bandwidth x theta, so that it suits activations of any size.
+    The step H has no gradient, so the thresholds learn from a straight-through estimate: a
+    rectangular kernel K of width epsilon around theta (S. Rajamanoharan et al., "Jumping Ahead",
+    arXiv 2407.14435). Here epsilon is bandwidth x theta, so that it suits activations of any size.
     """
 
     def __init__(self, n_neurons: int, k_mean: int, bandwidth: float) -> None:

@@ -40,7 +40,9 @@ class CosineDistance:
     def factor(self, y_hat: Tensor, y: Tensor) -> Tensor:
         """The least-squares length of each row."""
         tiny = torch.finfo(y.dtype).tiny
-        return (y_hat * y).sum(-1, keepdim=True) / y_hat.square().sum(-1, keepdim=True).clamp_min(tiny)
+        return (y_hat * y).sum(-1, keepdim=True) / y_hat.square().sum(-1, keepdim=True).clamp_min(
+            tiny
+        )
 
 
 LOSSES: dict[str, type[ReconstructionLoss]] = {"l2": SquaredError, "cosine": CosineDistance}

@@ -57,7 +57,9 @@ class Standard:
 
     def scale(self, z: Tensor) -> Tensor:
         """The standard deviation of z's d entries (of all d, not of a sample)."""
-        return _or_1(torch.linalg.vector_norm(z - self.shift(z), dim=-1, keepdim=True) / z.shape[-1] ** 0.5)
+        return _or_1(
+            torch.linalg.vector_norm(z - self.shift(z), dim=-1, keepdim=True) / z.shape[-1] ** 0.5
+        )
 
     def shift(self, z: Tensor) -> Tensor:
         """The mean of z's entries."""

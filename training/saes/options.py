@@ -19,8 +19,8 @@ class SaeOptions:
     expansion: int = 4
     """n_neurons / d."""
     normalise: str = "unit"
-    """What is done to an embedding before the SAE reads it, and undone afterwards: unit (norm 1), standard
-    (its entries to mean 0 and standard deviation 1) or none."""
+    """What is done to an embedding before the SAE reads it, and undone afterwards: unit (norm 1),
+    standard (its entries to mean 0 and standard deviation 1) or none."""
     loss: str = "l2"
     """l2 (squared error) or cosine (direction alone; the length is fitted after training)."""
     lr: float = 3e-3
@@ -60,7 +60,9 @@ class SaeOptions:
         if not 0 <= self.joined <= 1:
             raise ConfigError(f"SAE: joined is {self.joined}, expected a share from 0 to 1")
         if self.auxk_weight < 0 or self.dead_after <= 0:
-            raise ConfigError("SAE: auxk_weight must not be negative and dead_after must be positive")
+            raise ConfigError(
+                "SAE: auxk_weight must not be negative and dead_after must be positive"
+            )
         self.schedule()
 
     def n_neurons(self, d: int) -> int:
@@ -70,7 +72,9 @@ class SaeOptions:
             ConfigError: if k is more than that.
         """
         if self.k > d * self.expansion:
-            raise ConfigError(f"SAE: k is {self.k}, expected at most n_neurons = {d} x {self.expansion}")
+            raise ConfigError(
+                f"SAE: k is {self.k}, expected at most n_neurons = {d} x {self.expansion}"
+            )
         return d * self.expansion
 
     def schedule(self) -> Schedule:
@@ -135,7 +139,9 @@ class BatchTopKOptions(SaeOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.momentum < 1:
-            raise ConfigError(f"BatchTopK: momentum is {self.momentum}, expected a share from 0 to below 1")
+            raise ConfigError(
+                f"BatchTopK: momentum is {self.momentum}, expected a share from 0 to below 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -185,5 +191,7 @@ class TiedOptions(PenalisedOptions):
     def prefix_sizes(self, n_neurons: int) -> tuple[int, ...]:
         """The nested widths, the last of them n_neurons."""
         return tuple(
-            sorted({max(n_neurons * step // self.prefixes, 1) for step in range(1, self.prefixes + 1)})
+            sorted(
+                {max(n_neurons * step // self.prefixes, 1) for step in range(1, self.prefixes + 1)}
+            )
         )

@@ -27,14 +27,18 @@ class Penalised(Protocol):
 class PenalisedTask(SaeTask):
     """The error, AuxK and the penalty.
 
-    Without a fixed weight, the logarithm of the penalty's weight moves at each step by _RATE times how far
-    the batch's mean l0 is from k, in units of k: it comes to rest only where l0 is k.
+    Without a fixed weight, the logarithm of the penalty's weight moves at each step by _RATE times
+    how far the batch's mean l0 is from k, in units of k: it comes to rest only where l0 is k.
     """
 
     options: PenalisedOptions
 
     def __init__(
-        self, sae: SparseAutoencoder, options: PenalisedOptions, recommender: Recommender, context: FitContext
+        self,
+        sae: SparseAutoencoder,
+        options: PenalisedOptions,
+        recommender: Recommender,
+        context: FitContext,
     ) -> None:
         super().__init__(sae, options, recommender, context)
         self.weight = torch.tensor(options.penalty or self.first_weight(), device=context.device)

@@ -19,9 +19,9 @@ _BATCHES_AT_ONCE = 16
 class SubHistories:
     """Random sub-histories of users with at least one item.
 
-    Each keeps a random share of its items, uniform in [low, high]; where order matters a random prefix is
-    taken first. A share of the draws (joined) comes after a random part of another user's history, as if one
-    person had been both: with few users, an SAE otherwise learns them by heart.
+    Each keeps a random share of its items, uniform in [low, high]; where order matters a random
+    prefix is taken first. A share of the draws (joined) comes after a random part of another user's
+    history, as if one person had been both: with few users, an SAE otherwise learns them by heart.
     """
 
     histories: Histories
@@ -47,10 +47,16 @@ class SubHistories:
         """One draw of each history, in random order: user embeddings [batch_size, d], fewer at the end."""
         order = rng.permutation(self.histories.size)
         for start in range(0, len(order), batch_size * _BATCHES_AT_ONCE):
-            drawn = self.draw(order[start : start + batch_size * _BATCHES_AT_ONCE], rng).last(max_length)
-            yield from torch.split(_embed_by_length(recommender, drawn, max_length, batch_size), batch_size)
+            drawn = self.draw(order[start : start + batch_size * _BATCHES_AT_ONCE], rng).last(
+                max_length
+            )
+            yield from torch.split(
+                _embed_by_length(recommender, drawn, max_length, batch_size), batch_size
+            )
 
-    def _part(self, whole: Histories, rng: np.random.Generator, low: float, high: float) -> Histories:
+    def _part(
+        self, whole: Histories, rng: np.random.Generator, low: float, high: float
+    ) -> Histories:
         if low == high == 1:
             return whole
         return (whole.prefixes(rng) if self.ordered else whole).thinned(rng, low, high)

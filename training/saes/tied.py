@@ -23,19 +23,25 @@ class TiedTask(PenalisedTask):
     reconstruction_weight sum_m [error(U_m, U) + error(V_m, V)] + penalty mean(s)
     + kl_weight KL(kl_rate || mean(s)) + score_weight error(U_n V_n^T, U V^T)
 
-    Each error is over that of the mean; AuxK, which the paper does not have, is weighted like the errors. An
-    item's vector is its row of the item matrix where the head is the identity, else the activation of the
-    history that holds it alone. While training, the rows of W_dec have any norm; finish makes them unit and
-    leaves all reconstructions as they were.
+    Each error is over that of the mean; AuxK, which the paper does not have, is weighted like the
+    errors. An item's vector is its row of the item matrix where the head is the identity, else the
+    activation of the history that holds it alone. While training, the rows of W_dec have any norm;
+    finish makes them unit and leaves all reconstructions as they were.
     """
 
     options: TiedOptions
 
     def __init__(
-        self, sae: SparseAutoencoder, options: TiedOptions, recommender: Recommender, context: FitContext
+        self,
+        sae: SparseAutoencoder,
+        options: TiedOptions,
+        recommender: Recommender,
+        context: FitContext,
     ) -> None:
         super().__init__(sae, options, recommender, context)
-        self.items = sae.normalised(_item_vectors(recommender, context.max_length)).to(context.device)
+        self.items = sae.normalised(_item_vectors(recommender, context.max_length)).to(
+            context.device
+        )
         mean = self.items.mean(dim=0).expand_as(self.items)
         self.item_baseline = max(float(self.error(mean, self.items)), 1e-12)
         self.sizes = options.prefix_sizes(sae.n_neurons)
@@ -99,7 +105,9 @@ class TiedTask(PenalisedTask):
     def _score_weight(self) -> float:
         epochs = float(self.seen) / self.histories.size
         ramp = max(self.options.score_from, 1)
-        return self.options.score_weight * min(max((epochs - self.options.score_from) / ramp, 0.0), 1.0)
+        return self.options.score_weight * min(
+            max((epochs - self.options.score_from) / ramp, 0.0), 1.0
+        )
 
 
 def _item_vectors(recommender: Recommender, max_length: int) -> Tensor:

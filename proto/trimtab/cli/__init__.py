@@ -1,6 +1,7 @@
 """The `trimtab` command: what a server recommends, knows and holds, on a terminal.
 
-Exit status: 0 all is well, 1 the server said no, could not be reached or does not serve, 2 wrong usage.
+Exit status: 0 all is well, 1 the server said no, could not be reached or does not serve, 2 wrong
+usage.
 """
 
 import argparse
@@ -30,7 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the command's name; those of the process if None.
     """
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a title that the terminal cannot write is no reason to stop
+        if hasattr(
+            stream, "reconfigure"
+        ):  # a title that the terminal cannot write is no reason to stop
             stream.reconfigure(errors="replace")
     args = _parser().parse_args(argv)
     screen = Screen.of_process(json=args.json)
@@ -75,7 +78,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_connection(parser: argparse.ArgumentParser, *, top: bool) -> None:
     """The options of every command, which may stand before or after its name.
 
-    Only the first of the two may have defaults: the second would overwrite what was given before the name.
+    Only the first of the two may have defaults: the second would overwrite what was given before
+    the name.
     """
 
     def default(value: object) -> object:
@@ -100,7 +104,9 @@ def _add_connection(parser: argparse.ArgumentParser, *, top: bool) -> None:
         default=default(os.environ.get(TOKEN_VARIABLE)),
         help=f"bearer token; default ${TOKEN_VARIABLE}",
     )
-    group.add_argument("--tls", action="store_true", default=default(False), help="encrypt the connection")
+    group.add_argument(
+        "--tls", action="store_true", default=default(False), help="encrypt the connection"
+    )
     group.add_argument(
         "--ca",
         metavar="FILE",
@@ -109,7 +115,10 @@ def _add_connection(parser: argparse.ArgumentParser, *, top: bool) -> None:
         help="PEM of who vouches for the server; means --tls",
     )
     group.add_argument(
-        "--json", action="store_true", default=default(False), help="print the reply as JSON, for programs"
+        "--json",
+        action="store_true",
+        default=default(False),
+        help="print the reply as JSON, for programs",
     )
 
 

@@ -68,9 +68,16 @@ ids = readable(_ids)
 
 def add_list_options(parser: argparse.ArgumentParser) -> None:
     """How long a list is, what may be in it, how it is steered, and by which bundle."""
-    parser.add_argument("--n", metavar="N", type=count, default=10, help="how many items; default 10")
     parser.add_argument(
-        "--steer", metavar="EDIT", type=readable(parse_edit), action="append", default=[], help=STEER_HELP
+        "--n", metavar="N", type=count, default=10, help="how many items; default 10"
+    )
+    parser.add_argument(
+        "--steer",
+        metavar="EDIT",
+        type=readable(parse_edit),
+        action="append",
+        default=[],
+        help=STEER_HELP,
     )
     parser.add_argument(
         "--filter",
@@ -95,7 +102,10 @@ def add_list_options(parser: argparse.ArgumentParser) -> None:
 def add_bundle_option(parser: argparse.ArgumentParser) -> None:
     """Which of the server's bundles answers."""
     parser.add_argument(
-        "--bundle", default="", metavar="ID", help="a bundle's id or label; the server's default if empty"
+        "--bundle",
+        default="",
+        metavar="ID",
+        help="a bundle's id or label; the server's default if empty",
     )
 
 

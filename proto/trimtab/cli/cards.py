@@ -37,14 +37,18 @@ _QUANTILES = ("median", "75%", "90%", "95%", "99%", "largest")
 def register(commands: Commands, common: argparse.ArgumentParser) -> None:
     """Adds the commands."""
     parser = commands.add_parser("neuron", parents=[common], help="one neuron's card")
-    parser.add_argument("neuron", metavar="NEURON", type=neuron, help="its index, for instance 123 or '#123'")
+    parser.add_argument(
+        "neuron", metavar="NEURON", type=neuron, help="its index, for instance 123 or '#123'"
+    )
     add_bundle_option(parser)
     parser.set_defaults(run=show_neuron)
 
     parser = commands.add_parser("user", parents=[common], help="what fires in a user")
     parser.add_argument("user", metavar="USER", nargs="?", help="a user's id")
     add_history_option(parser)
-    parser.add_argument("--n", metavar="N", type=count, default=15, help="rows of each table; default 15")
+    parser.add_argument(
+        "--n", metavar="N", type=count, default=15, help="rows of each table; default 15"
+    )
     add_bundle_option(parser)
     parser.set_defaults(run=show_user)
 
@@ -52,9 +56,13 @@ def register(commands: Commands, common: argparse.ArgumentParser) -> None:
         "contrast", parents=[common], help="what tells two sets of users, or of items, apart"
     )
     for side in ("left", "right"):
-        parser.add_argument(side, metavar="ID,ID", type=ids, help="users' ids, or with --items items'")
+        parser.add_argument(
+            side, metavar="ID,ID", type=ids, help="users' ids, or with --items items'"
+        )
     parser.add_argument("--items", action="store_true", help="the ids are items'")
-    parser.add_argument("--n", metavar="N", type=count, default=15, help="rows of each table; default 15")
+    parser.add_argument(
+        "--n", metavar="N", type=count, default=15, help="rows of each table; default 15"
+    )
     add_bundle_option(parser)
     parser.set_defaults(run=show_contrast)
 
@@ -73,7 +81,9 @@ def show_user(client: Client, args: argparse.Namespace, screen: Screen) -> int:
     """A user's history, neurons and concept levels."""
     if args.user is None and args.history is None:
         raise InputError("no user and no history found, expected USER or --history")
-    reply = client.inspect_user(args.user, history=args.history, bundle=args.bundle, timeout=args.timeout)
+    reply = client.inspect_user(
+        args.user, history=args.history, bundle=args.bundle, timeout=args.timeout
+    )
     if screen.json:
         screen.dump(reply)
         return 0
@@ -117,7 +127,9 @@ def _card(card: NeuronCard, screen: Screen) -> Iterator[RenderableType]:
     yield cell(f"active in {card.density:.2%} of users; one unit of strength is {card.unit:.3g}")
     if card.quantiles:
         named = zip(_QUANTILES, card.quantiles, strict=False)
-        yield cell("activation where active: " + ", ".join(f"{name} {value:.3g}" for name, value in named))
+        yield cell(
+            "activation where active: " + ", ".join(f"{name} {value:.3g}" for name, value in named)
+        )
     if any(card.histogram):
         drawn = screen.sparkline([math.log1p(users) for users in card.histogram])
         top = f"{card.quantiles[-1]:.3g}" if card.quantiles else "largest"
@@ -126,7 +138,9 @@ def _card(card: NeuronCard, screen: Screen) -> Iterator[RenderableType]:
     if card.top_items or card.raised_items or card.lowered_items:
         yield _items(card)
     if card.HasField("monosemanticity"):
-        yield cell(f"monosemanticity {card.monosemanticity:.2f}: how alike the items are that fire it")
+        yield cell(
+            f"monosemanticity {card.monosemanticity:.2f}: how alike the items are that fire it"
+        )
     if card.HasField("entropy"):
         yield cell(f"entropy over concepts {card.entropy:.2f}, from 0 (one) to 1 (all alike)")
     if card.nearest:
@@ -138,7 +152,10 @@ def _labels(card: NeuronCard) -> Table:
     made = table("label", "method", ">score", "on what that stands")
     for label in card.labels:
         made.add_row(
-            cell(label.text), cell(label.method), f"{label.score:.2f}", cell(label.provenance, "dim")
+            cell(label.text),
+            cell(label.method),
+            f"{label.score:.2f}",
+            cell(label.provenance, "dim"),
         )
     return made
 
@@ -172,7 +189,9 @@ def _neurons(neurons: Sequence[NeuronActivation], screen: Screen) -> Table:
     strongest = max(max(one.strength for one in neurons), 1e-9)
     for one in neurons:
         bar = screen.bar(one.strength / strongest)
-        made.add_row(f"#{one.neuron}", cell(one.label), f"{one.activation:.3g}", f"{one.strength:.2f}", bar)
+        made.add_row(
+            f"#{one.neuron}", cell(one.label), f"{one.activation:.3g}", f"{one.strength:.2f}", bar
+        )
     return made
 
 

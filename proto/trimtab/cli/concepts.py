@@ -35,13 +35,19 @@ def register(commands: Commands, common: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=search)
 
     parser = inner.add_parser("export", parents=[common], help="a label set as JSON lines")
-    parser.add_argument("file", metavar="FILE", nargs="?", type=Path, help="default: standard output")
-    parser.add_argument("--label-set", metavar="VERSION", default="", help="default: the current one")
+    parser.add_argument(
+        "file", metavar="FILE", nargs="?", type=Path, help="default: standard output"
+    )
+    parser.add_argument(
+        "--label-set", metavar="VERSION", default="", help="default: the current one"
+    )
     add_bundle_option(parser)
     parser.set_defaults(run=export_labels)
 
     parser = inner.add_parser("import", parents=[common], help="a label set from JSON lines")
-    parser.add_argument("file", metavar="FILE", type=Path, help="whole: names that it does not hold are gone")
+    parser.add_argument(
+        "file", metavar="FILE", type=Path, help="whole: names that it does not hold are gone"
+    )
     text = "requests may pin the set by its version, but others are not read in it"
     parser.add_argument("--pinned-only", action="store_true", help=text)
     add_bundle_option(parser)
@@ -141,7 +147,9 @@ def list_sets(client: Client, args: argparse.Namespace, screen: Screen) -> int:
     made = table("label set", ">concepts", "current", "from")
     for found in reply.label_sets:
         where = "the bundle" if found.of_bundle else "an import"
-        made.add_row(found.label_set, f"{found.concept_count:,}", "*" if found.current else "", where)
+        made.add_row(
+            found.label_set, f"{found.concept_count:,}", "*" if found.current else "", where
+        )
     screen.show(made)
     return 0
 
@@ -157,7 +165,9 @@ def use_set(client: Client, args: argparse.Namespace, screen: Screen) -> int:
 
 
 def _concepts(concepts: Sequence[Concept]) -> Table:
-    made = table("concept", "=attribute", ">items", ">AUC", ">share", ">steered", ">unit", "top neurons")
+    made = table(
+        "concept", "=attribute", ">items", ">AUC", ">share", ">steered", ">unit", "top neurons"
+    )
     for concept in concepts:
         made.add_row(
             cell(concept.name, "bold"),
@@ -181,6 +191,9 @@ def _results(results: Sequence[SearchResult]) -> Table:
             name, what = f"#{card.neuron}", f"neuron: {labels}"
         else:
             concept = result.concept
-            name, what = concept.name, f"concept of {concept.attribute}, {concept.item_count:,} items"
+            name, what = (
+                concept.name,
+                f"concept of {concept.attribute}, {concept.item_count:,} items",
+            )
         made.add_row(f"{result.match:.0%}", cell(name, "bold"), cell(what))
     return made

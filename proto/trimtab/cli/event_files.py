@@ -1,6 +1,7 @@
 """Files of interactions: Parquet, CSV, JSON lines, and tables whose header carries types ("user_id:token").
 
-Columns: user_id, item_id; and if there are any, rating or value, timestamp or time (seconds since 1970, or
+Columns: user_id, item_id; and if there are any, rating or value, timestamp or time (seconds since
+    1970, or
 ISO 8601 with a time zone), kind, event_id. Others are left alone.
 """
 
@@ -52,8 +53,8 @@ def open_events(path: Path) -> EventFile:
     """Opens a file by what its name ends in; rows are read as they are asked for.
 
     Raises:
-        EventFileError: no such file, an unknown kind, or no columns for user and item. While reading: a row
-            that is
+        EventFileError: no such file, an unknown kind, or no columns for user and item. While
+            reading: a row that is
             no interaction.
     """
     reader = _READERS.get(path.suffix.lower())
@@ -70,12 +71,14 @@ def open_events(path: Path) -> EventFile:
 
 def _interactions(path: Path, rows: Iterable[Row]) -> Iterator[Interaction]:
     number = 0
-    digest = functools.cache(lambda: _digest(path))  # of a file as it is now, and only if it is needed
+    digest = functools.cache(
+        lambda: _digest(path)
+    )  # of a file as it is now, and only if it is needed
     try:
         for number, (user, item, value, time, kind, event) in enumerate(rows, start=1):
             if event is None and time is None:
-                # The server would take its own clock's time into the id, and so count a second recording as
-                # new.
+                # The server would take its own clock's time into the id, and so count a second
+                # recording as new.
                 event = f"{digest()}:{number}"
             yield interaction(
                 user,
@@ -100,7 +103,9 @@ def _read_parquet(path: Path) -> tuple[int, Iterator[Row]]:
         import pyarrow as arrow
         import pyarrow.parquet as parquet
     except ImportError as error:
-        raise EventFileError(f"{path}: reading Parquet needs pyarrow: pip install pyarrow") from error
+        raise EventFileError(
+            f"{path}: reading Parquet needs pyarrow: pip install pyarrow"
+        ) from error
     try:
         file = parquet.ParquetFile(path)
     except arrow.ArrowException as error:
@@ -131,7 +136,9 @@ def _read_separated(path: Path, separator: str | None = None) -> tuple[int, Iter
             file.readline()
             for fields in filter(None, csv.reader(file, delimiter=delimiter)):
                 if len(fields) != len(names):
-                    raise ValueError(f"{len(fields)} fields found after this row, expected {len(names)}")
+                    raise ValueError(
+                        f"{len(fields)} fields found after this row, expected {len(names)}"
+                    )
                 yield tuple([None if at is None else fields[at] or None for at in positions])
 
     return _line_count(path) - 1, rows()
@@ -143,7 +150,9 @@ def _read_json_lines(path: Path) -> tuple[int, Iterator[Row]]:
             for line in filter(str.strip, file):
                 fields = json.loads(line)
                 if not isinstance(fields, dict):
-                    raise ValueError(f"{line.strip()[:40]!r} found after this row, expected an object")
+                    raise ValueError(
+                        f"{line.strip()[:40]!r} found after this row, expected an object"
+                    )
                 yield tuple([_first(fields, names) for names in _COLUMNS.values()])
 
     return _line_count(path), rows()
@@ -161,10 +170,13 @@ _READERS: dict[str, Callable[[Path], tuple[int, Iterator[Row]]]] = {
 def _positions(path: Path, names: Sequence[str]) -> list[int | None]:
     """Where the columns of a `Row` are."""
     found = [
-        next((names.index(name) for name in known if name in names), None) for known in _COLUMNS.values()
+        next((names.index(name) for name in known if name in names), None)
+        for known in _COLUMNS.values()
     ]
     if found[0] is None or found[1] is None:
-        raise EventFileError(f"{path}: the columns {', '.join(names)} found, expected user_id and item_id")
+        raise EventFileError(
+            f"{path}: the columns {', '.join(names)} found, expected user_id and item_id"
+        )
     return found
 
 
@@ -198,7 +210,9 @@ def parse_time(time: Any) -> Time | None:
         try:
             return datetime.fromisoformat(time)
         except ValueError:
-            raise ValueError(f"time: {time!r} found, expected seconds since 1970 or ISO 8601") from None
+            raise ValueError(
+                f"time: {time!r} found, expected seconds since 1970 or ISO 8601"
+            ) from None
     return int(seconds) if seconds.is_integer() else seconds
 
 

@@ -38,19 +38,31 @@ from trimtab.v1.steering_pb2 import (
     TargetReport,
 )
 
-_BOUNDS = {Bound.BOUND_BUDGET: "limited by the budget", Bound.BOUND_TARGET: "set by the target shares"}
+_BOUNDS = {
+    Bound.BOUND_BUDGET: "limited by the budget",
+    Bound.BOUND_TARGET: "set by the target shares",
+}
 
 
 def register(commands: Commands, common: argparse.ArgumentParser) -> None:
     """Adds the commands."""
-    parser = commands.add_parser("recommend", parents=[common], help="a list for a user or a history")
+    parser = commands.add_parser(
+        "recommend", parents=[common], help="a list for a user or a history"
+    )
     parser.add_argument("--user", metavar="ID", help="whose list")
     add_history_option(parser)
     add_list_options(parser)
     parser.add_argument(
-        "--exclude", metavar="ID,ID", type=ids, action="extend", default=[], help="items to leave out"
+        "--exclude",
+        metavar="ID,ID",
+        type=ids,
+        action="extend",
+        default=[],
+        help="items to leave out",
     )
-    parser.add_argument("--mode", choices=["residual", "reconstruct"], help="how the edited code returns")
+    parser.add_argument(
+        "--mode", choices=["residual", "reconstruct"], help="how the edited code returns"
+    )
     parser.add_argument(
         "--share",
         metavar="SHARE",
@@ -69,7 +81,9 @@ def register(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--policy", metavar="NAME", default="", help="a stored steering policy")
     parser.add_argument("--explain", action="store_true", help="why each item is there")
-    parser.add_argument("--unsteered", action="store_true", help="beside it the list without steering")
+    parser.add_argument(
+        "--unsteered", action="store_true", help="beside it the list without steering"
+    )
     parser.add_argument("--report", action="store_true", help="what steering did")
     parser.set_defaults(run=recommend)
 
@@ -102,7 +116,9 @@ def recommend(client: Client, args: argparse.Namespace, screen: Screen) -> int:
         screen.dump(reply)
         return 0
     if reply.unsteered:
-        screen.show(screen.fitted(_side_by_side(reply, screen, explain=args.explain), "score", "unsteered"))
+        screen.show(
+            screen.fitted(_side_by_side(reply, screen, explain=args.explain), "score", "unsteered")
+        )
     else:
         screen.show(_list(reply.items, explain=args.explain))
     if reply.HasField("report"):
@@ -148,7 +164,9 @@ def _list(items: Sequence[Recommendation], *, explain: bool = False) -> Table | 
     made = table(">#", "item", "title", ">score", *(["why"] if explain else []))
     for item in items:
         why = [_why(item.reasons)] if explain else []
-        made.add_row(str(item.rank), cell(item.item_id), cell(item.title), f"{item.score:.4g}", *why)
+        made.add_row(
+            str(item.rank), cell(item.item_id), cell(item.title), f"{item.score:.4g}", *why
+        )
     return made
 
 
@@ -164,12 +182,16 @@ def _side_by_side(reply: RecommendResponse, screen: Screen, *, explain: bool) ->
         else:
             moved = Text("new", "cyan")
         why = [_why(item.reasons)] if explain else []
-        made.add_row(str(rank), left, cell(item.title or item.item_id), moved, f"{item.score:.4g}", *why)
+        made.add_row(
+            str(rank), left, cell(item.title or item.item_id), moved, f"{item.score:.4g}", *why
+        )
     return made
 
 
 def _why(reasons: Sequence[Reason]) -> Text:
-    return cell("  ".join(f"{_reason_name(reason)} {reason.contribution:+.3g}" for reason in reasons))
+    return cell(
+        "  ".join(f"{_reason_name(reason)} {reason.contribution:+.3g}" for reason in reasons)
+    )
 
 
 def _reason_name(reason: Reason) -> str:
@@ -200,7 +222,9 @@ def _edits(edits: Sequence[EditReport]) -> Table:
     for edit in edits:
         applied = Text("no effect", "yellow") if edit.no_effect else f"{edit.applied_fraction:.0%}"
         operation = enum_text(Operation.Name(edit.operation), "OPERATION")
-        levels = (f"{value:.3g}" for value in (edit.raw_strength, edit.level_before, edit.level_after))
+        levels = (
+            f"{value:.3g}" for value in (edit.raw_strength, edit.level_before, edit.level_after)
+        )
         made.add_row(cell(edit.target), operation, *levels, applied)
     return made
 
@@ -208,7 +232,9 @@ def _edits(edits: Sequence[EditReport]) -> Table:
 def _shares(report: SteeringReport) -> Table:
     """Of the items and of their exposure; targets are about the items."""
     targets = {target.concept: target for target in report.targets}
-    made = table("share of the list", ">items before", ">items", ">exposure before", ">exposure", "=target")
+    made = table(
+        "share of the list", ">items before", ">items", ">exposure before", ">exposure", "=target"
+    )
     for share in report.concepts:
         parts = (share.unsteered_item_share, share.item_share, share.unsteered_share, share.share)
         target = targets.get(share.concept)
@@ -230,5 +256,7 @@ def _timing(timing: Timing, round_trip_ms: float) -> str:
         for field, value in timing.ListFields()
         if field.name != "total_us"
     ]
-    inside = f"{timing.total_us / 1e3:.2f} ms in the server" + (f" ({', '.join(stages)})" if stages else "")
+    inside = f"{timing.total_us / 1e3:.2f} ms in the server" + (
+        f" ({', '.join(stages)})" if stages else ""
+    )
     return f"{round_trip_ms:.1f} ms round trip, {inside}"

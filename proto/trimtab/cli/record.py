@@ -27,12 +27,21 @@ def register(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--user", metavar="ID", help="who")
     parser.add_argument("--item", metavar="ID", help="with which item")
-    parser.add_argument("--kind", choices=EVENT_KINDS, help="what kind of feedback; default: not known")
-    parser.add_argument("--value", metavar="X", type=float, help="for a rating, on the data set's own scale")
     parser.add_argument(
-        "--time", metavar="T", type=readable(parse_time), help="seconds since 1970 or ISO 8601; default: now"
+        "--kind", choices=EVENT_KINDS, help="what kind of feedback; default: not known"
     )
-    parser.add_argument("--event-id", metavar="ID", default="", help="an event with an id counts once")
+    parser.add_argument(
+        "--value", metavar="X", type=float, help="for a rating, on the data set's own scale"
+    )
+    parser.add_argument(
+        "--time",
+        metavar="T",
+        type=readable(parse_time),
+        help="seconds since 1970 or ISO 8601; default: now",
+    )
+    parser.add_argument(
+        "--event-id", metavar="ID", default="", help="an event with an id counts once"
+    )
     parser.add_argument(
         "--from",
         metavar="FILE",
@@ -43,7 +52,9 @@ def register(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     parser.set_defaults(run=record)
 
-    parser = commands.add_parser("forget", parents=[common], help="remove everything stored about a user")
+    parser = commands.add_parser(
+        "forget", parents=[common], help="remove everything stored about a user"
+    )
     parser.add_argument("user", metavar="USER", help="a user's id")
     parser.set_defaults(run=forget)
 
@@ -82,7 +93,12 @@ def forget(client: Client, args: argparse.Namespace, screen: Screen) -> int:
 def _event(args: argparse.Namespace) -> Interaction:
     try:
         return interaction(
-            args.user, args.item, kind=args.kind, value=args.value, time=args.time, event_id=args.event_id
+            args.user,
+            args.item,
+            kind=args.kind,
+            value=args.value,
+            time=args.time,
+            event_id=args.event_id,
         )
     except ValueError as error:
         raise InputError(str(error)) from error
@@ -123,5 +139,7 @@ def _summary(totals: RecordTotals) -> str:
     if totals.duplicate_count:
         parts.append(f"{totals.duplicate_count:,} had been recorded before")
     if totals.unknown_item_count:
-        parts.append(f"{totals.unknown_item_count:,} of items that the default bundle does not know")
+        parts.append(
+            f"{totals.unknown_item_count:,} of items that the default bundle does not know"
+        )
     return ", ".join(parts)

@@ -54,7 +54,9 @@ class Screen:
 
     def fitted(self, made: Table, *spare: str) -> Table:
         """The table, without spare columns (the first named goes first) where words would be torn apart."""
-        unbounded = self.out.options.update_width(10_000)  # a measure stops at the width that it is taken in
+        unbounded = self.out.options.update_width(
+            10_000
+        )  # a measure stops at the width that it is taken in
         for name in spare:
             if Measurement.get(self.out, unbounded, made).minimum <= self.out.width:
                 break
@@ -71,7 +73,11 @@ class Screen:
         largest = max(values, default=0)
         steps = len(blocks) - 1
         # What is above 0 is never drawn as nothing.
-        heights = [max(1, round(steps * v / largest)) if v > 0 else 0 for v in values] if largest > 0 else []
+        heights = (
+            [max(1, round(steps * v / largest)) if v > 0 else 0 for v in values]
+            if largest > 0
+            else []
+        )
         return "".join(blocks[height] for height in heights)
 
     def bar(self, share: float, width: int = 10) -> str:
@@ -94,8 +100,8 @@ def table(*columns: str) -> Table:
     """A table in the one style of all commands.
 
     Args:
-        columns: their headings. Texts may be wrapped, but not where the heading starts with ">", which holds
-            numbers, or with "=", which holds single words.
+        columns: their headings. Texts may be wrapped, but not where the heading starts with ">",
+            which holds numbers, or with "=", which holds single words.
     """
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:

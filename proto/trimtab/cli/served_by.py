@@ -27,7 +27,9 @@ def served_by_line(served_by: ServedBy) -> Text:
         parts.append(f"experiment {served_by.experiment}, arm {served_by.arm}")
     if served_by.ignored_item_count:
         parts.append(f"{served_by.ignored_item_count} unknown items in the history")
-    parts += [f"degraded: {enum_text(Degradation.Name(d), 'DEGRADATION')}" for d in served_by.degradations]
+    parts += [
+        f"degraded: {enum_text(Degradation.Name(d), 'DEGRADATION')}" for d in served_by.degradations
+    ]
     return cell(", ".join(parts), "dim")
 
 

@@ -86,7 +86,9 @@ def _bundles(bundles: Sequence[LoadedBundle], screen: Screen) -> Table:
             f"{sizes.n_items:,}",
             f"{sizes.n_neurons:,}",
             str(sizes.k),
-            f"{manifest.create_time.ToDatetime():%Y-%m-%d}" if manifest.HasField("create_time") else "-",
+            f"{manifest.create_time.ToDatetime():%Y-%m-%d}"
+            if manifest.HasField("create_time")
+            else "-",
         )
     return screen.fitted(made, "made", "k", "models", "neurons", "items")
 
@@ -98,7 +100,8 @@ def _fields(status: ServerStatus) -> dict[str, object]:
         "latency_ms": status.latency_ms,
         "services": status.services,
         "bundles": [
-            json_format.MessageToDict(bundle, preserving_proto_field_name=True) for bundle in status.bundles
+            json_format.MessageToDict(bundle, preserving_proto_field_name=True)
+            for bundle in status.bundles
         ],
         "bundles_error": status.bundles_error,
     }

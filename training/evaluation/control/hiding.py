@@ -33,7 +33,9 @@ def halve_hidden(scene: Scene, rng: np.random.Generator) -> dict[str, dict[str, 
         for concept in frequent(scene):
             line, flags = scene.line(-gains[concept.row], base=base), tags[concept.row]
             (point,) = reach(audience, line, scene.near_0, flags, [concept.share / 2])
-            found[name][concept.name] = None if point is None else unsteered - audience.ndcg(point.lists)
+            found[name][concept.name] = (
+                None if point is None else unsteered - audience.ndcg(point.lists)
+            )
     return found
 
 
@@ -47,7 +49,11 @@ def _ways(scene: Scene, known: Knowledge) -> Iterator[tuple[str, str, Floats]]:
     yield "ADD -x", "score", added
     yield "difference of means -x", "score", dense
     yield "lift -x", "score", tagged
-    yield "ADD and lift, alike in spread", "score", added / spread[0] + tagged / np.maximum(spread[1], 1e-12)
+    yield (
+        "ADD and lift, alike in spread",
+        "score",
+        added / spread[0] + tagged / np.maximum(spread[1], 1e-12),
+    )
     yield "lift by completed tags -x", "score", completed(gains, known.tags, models.fitted)
     yield "BOOST -x", "places", tagged
     yield "BOOST by gains -x", "places", gains

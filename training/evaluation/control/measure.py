@@ -127,7 +127,9 @@ def _halved(scene: Scene) -> dict[str, Any]:
             "loss": paired([one.unsteered - one.ndcg for one in found.values()]),
             "random": paired([one.unsteered - one.random for one in found.values()]),
             "over random": paired([one.random - one.ndcg for one in found.values()]),
-            "over ADD": paired([added[name].ndcg - one.ndcg for name, one in found.items() if name in added]),
+            "over ADD": paired(
+                [added[name].ndcg - one.ndcg for name, one in found.items() if name in added]
+            ),
         }
         for way, found in by_way.items()
     }
@@ -175,7 +177,11 @@ def _drift(scene: Scene) -> dict[str, Any]:
             "reached": len(found),
             "moved": paired([one.distance for one in found.values()]),
             "over boost": paired(
-                [one.distance - boost[name].distance for name, one in found.items() if name in boost]
+                [
+                    one.distance - boost[name].distance
+                    for name, one in found.items()
+                    if name in boost
+                ]
             ),
             "concepts": {
                 name: {"moved": paired([one.distance]), "furthest": list(one.furthest)}

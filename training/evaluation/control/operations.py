@@ -57,7 +57,11 @@ class Levels(NamedTuple):
 
 
 def operate(
-    audience: Audience, concept: FittedConcept, flags: NDArray[np.bool_], targets: csr_matrix, strength: float
+    audience: Audience,
+    concept: FittedConcept,
+    flags: NDArray[np.bool_],
+    targets: csr_matrix,
+    strength: float,
 ) -> Iterator[tuple[str, Operated]]:
     """Every operation on one concept, mode RESIDUAL; flags [n_items] are its items.
 
@@ -70,7 +74,9 @@ def operate(
         yield (
             name,
             Operated(
-                share, metrics.exposure_share(after, flags) - share, metrics.ndcg(after, targets) - ndcg
+                share,
+                metrics.exposure_share(after, flags) - share,
+                metrics.ndcg(after, targets) - ndcg,
             ),
         )
 

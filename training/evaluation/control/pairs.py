@@ -69,12 +69,15 @@ def _pairs(
         lists = None
         if first is not None and second is not None:
             start, wanted = (first.t, second.t), (targets[one], targets[two])
-            lists = both(audience, (lines[one], lines[two]), (flags[one], flags[two]), wanted, start)
+            lists = both(
+                audience, (lines[one], lines[two]), (flags[one], flags[two]), wanted, start
+            )
         if first is None or second is None or lists is None:
             found.append(None)
             continue
         short = max(
-            float(sign) * (targets[row] - float(exposure(lists, flags[row]).mean())) for row in (one, two)
+            float(sign) * (targets[row] - float(exposure(lists, flags[row]).mean()))
+            for row in (one, two)
         )
         losses = (unsteered - audience.ndcg(first.lists), unsteered - audience.ndcg(second.lists))
         names = (chosen[one][0].name, chosen[two][0].name)

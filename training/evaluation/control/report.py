@@ -49,11 +49,16 @@ def control_report(runs: Sequence[Figures], command: str) -> Report:
     tables = [table for name, own in sets.items() for table in _tables(name, own)]
     curves = [Curve(name, *_costs(own)) for name, own in sets.items() if "halved" in own[0]]
     plot = Plot("", "nDCG@20 lost - by random", curves) if curves else None
-    return Report("steering", f"Steering: {' and '.join(names)}", command, _PARAGRAPHS, tables, plot, runs)
+    return Report(
+        "steering", f"Steering: {' and '.join(names)}", command, _PARAGRAPHS, tables, plot, runs
+    )
 
 
 def _costs(runs: Sequence[Figures]) -> tuple[list[str], list[Estimate]]:
-    ways = {way: several([run["halved"][way]["over random"] for run in runs]) for way in runs[0]["halved"]}
+    ways = {
+        way: several([run["halved"][way]["over random"] for run in runs])
+        for way in runs[0]["halved"]
+    }
     known = {way: estimate for way, estimate in ways.items() if estimate}
     return list(known), list(known.values())
 
@@ -85,9 +90,17 @@ def _operations(of: str, runs: Sequence[Figures]) -> Table:
                 signed(several([one["ndcg"] for one in found])),
             ]
         )
-    columns = ("operation", "share changed by", "users with more of it", "concepts with more", "nDCG@20")
+    columns = (
+        "operation",
+        "share changed by",
+        "users with more of it",
+        "concepts with more",
+        "nDCG@20",
+    )
     return Table(
-        f"{of}: each concept under each operation, x = {runs[0]['strength']:g} TYPICAL", columns, rows
+        f"{of}: each concept under each operation, x = {runs[0]['strength']:g} TYPICAL",
+        columns,
+        rows,
     )
 
 
@@ -107,7 +120,13 @@ def _levels(name: str, runs: Sequence[Figures]) -> Table:
                 *map(signed, changes),
             ]
         )
-    columns = ("concept", "share", "users below level 0", "items' level with / without", *operations)
+    columns = (
+        "concept",
+        "share",
+        "users below level 0",
+        "items' level with / without",
+        *operations,
+    )
     return Table(f"{name}: levels, and the change of the share", columns, rows)
 
 
@@ -155,7 +174,10 @@ def _together(name: str, runs: Sequence[Figures]) -> Table:
             short = [one["short"] for one in found if one["short"] is not None]
             rows.append(
                 [f"{goal}: {way}", _reached(found), f"{max(short):.4f}" if short else "-"]
-                + [signed(several([one[key] for one in found])) for key in ("loss", "alone", "over alone")]
+                + [
+                    signed(several([one[key] for one in found]))
+                    for key in ("loss", "alone", "over alone")
+                ]
             )
     columns = (
         "both: way",

@@ -43,7 +43,9 @@ class Scene:
         found = concepts_of(run, most)
         known = [row for row, name in enumerate(found.names) if name in fitted]
         concepts = Concepts(tuple(found.names[row] for row in known), found.tags[known])
-        return cls(run, audience, concepts, judged(concepts, audience), [fitted[n] for n in concepts.names])
+        return cls(
+            run, audience, concepts, judged(concepts, audience), [fitted[n] for n in concepts.names]
+        )
 
     @cached_property
     def codes(self) -> Floats:
@@ -60,7 +62,9 @@ class Scene:
     def moved(self, change: Floats) -> Floats:
         """What changes of codes [rows, n_neurons] add to the scores over scale(z): [rows, n_items]."""
         W_dec = self.run.sae.W_dec.detach().numpy()
-        return np.asarray(change @ W_dec @ self.run.recommender.item_matrix().V.numpy().T, dtype=np.float32)
+        return np.asarray(
+            change @ W_dec @ self.run.recommender.item_matrix().V.numpy().T, dtype=np.float32
+        )
 
     def line(self, gain: Floats, limit: float = np.inf, base: str = "score") -> Line:
         """A base, and what a unit of strength adds to it: [n_items] or [users, n_items]."""

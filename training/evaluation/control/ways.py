@@ -22,12 +22,16 @@ _STEPS = 20
 
 def added(scene: Scene, row: int, target: float) -> Lists | None:
     """ADD of the concept, one strength for all users."""
-    return _reached(scene, row, scene.line(_towards(scene, row, target) * scene.directions[row]), target)
+    return _reached(
+        scene, row, scene.line(_towards(scene, row, target) * scene.directions[row]), target
+    )
 
 
 def lifted(scene: Scene, row: int, target: float) -> Lists | None:
     """A number added to the score of the concept's items, one for all users: what a lift does."""
-    return _reached(scene, row, scene.line(_towards(scene, row, target) * scene.concepts.tags[row]), target)
+    return _reached(
+        scene, row, scene.line(_towards(scene, row, target) * scene.concepts.tags[row]), target
+    )
 
 
 def boosted(scene: Scene, row: int, target: float) -> Lists | None:
@@ -52,14 +56,18 @@ def capped(scene: Scene, row: int, target: float) -> Lists | None:
 
     def lists(most: float) -> Lists:
         fall = np.minimum(most - levels, 0.0)[:, None]
-        return Line(base + fall * scene.directions[row], np.zeros_like(scene.directions[row])).lists(0.0)
+        return Line(
+            base + fall * scene.directions[row], np.zeros_like(scene.directions[row])
+        ).lists(0.0)
 
     low, high = float(levels.min()) - 10 * scene.fitted[row].unit, float(levels.max())
     if exposure(lists(low), flags).mean() > target:
         return None
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        low, high = (low, middle) if exposure(lists(middle), flags).mean() > target else (middle, high)
+        low, high = (
+            (low, middle) if exposure(lists(middle), flags).mean() > target else (middle, high)
+        )
     return lists(low)
 
 
@@ -95,10 +103,12 @@ def lowered_to(scene: Scene, row: int, share: float) -> Lists:
 def lowered(scores: Floats, flags: NDArray[np.bool_], most: NDArray[np.int64]) -> Lists:
     """Lists with at most so many [users] flagged items, whose scores [users, n_items] are lowered for it.
 
-    The first flagged item that is one too many comes to stand just below the last of the others that fill
-    the list.
+    The first flagged item that is one too many comes to stand just below the last of the others
+    that fill the list.
     """
-    scores = scores.astype(np.float64)  # the smallest step below another score that float32 could not make
+    scores = scores.astype(
+        np.float64
+    )  # the smallest step below another score that float32 could not make
     ours, others = (
         np.take_along_axis(kind, best_first(top(kind, LENGTH + 1), kind), 1)
         for kind in (np.where(flags, scores, -np.inf), np.where(flags, -np.inf, scores))
@@ -134,13 +144,19 @@ def randomly_removed(
     unsteered = scene.audience.unsteered
     listed = flags[unsteered]
     left = np.where(flags, -np.inf, base).astype(np.float32)
-    kept = np.where(listed, np.take_along_axis(base, unsteered, 1), np.take_along_axis(left, unsteered, 1))
+    kept = np.where(
+        listed, np.take_along_axis(base, unsteered, 1), np.take_along_axis(left, unsteered, 1)
+    )
     np.put_along_axis(left, unsteered, kept, 1)
     found = []
     for _ in range(draws):
-        place = np.argsort(np.argsort(np.where(listed, rng.random(listed.shape), 2.0), axis=1), axis=1)
+        place = np.argsort(
+            np.argsort(np.where(listed, rng.random(listed.shape), 2.0), axis=1), axis=1
+        )
         scores = left.copy()
-        np.put_along_axis(scores, unsteered, np.where(listed & (place < counts[:, None]), -np.inf, kept), 1)
+        np.put_along_axis(
+            scores, unsteered, np.where(listed & (place < counts[:, None]), -np.inf, kept), 1
+        )
         found.append(scene.audience.ndcg(best_first(top(scores, LENGTH), scores)))
     mean: Doubles = np.mean(found, axis=0)
     return mean

@@ -11,15 +11,25 @@ import torch
 from numpy.typing import NDArray
 
 from training.evaluation.frontier.relevance import Relevance, places
-from training.evaluation.frontier.strength import LENGTH, Doubles, Floats, Lists, best_first, depth_of, top
+from training.evaluation.frontier.strength import (
+    LENGTH,
+    Doubles,
+    Floats,
+    Lists,
+    best_first,
+    depth_of,
+    top,
+)
 from training.evaluation.metrics import discounts
 from training.histories import Ints
 from training.run import Run
 
 BASES = ("score", "rank", "relevance")
-"""score: the unsteered score over scale(z). rank: 1 / log2(1 + unsteered rank). relevance: the probability
-that the user wants an item of that rank, from validation users. All give the unsteered list at strength 0.
-There is places too, what the service's BOOST adds to: the rank as a function of the score."""
+"""score: the unsteered score over scale(z). rank: 1 / log2(1 + unsteered rank). relevance: the
+probability that the user wants an item of that rank, from validation users. All give the unsteered
+list at strength 0. There is places too, what the service's BOOST adds to: the rank as a function of
+the score.
+"""
 
 
 class Users(NamedTuple):
@@ -45,7 +55,9 @@ class Users(NamedTuple):
         base[seen] = -np.inf
         ranks = np.empty(base.shape, dtype=np.int32)
         order = np.argsort(-base, axis=1, kind="stable").astype(np.int32)
-        np.put_along_axis(ranks, order, np.arange(1, base.shape[1] + 1, dtype=np.int32)[None], axis=1)
+        np.put_along_axis(
+            ranks, order, np.arange(1, base.shape[1] + 1, dtype=np.int32)[None], axis=1
+        )
         ranks[seen] = 0
         wanted = run.split.targets(users).toarray() > 0
         return cls(z.numpy(), scale.numpy(), seen, wanted, histories.lengths, base, ranks)
@@ -64,8 +76,14 @@ class Audience:
     def of(cls, users: Users, relevance: Relevance) -> Self:
         """The bases of the users."""
         with np.errstate(divide="ignore"):
-            rank = np.where(users.ranks > 0, 1 / np.log2(1.0 + users.ranks), -np.inf).astype(np.float32)
-        bases = {"score": users.base, "rank": rank, "relevance": relevance.base(users.base, users.lengths)}
+            rank = np.where(users.ranks > 0, 1 / np.log2(1.0 + users.ranks), -np.inf).astype(
+                np.float32
+            )
+        bases = {
+            "score": users.base,
+            "rank": rank,
+            "relevance": relevance.base(users.base, users.lengths),
+        }
         bases["places"] = places(users.base)
         return cls(users, relevance, bases, {name: depth_of(base) for name, base in bases.items()})
 

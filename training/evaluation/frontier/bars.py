@@ -66,15 +66,21 @@ def bars(runs: Sequence[Figures]) -> Table:
     rows: dict[str, Callable[[Sequence[Figures]], str]] = {}
     rows |= {f"seen: {way}": partial(_seen, way=way) for way in _SEEN}
     for part in _hidden_parts(runs[0]):
-        rows |= {f"{_share(part)} hidden: {way}": partial(_hidden, part=part, way=way) for way in _HIDDEN}
+        rows |= {
+            f"{_share(part)} hidden: {way}": partial(_hidden, part=part, way=way) for way in _HIDDEN
+        }
     rows |= {name: partial(_apart, name=name) for name in _NEURONS}
     rows[f"neurons for {_ENOUGH:.0%} of the contrast's effect"] = neurons_for_most
-    return Table(TITLE, ("", *sets), [[title, *map(told, sets.values())] for title, told in rows.items()])
+    return Table(
+        TITLE, ("", *sets), [[title, *map(told, sets.values())] for title, told in rows.items()]
+    )
 
 
 def neurons_for_most(runs: Sequence[Figures]) -> str:
     """How many neurons keep most of the contrast's effect, the median over concepts; "-" if not measured."""
-    found = [kept for run in runs if "effects" in run for kept in run["effects"]["neurons"].values()]
+    found = [
+        kept for run in runs if "effects" in run for kept in run["effects"]["neurons"].values()
+    ]
     enough = [next((c for c in COUNTS if kept[str(c)] >= _ENOUGH), math.inf) for kept in found]
     return f"{np.median(enough):g}" if enough else "-"
 
@@ -118,13 +124,18 @@ def _apart(runs: Sequence[Figures], name: str) -> str:
     """At .5 where a concept goes there by both, else at the largest target; then with tags hidden."""
     labels = labels_of(runs, "seen")
     tried = [label for label in labels if label == "0.5"] + labels[::-1]
-    seen = [(f"seen, {label}", found) for label in tried if (found := _pair(runs, "seen", name, label))]
+    seen = [
+        (f"seen, {label}", found) for label in tried if (found := _pair(runs, "seen", name, label))
+    ]
     hidden = [
         (_share(part), found)
         for part in _hidden_parts(runs[0])
         if (found := _pair(runs, part, name, labels_of(runs, part)[0]))
     ]
-    return ", ".join(f"{place}: {signed(found)}" for place, found in seen[:1] + hidden) or "not reached"
+    return (
+        ", ".join(f"{place}: {signed(found)}" for place, found in seen[:1] + hidden)
+        or "not reached"
+    )
 
 
 def _pair(runs: Sequence[Figures], part: str, name: str, label: str) -> Estimate | None:

@@ -32,7 +32,9 @@ WAYS = (
     ("contrast, orthogonal", "rank"),
 )
 """Methods and bases that these parts compare."""
-_WAYS_TOGETHER = tuple(way for way in WAYS if "orthogonal" not in way[0] and "untrained" not in way[0])
+_WAYS_TOGETHER = tuple(
+    way for way in WAYS if "orthogonal" not in way[0] and "untrained" not in way[0]
+)
 RANDOM = ("random filter", "score")
 COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 400)
 _PAIRED = 5
@@ -53,8 +55,8 @@ def suppress(
 ) -> dict[tuple[str, str], dict[str, Doubles]]:
     """Each concept's exposure share halved: by way and concept, the nDCG of each user.
 
-    The random filter leaves out the same share of the exposure by never returning random ones of its items,
-    drawn for each user anew.
+    The random filter leaves out the same share of the exposure by never returning random ones of
+    its items, drawn for each user anew.
     """
     audience = setting.audience
     found: dict[tuple[str, str], dict[str, Doubles]] = {}
@@ -92,7 +94,9 @@ def _random_filter(
     return lists
 
 
-def amplify(setting: Setting, known: Knowledge, label: str) -> dict[tuple[str, str], dict[str, Effect]]:
+def amplify(
+    setting: Setting, known: Knowledge, label: str
+) -> dict[tuple[str, str], dict[str, Effect]]:
     """Each concept's share brought to a target: nDCG and the others' mean change, by way and concept."""
     audience = setting.audience
     tags = setting.concepts.tags
@@ -130,11 +134,14 @@ def together(setting: Setting, known: Knowledge) -> dict[tuple[str, str], list[P
     unsteered = float(audience.ndcg(audience.unsteered).mean())
     for name, base in _WAYS_TOGETHER:
         gains = METHODS[name].fit(known)
-        lines = [line_of(audience, base, METHODS[name], gains(concept.row))[0] for concept in chosen]
+        lines = [
+            line_of(audience, base, METHODS[name], gains(concept.row))[0] for concept in chosen
+        ]
         flags = [setting.concepts.tags[concept.row] for concept in chosen]
         near_0 = audience.near_0[base]
         alone = [
-            reach(audience, line, near_0, f, [_PAIR_SHARE])[0] for line, f in zip(lines, flags, strict=True)
+            reach(audience, line, near_0, f, [_PAIR_SHARE])[0]
+            for line, f in zip(lines, flags, strict=True)
         ]
         for one, two in itertools.combinations(range(len(chosen)), 2):
             singles = [point for point in (alone[one], alone[two]) if point]
@@ -149,7 +156,10 @@ def together(setting: Setting, known: Knowledge) -> dict[tuple[str, str], list[P
                     (chosen[one].name, chosen[two].name),
                     (losses[0], losses[1]),
                     unsteered - float(audience.ndcg(lists).mean()),
-                    (float(exposure(lists, flags[one]).mean()), float(exposure(lists, flags[two]).mean())),
+                    (
+                        float(exposure(lists, flags[one]).mean()),
+                        float(exposure(lists, flags[two]).mean()),
+                    ),
                 )
                 found.setdefault((name, base), []).append(pair)
     return found
@@ -164,10 +174,11 @@ def both(
 ) -> Lists | None:
     """Lists with both shares at their targets, both above or both below the unsteered ones; None if not.
 
-    One strength after the other is solved with the other held, from those in start on, until both shares are
-    right. Concepts that take places from each other make both strengths grow on the way to the least pair
-    that is enough, so a share that no strength reaches beside the other's is out of reach for good. A share
-    that the other concept brings along by itself may lie beyond its target.
+    One strength after the other is solved with the other held, from those in start on, until both
+    shares are right. Concepts that take places from each other make both strengths grow on the way
+    to the least pair that is enough, so a share that no strength reaches beside the other's is out
+    of reach for good. A share that the other concept brings along by itself may lie beyond its
+    target.
     """
     sign = 1.0 if targets[0] >= exposure(audience.unsteered, flags[0]).mean() else -1.0
     strengths = [*start]

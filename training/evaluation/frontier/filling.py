@@ -24,8 +24,9 @@ def filled(known: Knowledge, weight: float) -> Floats:
 def choose_weight(known: Knowledge) -> float:
     """The weight for all concepts of a data set, chosen on validation users by the tags that are shown.
 
-    It is the largest whose nDCG@20 is, over concepts and targets, no lower than that of the tags alone added
-    to the rank transform; 0 where there is none, so that nothing is inferred where inferring harms.
+    It is the largest whose nDCG@20 is, over concepts and targets, no lower than that of the tags
+    alone added to the rank transform; 0 where there is none, so that nothing is inferred where
+    inferring harms.
 
     Raises:
         ValueError: if the models come without validation users.
@@ -34,7 +35,9 @@ def choose_weight(known: Knowledge) -> float:
     if audience is None:
         raise ValueError("found no validation users, expected some to choose the weight on")
     concepts = Concepts(tuple(map(str, range(len(known.tags)))), known.tags)
-    targets = {concept.row: list(concept.targets.values()) for concept in judged(concepts, audience)}
+    targets = {
+        concept.row: list(concept.targets.values()) for concept in judged(concepts, audience)
+    }
     plain = _ndcg(audience, "rank", known.tags.astype(np.float32), known.tags, targets)
     for weight in WEIGHTS:
         found = _ndcg(audience, "relevance", filled(known, weight), known.tags, targets)
@@ -49,7 +52,9 @@ def reach(
 ) -> list[Point | None]:
     """Where a column [n_items], added to a base, brings the flagged items' mean exposure to each target."""
     line = Line(audience.bases[base], np.ascontiguousarray(column, dtype=np.float32))
-    return solve(line, lambda lists: float(exposure(lists, flags).mean()), targets, audience.near_0[base])
+    return solve(
+        line, lambda lists: float(exposure(lists, flags).mean()), targets, audience.near_0[base]
+    )
 
 
 def _ndcg(

@@ -45,9 +45,13 @@ def figure_of(run: Figures, part: str, way: str, label: str, figure: str) -> flo
     return value
 
 
-def minus(run: Figures, part: str, way: str, label: str, reference: str) -> Mapping[str, float] | None:
+def minus(
+    run: Figures, part: str, way: str, label: str, reference: str
+) -> Mapping[str, float] | None:
     """The method's nDCG@20 minus that of a reference."""
-    found: Mapping[str, float] | None = cell_of(run, part, way, label).get("minus", {}).get(reference)
+    found: Mapping[str, float] | None = (
+        cell_of(run, part, way, label).get("minus", {}).get(reference)
+    )
     return found
 
 

@@ -30,7 +30,8 @@ _WIDE_K = 128
 class Features:
     """Codes of one-item histories float32 [n_items, n_neurons] and what a neuron adds to each item's score.
 
-    W_dec [n_neurons, d]; for the dense vectors themselves, the codes are z and W_dec is the unit matrix.
+    W_dec [n_neurons, d]; for the dense vectors themselves, the codes are z and W_dec is the unit
+    matrix.
     """
 
     codes: Floats
@@ -53,7 +54,9 @@ class Models:
     @classmethod
     def of(cls, run: Run, users: Users, validation: Audience | None = None) -> Self:
         """Items of too few events of training users are left out of fitting, as in training.concepts."""
-        return cls(run, users, validation, run.catalogue.popularity >= run.config.concepts.min_popularity)
+        return cls(
+            run, users, validation, run.catalogue.popularity >= run.config.concepts.min_popularity
+        )
 
     @cached_property
     def item_matrix(self) -> Floats:
@@ -152,7 +155,9 @@ class Knowledge:
     def ridge(self, kind: str) -> Floats:
         """Leave-one-out ridge on one of the Models' features, fitted once: [n_concepts, n_items]."""
         if kind not in self._ridges:
-            self._ridges[kind] = ridge_probe(self.models.spectrum(kind), self.tags, self.models.fitted)
+            self._ridges[kind] = ridge_probe(
+                self.models.spectrum(kind), self.tags, self.models.fitted
+            )
         return self._ridges[kind]
 
     def contrast(self, features: Features) -> Floats:

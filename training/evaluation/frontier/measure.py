@@ -61,7 +61,9 @@ class FrontierOptions:
             )
         for share in self.hidden_shares:
             if not 0 < share < 1:
-                raise ConfigError(f"frontier: hidden holds {share:g}, expected shares between 0 and 1")
+                raise ConfigError(
+                    f"frontier: hidden holds {share:g}, expected shares between 0 and 1"
+                )
 
     @property
     def hidden_shares(self) -> list[float]:
@@ -69,7 +71,9 @@ class FrontierOptions:
         try:
             return [float(share) for share in self.hidden.split()]
         except ValueError as error:
-            raise ConfigError(f"frontier: hidden is {self.hidden!r}, expected numbers: {error}") from error
+            raise ConfigError(
+                f"frontier: hidden is {self.hidden!r}, expected numbers: {error}"
+            ) from error
 
 
 def measure(
@@ -129,11 +133,15 @@ def _setting(run: Run, options: FrontierOptions, rng: np.random.Generator) -> Se
     concepts = concepts_of(run, options.max_concepts)
     found = judged(concepts, audience)
     if not found:
-        raise ConfigError(f"{run.path}: no concept can be brought to a target share in these users' lists")
+        raise ConfigError(
+            f"{run.path}: no concept can be brought to a target share in these users' lists"
+        )
     return Setting(audience, Models.of(run, users, validation), concepts, found)
 
 
-def _collect(results: Iterable[tuple[str, str, Cells]], report: Callable[[str], None]) -> dict[str, Cells]:
+def _collect(
+    results: Iterable[tuple[str, str, Cells]], report: Callable[[str], None]
+) -> dict[str, Cells]:
     found = {}
     for name, base, cells in results:
         report(f"{name} + {base}")
@@ -148,7 +156,11 @@ def _figures(
     pairs: Sequence[tuple[str, str]],
 ) -> dict[str, Any]:
     labels = sorted({label for concept in setting.judged for label in concept.targets})
-    labels = [label for label in labels if any(label == key[1] for cells in found.values() for key in cells)]
+    labels = [
+        label
+        for label in labels
+        if any(label == key[1] for cells in found.values() for key in cells)
+    ]
     asked = {label: [c.name for c in setting.judged if label in c.targets] for label in labels}
     common = {
         label: [
@@ -164,13 +176,16 @@ def _figures(
     }
     methods = {
         way: {
-            label: _summary(cells, found, label, common[label], references) | {"asked": len(asked[label])}
+            label: _summary(cells, found, label, common[label], references)
+            | {"asked": len(asked[label])}
             for label in labels
         }
         for way, cells in found.items()
     }
     compared = {
-        f"{left} - {right}": {label: difference(found[left], found[right], label) for label in labels}
+        f"{left} - {right}": {
+            label: difference(found[left], found[right], label) for label in labels
+        }
         for left, right in pairs
         if left in found and right in found
     }
@@ -178,13 +193,21 @@ def _figures(
 
 
 def _summary(
-    cells: Cells, found: Mapping[str, Cells], label: str, common: Sequence[str], references: Sequence[str]
+    cells: Cells,
+    found: Mapping[str, Cells],
+    label: str,
+    common: Sequence[str],
+    references: Sequence[str],
 ) -> dict[str, Any]:
     own = {name: cell for (name, at), cell in cells.items() if at == label}
-    oracle = {name: cell for (name, at), cell in found.get("all tags + rank", {}).items() if at == label}
+    oracle = {
+        name: cell for (name, at), cell in found.get("all tags + rank", {}).items() if at == label
+    }
     whole = len(common) > 0 and all(name in own for name in common)
     ratios = [
-        own[name].hidden / oracle[name].hidden for name in own if name in oracle and oracle[name].hidden
+        own[name].hidden / oracle[name].hidden
+        for name in own
+        if name in oracle and oracle[name].hidden
     ]
     return {
         "reached": len(own),
@@ -192,8 +215,12 @@ def _summary(
         "exposure": _mean([cell.exposure for cell in own.values()]),
         "plain": _mean([cell.plain for cell in own.values()]),
         "hidden": _mean(ratios),
-        "concepts": {name: [float(cell.ndcg.mean()), cell.plain, cell.hidden] for name, cell in own.items()},
-        "minus": {name: difference(cells, found[name], label) for name in references if name in found},
+        "concepts": {
+            name: [float(cell.ndcg.mean()), cell.plain, cell.hidden] for name, cell in own.items()
+        },
+        "minus": {
+            name: difference(cells, found[name], label) for name in references if name in found
+        },
     }
 
 
@@ -219,7 +246,9 @@ def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if len(values) else None
 
 
-def _effects(setting: Setting, known: Knowledge, label: str, rng: np.random.Generator) -> dict[str, Any]:
+def _effects(
+    setting: Setting, known: Knowledge, label: str, rng: np.random.Generator
+) -> dict[str, Any]:
     unsteered = setting.audience.ndcg(setting.audience.unsteered)
     halved = suppress(setting, known, rng)
     random = halved[RANDOM]
@@ -240,7 +269,11 @@ def _effects(setting: Setting, known: Knowledge, label: str, rng: np.random.Gene
                 "reached": len(found),
                 "moved": _mean([effect.off_target for effect in found.values()]),
                 "over boost": _mean(
-                    [found[name].off_target / boost[name].off_target for name in found if name in boost]
+                    [
+                        found[name].off_target / boost[name].off_target
+                        for name in found
+                        if name in boost
+                    ]
                 ),
             }
             for way, found in moved.items()

@@ -20,8 +20,8 @@ from training.evaluation.tag_profiles import TagProfiles
 class Gain(NamedTuple):
     """What a unit of strength adds: [n_items], or [users, n_items] where it is personal.
 
-    Strengths go up to limit. base [users, n_items] stands in for the recommender's scores where the method
-    has a recommender of its own.
+    Strengths go up to limit. base [users, n_items] stands in for the recommender's scores where the
+    method has a recommender of its own.
     """
 
     values: Floats
@@ -36,7 +36,8 @@ Gains = Callable[[int], Gain]
 class Method(NamedTuple):
     """A way of steering: how it is fitted, the bases that it is added to, and what it is.
 
-    With reorder, the chosen items come in the order of the base. oracle: it is shown the hidden tags too.
+    With reorder, the chosen items come in the order of the base. oracle: it is shown the hidden
+    tags too.
     on_hidden: it is measured on hidden tags as well.
     """
 
@@ -107,7 +108,9 @@ def _blend(count: int) -> Callable[[Knowledge], Gains]:
     def fit(known: Knowledge) -> Gains:
         models, features = known.models, known.models.neurons
         fitted = models.fitted
-        A = tag_activations(csr_matrix(_flags(known)[:, fitted]), csr_matrix(features.codes[fitted]))
+        A = tag_activations(
+            csr_matrix(_flags(known)[:, fitted]), csr_matrix(features.codes[fitted])
+        )
         neurons = top_neurons(characterises(A), count)
         decoded = models.user_codes @ features.W_dec
         total = models.user_codes.sum(axis=1, keepdims=True)
@@ -118,7 +121,9 @@ def _blend(count: int) -> Callable[[Knowledge], Gains]:
                 if neurons[row]
                 else np.zeros(models.item_matrix.shape[1])
             )
-            return Gain(((total * mean - decoded) @ models.item_matrix.T).astype(np.float32), limit=1.0)
+            return Gain(
+                ((total * mean - decoded) @ models.item_matrix.T).astype(np.float32), limit=1.0
+            )
 
         return gain
 
@@ -129,7 +134,9 @@ def _own_neurons(known: Knowledge) -> Gains:
     """Scales the user's own neurons of the concept: s' = s + t w_+ s, personal."""
     models, features = known.models, known.models.neurons
     weights = np.maximum(known.contrast(features), 0)
-    return lambda row: Gain((models.user_codes * weights[row]) @ features.W_dec @ models.item_matrix.T)
+    return lambda row: Gain(
+        (models.user_codes * weights[row]) @ features.W_dec @ models.item_matrix.T
+    )
 
 
 def _tag_profiles(known: Knowledge) -> Gains:
@@ -178,18 +185,24 @@ METHODS: dict[str, Method] = {
         lambda known: _columns(_flags(known)), _ONE, reorder=True, on_hidden=False
     ),
     "tag boost, orthogonal": Method(
-        lambda known: _columns(_residuals(_flags(known).astype(np.float64))), ("rank",), on_hidden=False
+        lambda known: _columns(_residuals(_flags(known).astype(np.float64))),
+        ("rank",),
+        on_hidden=False,
     ),
     "imputed tags": Method(_imputed),
     "dense probe": Method(lambda known: _columns(known.dense_probe)),
     "ridge on z": Method(lambda known: _columns(known.ridge("dense")), _LAST),
     "ridge on codes": Method(lambda known: _columns(known.ridge("more_neurons")), _LAST),
-    "ridge on untrained codes": Method(lambda known: _columns(known.ridge("more_untrained")), _LAST),
+    "ridge on untrained codes": Method(
+        lambda known: _columns(known.ridge("more_untrained")), _LAST
+    ),
     "completed tags, z": Method(lambda known: _completed(known, "dense"), _LAST),
     "completed tags, codes": Method(lambda known: _completed(known, "more_neurons"), _LAST),
     "probe and tag, z": Method(lambda known: _probe_and_tag(known, "dense"), _LAST),
     "probe and tag, codes": Method(lambda known: _probe_and_tag(known, "more_neurons"), _LAST),
-    "probe and tag, untrained codes": Method(lambda known: _probe_and_tag(known, "more_untrained"), _LAST),
+    "probe and tag, untrained codes": Method(
+        lambda known: _probe_and_tag(known, "more_untrained"), _LAST
+    ),
     "kernel on codes": Method(lambda known: _columns(known.kernel)),
     "difference of means": Method(lambda known: _contrast(known, "dense")),
     "difference of means, Platt": Method(lambda known: _columns(known.platt(known.models.dense))),
@@ -197,7 +210,9 @@ METHODS: dict[str, Method] = {
     "contrast, Platt": Method(lambda known: _columns(known.platt(known.models.neurons))),
     "contrast, orthogonal": Method(_orthogonal, _TWO, on_hidden=False),
     "contrast, untrained SAE": Method(lambda known: _contrast(known, "untrained")),
-    "contrast, untrained SAE, Platt": Method(lambda known: _columns(known.platt(known.models.untrained))),
+    "contrast, untrained SAE, Platt": Method(
+        lambda known: _columns(known.platt(known.models.untrained))
+    ),
     "contrast, top 1": Method(_top(1), _TWO, on_hidden=False),
     "contrast, top 10": Method(_top(10), _TWO),
     "contrast, top 50": Method(_top(50), _TWO, on_hidden=False),
@@ -209,5 +224,5 @@ METHODS: dict[str, Method] = {
     "BLEND, 10 neurons": Method(_blend(10), _ONE, on_hidden=False),
     "tag profiles": Method(_tag_profiles, _ONE),
 }
-"""By name. "all tags" is the oracle, shown hidden tags too; where none is hidden it is the tag boost. "boost"
-is what requests get that say BOOST, "by gains" where the bundle has gains."""
+"""By name. "all tags" is the oracle, shown hidden tags too; where none is hidden it is the tag
+boost. "boost" is what requests get that say BOOST, "by gains" where the bundle has gains."""

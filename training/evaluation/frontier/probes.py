@@ -19,8 +19,8 @@ def logistic_probe(
 ) -> Floats:
     """Cross-fitted logistic regression: vectors [n_items, d], tagged [n_concepts, n_items] -> probabilities.
 
-    Five folds; the penalty, one for all concepts, is that of the smallest cross-fitted log loss. Items
-    outside fitted [n_items] train nothing.
+    Five folds; the penalty, one for all concepts, is that of the smallest cross-fitted log loss.
+    Items outside fitted [n_items] train nothing.
     """
     X = torch.from_numpy(vectors / max(float(vectors[fitted].std()), 1e-12))
     Y = torch.from_numpy(tagged.T.astype(np.float32))
@@ -57,7 +57,9 @@ def _fit(X: Tensor, Y: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
     return W.detach(), b.detach()
 
 
-def neighbour_probe(vectors: Floats, tagged: NDArray[np.bool_], fitted: NDArray[np.bool_]) -> Floats:
+def neighbour_probe(
+    vectors: Floats, tagged: NDArray[np.bool_], fitted: NDArray[np.bool_]
+) -> Floats:
     """Share of the concept among an item's neighbours, weighted by cosine to the 4th power, itself left out.
 
     vectors [n_items, m] -> Platt-scaled [n_concepts, n_items].

@@ -22,8 +22,8 @@ PLACES = 160
 class Relevance(NamedTuple):
     """How likely an item at a rank of the unsteered order is wanted, by the length of the history.
 
-    logit p = weights . (1, x, x^2, h, h x), x = log(rank), h = log(history length); targets is how many items
-    are held out for each of the history.
+    logit p = weights . (1, x, x^2, h, h x), x = log(rank), h = log(history length); targets is how
+    many items are held out for each of the history.
     """
 
     weights: Doubles
@@ -50,15 +50,18 @@ class Relevance(NamedTuple):
     def base(self, scores: Floats, lengths: NDArray[np.int64]) -> Floats:
         """The worth of every item by its score, [users, n_items]; -inf where the score is."""
         curves = {length: self.curve(length) for length in np.unique(lengths).tolist()}
-        rows = [worth(row, curves[length]) for row, length in zip(scores, lengths.tolist(), strict=True)]
+        rows = [
+            worth(row, curves[length]) for row, length in zip(scores, lengths.tolist(), strict=True)
+        ]
         return np.array(rows, dtype=np.float32)
 
 
 def worth(scores: Floats, curve: Doubles) -> Doubles:
     """A user's scores [n_items], -inf where an item is not returned, as what their ranks are worth.
 
-    A function of the score alone: the curve's value at the best ranks, between them by interpolation. Below
-    the last rank R of the curve it is w_R / (1 + (u_R - u) / tau), with tau such that it has w_{R/2} too.
+    A function of the score alone: the curve's value at the best ranks, between them by
+    interpolation. Below the last rank R of the curve it is w_R / (1 + (u_R - u) / tau), with tau
+    such that it has w_{R/2} too.
     """
     depth = min(len(curve), int(np.isfinite(scores).sum()))
     if not depth:
@@ -69,15 +72,18 @@ def worth(scores: Floats, curve: Doubles) -> Doubles:
     tau = max((best[middle] - best[-1]) / fall if fall > 0 else 0.0, 1e-12)
     below = np.maximum(best[-1] - scores, 0.0)
     return np.where(
-        below > 0, curve[depth - 1] / (1 + below / tau), np.interp(scores, best[::-1], curve[:depth][::-1])
+        below > 0,
+        curve[depth - 1] / (1 + below / tau),
+        np.interp(scores, best[::-1], curve[:depth][::-1]),
     ) + np.where(np.isfinite(scores), 0.0, -np.inf)
 
 
 def places(scores: Floats) -> Floats:
     """What the service's BOOST adds to: the rank transform, 1 / log2(1 + rank), as a function of the score.
 
-    Between the scores of two of the best 160 places it is joined; beyond the last one the line goes on, as it
-    falls on the whole from the middle one. Scores [users, n_items], -inf where an item is not returned.
+    Between the scores of two of the best 160 places it is joined; beyond the last one the line goes
+    on, as it falls on the whole from the middle one. Scores [users, n_items], -inf where an item is
+    not returned.
     """
     return np.array([_along_places(row) for row in scores], dtype=np.float32)
 

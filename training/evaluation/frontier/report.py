@@ -62,13 +62,21 @@ def frontier_report(runs: Sequence[Figures], command: str) -> Report:
     plot = Plot("mean exposure share of the concept", "nDCG@20", curves(runs, PLOTTED))
     seconds = sum(run.get("cpu_s", 0.0) for run in runs)
     told = ("data_set", "seed", "rotation", "users", "ndcg", "concepts")
-    # As shown: each concept under each method would be megabytes, which the cells of the benchmark hold.
+    # As shown: each concept under each method would be megabytes, which the cells of the benchmark
+    # hold.
     figures = {
         "runs": [{name: run[name] for name in told} for run in runs],
         "tables": [table._asdict() for table in tables],
     }
     return Report(
-        "frontier", f"The steering frontier: {names}", command, _PARAGRAPHS, tables, plot, figures, seconds
+        "frontier",
+        f"The steering frontier: {names}",
+        command,
+        _PARAGRAPHS,
+        tables,
+        plot,
+        figures,
+        seconds,
     )
 
 
@@ -96,7 +104,8 @@ def _tables(name: str, runs: Sequence[Figures]) -> list[Table]:
     tables = [_seen(of, runs)]
     parts = [part for part in runs[0] if part.startswith("hidden ")]
     tables += [
-        _hidden(f"{name}: {float(part.split()[1]):.0%} of the tags hidden", runs, part) for part in parts
+        _hidden(f"{name}: {float(part.split()[1]):.0%} of the tags hidden", runs, part)
+        for part in parts
     ]
     tables.append(_pairs(f"{name}: nDCG@20 of left minus right", runs, ["seen", *parts]))
     if "effects" in runs[0]:
@@ -115,7 +124,9 @@ def _seen(of: str, runs: Sequence[Figures]) -> Table:
                 signed(several([minus(run, "seen", way, label, _BOOST) for run in runs])),
             ]
         middle = "0.5" if "0.5" in labels else labels[-1]
-        rows.append([*row, short(joined([figure_of(run, "seen", way, middle, "plain") for run in runs]), 2)])
+        rows.append(
+            [*row, short(joined([figure_of(run, "seen", way, middle, "plain") for run in runs]), 2)]
+        )
     columns = ["method", "reached"]
     for label in labels:
         columns += [f"at {label}", "minus rank boost"]
@@ -131,7 +142,9 @@ def _hidden(title: str, runs: Sequence[Figures], part: str) -> Table:
             short(joined([figure_of(run, part, way, label, "hidden") for run in runs]), 2),
             short(joined([figure_of(run, part, way, label, "ndcg") for run in runs])),
             signed(several([minus(run, part, way, label, _BOOST) for run in runs])),
-            signed(several([minus(run, part, way, label, "dense probe + relevance") for run in runs])),
+            signed(
+                several([minus(run, part, way, label, "dense probe + relevance") for run in runs])
+            ),
         ]
         for way in _ways(runs, part)
     ]
@@ -145,7 +158,10 @@ def _pairs(title: str, runs: Sequence[Figures], parts: Sequence[str]) -> Table:
     rows = [
         [
             name,
-            *(signed(several([pair_of(run, part, name, label) for run in runs])) for part, label in places),
+            *(
+                signed(several([pair_of(run, part, name, label) for run in runs]))
+                for part, label in places
+            ),
         ]
         for name in names
     ]
@@ -172,15 +188,26 @@ def _effects(name: str, runs: Sequence[Figures]) -> Table:
             ]
         )
     label = parts[0]["label"]
-    columns = ("method", "nDCG@20 lost, share halved", "minus random filter", f"others moved, at {label}")
+    columns = (
+        "method",
+        "nDCG@20 lost, share halved",
+        "minus random filter",
+        f"others moved, at {label}",
+    )
     title = f"{name}: suppression, off-target movement, two at once"
-    return Table(title, (*columns, "over rank boost's", "lost by two at .3, of both losses alone"), rows)
+    return Table(
+        title, (*columns, "over rank boost's", "lost by two at .3, of both losses alone"), rows
+    )
 
 
 def _neurons(name: str, runs: Sequence[Figures]) -> Table:
     found = [kept for run in runs for kept in run["effects"]["neurons"].values()]
-    rows = [[str(count), short(mean_of([kept[str(count)] for kept in found]), 2)] for count in COUNTS]
-    title = f"{name}: share of the contrast's effect that its largest neurons keep; median for .95: "
+    rows = [
+        [str(count), short(mean_of([kept[str(count)] for kept in found]), 2)] for count in COUNTS
+    ]
+    title = (
+        f"{name}: share of the contrast's effect that its largest neurons keep; median for .95: "
+    )
     title += neurons_for_most(runs)
     return Table(title, ("neurons", "share"), rows)
 

@@ -1,7 +1,8 @@
 """What requests do that ask for a least share of each list: the service's own way of steering.
 
-The weakest ADD of the concept that gives a list as many of its items as were asked for; where the strongest
-is not enough, a number is added to the score of each of its items, as large as the share needs (a lift).
+The weakest ADD of the concept that gives a list as many of its items as were asked for; where the
+strongest is not enough, a number is added to the score of each of its items, as large as the share
+needs (a lift).
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from numpy.typing import NDArray
 from training.concepts.effect import typical_unit
 from training.evaluation.frontier.audience import exposure
 from training.evaluation.frontier.knowledge import Knowledge
-from training.evaluation.frontier.strength import LENGTH, Doubles, Floats, Lists, Point, best_first, top
+from training.evaluation.frontier.strength import (
+    LENGTH,
+    Doubles,
+    Floats,
+    Lists,
+    Point,
+    best_first,
+    top,
+)
 
 LARGEST_UNITS = 1.0
 """Typical units: the strongest ADD that a target share brings in the service."""
@@ -32,9 +41,10 @@ _CLOSE = 2e-4
 class Requests(NamedTuple):
     """A concept's lists: under each ADD [rungs, users, 20], and what the strongest leaves to be lifted.
 
-    counts [rungs, users] are the concept's items in the lists; ours and others the best items with and
-    without the concept under the strongest ADD, best first, [users, 20], with their scores, -inf where there
-    is none. dither [users], between 0 and 1, says who gets the whole item that others lack.
+    counts [rungs, users] are the concept's items in the lists; ours and others the best items with
+    and without the concept under the strongest ADD, best first, [users, 20], with their scores,
+    -inf where there is none. dither [users], between 0 and 1, says who gets the whole item that
+    others lack.
     """
 
     rungs: Lists
@@ -46,7 +56,9 @@ class Requests(NamedTuple):
     dither: Doubles
 
     @classmethod
-    def of(cls, base: Floats, direction: Floats, flags: NDArray[np.bool_], strengths: Doubles) -> Requests:
+    def of(
+        cls, base: Floats, direction: Floats, flags: NDArray[np.bool_], strengths: Doubles
+    ) -> Requests:
         """Scores base [users, n_items] over scale(z); direction [n_items] is what ADD of 1 adds to them."""
         rungs = np.empty((len(strengths), len(base), LENGTH), dtype=np.int64)
         for row, strength in enumerate(strengths):
@@ -80,19 +92,28 @@ class Requests(NamedTuple):
         rows = np.arange(len(users))
         last = self.our_scores[users][rows, np.maximum(needed, 1) - 1]
         first = self.other_scores[users][rows, np.minimum(LENGTH - needed, LENGTH - 1)]
-        lift = np.where((needed > 0) & np.isfinite(first), np.maximum(first - last, 0.0) + 1e-9, 0.0)
+        lift = np.where(
+            (needed > 0) & np.isfinite(first), np.maximum(first - last, 0.0) + 1e-9, 0.0
+        )
         items = np.concatenate([self.ours[users], self.others[users]], axis=1)
-        scores = np.concatenate([self.our_scores[users] + lift[:, None], self.other_scores[users]], axis=1)
+        scores = np.concatenate(
+            [self.our_scores[users] + lift[:, None], self.other_scores[users]], axis=1
+        )
         return np.take_along_axis(items, best_first(top(scores, LENGTH), scores), 1)
 
 
 def ask(
-    base: Floats, known: Knowledge, row: int, flags: NDArray[np.bool_], targets: list[float], way: str
+    base: Floats,
+    known: Knowledge,
+    row: int,
+    flags: NDArray[np.bool_],
+    targets: list[float],
+    way: str,
 ) -> list[Point | None]:
     """Asks every user for the share that brings the flagged items' mean exposure to each target.
 
-    The requests know the tags that known has; flags [n_items] are all. The strength of the points is the
-    share asked for.
+    The requests know the tags that known has; flags [n_items] are all. The strength of the points
+    is the share asked for.
     """
     models = known.models
     weights = known.contrast(models.neurons)[row]

@@ -47,7 +47,9 @@ Cells = dict[tuple[str, str], Cell]
 def line_of(audience: Audience, base: str, method: Method, gain: Gain) -> tuple[Line, Lists]:
     """A method's scores, and each user's best items at strength 0."""
     if gain.base is None:
-        return Line(audience.bases[base], gain.values, method.reorder, gain.limit), audience.near_0[base]
+        return Line(audience.bases[base], gain.values, method.reorder, gain.limit), audience.near_0[
+            base
+        ]
     return Line(gain.base, gain.values, method.reorder, gain.limit), depth_of(gain.base)
 
 
@@ -56,8 +58,9 @@ def reach(
 ) -> list[Point | None]:
     """Where a line brings the flagged items' mean exposure share to each target, the nearest first.
 
-    The strength is one for all users and is solved on the judged users' own lists: the share involves no
-    target item, so nothing of what is judged is used, and all methods stand at exactly the same share.
+    The strength is one for all users and is solved on the judged users' own lists: the share
+    involves no target item, so nothing of what is judged is used, and all methods stand at exactly
+    the same share.
     """
     return solve(line, lambda lists: float(exposure(lists, flags).mean()), targets, near_0)
 
@@ -90,7 +93,12 @@ Reach = Callable[[Concept, list[float]], list[Point | None]]
 
 
 def _by_strength(
-    setting: Setting, base: str, method: Method, gains: Gains, concept: Concept, targets: list[float]
+    setting: Setting,
+    base: str,
+    method: Method,
+    gains: Gains,
+    concept: Concept,
+    targets: list[float],
 ) -> list[Point | None]:
     line, near_0 = line_of(setting.audience, base, method, gains(concept.row))
     return reach(setting.audience, line, near_0, setting.concepts.tags[concept.row], targets)
@@ -103,20 +111,28 @@ def _by_request(
     return ask(setting.audience.bases[BASE], known, concept.row, flags, targets, way)
 
 
-def _cells(setting: Setting, hidden: NDArray[np.bool_] | None, only: str | None, points: Reach) -> Cells:
+def _cells(
+    setting: Setting, hidden: NDArray[np.bool_] | None, only: str | None, points: Reach
+) -> Cells:
     cells: Cells = {}
     for concept in setting.judged:
-        targets = {label: target for label, target in concept.targets.items() if only in (None, label)}
+        targets = {
+            label: target for label, target in concept.targets.items() if only in (None, label)
+        }
         if targets:
             flags = setting.concepts.tags[concept.row]
             unknown = np.zeros_like(flags) if hidden is None else hidden[concept.row]
             for label, point in zip(targets, points(concept, list(targets.values())), strict=True):
                 if point is not None:
-                    cells[concept.name, label] = _cell(setting.audience, point.lists, flags, unknown)
+                    cells[concept.name, label] = _cell(
+                        setting.audience, point.lists, flags, unknown
+                    )
     return cells
 
 
-def _cell(audience: Audience, lists: Lists, flags: NDArray[np.bool_], hidden: NDArray[np.bool_]) -> Cell:
+def _cell(
+    audience: Audience, lists: Lists, flags: NDArray[np.bool_], hidden: NDArray[np.bool_]
+) -> Cell:
     return Cell(
         audience.ndcg(lists).astype(np.float32),
         float(exposure(lists, flags).mean()),

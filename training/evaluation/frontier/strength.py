@@ -1,7 +1,8 @@
 """Lists along a line of scores, base + t gain, and the strength t at which a share is reached.
 
-Few items can enter a list for any t in [0, T]: those near the top at 0 and at T. Lists are made from these,
-and a bound proves that no other item belongs in them; where it does not, the user's whole row is looked at.
+Few items can enter a list for any t in [0, T]: those near the top at 0 and at T. Lists are made
+from these, and a bound proves that no other item belongs in them; where it does not, the user's
+whole row is looked at.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ _LARGEST = 2.0**12
 class Line(NamedTuple):
     """Scores base [users, n_items] + t gain, for t from 0 to limit.
 
-    gain is [n_items] or [users, n_items]. base is -inf where an item must not be returned. With reorder, the
-    chosen items are put in the order of the base.
+    gain is [n_items] or [users, n_items]. base is -inf where an item must not be returned. With
+    reorder, the chosen items are put in the order of the base.
     """
 
     base: Floats
@@ -96,14 +97,17 @@ def solve(
 ) -> list[Point | None]:
     """The first strength at which the share is each of the targets; None where it is never reached.
 
-    share is the mean over the users of the lists. The targets are all above or all below the share at t = 0,
-    nearest first. near_0 [users, depth] are each user's best items by the base, in any order.
+    share is the mean over the users of the lists. The targets are all above or all below the share
+    at t = 0, nearest first. near_0 [users, depth] are each user's best items by the base, in any
+    order.
     """
     sample = line.rows(np.arange(0, len(line.base), max(1, len(line.base) // _SAMPLE)))
     nearest = np.take_along_axis(line.base, near_0, 1)
     start = share(np.take_along_axis(near_0, best_first(top(nearest, LENGTH), nearest), 1))
     sign = 1.0 if targets[-1] >= start else -1.0
-    wanted = sign * targets[-1] + 0.05 * abs(targets[-1] - start)  # a sample: a little further than is needed
+    wanted = sign * targets[-1] + 0.05 * abs(
+        targets[-1] - start
+    )  # a sample: a little further than is needed
     unit = spread(sample.base) / max(float(np.std(sample.gain)), 1e-12)
     end, most = min(line.limit, unit / 8), min(line.limit, _LARGEST * unit)
     while end < most and sign * share(sample.lists(end)) < wanted:
@@ -118,7 +122,11 @@ def solve(
 
 
 def _reach(
-    pool: Pool, share: Callable[[Lists], float], target: float, sign: float, known: dict[float, float]
+    pool: Pool,
+    share: Callable[[Lists], float],
+    target: float,
+    sign: float,
+    known: dict[float, float],
 ) -> Point | None:
     """Regula falsi that halves the value of an end that stays (the Illinois rule), between known points."""
     excess = {t: sign * (value - target) for t, value in known.items()}

@@ -45,7 +45,9 @@ def concepts_of(run: Run, most: int) -> Concepts:
     members = memberships(run.catalogue, run.config.concepts)
     rows = np.flatnonzero(members.item_counts <= run.catalogue.n_items / 2)
     if not len(rows):
-        raise DataError(f"{run.path}: no attribute value is on enough items and on at most half of them")
+        raise DataError(
+            f"{run.path}: no attribute value is on enough items and on at most half of them"
+        )
     rows = rows[np.argsort(-members.item_counts[rows], kind="stable")][:most]
     return Concepts(tuple(members.names[row] for row in rows), members.matrix[rows].toarray() > 0)
 
@@ -53,8 +55,8 @@ def concepts_of(run: Run, most: int) -> Concepts:
 def judged(concepts: Concepts, audience: Audience) -> list[Concept]:
     """Each concept with the targets that it can be asked for; those without any are left out.
 
-    .3, .5 and .7 for concepts of at least 60 items that could fill .9 of the lists, else 2 and 4 times the
-    unsteered share.
+    .3, .5 and .7 for concepts of at least 60 items that could fill .9 of the lists, else 2 and 4
+    times the unsteered share.
     """
     lists = audience.unsteered
     found = []

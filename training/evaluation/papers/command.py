@@ -31,15 +31,23 @@ def add_paper_flags(command: argparse.ArgumentParser) -> None:
     text = "Data sets, as trimtab-train names them."
     command.add_argument("--data", required=True, nargs="+", metavar="DATA", help=text)
     text = "Seeds of the runs (default: 1 2 3)."
-    command.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="SEED", help=text)
+    command.add_argument(
+        "--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="SEED", help=text
+    )
     text = "Test users of each run that are judged, a random choice (default: all)."
     command.add_argument("--users", type=int, metavar="N", help=text)
     text = "Where runs are kept, and taken from if they are there (default: paper-runs)."
-    command.add_argument("--runs", type=Path, default=Path("paper-runs"), metavar="FOLDER", help=text)
+    command.add_argument(
+        "--runs", type=Path, default=Path("paper-runs"), metavar="FOLDER", help=text
+    )
 
 
 def paper_report(
-    parsed: argparse.Namespace, others: Sequence[str], command: str, reporter: Reporter, device: torch.device
+    parsed: argparse.Namespace,
+    others: Sequence[str],
+    command: str,
+    reporter: Reporter,
+    device: torch.device,
 ) -> Report:
     """Every setting of the paper on every data set with every seed; others are flags of trimtab-train.
 
@@ -48,7 +56,9 @@ def paper_report(
         DataError: a data set that lacks what the paper needs.
     """
     if parsed.paper not in PAPERS:
-        raise ConfigError(f"there is no paper {parsed.paper!r}, expected one of {', '.join(PAPERS)}")
+        raise ConfigError(
+            f"there is no paper {parsed.paper!r}, expected one of {', '.join(PAPERS)}"
+        )
     if parsed.users is not None and parsed.users < 2:
         raise ConfigError(f"--users is {parsed.users}, expected at least 2")
     paper = PAPERS[parsed.paper]
@@ -91,4 +101,6 @@ def _report(name: str, paper: Paper, groups: Groups, command: str) -> Report:
     )  # fmt: skip
 
 
-_ERRORS = "± is the standard error: the larger of that over the seeds and that over their test users."
+_ERRORS = (
+    "± is the standard error: the larger of that over the seeds and that over their test users."
+)

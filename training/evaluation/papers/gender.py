@@ -32,7 +32,9 @@ _RESAMPLED = 500
 FACTORS = (0.0, 0.5, 1.0, 2.0, 4.0)
 STRENGTHS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 MODES = ("RECONSTRUCT", "RESIDUAL")
-WOMEN, MEN, RANDOM = (f"{NEURONS} neurons of {whose}" for whose in ("women", "men", "neither, random"))
+WOMEN, MEN, RANDOM = (
+    f"{NEURONS} neurons of {whose}" for whose in ("women", "men", "neither, random")
+)
 ADD = "ADD, women less men over all neurons"
 _SETTING = (
     "--recommender=logistic", "--recommender-d=25", "--sae=tied", "--sae-k=10", "--sae-expansion=2",
@@ -49,7 +51,9 @@ def women(run: Run) -> Figures:
     """
     path = Path(run.config.data) / "users.parquet"
     if not path.is_file():
-        raise DataError(f"{path} is not there: P3 needs users.parquet with user_id and gender (F or M)")
+        raise DataError(
+            f"{path} is not there: P3 needs users.parquet with user_id and gender (F or M)"
+        )
     frame = pl.read_parquet(path)
     if missing := [name for name in ("user_id", "gender") if name not in frame.columns]:
         raise DataError(f"{path} has the columns {frame.columns}, expected also {missing}")
@@ -57,7 +61,9 @@ def women(run: Run) -> Figures:
     found = np.array([_CODES.get(genders.get(user, ""), np.nan) for user in run.split.user_ids])
     counts = {code: int((found == value).sum()) for code, value in _CODES.items()}
     if min(counts.values()) < LEAST_OF_EACH:
-        raise DataError(f"{path}: users by gender found: {counts}, expected at least {LEAST_OF_EACH} of each")
+        raise DataError(
+            f"{path}: users by gender found: {counts}, expected at least {LEAST_OF_EACH} of each"
+        )
     return found
 
 
@@ -109,8 +115,12 @@ def measure(run: Run, users: Ints) -> dict[str, Any]:
         "nDCG": Estimate.over_users(metrics.ndcg(unsteered, wanted)),
         "l0": Estimate.over_users((test.code > 0).sum(dim=1).double().numpy()),
         "auc": {
-            f"best of {run.sae.n_neurons} neurons": _auc(test.code[:, int(order[-1])].numpy(), asked),
-            f"sum of the {WOMEN}": _auc(test.code[:, groups[WOMEN].copy()].sum(dim=1).numpy(), asked),
+            f"best of {run.sae.n_neurons} neurons": _auc(
+                test.code[:, int(order[-1])].numpy(), asked
+            ),
+            f"sum of the {WOMEN}": _auc(
+                test.code[:, groups[WOMEN].copy()].sum(dim=1).numpy(), asked
+            ),
             "all neurons, women less men": _auc(test.code.numpy() @ difference, asked),
             f"best of {run.sae.d} raw dimensions, either side": _auc(z[1][:, best], asked),
         },
@@ -178,7 +188,9 @@ def _effect(
         "change": Estimate.over_users(change),
         "women": Estimate.over_users(change[is_woman == 1]),
         "men": Estimate.over_users(change[is_woman == 0]),
-        "ndcg": Estimate.over_users(metrics.ndcg(lists[2], wanted) - metrics.ndcg(lists[1], wanted)),
+        "ndcg": Estimate.over_users(
+            metrics.ndcg(lists[2], wanted) - metrics.ndcg(lists[1], wanted)
+        ),
     }
 
 
@@ -232,7 +244,8 @@ def _beside(found: Sequence[Findings]) -> Table:
     own = share(WOMEN, "RESIDUAL", "1")
     rows = [["the recommender's own lists", "0.53", *(own for _ in ways)]]
     rows += [
-        [text, theirs, *(share(*way, label) for way in ways)] for label, (text, theirs) in _THEIRS.items()
+        [text, theirs, *(share(*way, label) for way in ways)]
+        for label, (text, theirs) in _THEIRS.items()
     ]
     columns = ("", "paper, Amazon Fashion, 50 users", *(", ".join(way) for way in ways))
     return Table(f"{caption(found)}: share of items that lean to women, top 20", columns, rows)

@@ -106,17 +106,24 @@ def measure(run: Run, users: Ints) -> dict[str, Any]:
         RAW: sides(states.z),
     }
     best = {name: best_columns(codes, states) for name, codes in parts.items()}
-    audience = Audience.of(run.recommender, run.sae, run.split.histories(users), run.config.max_length)
+    audience = Audience.of(
+        run.recommender, run.sae, run.split.histories(users), run.config.max_length
+    )
     targets = run.split.targets(users)
     return {
         "nDCG": Estimate.over_users(metrics.ndcg(audience.lists(), targets)),
         "cost": Estimate(run.metrics["reconstruct_ndcg_loss@20"], None),
-        "auc": {name: Estimate.over_users(np.nanmean(found.aucs, axis=0)) for name, found in best.items()},
+        "auc": {
+            name: Estimate.over_users(np.nanmean(found.aucs, axis=0))
+            for name, found in best.items()
+        },
         "attributes": {
             name: {part: Estimate.over_users(found.aucs[row]) for part, found in best.items()}
             for row, name in enumerate(members.names)
         },
-        "ways": _controlled(run, audience, members, targets, _directions(run, states, code, best, rng)),
+        "ways": _controlled(
+            run, audience, members, targets, _directions(run, states, code, best, rng)
+        ),
     }
 
 
@@ -149,7 +156,11 @@ def _directions(
 
 
 def _controlled(
-    run: Run, audience: Audience, members: Membership, targets: csr_matrix, directions: Sequence[Direction]
+    run: Run,
+    audience: Audience,
+    members: Membership,
+    targets: csr_matrix,
+    directions: Sequence[Direction],
 ) -> dict[str, dict[str, dict[str, Estimate]]]:
     """What moving z along each way's vectors does at each strength; means over the attributes, then users."""
     flags = members.matrix.toarray() > 0
@@ -193,7 +204,12 @@ def _effect(
     change = np.stack([metrics.exposure_share(after, own) for own in flags]) - shares
     others = np.abs(np.delete(change, row, axis=0)).mean(axis=0)
     return np.stack(
-        [change[row], others, metrics.overlap(before, after), metrics.ndcg(after, targets) - relevance]
+        [
+            change[row],
+            others,
+            metrics.overlap(before, after),
+            metrics.ndcg(after, targets) - relevance,
+        ]
     )
 
 
@@ -211,7 +227,9 @@ def _parts(groups: Groups) -> Parts:
         tables += [_aucs(found), _control(found)]
         for way, levels in found[0].figures["ways"].items():
             curves.append(curve(way, found, ("ways", way), levels, "own", "ndcg"))
-    return Parts(tables, Plot("change of the attribute's exposure share", "change of nDCG@20", curves))
+    return Parts(
+        tables, Plot("change of the attribute's exposure share", "change of nDCG@20", curves)
+    )
 
 
 def _aucs(found: Sequence[Findings]) -> Table:

@@ -15,7 +15,16 @@ from training.concepts.fitting import item_codes
 from training.concepts.membership import Membership
 from training.concepts.tfidf import characterises, most_unique, tag_activations, tf_idf, top_neurons
 from training.evaluation import metrics
-from training.evaluation.papers.paper import Findings, Groups, Paper, Parts, caption, curve, joined, tagged
+from training.evaluation.papers.paper import (
+    Findings,
+    Groups,
+    Paper,
+    Parts,
+    caption,
+    curve,
+    joined,
+    tagged,
+)
 from training.evaluation.report import Estimate, Plot, Table
 from training.evaluation.scorers import best_lists
 from training.evaluation.steering import edited_lists
@@ -116,7 +125,9 @@ def _steered(
 Found = Iterator[tuple[float, metrics.Lists]]
 
 
-def _ways(run: Run, part: Audience, members: Membership, concepts: Ints) -> Iterator[tuple[str, Found]]:
+def _ways(
+    run: Run, part: Audience, members: Membership, concepts: Ints
+) -> Iterator[tuple[str, Found]]:
     """Each way with its lists by strength; concepts [users] are those that the users are steered to."""
     by_concept = _neurons(run, members)
     for mode in MODES:
@@ -124,10 +135,14 @@ def _ways(run: Run, part: Audience, members: Membership, concepts: Ints) -> Iter
             own = [by_concept[concept][:count] for concept in concepts]
             yield f"{_counted(count)}, {mode}", _blended(part, own, mode == "RECONSTRUCT")
     rng = np.random.default_rng([run.config.seed, 0x1])
-    drawn = [rng.choice(run.sae.n_neurons, max(COUNTS), replace=False).tolist() for _ in members.names]
+    drawn = [
+        rng.choice(run.sae.n_neurons, max(COUNTS), replace=False).tolist() for _ in members.names
+    ]
     yield RANDOM, _blended(part, [drawn[concept] for concept in concepts])
     yield TEASER, _teaser(run, part, members, concepts)
-    fitted = {concept.name: torch.from_numpy(concept.unit * concept.weights) for concept in run.concepts}
+    fitted = {
+        concept.name: torch.from_numpy(concept.unit * concept.weights) for concept in run.concepts
+    }
     silent = torch.zeros(run.sae.n_neurons)
     edits = torch.stack([fitted.get(members.names[concept], silent) for concept in concepts])
     yield ADD, ((t, edited_lists(part, part.code + t * edits)) for t in STRENGTHS)
@@ -202,7 +217,9 @@ def _beside(groups: Groups) -> Table:
 
 
 def _costs(groups: Groups) -> Table:
-    rows: list[list[object]] = [["paper: ELSA 1,024 on ML-25M, 8,192 neurons", 0.360, -0.037, 0.52, 1633]]
+    rows: list[list[object]] = [
+        ["paper: ELSA 1,024 on ML-25M, 8,192 neurons", 0.360, -0.037, 0.52, 1633]
+    ]
     for found in groups.values():
         figures = [joined(found, name) for name in ("nDCG", "cost", "dead")]
         rows.append([caption(found), *figures, found[0].figures["concepts"]])
@@ -211,21 +228,24 @@ def _costs(groups: Groups) -> Table:
 
 
 def _table(
-    found: Sequence[Findings], choice: str, strengths: Sequence[float], wanted: Callable[[str], bool]
+    found: Sequence[Findings],
+    choice: str,
+    strengths: Sequence[float],
+    wanted: Callable[[str], bool],
 ) -> Table:
     labels = _labels(strengths)
     ways = [way for way in found[0].figures[choice]["ways"] if wanted(way)]
     rows = [[way, *(_pair(found, choice, way, label) for label in labels)] for way in ways]
     unit = "alpha" if wanted(TEASER) else "strength, TYPICAL"
     users = ", ".join(str(one.figures[choice]["users"]) for one in found)
-    title = (
-        f"{caption(found)}; {choice} choice, {users} users that have a concept; nDCG@20 personal / segment"
-    )
+    title = f"{caption(found)}; {choice} choice, {users} users that have a concept; nDCG@20 personal / segment"
     return Table(title, (unit, *labels), rows)
 
 
 def _pair(found: Sequence[Findings], choice: str, way: str, label: str) -> str:
-    personal, segment = (joined(found, choice, "ways", way, label, name) for name in ("personal", "segment"))
+    personal, segment = (
+        joined(found, choice, "ways", way, label, name) for name in ("personal", "segment")
+    )
     return f"{personal:.3f} / {segment:.3f}"
 
 

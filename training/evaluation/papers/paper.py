@@ -40,8 +40,9 @@ class Parts(NamedTuple):
 class Paper(NamedTuple):
     """A paper: its title and arXiv number, and how its setting is run here.
 
-    settings holds, by name, the flags of trimtab-train that make it, before the caller's own. measure gives
-    the figures of a run on some of its test users. differs is a Markdown list of what is not as in the paper.
+    settings holds, by name, the flags of trimtab-train that make it, before the caller's own.
+    measure gives the figures of a run on some of its test users. differs is a Markdown list of what
+    is not as in the paper.
     """
 
     title: str
@@ -75,8 +76,8 @@ def caption(found: Sequence[Findings]) -> str:
 def joined(found: Sequence[Findings], *path: str) -> Estimate:
     """The mean over the seeds at a path of the figures.
 
-    Its error is the larger of the standard error over the seeds, which two or three tell badly, and that over
-    the users of all seeds.
+    Its error is the larger of the standard error over the seeds, which two or three tell badly, and
+    that over the users of all seeds.
     """
     runs = [_at(one.figures, path) for one in found]
     mean, over_seeds = Estimate.joined(runs).mean, Estimate.joined(runs).error

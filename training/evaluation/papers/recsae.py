@@ -10,7 +10,13 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from training.concepts.dictionary import CONFIDENT, DictionaryOptions, Entry, Samples, make_dictionary
+from training.concepts.dictionary import (
+    CONFIDENT,
+    DictionaryOptions,
+    Entry,
+    Samples,
+    make_dictionary,
+)
 from training.concepts.effect import Audience
 from training.concepts.membership import Membership
 from training.concepts.metadata import MetadataDescriber, Rule
@@ -36,7 +42,13 @@ from training.histories import Ints
 from training.run import Run
 
 MOST_SILENCED = 200
-_SAE = ("--sae=topk", "--sae-k=8", "--sae-expansion=32", "--sae-auxk-weight=0.03125", "--recommender-d=64")
+_SAE = (
+    "--sae=topk",
+    "--sae-k=8",
+    "--sae-expansion=32",
+    "--sae-auxk-weight=0.03125",
+    "--recommender-d=64",
+)
 _IN_ORDER = (
     "--split-kind=leave-one-out", "--recommender-blocks=1", "--recommender-heads=1", "--max-length=20",
 )  # fmt: skip
@@ -75,11 +87,15 @@ def measure(run: Run, users: Ints) -> dict[str, Any]:
     for part in reversed(representations(run, run.config.seed)):  # the SAE last: described is its
         described = describe(part, members, items, run.config.seed)
         dictionary[part.name] = _dictionary(run, part, members, items, described)
-    audience = Audience.of(run.recommender, run.sae, run.split.histories(users), run.config.max_length)
+    audience = Audience.of(
+        run.recommender, run.sae, run.split.histories(users), run.config.max_length
+    )
     targets = run.split.targets(users)
     return {
         "dictionary": dict(reversed(dictionary.items())),
-        "silenced": silenced(audience, described, targets, np.random.default_rng([run.config.seed, 0xAB])),
+        "silenced": silenced(
+            audience, described, targets, np.random.default_rng([run.config.seed, 0xAB])
+        ),
         "tuning": tuning_gains(run, audience, members, targets),
     }
 
@@ -107,7 +123,9 @@ def _dictionary(
         "confidence": Estimate.over_users(confidence),
         "precision": Estimate.over_users(np.array([entry.precision for entry in confident])),
         "recall": Estimate.over_users(np.array([entry.recall for entry in confident])),
-        "attributes": Estimate.over_users(monosemanticity(codes, members.matrix.T.toarray()[items])),
+        "attributes": Estimate.over_users(
+            monosemanticity(codes, members.matrix.T.toarray()[items])
+        ),
         "vectors": Estimate.over_users(monosemanticity(codes, V)),
     }
 
@@ -117,8 +135,8 @@ def silenced(
 ) -> dict[str, Any]:
     """What setting confident neurons to 0 does to the users in whom they fire, beside another active neuron.
 
-    Of at most 200 neurons, those that fire in most users; means over a user's neurons, then over users. share
-    is the exposure share of the items that fit the description.
+    Of at most 200 neurons, those that fire in most users; means over a user's neurons, then over
+    users. share is the exposure share of the items that fit the description.
     """
     fires = (audience.code > 0).numpy()
     confident = [entry.neuron for entry in described.entries if entry.confidence >= CONFIDENT]
@@ -186,11 +204,20 @@ def _parts(groups: Groups) -> Parts:
     for (_, setting), found in groups.items():
         about, dictionary = caption(found), found[0].figures["dictionary"]
         rows = [
-            [text, theirs, *(shown(found, "dictionary", kind, name, form=form) for kind in dictionary)]
+            [
+                text,
+                theirs,
+                *(shown(found, "dictionary", kind, name, form=form) for kind in dictionary),
+            ]
             for name, (text, theirs, form) in _FIGURES.items()
         ]
-        tables.append(Table(f"{about}: the dictionary", ("", "paper, SASRec on ML-1M", *dictionary), rows))
-        rows = [[text, shown(found, "silenced", name, form=form)] for name, (text, form) in _SILENCED.items()]
+        tables.append(
+            Table(f"{about}: the dictionary", ("", "paper, SASRec on ML-1M", *dictionary), rows)
+        )
+        rows = [
+            [text, shown(found, "silenced", name, form=form)]
+            for name, (text, form) in _SILENCED.items()
+        ]
         tables.append(Table(f"{about}: silencing, top 20", ("", "ours"), rows))
         tables += _tuning_tables(found, about, THEIRS[setting])
         for way, levels in found[0].figures["tuning"]["ways"].items():
@@ -211,7 +238,9 @@ def _tuning_tables(found: Sequence[Findings], about: str, theirs: str) -> Iterat
 
 
 def _pair(found: Sequence[Findings], way: str, label: str) -> str:
-    estimates = (joined(found, "tuning", "ways", way, label, name) for name in ("target", "overall"))
+    estimates = (
+        joined(found, "tuning", "ways", way, label, name) for name in ("target", "overall")
+    )
     return " / ".join(f"{one.mean:+.1%} ± {one.error or 0:.1%}" for one in estimates)
 
 

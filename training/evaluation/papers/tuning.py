@@ -1,6 +1,7 @@
 """RecFTT: a multiplier and a bias for each of a few neurons, learned so that lists find more of one concept.
 
-Source: RecSAE (arXiv 2411.06112). The neurons are those whose silence changes the loss on the concept's
+Source: RecSAE (arXiv 2411.06112). The neurons are those whose silence changes the loss on the
+    concept's
 wanted items most; recommender and SAE stay as they are.
 """
 
@@ -58,8 +59,9 @@ class Knobs(NamedTuple):
 class Lessons(NamedTuple):
     """Validation users, and what is held out of their items: wanted [users, n_items].
 
-    seen bool [users, n_items]. Scores are multiplied by sharpness before a softmax: what makes the wanted
-    items likeliest to the unsteered recommender, so that no edit can gain by making all scores larger.
+    seen bool [users, n_items]. Scores are multiplied by sharpness before a softmax: what makes the
+    wanted items likeliest to the unsteered recommender, so that no edit can gain by making all
+    scores larger.
     """
 
     audience: Audience
@@ -95,7 +97,9 @@ class Lessons(NamedTuple):
         model, sae, z, context, *_ = self.audience
         scores = self.sharpness * model.scores(z + sae.scale(z) * move, context)
         totals = torch.logsumexp(scores.masked_fill(self.seen, -1e9), dim=-1)
-        users, items = (torch.from_numpy(places.astype(np.int64)) for places in self.wanted.nonzero())
+        users, items = (
+            torch.from_numpy(places.astype(np.int64)) for places in self.wanted.nonzero()
+        )
         return totals[users] - scores[users, items]
 
 
@@ -119,7 +123,9 @@ def silence_effects(lessons: Lessons, members: csr_matrix) -> Figures:
 
 def _by_concept(wanted: csr_matrix, surprise: Tensor, members: csr_matrix) -> Figures:
     """Sums of the wanted items that carry each concept: [users, n_concepts]."""
-    table = csr_matrix((surprise.double().numpy(), wanted.indices, wanted.indptr), shape=wanted.shape)
+    table = csr_matrix(
+        (surprise.double().numpy(), wanted.indices, wanted.indptr), shape=wanted.shape
+    )
     found: Figures = (table @ members.T).toarray()
     return found
 
@@ -145,7 +151,9 @@ def tune(lessons: Lessons, neurons: Ints, flags: NDArray[np.float32], weight: fl
     return Knobs(knobs.neurons, multipliers.detach(), biases.detach())
 
 
-def tuning_gains(run: Run, audience: Audience, members: Membership, targets: csr_matrix) -> dict[str, Any]:
+def tuning_gains(
+    run: Run, audience: Audience, members: Membership, targets: csr_matrix
+) -> dict[str, Any]:
     """Gain of nDCG@10 on the concept's targets and on all, both over the unsteered, by way and strength.
 
     Means over the most frequent concepts, then over users.
@@ -170,7 +178,9 @@ def tuning_gains(run: Run, audience: Audience, members: Membership, targets: csr
     tuned: dict[str, Any] = {"concepts": [members.names[row] for row in concepts], "ways": {}}
     for (way, label), judged in gains.items():
         change = _over_concepts([after - own for after, own in zip(judged, bases, strict=True)])
-        target, overall = (Estimate.over_users(row / level) for row, level in zip(change, base, strict=True))
+        target, overall = (
+            Estimate.over_users(row / level) for row, level in zip(change, base, strict=True)
+        )
         tuned["ways"].setdefault(way, {})[label] = {"target": target, "overall": overall}
     return tuned
 
@@ -192,7 +202,11 @@ def _over_concepts(figures: list[Figures]) -> Figures:
 
 
 def _tuned(
-    audience: Audience, lessons: Lessons, own: NDArray[np.float32], order: Ints, rng: np.random.Generator
+    audience: Audience,
+    lessons: Lessons,
+    own: NDArray[np.float32],
+    order: Ints,
+    rng: np.random.Generator,
 ) -> Iterator[tuple[str, float, metrics.Lists]]:
     """Each way's lists for a concept of items own [n_items]; order has the strongest neuron first."""
     groups = {f"{count} strongest neurons, weight": order[:count] for count in STRONGEST}

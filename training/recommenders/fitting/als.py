@@ -53,8 +53,8 @@ def build_als(options: AlsOptions, n_items: int, max_length: int) -> Als:
 def fit_als(model: Als, options: AlsOptions, context: FitContext) -> FitResult:
     """Solves for users and items in turn, going on from the newest checkpoint if there is one.
 
-    Items are to their users what users are to their items, so a second model, whose items are the users,
-    encodes the items from who has them.
+    Items are to their users what users are to their items, so a second model, whose items are the
+    users, encodes the items from who has them.
     """
     X = context.split.input_matrix(context.split.train)
     users, items = _histories(X), _histories(csr_matrix(X.T))
@@ -74,7 +74,9 @@ def fit_als(model: Als, options: AlsOptions, context: FitContext) -> FitResult:
             progress |= {"best": value, "best_sweep": progress["sweep"]}
             best = model.Y.clone()
         loss = objective(X, mirror.Y.cpu(), model.Y.cpu(), options)
-        context.report(EpochReport("recommender", progress["sweep"], options.sweeps, loss, progress["best"]))
+        context.report(
+            EpochReport("recommender", progress["sweep"], options.sweeps, loss, progress["best"])
+        )
         if context.checkpoints.due():
             snapshot = Snapshot(progress["sweep"], {"Y": model.Y, "best": best}, progress.copy())
             context.checkpoints.save("recommender", snapshot)
@@ -89,7 +91,9 @@ def objective(X: csr_matrix, users: Tensor, items: Tensor, options: AlsOptions) 
     total, squares = 0.0, users.square().sum() + items.square().sum()
     for start in range(0, X.shape[0], 1024):
         part = X[start : start + 1024].tocoo()
-        scores = (users[start + part.row.astype(np.int64)] * items[part.col.astype(np.int64)]).sum(dim=1)
+        scores = (users[start + part.row.astype(np.int64)] * items[part.col.astype(np.int64)]).sum(
+            dim=1
+        )
         total += float(((1 + options.confidence) * (1 - scores).square() - scores.square()).sum())
     return (total + float(everything + options.penalty * squares)) / max(int(X.nnz), 1)
 

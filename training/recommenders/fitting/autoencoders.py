@@ -52,7 +52,9 @@ class AutoencoderOptions:
 
     def schedule(self) -> Schedule:
         """The loop's settings."""
-        return Schedule(self.epochs, self.lr, validate_every=self.validate_every, patience=self.patience)
+        return Schedule(
+            self.epochs, self.lr, validate_every=self.validate_every, patience=self.patience
+        )
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,9 @@ class MultVaeOptions(AutoencoderOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if min(self.hidden, self.kl_weight, self.anneal_epochs, self.noise) < 0:
-            raise ConfigError(f"{self.name}: hidden, kl_weight, anneal_epochs and noise must not be negative")
+            raise ConfigError(
+                f"{self.name}: hidden, kl_weight, anneal_epochs and noise must not be negative"
+            )
 
     def p(self) -> int:
         """Width of the query."""

@@ -36,8 +36,9 @@ class FitContext(NamedTuple):
 class RecommenderKind(NamedTuple):
     """A kind of recommender.
 
-    options is a frozen dataclass with at least d; build makes the model from options, the catalogue's size
-    and the longest history it will read; ordered kinds need events with times or positions.
+    options is a frozen dataclass with at least d; build makes the model from options, the
+    catalogue's size and the longest history it will read; ordered kinds need events with times or
+    positions.
     """
 
     options: type[Any]

@@ -35,8 +35,9 @@ class BprOptions(FactorsOptions):
 class BprTask(FactorsTask):
     """Bayesian personalised ranking: a user's items before those the user does not have.
 
-    S. Rendle et al., "BPR: Bayesian Personalized Ranking from Implicit Feedback", UAI 2009; but for the
-    draw of what a pair is compared with, which goes by popularity here and is uniform in the paper.
+    S. Rendle et al., "BPR: Bayesian Personalized Ranking from Implicit Feedback", UAI 2009; but for
+    the draw of what a pair is compared with, which goes by popularity here and is uniform in the
+    paper.
     """
 
     def __init__(self, module: Factors, options: BprOptions, context: FitContext) -> None:

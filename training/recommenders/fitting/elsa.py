@@ -11,7 +11,11 @@ from training.errors import ConfigError
 from training.loop import FitResult
 from training.losses import elsa_loss, linear_elsa_loss
 from training.recommenders.elsa import Elsa
-from training.recommenders.fitting.autoencoders import AutoencoderOptions, AutoencoderTask, HistoryBatch
+from training.recommenders.fitting.autoencoders import (
+    AutoencoderOptions,
+    AutoencoderTask,
+    HistoryBatch,
+)
 from training.recommenders.fitting.base import FitContext
 
 _LOSSES = {"exact": elsa_loss, "linear": linear_elsa_loss}
@@ -28,8 +32,10 @@ class ElsaOptions(AutoencoderOptions):
     batch_size: int = 512
     epochs: int = 300
     loss: str = "linear"
-    """linear: without the ReLU on the scores, which then need not be computed. exact: the paper's, which
-    needs a smaller d and on some data finds more; a step holds batch_size x n_items scores."""
+    """linear: without the ReLU on the scores, which then need not be computed. exact: the paper's,
+    which needs a smaller d and on some data finds more; a step holds batch_size x n_items
+    scores.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()

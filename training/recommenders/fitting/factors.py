@@ -47,17 +47,23 @@ class FactorsOptions:
     def __post_init__(self) -> None:
         for option in self.counts:
             if getattr(self, option) < 1:
-                raise ConfigError(f"{self.name}: {option} is {getattr(self, option)}, expected at least 1")
+                raise ConfigError(
+                    f"{self.name}: {option} is {getattr(self, option)}, expected at least 1"
+                )
         if not self.penalty >= 0:
             raise ConfigError(f"{self.name}: penalty is {self.penalty}, expected at least 0")
         for option in ("fold_in_negatives", "fold_in_penalty"):
             if not getattr(self, option) > 0:
-                raise ConfigError(f"{self.name}: {option} is {getattr(self, option)}, expected more than 0")
+                raise ConfigError(
+                    f"{self.name}: {option} is {getattr(self, option)}, expected more than 0"
+                )
         self.schedule()
 
     def schedule(self) -> Schedule:
         """The loop's settings."""
-        return Schedule(self.epochs, self.lr, validate_every=self.validate_every, patience=self.patience)
+        return Schedule(
+            self.epochs, self.lr, validate_every=self.validate_every, patience=self.patience
+        )
 
     def fold_in(self) -> FoldIn:
         """How new users are folded in."""
@@ -67,7 +73,8 @@ class FactorsOptions:
 class Factors(nn.Module):
     """Factors of the training users and of the items, [n, d], with biases, beside the model they are for.
 
-    The model knows items alone, so that it can be built without knowing how many users it was trained on.
+    The model knows items alone, so that it can be built without knowing how many users it was
+    trained on.
     """
 
     def __init__(self, model: Factorisation, n_users: int) -> None:

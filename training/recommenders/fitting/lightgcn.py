@@ -23,7 +23,12 @@ class LightGcnOptions(FactorsOptions):
     """LightGCN's options."""
 
     name: ClassVar[str] = "LightGCN"
-    counts: ClassVar[tuple[str, ...]] = (*FactorsOptions.counts, "layers", "batch_size", "negatives")
+    counts: ClassVar[tuple[str, ...]] = (
+        *FactorsOptions.counts,
+        "layers",
+        "batch_size",
+        "negatives",
+    )
 
     layers: int = 3
     """Layers of propagation over the user-item graph."""

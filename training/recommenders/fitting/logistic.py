@@ -44,8 +44,8 @@ class LogisticOptions(FactorsOptions):
 class UserBatch(NamedTuple):
     """users int64 [batch]; their pairs: rows (which of the batch's users) and items, int64 [n_pairs].
 
-    sample int64 [sample_size] are drawn items, and unknown float32 [batch, sample_size] is 1 where the user
-    does not have that item.
+    sample int64 [sample_size] are drawn items, and unknown float32 [batch, sample_size] is 1 where
+    the user does not have that item.
     """
 
     users: Tensor
@@ -58,8 +58,8 @@ class UserBatch(NamedTuple):
 class LogisticTask(FactorsTask):
     """-log s(x_u . y_i + a_u + b_i) for each of a user's items, -log s(-(...)) for those drawn.
 
-    C. C. Johnson, "Logistic Matrix Factorization for Implicit Feedback Data", 2014, with sampled negatives as
-    in arXiv 2606.29341.
+    C. C. Johnson, "Logistic Matrix Factorization for Implicit Feedback Data", 2014, with sampled
+    negatives as in arXiv 2606.29341.
     """
 
     def __init__(self, module: Factors, options: LogisticOptions, context: FitContext) -> None:
@@ -74,7 +74,9 @@ class LogisticTask(FactorsTask):
         for part in self.histories.rows(order).batches(self.options.batch_size):
             users = torch.from_numpy(order[start : start + part.size])
             start += part.size
-            yield _user_batch(users, part, rng.integers(0, n_items, self.options.sample_size), n_items)
+            yield _user_batch(
+                users, part, rng.integers(0, n_items, self.options.sample_size), n_items
+            )
 
     def loss(self, batch: UserBatch) -> Tensor:
         """Mean over the batch's pairs of the pair's loss and its user's mean loss on the sample."""
@@ -83,10 +85,14 @@ class LogisticTask(FactorsTask):
         sample = embedding(batch.sample, module.items)
         biases = module.user_biases[batch.users]
         scores = (
-            (users[batch.rows] * items).sum(dim=-1) + biases[batch.rows] + module.item_biases[batch.items]
+            (users[batch.rows] * items).sum(dim=-1)
+            + biases[batch.rows]
+            + module.item_biases[batch.items]
         )
         others = users @ sample.T + biases.unsqueeze(1) + module.item_biases[batch.sample]
-        against = (softplus(others) * batch.unknown).sum(dim=1) / batch.unknown.sum(dim=1).clamp(min=1)
+        against = (softplus(others) * batch.unknown).sum(dim=1) / batch.unknown.sum(dim=1).clamp(
+            min=1
+        )
         loss = softplus(-scores).mean() + options.negatives * against[batch.rows].mean()
         squares = users.square().sum(dim=1)[batch.rows].mean() + items.square().sum(dim=1).mean()
         squares = squares + options.negatives * sample.square().sum(dim=1).mean()

@@ -17,7 +17,8 @@ from training.histories import Histories, Ints
 class PairBatch(NamedTuple):
     """users and items int64 [batch]; what stands shift places before a pair is its negative, for each shift.
 
-    unknown float32 [len(shifts), batch] is 1 where the user does not have that item, 0 where it does.
+    unknown float32 [len(shifts), batch] is 1 where the user does not have that item, 0 where it
+    does.
     """
 
     users: Tensor
@@ -38,12 +39,14 @@ class Pairs:
     def batches(self, rng: np.random.Generator, size: int, negatives: int) -> Iterator[PairBatch]:
         """All pairs once, size at a time.
 
-        A pair's negatives are the items of other pairs of the batch, so that they are drawn by popularity,
-        as implicit's BPR does, and no vector is read for them alone.
+        A pair's negatives are the items of other pairs of the batch, so that they are drawn by
+        popularity, as implicit's BPR does, and no vector is read for them alone.
         """
         order = rng.permutation(len(self.users))
         for start in range(0, len(order), size):
-            users, items = (values[order[start : start + size]] for values in (self.users, self.items))
+            users, items = (
+                values[order[start : start + size]] for values in (self.users, self.items)
+            )
             shifts = tuple(int(shift) for shift in rng.integers(1, max(len(users), 2), negatives))
             others = np.stack([np.roll(items, shift) for shift in shifts])
             unknown = ~self._has(users, others)

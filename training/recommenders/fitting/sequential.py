@@ -44,12 +44,16 @@ class SequentialOptions:
         if self.d < 1 or self.batch_size < 1 or self.validate_every < 1:
             raise ConfigError(f"{self.name}: d, batch_size and validate_every must be at least 1")
         if not 0 <= self.dropout < 1:
-            raise ConfigError(f"{self.name}: dropout is {self.dropout}, expected a rate from 0 to below 1")
+            raise ConfigError(
+                f"{self.name}: dropout is {self.dropout}, expected a rate from 0 to below 1"
+            )
         self.schedule()
 
     def schedule(self) -> Schedule:
         """The loop's settings."""
-        return Schedule(self.epochs, self.lr, validate_every=self.validate_every, patience=self.patience)
+        return Schedule(
+            self.epochs, self.lr, validate_every=self.validate_every, patience=self.patience
+        )
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,9 @@ class SequentialTask:
 
     name = "recommender"
 
-    def __init__(self, model: Any, options: SequentialOptions, context: FitContext, shortest: int) -> None:
+    def __init__(
+        self, model: Any, options: SequentialOptions, context: FitContext, shortest: int
+    ) -> None:
         self.module, self.options, self.context = model, options, context
         histories = context.split.histories(context.split.train)
         self.histories = histories.rows(np.flatnonzero(histories.lengths >= shortest))

@@ -13,7 +13,11 @@ from training.errors import ConfigError
 from training.histories import Histories, PaddedHistories
 from training.loop import FitResult
 from training.recommenders.fitting.base import FitContext
-from training.recommenders.fitting.sequential import SequentialOptions, SequentialTask, TransformerOptions
+from training.recommenders.fitting.sequential import (
+    SequentialOptions,
+    SequentialTask,
+    TransformerOptions,
+)
 from training.recommenders.fitting.sequential_losses import (
     binary_cross_entropy,
     full_cross_entropy,
@@ -32,8 +36,8 @@ class SasRecOptions(TransformerOptions):
     """SASRec's options."""
 
     loss: str = "full"
-    """full: cross-entropy over all items; sampled: over the next item and `negatives` random ones, the same
-    for a whole step; binary: the paper's, one random item against each next item."""
+    """full: cross-entropy over all items; sampled: over the next item and `negatives` random ones,
+    the same for a whole step; binary: the paper's, one random item against each next item."""
     negatives: int = 512
     """Random items a step of the sampled loss."""
 
@@ -42,7 +46,9 @@ class SasRecOptions(TransformerOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.loss not in _LOSSES:
-            raise ConfigError(f"SASRec: loss is {self.loss!r}, expected one of {', '.join(_LOSSES)}")
+            raise ConfigError(
+                f"SASRec: loss is {self.loss!r}, expected one of {', '.join(_LOSSES)}"
+            )
         if self.negatives < 1:
             raise ConfigError(f"SASRec: negatives is {self.negatives}, expected at least 1")
 
@@ -81,9 +87,17 @@ class CausalTask(SequentialTask):
     def batch(self, groups: list[Histories], rng: np.random.Generator) -> CausalBatch:
         """All but the newest item as input, all but the oldest (unless it is predicted) as targets."""
         inputs = tuple(_without(group, newest=True).padded() for group in groups)
-        targets = tuple((group if self.first else _without(group, newest=False)).padded() for group in groups)
-        count = sum(int(part.mask.sum()) for part in targets) if self.kind == "binary" else self.negatives
-        return CausalBatch(inputs, targets, torch.from_numpy(rng.integers(self.module.n_items, size=count)))
+        targets = tuple(
+            (group if self.first else _without(group, newest=False)).padded() for group in groups
+        )
+        count = (
+            sum(int(part.mask.sum()) for part in targets)
+            if self.kind == "binary"
+            else self.negatives
+        )
+        return CausalBatch(
+            inputs, targets, torch.from_numpy(rng.integers(self.module.n_items, size=count))
+        )
 
     def loss(self, batch: CausalBatch) -> Tensor:
         """Mean over all predicted slots."""
@@ -99,7 +113,9 @@ class CausalTask(SequentialTask):
 
 def fit_sasrec(model: SasRec, options: SasRecOptions, context: FitContext) -> FitResult:
     """Trains SASRec with early stopping on the validation users."""
-    task = CausalTask(model, options, context, first=False, loss=options.loss, negatives=options.negatives)
+    task = CausalTask(
+        model, options, context, first=False, loss=options.loss, negatives=options.negatives
+    )
     return context.fit(task, options.schedule())
 
 

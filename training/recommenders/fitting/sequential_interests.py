@@ -38,7 +38,9 @@ class TimiRecOptions(SequentialOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.interests < 1 or self.attention < 1 or self.warm_up < 0:
-            raise ConfigError("TiMiRec: interests and attention must be at least 1, warm_up not negative")
+            raise ConfigError(
+                "TiMiRec: interests and attention must be at least 1, warm_up not negative"
+            )
         if not self.temperature > 0 or self.distillation < 0:
             raise ConfigError("TiMiRec: temperature must be positive and distillation not negative")
 
@@ -65,7 +67,10 @@ class InterestTask(CausalTask):
             return full_cross_entropy(m[torch.arange(len(m)), best], V, targets)
         z = Interests(m, p).mixed()
         loss = full_cross_entropy(z, V, targets)
-        t, temperature = cosine_similarity(m, V[targets].unsqueeze(1), dim=-1), self.options.temperature
+        t, temperature = (
+            cosine_similarity(m, V[targets].unsqueeze(1), dim=-1),
+            self.options.temperature,
+        )
         wanted = (t.detach() / temperature).softmax(dim=-1)
         apart = kl_div((p / temperature).log_softmax(dim=-1), wanted, reduction="batchmean")
         return loss + self.options.distillation * temperature**2 * apart

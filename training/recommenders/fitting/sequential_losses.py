@@ -27,7 +27,8 @@ class _FullCrossEntropy(torch.autograd.Function):
             weights = scores.sub_(highest).exp_()
             total = weights.sum(dim=1, keepdim=True)
             loss += total.log().sum()
-            # The softmax is weights / total; the division is done on the narrow side. Less 1 at the target.
+            # The softmax is weights / total; the division is done on the narrow side. Less 1 at the
+            # target.
             weights.scatter_add_(1, wanted, -total)
             dq[rows] = (weights @ V).div_(total)
             dV.addmm_(weights.T, q[rows] / total)

@@ -82,7 +82,8 @@ class MaskedTask(SequentialTask):
         draws = rng.random(len(group.items))
         first, newest = group.offsets[:-1], group.offsets[1:] - 1
         lowest, highest = (
-            np.repeat(part.reduceat(draws, first), group.lengths) for part in (np.minimum, np.maximum)
+            np.repeat(part.reduceat(draws, first), group.lengths)
+            for part in (np.minimum, np.maximum)
         )
         masked: NDArray[np.bool_] = ((draws < self.options.mask_share) | (draws == lowest)) & (
             draws != highest

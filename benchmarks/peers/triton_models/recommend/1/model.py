@@ -32,11 +32,14 @@ def _asked(request: Any) -> Asked:
         for name in ("user_id", "targets", "strengths")
     )
     return Asked(
-        user_id[0].decode(), [(target.decode(), x) for target, x in zip(targets, strengths, strict=True)]
+        user_id[0].decode(),
+        [(target.decode(), x) for target, x in zip(targets, strengths, strict=True)],
     )
 
 
 def _response(listed: Any) -> Any:
     item_ids = np.array([listed.item_ids], np.object_)
     scores = np.array([listed.scores], np.float32)
-    return triton.InferenceResponse([triton.Tensor("item_ids", item_ids), triton.Tensor("scores", scores)])
+    return triton.InferenceResponse(
+        [triton.Tensor("item_ids", item_ids), triton.Tensor("scores", scores)]
+    )

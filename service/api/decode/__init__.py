@@ -1,0 +1,1 @@
+"""Wire to domain: every check of a request."""

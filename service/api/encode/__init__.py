@@ -1,0 +1,1 @@
+"""Domain to wire: replies as messages."""

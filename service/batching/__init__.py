@@ -1,0 +1,1 @@
+"""Runs computations that arrive together as one batch."""

@@ -1,0 +1,124 @@
+"""Filters: which items may be returned, by their attributes."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from threading import Lock
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from service.arrays import Bools
+from service.retrieval.filter import Condition
+
+_ENTRY_BYTES = 1_024
+"""About what an entry takes beside its bitmap and its key's text."""
+
+
+class Attribute(Protocol):
+    """One column of facts about items."""
+
+    def matches(self, condition: Condition) -> Bools:
+        """Which items the condition holds for: bool [n_items]."""
+
+    def fault(self, condition: Condition) -> str | None:
+        """Why the condition does not fit this attribute; None if it does."""
+
+
+class TextAttribute:
+    """Any number of texts an item, as an inverted index: text -> item indices, int32."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self._n_items = len(column)
+        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+            owners = pc.list_parent_indices(column.combine_chunks()).to_numpy(zero_copy_only=False)
+            texts = pc.list_flatten(column)
+        else:
+            owners, texts = np.arange(len(column)), column
+        encoded = texts.combine_chunks().dictionary_encode()
+        codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
+        order = np.argsort(codes, kind="stable")
+        names = encoded.dictionary.to_pylist()
+        bounds = np.searchsorted(codes[order], np.arange(len(names) + 1))
+        self._items = {
+            name: owners[order[start:stop]].astype(np.int32)
+            for name, start, stop in zip(names, bounds[:-1], bounds[1:], strict=True)
+        }
+
+    def matches(self, condition: Condition) -> Bools:
+        """Items that carry at least one of the values."""
+        mask = np.zeros(self._n_items, bool)
+        for value in condition.values:
+            if value in self._items:
+                mask[self._items[value]] = True
+        return mask
+
+    def fault(self, condition: Condition) -> str | None:
+        """Ranges are for numbers."""
+        if not condition.values or condition.minimum is not None or condition.maximum is not None:
+            return "has texts: expected values, and no min or max"
+        return None
+
+
+class NumberAttribute:
+    """One number an item; a missing number is in no range."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self._numbers = pc.fill_null(column.cast(pa.float64()), float("nan")).to_numpy()
+
+    def matches(self, condition: Condition) -> Bools:
+        """Items whose number lies in the range, both ends included."""
+        low = -np.inf if condition.minimum is None else condition.minimum
+        high = np.inf if condition.maximum is None else condition.maximum
+        mask: Bools = (self._numbers >= low) & (self._numbers <= high)
+        return mask
+
+    def fault(self, condition: Condition) -> str | None:
+        """Values are for texts; a range needs an end that is a number, and must not be empty."""
+        low, high = condition.minimum, condition.maximum
+        if condition.values or (low is None and high is None):
+            return "has numbers: expected min, max or both, and no values"
+        if any(end is not None and np.isnan(end) for end in (low, high)):
+            return "found NaN, expected a number for min and max"
+        if low is not None and high is not None and low > high:
+            return f"found min {low:g} above max {high:g}"
+        return None
+
+
+def attribute(column: pa.ChunkedArray) -> Attribute:
+    """The kind that fits the column's type."""
+    if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
+        return NumberAttribute(column)
+    return TextAttribute(column)
+
+
+class BitmapCache:
+    """Bitmaps by what they stand for, the least recently used dropped first; threads may share it.
+
+    Args:
+        limit_bytes: What bitmaps and their keys may take together.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit, self.size_bytes = limit_bytes, 0
+        self._bitmaps: OrderedDict[Hashable, tuple[Bools, int]] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: Hashable, make: Callable[[], Bools]) -> Bools:
+        """The bitmap of the key, made if it is not there; not to be changed."""
+        with self._lock:
+            if (known := self._bitmaps.get(key)) is not None:
+                self._bitmaps.move_to_end(key)
+                return known[0]
+        bitmap = make()
+        bitmap.flags.writeable = False
+        size = bitmap.nbytes + len(repr(key)) + _ENTRY_BYTES
+        with self._lock:
+            _, replaced = self._bitmaps.pop(key, (None, 0))  # another thread may have been as quick
+            self._bitmaps[key] = bitmap, size
+            self.size_bytes += size - replaced
+            while self.size_bytes > self._limit:
+                _, (_, dropped) = self._bitmaps.popitem(last=False)
+                self.size_bytes -= dropped
+        return bitmap

@@ -1,0 +1,1 @@
+"""Computes one recommendation list from a query and a stored user."""

@@ -1,0 +1,1 @@
+"""Label sets beside a bundle's own: records, store and synchronisation."""

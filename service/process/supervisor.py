@@ -1,0 +1,88 @@
+"""Several processes behind one port: each a whole server, on one store and the same mapped files.
+
+This process answers no calls. It keeps the port, the store and the endpoint for metrics, starts the
+workers, and passes on the wish to stop. The kernel hands every new connection to one of them
+(SO_REUSEPORT).
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry
+
+from service.process.signals import stop_on_signal
+from service.process.worker_pool import Crew, WorkerError
+from service.settings import Settings
+from service.storage.embedded_valkey import DataDirectoryError, store_url
+from service.telemetry.exposition import metrics_endpoint
+
+_log = logging.getLogger("trimtab")
+
+
+FAULTS: tuple[type[Exception], ...] = WorkerError, DataDirectoryError, OSError
+"""What keeps the workers from starting; each says what is wrong."""
+
+
+def serve(settings: Settings) -> None:
+    """Serves with settings.workers processes until SIGTERM or Ctrl-C.
+
+    Raises:
+        WorkerError: a worker cannot start, at the beginning or when none is left.
+        DataDirectoryError: the embedded store cannot start.
+        OSError: a port is taken.
+    """
+    fault: BaseException | None = None
+    try:
+        asyncio.run(_serve_until_signal(settings))
+    except* FAULTS as group:
+        fault = group.exceptions[0]
+    if fault:
+        raise fault
+
+
+async def _serve_until_signal(settings: Settings) -> None:
+    registry = CollectorRegistry()
+    with (
+        metrics_endpoint(settings.listen, settings.metrics_port, registry) as metrics_port,
+        held_port(settings.listen) as port,
+    ):
+        _log.info("metrics on port %d", metrics_port)
+        async with store_url(settings.redis_url, settings.data_dir) as url:
+            address = f"{settings.listen.rpartition(':')[0]}:{port}"
+            crew = Crew(settings.model_copy(update={"redis_url": url, "listen": address}))
+            registry.register(crew)
+            stop = stop_on_signal(crew.kill)
+            async with asyncio.TaskGroup() as running:
+                for number in range(1, settings.workers + 1):
+                    running.create_task(crew.keep(number, stop))
+                await stop.wait()
+                _log.info(
+                    "draining for at most %g s; a second signal ends at once", settings.drain_s
+                )
+                crew.terminate()
+
+
+@contextmanager
+def held_port(listen: str) -> Iterator[int]:
+    """Keeps a port for this program's workers alone; yields its number, of which 0 takes a free one.
+
+    Raises:
+        OSError: it is taken.
+    """
+    host, _, port = listen.rpartition(":")
+    found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+    with socket.socket(*found[:3]) as held:
+        # Connections of an earlier server may linger.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            held.bind(found[4])
+        except OSError as error:
+            raise OSError(f"{listen}: {error}") from error
+        # It was bound alone. Only now may others have the port, and only such as share it: a second
+        # server of this kind fails above.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        yield held.getsockname()[1]

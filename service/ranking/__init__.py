@@ -1,0 +1,1 @@
+"""Order of candidates, and measures on lists."""

@@ -1,0 +1,1 @@
+"""Finds candidates: the index protocol, its implementations, and the search strategy."""

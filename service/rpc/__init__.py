@@ -1,1 +1,0 @@
-"""The gRPC services: each method reads a message, calls the engine, writes a message."""

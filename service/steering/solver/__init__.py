@@ -1,0 +1,1 @@
+"""Solves for the strengths that meet target shares and budgets."""

@@ -1,0 +1,159 @@
+"""Stored users as bytes: seen items, histories and embeddings, and how events join them. Pure.
+
+Seen items and histories begin with a header that holds a stamp; an embedding holds the stamp of the
+history that it was made from, and counts only while they are the same.
+"""
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from service.arrays import AnyArray, Hashes
+from service.bundle.precision import Precision
+from service.steering.state import SparseCode, UserState
+from service.users.state import EVENT, CachedEmbedding, RecordCount, RecordedEvent
+
+MAX_SEEN = 20_000
+"""Seen items kept a user: longer than any history, so that old items do not come back."""
+
+
+_HEADER = struct.Struct("<8s8s")  # magic with version, stamp
+
+
+# Magic with version, ignored items, active neurons, their indices' width, the context's size,
+# stamp.
+_EMBEDDING = struct.Struct("<2sHIBI8s")
+
+
+_SEEN_MAGIC, _HISTORY_MAGIC = b"tt-seen1", b"tt-hist1"
+
+
+_EMBEDDING_MAGICS = {Precision.FLOAT16: b"e2", Precision.INT8: b"i1"}
+
+
+_WIDE_FROM = 2**16
+
+
+class BlobError(ValueError):
+    """A blob that this release does not read."""
+
+
+def event_hash(*parts: str) -> int:
+    """64-bit BLAKE2b of an event id, or of what stands in for one."""
+    joined = "\0".join(parts).encode()
+    return int.from_bytes(hashlib.blake2b(joined, digest_size=8).digest(), "little")
+
+
+def merge(
+    history: AnyArray, seen: Hashes, events: Sequence[RecordedEvent], max_history: int, now_ms: int
+) -> tuple[AnyArray, Hashes, RecordCount]:
+    """Adds events to a history and its seen items.
+
+    An event whose hash is there already counts as a duplicate. The newest max_history positive
+    events stay, and as many negative ones; so an event too old to be remembered is dropped again,
+    whatever its hash.
+    """
+    known = set(history["event"].tolist())
+    fresh = []
+    for event in events:
+        if event.event not in known:
+            known.add(event.event)
+            fresh.append(event)
+    if not fresh:
+        return history, seen, RecordCount(0, len(events))
+    present = max(now_ms, int(history["time_ms"].max(initial=now_ms)))
+    rows = [
+        (
+            event.item,
+            present if event.time_ms is None else event.time_ms,
+            event.event,
+            event.positive,
+        )
+        for event in fresh
+    ]
+    merged = np.concatenate([history, np.array(rows, EVENT)])
+    merged = merged[np.argsort(merged["time_ms"], kind="stable")]
+    keep = np.zeros(len(merged), bool)
+    for sign in (merged["positive"], ~merged["positive"]):
+        keep[np.flatnonzero(sign)[-max_history:]] = True
+    new_items = np.array([event.item for event in fresh], np.uint64)
+    # In order of arrival, each once, newest last: what was seen longest ago is cut off first.
+    all_seen = np.concatenate([seen, new_items])
+    _, last_from_end = np.unique(all_seen[::-1], return_index=True)
+    all_seen = all_seen[np.sort(len(all_seen) - 1 - last_from_end)][-MAX_SEEN:]
+    return merged[keep], all_seen, RecordCount(len(fresh), len(events) - len(fresh))
+
+
+def pack_embedding(embedding: CachedEmbedding, stamp: bytes, precision: Precision) -> bytes:
+    """One user state as one blob: at d = 512 and 32 active neurons 1,173 bytes as float16, 641 as int8."""
+    z, (neurons, activations), context = embedding.state
+    width = 4 if len(neurons) and int(neurons.max()) >= _WIDE_FROM else 2
+    ignored_count = min(embedding.ignored_count, 0xFFFF)
+    magic = _EMBEDDING_MAGICS[precision]
+    header = _EMBEDDING.pack(magic, ignored_count, len(neurons), width, len(context), stamp)
+    vectors = b"".join(map(precision.pack, (z, context, activations)))
+    return header + neurons.astype(f"<u{width}").tobytes() + vectors
+
+
+def unpack_embedding(blob: bytes, stamp: bytes, precision: Precision) -> CachedEmbedding | None:
+    """The user state in a blob; None if it is of another history, release or precision."""
+    if len(blob) < _EMBEDDING.size:
+        return None
+    magic, ignored_count, m, width, context_size, made_from = _EMBEDDING.unpack_from(blob)
+    if magic != _EMBEDDING_MAGICS[precision] or made_from != stamp or width not in (2, 4):
+        return None
+    z_from = _EMBEDDING.size + m * width
+    rest = precision.size(context_size) + precision.size(m)
+    d = precision.length(len(blob) - z_from - rest)
+    if d is None:
+        return None
+    context_from = z_from + precision.size(d)
+    state = UserState(
+        precision.unpack(blob, d, z_from),
+        SparseCode(
+            np.frombuffer(blob, f"<u{width}", m, _EMBEDDING.size).astype(np.int64),
+            precision.unpack(blob, m, context_from + precision.size(context_size)),
+        ),
+        precision.unpack(blob, context_size, context_from),
+    )
+    return CachedEmbedding(state, ignored_count)
+
+
+def pack_seen(seen: Hashes, stamp: bytes) -> bytes:
+    """Seen items, uint64 [m]."""
+    return _HEADER.pack(_SEEN_MAGIC, stamp) + seen.tobytes()
+
+
+def unpack_seen(blob: bytes) -> tuple[Hashes, bytes]:
+    """Seen items and the stamp of the history.
+
+    Raises:
+        BlobError: written by another release.
+    """
+    return _unpack(blob, _SEEN_MAGIC, np.dtype("<u8"))
+
+
+def pack_history(events: AnyArray, stamp: bytes) -> bytes:
+    """A history, a structured array of EVENT [m]."""
+    return _HEADER.pack(_HISTORY_MAGIC, stamp) + events.tobytes()
+
+
+def unpack_history(blob: bytes) -> tuple[AnyArray, bytes]:
+    """A history and its stamp.
+
+    Raises:
+        BlobError: written by another release.
+    """
+    return _unpack(blob, _HISTORY_MAGIC, EVENT)
+
+
+def _unpack(blob: bytes, expected: bytes, dtype: np.dtype[Any]) -> tuple[AnyArray, bytes]:
+    if blob[:8] != expected:
+        raise BlobError(f"found a blob of format {blob[:8]!r}, expected {expected!r}")
+    if (len(blob) - _HEADER.size) % dtype.itemsize or len(blob) < _HEADER.size:
+        raise BlobError(f"found a damaged blob of {len(blob)} bytes")
+    _, stamp = _HEADER.unpack_from(blob)
+    return np.frombuffer(blob, dtype, offset=_HEADER.size), stamp
