@@ -28,11 +28,11 @@ from fidelity_report import report
 from training.checkpoint import Checkpoints, load_tensors, read_json, save_tensors, write_json
 from training.datasets import load_data_set
 from training.datasets.folder import FolderOptions
-from training.evaluation.fidelity import Fidelity, measure_fidelity
-from training.evaluation.ranking import mean_ndcg
-from training.evaluation.scorers import ModelScorer
 from training.histories import Ints
 from training.interactions import prepare
+from training.measures.fidelity import Fidelity, measure_fidelity
+from training.measures.ranking import mean_ndcg
+from training.measures.scorers import ModelScorer
 from training.recommenders import RECOMMENDERS, FitContext, Recommender
 from training.saes import SAES, SparseAutoencoder
 from training.splits import Split, SplitConfig, hold_out

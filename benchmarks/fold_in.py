@@ -23,10 +23,10 @@ from references import SEEDS, SETTINGS, WHOLE, Bench, GivenScores, KnownItems, f
 from torch import Tensor
 
 from training.checkpoint import Checkpoints, read_json, write_json
-from training.evaluation.ranking import judge, mean_ndcg
 from training.evaluation.report import Estimate, Report, Table
-from training.evaluation.scorers import ModelScorer, Scorer
 from training.histories import Histories
+from training.measures.ranking import judge, mean_ndcg
+from training.measures.scorers import ModelScorer, Scorer
 from training.recommenders import RECOMMENDERS, FitContext, Recommender
 from training.recommenders.als import Als
 from training.recommenders.factorisation import Factorisation

@@ -21,11 +21,11 @@ from matplotlib.figure import Figure
 
 from training.checkpoint import read_json, write_json
 from training.config import TrainConfig
-from training.evaluation.frontier.measure import FrontierOptions, measure
-from training.evaluation.frontier.report import PLOTTED, curves, frontier_report
 from training.evaluation.report import Report, plain
 from training.pipeline import train
 from training.splits import SplitConfig
+from training.studies.frontier.measure import FrontierOptions, measure
+from training.studies.frontier.report import PLOTTED, curves, frontier_report
 
 TAGS = "ml-latest-small-tags"
 USERS = 300

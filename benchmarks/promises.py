@@ -31,12 +31,12 @@ from trimtab.v1.recommendation_pb2 import RecommendResponse
 from training.concepts.effect import Audience
 from training.concepts.fitting import FittedConcept
 from training.concepts.membership import memberships
-from training.evaluation.frontier.audience import Users
-from training.evaluation.frontier.relevance import places
-from training.evaluation.frontier.strength import Line
-from training.evaluation.metrics import Lists, exposure_share, ndcg, overlap
 from training.evaluation.report import Estimate, Report
+from training.measures.metrics import Lists, exposure_share, ndcg, overlap
 from training.run import Run, load_run
+from training.studies.frontier.audience import Users
+from training.studies.frontier.relevance import places
+from training.studies.frontier.strength import Line
 
 N = 20
 COMMAND = "python benchmarks/promises.py --run RUN --out docs/results"

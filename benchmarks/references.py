@@ -38,10 +38,10 @@ from references_report import Cell, report
 from training.checkpoint import Checkpoints, read_json, write_json
 from training.datasets import load_data_set
 from training.datasets.folder import FolderOptions
-from training.evaluation.ranking import EASE_PENALTIES, judge, mean_ndcg
-from training.evaluation.scorers import EaseScorer, ModelScorer, PopularityScorer, Scorer
 from training.histories import Histories
 from training.interactions import prepare
+from training.measures.ranking import EASE_PENALTIES, judge, mean_ndcg
+from training.measures.scorers import EaseScorer, ModelScorer, PopularityScorer, Scorer
 from training.recommenders import RECOMMENDERS, FitContext, Recommender
 from training.recommenders.als import Als
 from training.recommenders.factorisation import Factorisation, FoldIn

@@ -25,7 +25,7 @@ from service.steering.edits import Operation, RawEdit
 from service.steering.plan import NO_PLAN, Plan
 from service.telemetry.timings import Timings
 from service.users.state import UNKNOWN_USER
-from training.evaluation.metrics import ndcg
+from training.measures.metrics import ndcg
 from training.run import load_run
 
 N = 20

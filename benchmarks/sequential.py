@@ -32,11 +32,11 @@ from scipy.sparse import csr_matrix
 
 from training.checkpoint import Checkpoints, read_json, write_json
 from training.datasets import load_data_set, options_type
-from training.evaluation import metrics
-from training.evaluation.ranking import mean_ndcg
 from training.evaluation.report import Estimate, Report, Table
-from training.evaluation.scorers import ModelScorer, PopularityScorer, Scorer, best_lists
 from training.interactions import prepare
+from training.measures import metrics
+from training.measures.ranking import mean_ndcg
+from training.measures.scorers import ModelScorer, PopularityScorer, Scorer, best_lists
 from training.recommenders import RECOMMENDERS, FitContext, Recommender
 from training.recommenders.fitting.sequential_causal import GptOptions, SasRecOptions
 from training.recommenders.fitting.sequential_interests import TimiRecOptions

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 
 from training.checkpoint import read_json, write_json
-from training.evaluation.control.measure import ControlOptions, measure
-from training.evaluation.control.report import control_report
 from training.evaluation.report import plain
 from training.run import load_run
+from training.studies.control.measure import ControlOptions, measure
+from training.studies.control.report import control_report
 
 COMMAND = "python benchmarks/steering.py --out DIR --runs RUN ... --report docs/results"
 SETS = ("ml-1m", "anime-5k", "ml-latest-small-tags", "amazon-beauty")

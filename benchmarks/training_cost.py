@@ -24,11 +24,11 @@ from dense_training import DenseElsaTask, DenseSaeTask
 
 from training.checkpoint import Checkpoints, read_json, write_json
 from training.config import TrainConfig
-from training.evaluation.fidelity import measure_fidelity
-from training.evaluation.ranking import mean_ndcg
-from training.evaluation.scorers import ModelScorer
 from training.histories import Histories
 from training.loop import EpochReport
+from training.measures.fidelity import measure_fidelity
+from training.measures.ranking import mean_ndcg
+from training.measures.scorers import ModelScorer
 from training.pipeline import Silent, load_data
 from training.recommenders import RECOMMENDERS, FitContext, Recommender
 from training.recommenders.elsa import Elsa

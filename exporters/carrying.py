@@ -13,10 +13,10 @@ from exporters.earlier import Earlier, EarlierConcept
 from exporters.errors import ContentsError
 from exporters.models import Floats
 from training.concepts import FittedConcept, Label, item_codes
-from training.concepts.dictionary import DICTIONARY
+from training.concepts.describing.dictionary import DICTIONARY
 from training.concepts.effect import Audience, measure
+from training.concepts.mapping.methods import METHODS
 from training.concepts.membership import items_with
-from training.concepts.methods import METHODS
 from training.run import Run
 
 ALIKE = 0.7

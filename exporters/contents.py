@@ -16,7 +16,7 @@ from exporters.models import Floats, HookedRecommender, NamedConcept, NeuronLabe
 from exporters.normalisation import scale_rule
 from exporters.stages import Report, silent
 from exporters.threads import one_thread
-from training.concepts.purity import Purity
+from training.concepts.mapping.purity import Purity
 from training.histories import Histories
 from training.interactions import Catalogue
 

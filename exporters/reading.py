@@ -11,10 +11,10 @@ from exporters.errors import ContentsError
 from exporters.models import NeuronLabel
 from exporters.stages import Report, silent
 from training.concepts import item_codes
-from training.concepts.gains import gains_of
-from training.concepts.mapping import Evidence
+from training.concepts.gains.item_gains import gains_of
+from training.concepts.mapping.evidence import Evidence
+from training.concepts.mapping.purity import Purity, purity
 from training.concepts.membership import memberships
-from training.concepts.purity import Purity, purity
 from training.run import Run
 
 MAX_HISTORY = 1_000

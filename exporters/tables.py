@@ -9,7 +9,7 @@ import pyarrow as pa
 from exporters.cards import NeuronCards, Ranked
 from exporters.contents import MAX_BLEND_NEURONS, attribute_columns
 from exporters.models import Floats, NamedConcept, NeuronLabel
-from training.concepts.purity import Purity
+from training.concepts.mapping.purity import Purity
 from training.interactions import AttributeKind
 
 _LABEL = pa.struct(

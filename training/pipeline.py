@@ -16,12 +16,12 @@ from training.concepts import fit_concepts
 from training.config import TrainConfig
 from training.datasets import load_data_set
 from training.errors import DataError, RunError
-from training.evaluation.fidelity import measure_fidelity
-from training.evaluation.ranking import judge, mean_ndcg
-from training.evaluation.scorers import ModelScorer
 from training.histories import Histories
 from training.interactions import Catalogue, Prepared, core, prepare
 from training.loop import EpochReport
+from training.measures.fidelity import measure_fidelity
+from training.measures.ranking import judge, mean_ndcg
+from training.measures.scorers import ModelScorer
 from training.recommenders import RECOMMENDERS, FitContext, Recommender
 from training.run import Run, load_recommender, load_run, load_sae, save_model, save_run
 from training.saes import SAES, SparseAutoencoder

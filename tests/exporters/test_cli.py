@@ -17,8 +17,8 @@ from exporters.cli import main
 from exporters.reading import contents_of
 from exporters.sealed import verify_files
 from service.bundle.open import open_bundle
-from training.concepts import gains
-from training.concepts.gains import gains_of
+from training.concepts.gains import item_gains as gains
+from training.concepts.gains.item_gains import gains_of
 from training.config import TrainConfig
 from training.datasets.synthetic import SyntheticOptions
 from training.errors import ConfigError

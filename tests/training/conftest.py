@@ -9,9 +9,9 @@ import torch
 from training.checkpoint import Checkpoints
 from training.config import TrainConfig
 from training.datasets.synthetic import SyntheticOptions, generate
-from training.evaluation.ranking import mean_ndcg
-from training.evaluation.scorers import ModelScorer
 from training.interactions import Prepared, prepare
+from training.measures.ranking import mean_ndcg
+from training.measures.scorers import ModelScorer
 from training.pipeline import train
 from training.recommenders import FitContext, Recommender
 from training.recommenders.fitting.elsa import ElsaOptions

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from training.evaluate import main
 from training.evaluation.ablation import ablate
-from training.evaluation.cli import main
 from training.run import Run
 
 

@@ -8,7 +8,7 @@ import pytest
 from training.cli import train
 from training.commandline import field_docs
 from training.config import TrainConfig
-from training.evaluation.cli import main as evaluate
+from training.evaluate import main as evaluate
 from training.run import Run
 from training.saes.options import TopKOptions
 

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 from training.concepts import ConceptConfig, fit_concepts, item_codes
-from training.concepts.contrast import contrast_weights
 from training.concepts.effect import Audience, typical_unit
+from training.concepts.mapping.contrast import contrast_weights
+from training.concepts.mapping.tfidf import characterises, most_unique, tag_activations, top_neurons
 from training.concepts.membership import memberships
-from training.concepts.tfidf import characterises, most_unique, tag_activations, top_neurons
 from training.errors import ConfigError
-from training.evaluation.metrics import exposure_share
 from training.evaluation.neurons import best_neuron, best_neurons
 from training.evaluation.steering import neuron_unit
 from training.histories import Histories
 from training.interactions import Catalogue
+from training.measures.metrics import exposure_share
 from training.run import Run
 
 

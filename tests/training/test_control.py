@@ -7,15 +7,15 @@ import torch
 from training.concepts.effect import Audience
 from training.concepts.membership import memberships
 from training.errors import ConfigError
-from training.evaluation.control import drift, pairs, ways
-from training.evaluation.control.halving import FALLS, halve
-from training.evaluation.control.hiding import halve_hidden
-from training.evaluation.control.measure import ControlOptions, measure
-from training.evaluation.control.operations import NEURONS, OPERATIONS, operate
-from training.evaluation.control.report import control_report
-from training.evaluation.control.scene import Scene
-from training.evaluation.frontier.audience import exposure
 from training.run import Run
+from training.studies.control import drift, pairs, ways
+from training.studies.control.halving import FALLS, halve
+from training.studies.control.hiding import halve_hidden
+from training.studies.control.measure import ControlOptions, measure
+from training.studies.control.operations import NEURONS, OPERATIONS, operate
+from training.studies.control.report import control_report
+from training.studies.control.scene import Scene
+from training.studies.frontier.audience import exposure
 
 
 @pytest.fixture(scope="module")

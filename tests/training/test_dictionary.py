@@ -5,16 +5,16 @@ import pytest
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from training.concepts.dictionary import (
+from training.concepts.describing.dictionary import (
     DescriberError,
     DictionaryOptions,
     Samples,
     activation_levels,
     make_dictionary,
 )
+from training.concepts.describing.metadata import MetadataDescriber
 from training.concepts.fitting import dictionary_labels
 from training.concepts.labels import Label, joined
-from training.concepts.metadata import MetadataDescriber
 from training.errors import ConfigError
 
 OPTIONS = DictionaryOptions(on_samples=10, off_samples=30, least_on=4)

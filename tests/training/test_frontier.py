@@ -10,27 +10,26 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from training.concepts.platt import platt
-from training.concepts.ridge import Spectrum, ridge_probe
+from training.concepts.gains.platt import platt
+from training.concepts.gains.ridge import Spectrum, ridge_probe
 from training.errors import ConfigError
-from training.evaluation.cli import main
-from training.evaluation.frontier.audience import Audience, Users, exposure
-from training.evaluation.frontier.bars import bars
-from training.evaluation.frontier.calibration import completed, probe_and_tag
-from training.evaluation.frontier.effects import COUNTS, both
-from training.evaluation.frontier.filling import WEIGHTS, choose_weight, filled
-from training.evaluation.frontier.knowledge import Knowledge, Models
-from training.evaluation.frontier.measure import FrontierOptions, measure, paired
-from training.evaluation.frontier.methods import METHODS
-from training.evaluation.frontier.probes import logistic_probe
-from training.evaluation.frontier.relevance import DEPTH, Relevance, worth
-from training.evaluation.frontier.report import frontier_report
-from training.evaluation.frontier.requests import STRENGTHS, Requests
-from training.evaluation.frontier.strength import Line, Pool, best_first, depth_of, solve, top
-from training.evaluation.frontier.tags import concepts_of, hide, judged
-from training.evaluation.measures import MEASURES
-from training.evaluation.metrics import exposure_share, ndcg
+from training.evaluate import MEASURES, main
+from training.measures.metrics import exposure_share, ndcg
 from training.run import Run
+from training.studies.frontier.audience import Audience, Users, exposure
+from training.studies.frontier.bars import bars
+from training.studies.frontier.calibration import completed, probe_and_tag
+from training.studies.frontier.effects import COUNTS, both
+from training.studies.frontier.filling import WEIGHTS, choose_weight, filled
+from training.studies.frontier.knowledge import Knowledge, Models
+from training.studies.frontier.measure import FrontierOptions, measure, paired
+from training.studies.frontier.methods import METHODS
+from training.studies.frontier.probes import logistic_probe
+from training.studies.frontier.relevance import DEPTH, Relevance, worth
+from training.studies.frontier.report import frontier_report
+from training.studies.frontier.requests import STRENGTHS, Requests
+from training.studies.frontier.strength import Line, Pool, best_first, depth_of, solve, top
+from training.studies.frontier.tags import concepts_of, hide, judged
 
 
 @pytest.fixture(scope="module")

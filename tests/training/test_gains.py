@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from scipy.stats import rankdata
 
-from training.concepts.gains import gains_of, item_vectors, tagged
+from training.concepts.gains.item_gains import gains_of, item_vectors, tagged
 from training.concepts.membership import memberships
 from training.interactions import Catalogue
 from training.run import Run

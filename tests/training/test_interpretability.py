@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from training.concepts.mapping import Evidence
-from training.concepts.purity import concept_entropy, monosemanticity, neuron_entropy
-from training.evaluation.cli import main
+from training.concepts.mapping.evidence import Evidence
+from training.concepts.mapping.purity import concept_entropy, monosemanticity, neuron_entropy
+from training.evaluate import main
 from training.evaluation.interpretability import PROBE_SIZES, interpret, representations, stability
 from training.run import Run, load_run
 

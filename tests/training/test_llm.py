@@ -12,16 +12,16 @@ import polars as pl
 import pytest
 from scipy.sparse import csr_matrix
 
-from training.concepts.chat import Chat, ChatOptions
-from training.concepts.dictionary import (
+from training.concepts.describing.chat import Chat, ChatOptions
+from training.concepts.describing.dictionary import (
     DescriberError,
     Dictionary,
     DictionaryOptions,
     make_dictionary,
 )
-from training.concepts.llm import LlmDescriber, item_texts
+from training.concepts.describing.llm import LlmDescriber, item_texts
 from training.errors import ConfigError
-from training.evaluation.cli import main
+from training.evaluate import main
 from training.interactions import Catalogue
 from training.run import Run
 

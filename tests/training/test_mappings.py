@@ -9,16 +9,21 @@ from scipy.sparse import csr_matrix
 from scipy.stats import pointbiserialr
 
 from training.concepts import ConceptConfig, item_codes
-from training.concepts.association import area_under_curve, correlation, neuron_aucs, weights_aucs
-from training.concepts.causal import causal, neuron_units
 from training.concepts.effect import Audience
 from training.concepts.labels import labels_by
-from training.concepts.mapping import Evidence
+from training.concepts.mapping.association import (
+    area_under_curve,
+    correlation,
+    neuron_aucs,
+    weights_aucs,
+)
+from training.concepts.mapping.causal import causal, neuron_units
+from training.concepts.mapping.evidence import Evidence
+from training.concepts.mapping.methods import METHODS
+from training.concepts.mapping.probes import PENALTY, dense_probe, k_sparse_probe
 from training.concepts.membership import memberships
-from training.concepts.methods import METHODS
-from training.concepts.probes import PENALTY, dense_probe, k_sparse_probe
 from training.errors import ConfigError
-from training.evaluation.metrics import exposure_share
+from training.measures.metrics import exposure_share
 from training.run import Run
 
 

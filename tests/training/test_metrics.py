@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from training.concepts.association import area_under_curve
-from training.evaluation import metrics
+from training.concepts.mapping.association import area_under_curve
+from training.measures import metrics
 
 N_ITEMS = 12
 

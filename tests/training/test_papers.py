@@ -14,13 +14,18 @@ from scipy.sparse import csr_matrix
 from training.concepts.effect import Audience
 from training.concepts.membership import Membership, memberships
 from training.errors import DataError
-from training.evaluation import metrics
-from training.evaluation.cli import main
+from training.evaluate import main
 from training.evaluation.interpretability import representations
-from training.evaluation.papers import gender, inner_block, knobs, recsae
-from training.evaluation.papers.knobs import blend, choose
-from training.evaluation.papers.paper import Findings, joined
-from training.evaluation.papers.tuning import (
+from training.evaluation.report import Estimate
+from training.evaluation.steering import edited_lists
+from training.flags import RaisingParser, read_config
+from training.measures import metrics
+from training.pipeline import train
+from training.run import Run
+from training.studies.papers import gender, inner_block, knobs, recsae
+from training.studies.papers.knobs import blend, choose
+from training.studies.papers.paper import Findings, joined
+from training.studies.papers.tuning import (
     BOOST,
     Knobs,
     Lessons,
@@ -28,11 +33,6 @@ from training.evaluation.papers.tuning import (
     tune,
     tuning_gains,
 )
-from training.evaluation.report import Estimate
-from training.evaluation.steering import edited_lists
-from training.flags import RaisingParser, read_config
-from training.pipeline import train
-from training.run import Run
 
 FLAGS = [
     "--data",

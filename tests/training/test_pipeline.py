@@ -20,15 +20,15 @@ from training.datasets import load_data_set
 from training.datasets.folder import FolderOptions
 from training.datasets.synthetic import SyntheticOptions
 from training.errors import ConfigError, DataError, DivergedError, RunError
-from training.evaluation.control.operations import operate
-from training.evaluation.ranking import compare
 from training.loop import EpochReport
+from training.measures.ranking import compare
 from training.pipeline import Silent, train
 from training.recommenders.fitting.elsa import ElsaOptions
 from training.recommenders.fitting.puresvd import PureSvdOptions
 from training.run import Run, load_run
 from training.saes.options import TopKOptions
 from training.splits import SplitConfig
+from training.studies.control.operations import operate
 
 TINY = TrainConfig(
     data="synthetic",

@@ -9,9 +9,9 @@ import torch
 
 from training.checkpoint import Checkpoints, load_tensors, save_tensors
 from training.errors import ConfigError, DataError
-from training.evaluation.ranking import mean_ndcg
-from training.evaluation.scorers import EaseScorer, ModelScorer, PopularityScorer, best_lists
 from training.histories import Histories
+from training.measures.ranking import mean_ndcg
+from training.measures.scorers import EaseScorer, ModelScorer, PopularityScorer, best_lists
 from training.recommenders import RECOMMENDERS, FitContext, Recommender
 from training.recommenders.fitting.als import AlsOptions
 from training.recommenders.fitting.autoencoders import MultDaeOptions, MultVaeOptions

@@ -15,9 +15,9 @@ from torch.nn.functional import cross_entropy, logsigmoid
 
 from training.checkpoint import Checkpoints
 from training.errors import ConfigError
-from training.evaluation.ranking import mean_ndcg
-from training.evaluation.scorers import ModelScorer
 from training.histories import Histories
+from training.measures.ranking import mean_ndcg
+from training.measures.scorers import ModelScorer
 from training.recommenders import RECOMMENDERS, FitContext
 from training.recommenders.bert4rec import Bert4Rec
 from training.recommenders.fitting.sequential_causal import CausalTask, GptOptions, SasRecOptions

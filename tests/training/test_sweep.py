@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from training.errors import ConfigError
-from training.evaluation.cli import main
+from training.evaluate import main
 from training.evaluation.plan import config_of, read_plan
 from training.evaluation.report import Curve, Estimate, Plot, Report, Table
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from training.concepts.dictionary import DICTIONARY
-from training.concepts.methods import METHODS
+from training.concepts.describing.dictionary import DICTIONARY
+from training.concepts.mapping.methods import METHODS
 from training.errors import ConfigError
 
 

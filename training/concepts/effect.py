@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from training.evaluation.metrics import Lists, exposure_share
-from training.evaluation.scorers import best_lists
 from training.histories import Histories
+from training.measures.metrics import Lists, exposure_share
+from training.measures.scorers import best_lists
 from training.recommenders.base import Recommender
 from training.saes.base import SparseAutoencoder
 

@@ -11,16 +11,21 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
-from training.concepts.association import weights_aucs
 from training.concepts.config import ConceptConfig
-from training.concepts.dictionary import DICTIONARY, Dictionary, DictionaryOptions, make_dictionary
+from training.concepts.describing.dictionary import (
+    DICTIONARY,
+    Dictionary,
+    DictionaryOptions,
+    make_dictionary,
+)
+from training.concepts.describing.metadata import MetadataDescriber
 from training.concepts.effect import Audience, measure
 from training.concepts.labels import Label, joined, labels_by
-from training.concepts.mapping import Evidence, Floats
+from training.concepts.mapping.association import weights_aucs
+from training.concepts.mapping.evidence import Evidence, Floats
+from training.concepts.mapping.methods import METHODS
+from training.concepts.mapping.tfidf import tfidf, top_neurons
 from training.concepts.membership import Membership, memberships
-from training.concepts.metadata import MetadataDescriber
-from training.concepts.methods import METHODS
-from training.concepts.tfidf import tfidf, top_neurons
 from training.histories import Histories
 from training.interactions import Catalogue
 from training.recommenders.base import Recommender

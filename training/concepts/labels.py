@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from training.concepts.dictionary import CONFIDENT, DICTIONARY
-from training.concepts.mapping import Evidence
-from training.concepts.methods import METHODS
+from training.concepts.describing.dictionary import CONFIDENT, DICTIONARY
+from training.concepts.mapping.evidence import Evidence
+from training.concepts.mapping.methods import METHODS
 
 
 class Label(NamedTuple):

@@ -13,9 +13,9 @@ from torch import Tensor
 from training.concepts.effect import Audience
 from training.concepts.membership import memberships
 from training.errors import ConfigError, RunError
-from training.evaluation import metrics
 from training.evaluation.report import Curve, Estimate, Plot, Report, Table
 from training.evaluation.steering import edited_lists, levels, shifted, silenced
+from training.measures import metrics
 from training.run import Run
 
 WAYS = ("ABLATE", "its neurons", "random neurons")

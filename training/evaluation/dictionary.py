@@ -13,19 +13,19 @@ from rich.console import Console
 from rich.progress import Progress
 
 from training.commandline import add_flags, read_flags
-from training.concepts.chat import Chat, ChatOptions
-from training.concepts.dictionary import (
+from training.concepts.describing.chat import Chat, ChatOptions
+from training.concepts.describing.dictionary import (
     CONFIDENT,
     Describer,
     Dictionary,
     DictionaryOptions,
     make_dictionary,
 )
+from training.concepts.describing.llm import LlmDescriber
+from training.concepts.describing.metadata import MetadataDescriber
 from training.concepts.fitting import dictionary_labels, item_codes
 from training.concepts.labels import joined
-from training.concepts.llm import LlmDescriber
 from training.concepts.membership import memberships
-from training.concepts.metadata import MetadataDescriber
 from training.errors import ConfigError, RunError
 from training.evaluation.report import Curve, Estimate, Plot, Report, Table
 from training.run import Run

@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from training.concepts.association import weights_aucs
-from training.concepts.dictionary import DictionaryOptions, make_dictionary
+from training.concepts.describing.dictionary import DictionaryOptions, make_dictionary
+from training.concepts.describing.metadata import MetadataDescriber
 from training.concepts.fitting import item_codes
-from training.concepts.mapping import Evidence
+from training.concepts.mapping.association import weights_aucs
+from training.concepts.mapping.evidence import Evidence
+from training.concepts.mapping.probes import k_sparse_probe
+from training.concepts.mapping.purity import concept_entropy, monosemanticity, neuron_entropy
 from training.concepts.membership import Membership, memberships
-from training.concepts.metadata import MetadataDescriber
-from training.concepts.probes import k_sparse_probe
-from training.concepts.purity import concept_entropy, monosemanticity, neuron_entropy
 from training.errors import RunError
 from training.histories import Histories
 from training.run import Run

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.concepts.dictionary import CONFIDENT, DICTIONARY
+from training.concepts.describing.dictionary import CONFIDENT, DICTIONARY
 from training.concepts.effect import Audience
 from training.concepts.fitting import item_codes
 from training.concepts.labels import Label
@@ -39,6 +39,12 @@ _ROWS = {
     "entropy of neurons over concepts": "neuron_entropy",
     "entropy of concepts over neurons": "concept_entropy",
 }
+
+
+def add_concept_count(command: argparse.ArgumentParser) -> None:
+    """Adds the flag for the number of concepts."""
+    text = "The most frequent ones (default: 100)."
+    command.add_argument("--concepts", type=int, default=100, help=text)
 
 
 def interpretability_report(

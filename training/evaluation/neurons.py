@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from training.concepts.association import area_under_curve, neuron_aucs
 from training.concepts.effect import Audience
 from training.concepts.fitting import item_codes
-from training.concepts.mapping import Evidence
+from training.concepts.mapping.association import area_under_curve, neuron_aucs
+from training.concepts.mapping.evidence import Evidence
 from training.concepts.membership import memberships
 from training.evaluation.steering import concept_shifts, neuron_unit
 from training.run import Run

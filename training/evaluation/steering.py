@@ -10,8 +10,8 @@ from torch import Tensor
 from training.concepts.effect import LIST_LENGTH, Audience
 from training.concepts.fitting import FittedConcept
 from training.concepts.membership import Membership
-from training.evaluation import metrics
-from training.evaluation.scorers import best_lists
+from training.measures import metrics
+from training.measures.scorers import best_lists
 
 _TYPICAL_QUANTILE = 0.95
 

@@ -17,10 +17,10 @@ import torch
 
 from training.checkpoint import Checkpoints, read_json, write_json
 from training.config import TrainConfig
-from training.evaluation.fidelity import measure_fidelity
 from training.evaluation.plan import Flags, Plan, config_of
-from training.evaluation.ranking import judge, references
-from training.evaluation.scorers import ModelScorer, Scorer
+from training.measures.fidelity import measure_fidelity
+from training.measures.ranking import judge, references
+from training.measures.scorers import ModelScorer, Scorer
 from training.pipeline import (
     Data,
     Reporter,

@@ -31,7 +31,7 @@ from service.steering.edits import Operation, RawEdit
 from service.steering.plan import Plan
 from service.telemetry.timings import Timings
 from service.users.state import UNKNOWN_USER
-from training.evaluation.frontier.relevance import places as offline_places
+from training.studies.frontier.relevance import places as offline_places
 
 GENRES = ("Action", "Comedy", "Drama", "Horror")
 HISTORIES = [[f"item-{(7 * user + 31 * place) % 199}" for place in range(6)] for user in range(8)]

@@ -1,0 +1,1 @@
+"""Descriptions of neurons, by attribute values or a language model, tested on unseen items."""

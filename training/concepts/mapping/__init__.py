@@ -1,0 +1,1 @@
+"""Methods that relate concepts to neurons."""

@@ -1,0 +1,107 @@
+"""How well single neurons tell the items of a concept apart: AUC and point-biserial correlation."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csc_matrix, csr_matrix
+from scipy.stats import rankdata
+
+from training.concepts.mapping.evidence import Evidence, Floats
+
+LEAST_JUDGED = 3
+"""Items with (and without) a concept below which an AUC would say nothing."""
+
+Figures = NDArray[np.float64]
+
+
+def area_under_curve(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
+    """Probability that a positive scores above a negative, ties half; NaN with fewer than 3 of either."""
+    n_positive = int(positive.sum())
+    n_negative = len(positive) - n_positive
+    if min(n_positive, n_negative) < LEAST_JUDGED:
+        return float("nan")
+    rank_sum = rankdata(scores)[positive].sum()
+    return float((rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
+
+
+def neuron_aucs(evidence: Evidence) -> Figures:
+    """The AUC of every neuron's activation for every concept: -> [n_concepts, n_neurons].
+
+    NaN as in area_under_curve. Only stored activations are ranked; all others tie at 0, so that
+    sparse codes stay sparse.
+    """
+    members, codes = evidence.members, evidence.codes
+    n_items = codes.shape[0]
+    positives = np.diff(members.indptr).astype(np.float64)[:, None]
+    negatives = n_items - positives
+    ranked = _ranks(codes)
+    rank_sums = (members @ ranked.above_zeros).toarray() + positives * ranked.zeros
+    with np.errstate(invalid="ignore", divide="ignore"):
+        aucs: Figures = (rank_sums - positives * (positives + 1) / 2) / (positives * negatives)
+    aucs[np.minimum(positives, negatives)[:, 0] < LEAST_JUDGED] = np.nan
+    return aucs
+
+
+def weights_aucs(weights: Floats, evidence: Evidence) -> Figures:
+    """How well each concept's weights [n_concepts, n_neurons] tell items apart: AUC, [n_concepts]."""
+    scores = evidence.codes @ weights.T
+    present = evidence.members.toarray() > 0
+    return np.array([area_under_curve(scores[:, row], flags) for row, flags in enumerate(present)])
+
+
+def auc(evidence: Evidence) -> Floats:
+    """AUC above chance, AUC - 1/2, and 0 where it could not be told: [n_concepts, n_neurons]."""
+    return np.asarray(np.nan_to_num(neuron_aucs(evidence), nan=0.5) - 0.5, dtype=np.float32)
+
+
+def correlation(evidence: Evidence) -> Floats:
+    """Point-biserial correlation of activation and tag presence, 0 where either never varies.
+
+    r = (mean with - mean without) / sd x sqrt(p (1 - p)): [n_concepts, n_neurons].
+    """
+    codes = evidence.codes.astype(np.float64)
+    n_items = max(codes.shape[0], 1)
+    share = np.diff(evidence.members.indptr)[:, None] / n_items
+    mean = np.asarray(codes.mean(axis=0))
+    variance = np.maximum(np.asarray(codes.multiply(codes).mean(axis=0)) - mean**2, 0)
+    covariance = np.asarray((evidence.members @ codes).todense()) / n_items - share * mean
+    spread = np.sqrt(variance * share * (1 - share))
+    # A constant column has a variance of rounding errors, not of 0.
+    varies = (variance > 1e-12 * np.maximum(mean**2, 1e-30)) & (spread > 0)
+    found = np.divide(covariance, spread, out=np.zeros_like(covariance), where=varies)
+    return np.asarray(found, dtype=np.float32)
+
+
+class _Ranks(NamedTuple):
+    """Mid-ranks of each column: zeros [n_neurons] is the rank of a 0, above_zeros what others add to it."""
+
+    zeros: Figures
+    above_zeros: csr_matrix
+
+
+def _ranks(codes: csr_matrix) -> _Ranks:
+    columns = csc_matrix(codes)
+    columns.eliminate_zeros()
+    n_items, n_neurons = columns.shape
+    counts = np.diff(columns.indptr)
+    column = np.repeat(np.arange(n_neurons), counts)
+    order = np.lexsort((columns.data, column))
+    values = columns.data[order]
+    starts = np.r_[True, (np.diff(values) != 0) | (np.diff(column) != 0)][: len(values)]
+    group = np.cumsum(starts) - 1
+    sizes = np.bincount(group)
+    firsts = np.flatnonzero(starts) - columns.indptr[column[starts]]
+    middles = np.repeat(firsts + (sizes + 1) / 2, sizes)
+    below = np.bincount(column, weights=columns.data < 0, minlength=n_neurons)
+    zeros = n_items - counts
+    ranks = np.empty(len(values))
+    # Negative values rank below the zeros, positive ones above them.
+    ranks[order] = middles + np.where(values > 0, zeros[column], 0)
+    zero_rank = below + (zeros + 1) / 2
+    above = csc_matrix(
+        (ranks - zero_rank[column], columns.indices, columns.indptr), shape=columns.shape
+    )
+    return _Ranks(zero_rank, above.tocsr())

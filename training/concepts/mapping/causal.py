@@ -1,0 +1,51 @@
+"""Causal choice: what raising a neuron does to a concept's share of users' lists."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from training.concepts.effect import Audience
+from training.concepts.mapping.evidence import Evidence, Floats
+from training.measures.metrics import Lists, discounts
+
+_NO_AUDIENCE = "causal choice measures lists, so it needs an audience"
+
+
+def causal(evidence: Evidence) -> Floats:
+    """Change of each concept's mean exposure share in top-20 lists when a neuron is raised by one unit.
+
+    One edit a neuron, for all users at once: -> [n_concepts, n_neurons]; 0 for neurons that fire
+    for no user.
+    """
+    audience = evidence.audience
+    if audience is None:
+        raise ValueError(_NO_AUDIENCE)
+    n_items = audience.recommender.n_items
+    before = _shares(audience.lists(), evidence, n_items)
+    found = np.zeros((evidence.members.shape[0], audience.sae.n_neurons), dtype=np.float32)
+    for neuron, unit in enumerate(neuron_units(audience)):
+        if unit > 0:
+            edit = torch.zeros(audience.sae.n_neurons)
+            edit[neuron] = float(unit)
+            found[:, neuron] = _shares(audience.lists(edit), evidence, n_items) - before
+    return found
+
+
+def neuron_units(audience: Audience) -> Floats:
+    """One TYPICAL unit of each neuron, its 95th percentile where active, 0 for a dead one: [n_neurons]."""
+    columns = audience.code.numpy().T
+    active = [column[column > 0] for column in columns]
+    return np.array(
+        [np.quantile(found, 0.95) if len(found) else 0.0 for found in active], dtype=np.float32
+    )
+
+
+def _shares(lists: Lists, evidence: Evidence, n_items: int) -> Floats:
+    """Mean exposure share of every concept's known items in the lists [users, n]: -> [n_concepts]."""
+    filled = lists >= 0
+    weights = np.where(filled, discounts(lists.shape[1]), 0.0)
+    weights /= np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    exposure = np.bincount(lists[filled], weights[filled], n_items) / max(len(lists), 1)
+    shares: Floats = evidence.members @ exposure[evidence.items]
+    return shares

@@ -1,0 +1,162 @@
+"""Ways of bringing a concept's share to a target: those that requests have, and plain ones beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.studies.control.operations import Doubles, own_neurons
+from training.studies.control.scene import Scene
+from training.studies.frontier.audience import exposure
+from training.studies.frontier.requests import STRENGTHS
+from training.studies.frontier.seen import reach
+from training.studies.frontier.strength import LENGTH, Floats, Line, Lists, best_first, top
+
+Way = Callable[[Scene, int, float], Lists | None]
+"""Lists whose mean exposure share of a concept (a row) is the target; None where it cannot be reached."""
+_LADDER = STRENGTHS["target share"]
+_STEPS = 20
+
+
+def added(scene: Scene, row: int, target: float) -> Lists | None:
+    """ADD of the concept, one strength for all users."""
+    return _reached(
+        scene, row, scene.line(_towards(scene, row, target) * scene.directions[row]), target
+    )
+
+
+def lifted(scene: Scene, row: int, target: float) -> Lists | None:
+    """A number added to the score of the concept's items, one for all users: what a lift does."""
+    return _reached(
+        scene, row, scene.line(_towards(scene, row, target) * scene.concepts.tags[row]), target
+    )
+
+
+def boosted(scene: Scene, row: int, target: float) -> Lists | None:
+    """BOOST of the concept, one strength for all users."""
+    gain = _towards(scene, row, target) * scene.concepts.tags[row]
+    return _reached(scene, row, scene.line(gain, base="places"), target)
+
+
+def silenced(scene: Scene, row: int, target: float) -> Lists | None:
+    """The concept's largest neurons scaled down, at most to 0."""
+    kept = np.zeros_like(scene.codes)
+    neurons = own_neurons(scene.fitted[row])
+    kept[:, neurons] = scene.codes[:, neurons]
+    return _reached(scene, row, scene.line(-scene.moved(kept), limit=1.0), target)
+
+
+def capped(scene: Scene, row: int, target: float) -> Lists | None:
+    """CAP of the concept, one largest level for all users; bisection."""
+    w = scene.fitted[row].weights
+    levels = scene.codes @ w / np.dot(w, w)
+    flags, base = scene.concepts.tags[row], scene.audience.bases["score"]
+
+    def lists(most: float) -> Lists:
+        fall = np.minimum(most - levels, 0.0)[:, None]
+        return Line(
+            base + fall * scene.directions[row], np.zeros_like(scene.directions[row])
+        ).lists(0.0)
+
+    low, high = float(levels.min()) - 10 * scene.fitted[row].unit, float(levels.max())
+    if exposure(lists(low), flags).mean() > target:
+        return None
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        low, high = (
+            (low, middle) if exposure(lists(middle), flags).mean() > target else (middle, high)
+        )
+    return lists(low)
+
+
+def bounded(scene: Scene, row: int, share: float) -> Lists:
+    """A largest share of each user's own list, as a fraction of the unsteered one: ADD, then a lift.
+
+    The weakest ADD, of those that the service gives, that leaves so few items; where none does, the
+    strongest, and the concept's items are lowered just as far as the share needs.
+    """
+    base, flags = scene.audience.bases["score"], scene.concepts.tags[row]
+    most = np.floor(share * flags[scene.audience.unsteered].sum(axis=1) + 1e-9).astype(np.int64)
+    left = np.arange(len(base))
+    lists = np.empty((len(base), LENGTH), dtype=np.int64)
+    for strength in _LADDER:
+        scores = base[left] - np.float32(strength * scene.fitted[row].unit) * scene.directions[row]
+        found = best_first(top(scores, LENGTH), scores)
+        lists[left] = found
+        missed = flags[found].sum(axis=1) > most[left]
+        left, scores = left[missed], scores[missed]
+        if not len(left):
+            return lists
+    lists[left] = lowered(scores, flags, most[left])
+    return lists
+
+
+def lowered_to(scene: Scene, row: int, share: float) -> Lists:
+    """The same by the lift alone."""
+    flags = scene.concepts.tags[row]
+    most = np.floor(share * flags[scene.audience.unsteered].sum(axis=1) + 1e-9).astype(np.int64)
+    return lowered(scene.audience.bases["score"], flags, most)
+
+
+def lowered(scores: Floats, flags: NDArray[np.bool_], most: NDArray[np.int64]) -> Lists:
+    """Lists with at most so many [users] flagged items, whose scores [users, n_items] are lowered for it.
+
+    The first flagged item that is one too many comes to stand just below the last of the others
+    that fill the list.
+    """
+    scores = scores.astype(
+        np.float64
+    )  # the smallest step below another score that float32 could not make
+    ours, others = (
+        np.take_along_axis(kind, best_first(top(kind, LENGTH + 1), kind), 1)
+        for kind in (np.where(flags, scores, -np.inf), np.where(flags, -np.inf, scores))
+    )
+    users = np.arange(len(scores))
+    last = others[users, np.clip(LENGTH - most - 1, 0, None)]
+    fall = ours[users, np.minimum(most, LENGTH)] - last + 1e-9 * np.abs(last)
+    needed = flags[top(scores, LENGTH)].sum(axis=1) > most
+    fall = np.where(needed & np.isfinite(fall), fall, 0.0)[:, None]
+    moved = np.where(flags, scores - fall, scores)
+    return best_first(top(moved, LENGTH), moved)
+
+
+def _towards(scene: Scene, row: int, target: float) -> np.float32:
+    """1 where the target is above the unsteered share, -1 where it is below."""
+    share = exposure(scene.audience.unsteered, scene.concepts.tags[row]).mean()
+    return np.float32(1.0 if target >= share else -1.0)
+
+
+def _reached(scene: Scene, row: int, line: Line, target: float) -> Lists | None:
+    (point,) = reach(scene.audience, line, scene.near_0, scene.concepts.tags[row], [target])
+    return None if point is None else point.lists
+
+
+def randomly_removed(
+    scene: Scene, row: int, counts: NDArray[np.int64], rng: np.random.Generator, draws: int
+) -> Doubles:
+    """nDCG@20 [users] where so many [users] of a list's items of the concept are left out at random.
+
+    The best items without the concept take their places. Mean over draws; a count below 0 is 0.
+    """
+    base, flags = scene.audience.bases["score"], scene.concepts.tags[row]
+    unsteered = scene.audience.unsteered
+    listed = flags[unsteered]
+    left = np.where(flags, -np.inf, base).astype(np.float32)
+    kept = np.where(
+        listed, np.take_along_axis(base, unsteered, 1), np.take_along_axis(left, unsteered, 1)
+    )
+    np.put_along_axis(left, unsteered, kept, 1)
+    found = []
+    for _ in range(draws):
+        place = np.argsort(
+            np.argsort(np.where(listed, rng.random(listed.shape), 2.0), axis=1), axis=1
+        )
+        scores = left.copy()
+        np.put_along_axis(
+            scores, unsteered, np.where(listed & (place < counts[:, None]), -np.inf, kept), 1
+        )
+        found.append(scene.audience.ndcg(best_first(top(scores, LENGTH), scores)))
+    mean: Doubles = np.mean(found, axis=0)
+    return mean

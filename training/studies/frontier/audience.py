@@ -1,0 +1,131 @@
+"""Held-out users and what lists are worth to them; the three bases that a gain is added to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training.histories import Ints
+from training.measures.metrics import discounts
+from training.run import Run
+from training.studies.frontier.relevance import Relevance, places
+from training.studies.frontier.strength import (
+    LENGTH,
+    Doubles,
+    Floats,
+    Lists,
+    best_first,
+    depth_of,
+    top,
+)
+
+BASES = ("score", "rank", "relevance")
+"""score: the unsteered score over scale(z). rank: 1 / log2(1 + unsteered rank). relevance: the
+probability that the user wants an item of that rank, from validation users. All give the unsteered
+list at strength 0. There is places too, what the service's BOOST adds to: the rank as a function of
+the score.
+"""
+
+
+class Users(NamedTuple):
+    """z [users, d], scale(z) [users, 1], their histories' items that are never returned, and the targets."""
+
+    z: Floats
+    scale: Floats
+    seen: NDArray[np.bool_]
+    wanted: NDArray[np.bool_]
+    lengths: NDArray[np.int64]
+    base: Floats
+    ranks: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, run: Run, users: Ints) -> Self:
+        """Reads the users' histories and scores every item for each."""
+        histories = run.split.histories(users)
+        z = run.recommender.activations(histories, run.config.max_length).z
+        with torch.no_grad():
+            scale = run.sae.scale(z)
+            base = (run.recommender.scores(z) / scale).numpy()
+        seen = histories.matrix(run.split.n_items).toarray() > 0
+        base[seen] = -np.inf
+        ranks = np.empty(base.shape, dtype=np.int32)
+        order = np.argsort(-base, axis=1, kind="stable").astype(np.int32)
+        np.put_along_axis(
+            ranks, order, np.arange(1, base.shape[1] + 1, dtype=np.int32)[None], axis=1
+        )
+        ranks[seen] = 0
+        wanted = run.split.targets(users).toarray() > 0
+        return cls(z.numpy(), scale.numpy(), seen, wanted, histories.lengths, base, ranks)
+
+
+@dataclass(frozen=True)
+class Audience:
+    """Users, what ranks are worth to them, and the bases with their items of the best places by name."""
+
+    users: Users
+    relevance: Relevance
+    bases: dict[str, Floats]
+    near_0: dict[str, Lists]
+
+    @classmethod
+    def of(cls, users: Users, relevance: Relevance) -> Self:
+        """The bases of the users."""
+        with np.errstate(divide="ignore"):
+            rank = np.where(users.ranks > 0, 1 / np.log2(1.0 + users.ranks), -np.inf).astype(
+                np.float32
+            )
+        bases = {
+            "score": users.base,
+            "rank": rank,
+            "relevance": relevance.base(users.base, users.lengths),
+        }
+        bases["places"] = places(users.base)
+        return cls(users, relevance, bases, {name: depth_of(base) for name, base in bases.items()})
+
+    @classmethod
+    def tuned(cls, users: Users) -> Self:
+        """Validation users: what ranks are worth is learned from them."""
+        return cls.of(users, Relevance.fit(users.ranks, users.wanted, users.lengths))
+
+    @property
+    def size(self) -> int:
+        """Number of users."""
+        return len(self.users.z)
+
+    @cached_property
+    def unsteered(self) -> Lists:
+        """Lists at strength 0, [users, 20]."""
+        base = self.bases["score"]
+        return best_first(top(base, LENGTH), base)
+
+    def ndcg(self, lists: Lists) -> Doubles:
+        """nDCG@20 on the users' held-out items, [users]."""
+        hits = np.take_along_axis(self.users.wanted, lists, 1)
+        ideal = np.concatenate([[0.0], np.cumsum(discounts(LENGTH))])
+        best = ideal[np.minimum(self.users.wanted.sum(axis=1), LENGTH)]
+        ndcg: Doubles = (hits @ discounts(LENGTH)) / best
+        return ndcg
+
+    def ceiling(self, flags: NDArray[np.bool_]) -> float:
+        """Mean exposure share if only flagged items [n_items] were returned."""
+        sums = np.concatenate([[0.0], np.cumsum(discounts(LENGTH))])
+        left = (flags & ~self.users.seen).sum(axis=1)
+        return float(sums[np.minimum(left, LENGTH)].mean() / sums[-1])
+
+
+def exposure(lists: Lists, flags: NDArray[np.bool_]) -> Doubles:
+    """Share of the discounted places that flagged items [n_items] hold, [users]."""
+    weights = discounts(LENGTH)
+    share: Doubles = (flags[lists] @ weights) / weights.sum()
+    return share
+
+
+def plain(lists: Lists, flags: NDArray[np.bool_]) -> Doubles:
+    """Share of the places that flagged items [n_items] hold, [users]."""
+    share: Doubles = flags[lists].mean(axis=1)
+    return share

@@ -1,0 +1,228 @@
+"""Ways of steering: from what is known of a concept to what a unit of strength adds to every item's score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from training.concepts.mapping.tfidf import characterises, tag_activations, top_neurons
+from training.studies.frontier.audience import BASES
+from training.studies.frontier.calibration import completed, probe_and_tag
+from training.studies.frontier.filling import choose_weight, filled
+from training.studies.frontier.knowledge import Features, Knowledge
+from training.studies.frontier.strength import Doubles, Floats
+from training.studies.tag_profiles import TagProfiles
+
+
+class Gain(NamedTuple):
+    """What a unit of strength adds: [n_items], or [users, n_items] where it is personal.
+
+    Strengths go up to limit. base [users, n_items] stands in for the recommender's scores where the
+    method has a recommender of its own.
+    """
+
+    values: Floats
+    limit: float = np.inf
+    base: Floats | None = None
+
+
+Gains = Callable[[int], Gain]
+"""The gain of the concept with the given row."""
+
+
+class Method(NamedTuple):
+    """A way of steering: how it is fitted, the bases that it is added to, and what it is.
+
+    With reorder, the chosen items come in the order of the base. oracle: it is shown the hidden
+    tags too.
+    on_hidden: it is measured on hidden tags as well.
+    """
+
+    fit: Callable[[Knowledge], Gains]
+    bases: tuple[str, ...] = BASES
+    reorder: bool = False
+    oracle: bool = False
+    on_hidden: bool = True
+
+
+def _columns(columns: Floats | Doubles) -> Gains:
+    """One column a concept, [n_concepts, n_items]."""
+    return lambda row: Gain(np.ascontiguousarray(columns[row], dtype=np.float32))
+
+
+def _flags(known: Knowledge) -> Floats:
+    return known.tags.astype(np.float32)
+
+
+def _direction(known: Knowledge, features: Features, weights: Floats) -> Gains:
+    """Weights over neurons [n_concepts, n_neurons] as a move of z: what it adds to each item's score."""
+    return _columns(weights @ features.W_dec @ known.models.item_matrix.T)
+
+
+def _contrast(known: Knowledge, kind: str) -> Gains:
+    features: Features = getattr(known.models, kind)
+    return _direction(known, features, known.contrast(features))
+
+
+def _completed(known: Knowledge, kind: str) -> Gains:
+    return _columns(completed(known.ridge(kind), known.tags, known.models.fitted))
+
+
+def _probe_and_tag(known: Knowledge, kind: str) -> Gains:
+    return _columns(probe_and_tag(known.ridge(kind), known.tags))
+
+
+def largest(weights: Floats, count: int) -> Floats:
+    """The largest of each row; 0 for the others."""
+    count = min(count, weights.shape[1])
+    cut = np.partition(np.abs(weights), -count, axis=1)[:, -count][:, None]
+    return np.where(np.abs(weights) >= cut, weights, 0)
+
+
+def _top(count: int) -> Callable[[Knowledge], Gains]:
+    def fit(known: Knowledge) -> Gains:
+        features = known.models.neurons
+        return _direction(known, features, largest(known.contrast(features), count))
+
+    return fit
+
+
+def _raw_dimensions(known: Knowledge) -> Gains:
+    features = known.models.dense
+    return _direction(known, features, largest(known.contrast(features), 10))
+
+
+def _shuffled(known: Knowledge) -> Gains:
+    """The contrast's weights, each on another neuron."""
+    features = known.models.neurons
+    order = known.rng.permutation(features.codes.shape[1])
+    return _direction(known, features, known.contrast(features)[:, order])
+
+
+def _blend(count: int) -> Callable[[Knowledge], Gains]:
+    """P1: s' = (1 - a) s + a sum(s) / |N| on the concept's neurons N, added as a difference (RESIDUAL)."""
+
+    def fit(known: Knowledge) -> Gains:
+        models, features = known.models, known.models.neurons
+        fitted = models.fitted
+        A = tag_activations(
+            csr_matrix(_flags(known)[:, fitted]), csr_matrix(features.codes[fitted])
+        )
+        neurons = top_neurons(characterises(A), count)
+        decoded = models.user_codes @ features.W_dec
+        total = models.user_codes.sum(axis=1, keepdims=True)
+
+        def gain(row: int) -> Gain:
+            mean = (
+                features.W_dec[neurons[row]].mean(axis=0)
+                if neurons[row]
+                else np.zeros(models.item_matrix.shape[1])
+            )
+            return Gain(
+                ((total * mean - decoded) @ models.item_matrix.T).astype(np.float32), limit=1.0
+            )
+
+        return gain
+
+    return fit
+
+
+def _own_neurons(known: Knowledge) -> Gains:
+    """Scales the user's own neurons of the concept: s' = s + t w_+ s, personal."""
+    models, features = known.models, known.models.neurons
+    weights = np.maximum(known.contrast(features), 0)
+    return lambda row: Gain(
+        (models.user_codes * weights[row]) @ features.W_dec @ models.item_matrix.T
+    )
+
+
+def _tag_profiles(known: Knowledge) -> Gains:
+    """A recommender through tags alone; steering mixes the profile with the one tag."""
+    models = known.models
+    found = TagProfiles.fit(_flags(known).T, models.histories)
+    B = found.weights
+    base = (found.of(models.users.seen.astype(np.float32)) @ B).astype(np.float32)
+    masked = np.where(models.users.seen, -np.inf, base).astype(np.float32)
+    return lambda row: Gain((B[row] - base).astype(np.float32), limit=1.0, base=masked)
+
+
+def _imputed(known: Knowledge) -> Gains:
+    return _columns(np.where(known.tags, 1.0, known.dense_probe))
+
+
+def _filled(known: Knowledge) -> Gains:
+    """Tags, and as much of the probability of missing ones as costs validation users nothing."""
+    return _columns(filled(known, choose_weight(known)))
+
+
+def _orthogonal(known: Knowledge) -> Gains:
+    """Contrast without its part along the contrasts of the other concepts."""
+    W = known.contrast(known.models.neurons).astype(np.float64)
+    return _direction(known, known.models.neurons, _residuals(W).astype(np.float32))
+
+
+def _residuals(rows: Doubles) -> Doubles:
+    """Each row minus its ridge regression on the others, read from the inverse of their products."""
+    G = rows @ rows.T
+    P = np.linalg.inv(G + 1e-2 * max(float(np.trace(G)) / len(G), 1e-12) * np.eye(len(G)))
+    residuals: Doubles = (P @ rows) / np.diag(P)[:, None]
+    return residuals
+
+
+_ONE = ("score",)
+_TWO = ("score", "rank")
+_LAST = ("rank", "relevance")
+METHODS: dict[str, Method] = {
+    "all tags": Method(lambda known: _columns(_flags(known)), oracle=True),
+    "tag boost": Method(lambda known: _columns(_flags(known))),
+    "boost": Method(lambda known: _columns(_flags(known)), ("places",)),
+    "boost by gains": Method(lambda known: _columns(known.ridge("dense")), ("places",)),
+    "filled tags": Method(_filled, ("relevance",)),
+    "select, then reorder": Method(
+        lambda known: _columns(_flags(known)), _ONE, reorder=True, on_hidden=False
+    ),
+    "tag boost, orthogonal": Method(
+        lambda known: _columns(_residuals(_flags(known).astype(np.float64))),
+        ("rank",),
+        on_hidden=False,
+    ),
+    "imputed tags": Method(_imputed),
+    "dense probe": Method(lambda known: _columns(known.dense_probe)),
+    "ridge on z": Method(lambda known: _columns(known.ridge("dense")), _LAST),
+    "ridge on codes": Method(lambda known: _columns(known.ridge("more_neurons")), _LAST),
+    "ridge on untrained codes": Method(
+        lambda known: _columns(known.ridge("more_untrained")), _LAST
+    ),
+    "completed tags, z": Method(lambda known: _completed(known, "dense"), _LAST),
+    "completed tags, codes": Method(lambda known: _completed(known, "more_neurons"), _LAST),
+    "probe and tag, z": Method(lambda known: _probe_and_tag(known, "dense"), _LAST),
+    "probe and tag, codes": Method(lambda known: _probe_and_tag(known, "more_neurons"), _LAST),
+    "probe and tag, untrained codes": Method(
+        lambda known: _probe_and_tag(known, "more_untrained"), _LAST
+    ),
+    "kernel on codes": Method(lambda known: _columns(known.kernel)),
+    "difference of means": Method(lambda known: _contrast(known, "dense")),
+    "difference of means, Platt": Method(lambda known: _columns(known.platt(known.models.dense))),
+    "contrast": Method(lambda known: _contrast(known, "neurons")),
+    "contrast, Platt": Method(lambda known: _columns(known.platt(known.models.neurons))),
+    "contrast, orthogonal": Method(_orthogonal, _TWO, on_hidden=False),
+    "contrast, untrained SAE": Method(lambda known: _contrast(known, "untrained")),
+    "contrast, untrained SAE, Platt": Method(
+        lambda known: _columns(known.platt(known.models.untrained))
+    ),
+    "contrast, top 1": Method(_top(1), _TWO, on_hidden=False),
+    "contrast, top 10": Method(_top(10), _TWO),
+    "contrast, top 50": Method(_top(50), _TWO, on_hidden=False),
+    "raw dimensions, top 10": Method(_raw_dimensions, _TWO, on_hidden=False),
+    "shuffled neurons": Method(_shuffled, _TWO, on_hidden=False),
+    "own neurons": Method(_own_neurons, _TWO, on_hidden=False),
+    "BLEND, 1 neuron": Method(_blend(1), _ONE, on_hidden=False),
+    "BLEND, 5 neurons": Method(_blend(5), _ONE),
+    "BLEND, 10 neurons": Method(_blend(10), _ONE, on_hidden=False),
+    "tag profiles": Method(_tag_profiles, _ONE),
+}
+"""By name. "all tags" is the oracle, shown hidden tags too; where none is hidden it is the tag
+boost. "boost" is what requests get that say BOOST, "by gains" where the bundle has gains."""

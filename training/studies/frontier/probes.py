@@ -1,0 +1,76 @@
+"""Probes: tags predicted from items' vectors, for every item by a model that did not see its tags."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from training.concepts.gains.platt import Floats, platt
+
+_FOLDS = 5
+_PENALTIES = (1e-4, 1e-3, 1e-2)
+
+
+def logistic_probe(
+    vectors: Floats, tagged: NDArray[np.bool_], fitted: NDArray[np.bool_], rng: np.random.Generator
+) -> Floats:
+    """Cross-fitted logistic regression: vectors [n_items, d], tagged [n_concepts, n_items] -> probabilities.
+
+    Five folds; the penalty, one for all concepts, is that of the smallest cross-fitted log loss.
+    Items outside fitted [n_items] train nothing.
+    """
+    X = torch.from_numpy(vectors / max(float(vectors[fitted].std()), 1e-12))
+    Y = torch.from_numpy(tagged.T.astype(np.float32))
+    fold = rng.integers(_FOLDS, size=len(vectors))
+    best, best_loss = torch.zeros(0), np.inf
+    for penalty in _PENALTIES:
+        logits = torch.empty_like(Y)
+        for part in range(_FOLDS):
+            kept = torch.from_numpy(fitted & (fold != part))
+            W, b = _fit(X[kept], Y[kept], penalty)
+            out = torch.from_numpy(fold == part)
+            logits[out] = X[out] @ W + b
+        judged = torch.from_numpy(fitted)
+        loss = float(binary_cross_entropy_with_logits(logits[judged], Y[judged]))
+        if loss < best_loss:
+            best, best_loss = logits, loss
+    return torch.sigmoid(best).T.contiguous().numpy()
+
+
+def _fit(X: Tensor, Y: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
+    rate = Y.mean(dim=0).clamp(1e-4, 1 - 1e-4)
+    W = torch.zeros(X.shape[1], Y.shape[1], requires_grad=True)
+    b = torch.logit(rate).requires_grad_(True)
+    optimiser = torch.optim.LBFGS([W, b], max_iter=60, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = binary_cross_entropy_with_logits(X @ W + b, Y, reduction="sum") / len(X)
+        loss = loss + penalty * W.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    return W.detach(), b.detach()
+
+
+def neighbour_probe(
+    vectors: Floats, tagged: NDArray[np.bool_], fitted: NDArray[np.bool_]
+) -> Floats:
+    """Share of the concept among an item's neighbours, weighted by cosine to the 4th power, itself left out.
+
+    vectors [n_items, m] -> Platt-scaled [n_concepts, n_items].
+    """
+    X = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    shown = (tagged & fitted).T.astype(np.float32)
+    scores = np.empty(tagged.T.shape, dtype=np.float32)
+    for start in range(0, len(X), 1024):
+        rows = np.arange(start, min(start + 1024, len(X)))
+        K = np.maximum(X[rows] @ X.T, 0) ** 4
+        K[np.arange(len(rows)), rows] = 0
+        K[:, ~fitted] = 0
+        scores[rows] = (K @ shown) / np.maximum(K.sum(axis=1, keepdims=True), 1e-12)
+    return platt(np.ascontiguousarray(scores.T), tagged, fitted)

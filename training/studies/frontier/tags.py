@@ -1,0 +1,95 @@
+"""Which concepts are judged, at which shares, and which of their tags are hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.concepts.membership import memberships
+from training.errors import DataError
+from training.run import Run
+from training.studies.frontier.audience import Audience, exposure
+
+ABSOLUTE = (0.3, 0.5, 0.7)
+RELATIVE = (2.0, 4.0)
+_LEAST_ITEMS = 60
+_LEAST_CEILING = 0.9
+_STRATUM = 10
+
+
+class Concept(NamedTuple):
+    """A judged concept: its row among the tags, unsteered exposure share, and target shares by label."""
+
+    name: str
+    row: int
+    share: float
+    targets: dict[str, float]
+
+
+class Concepts(NamedTuple):
+    """Names, tags bool [n_concepts, n_items]."""
+
+    names: tuple[str, ...]
+    tags: NDArray[np.bool_]
+
+
+def concepts_of(run: Run, most: int) -> Concepts:
+    """The most frequent attribute values of a run, none on more than half of the items.
+
+    Raises:
+        DataError: if there is none.
+    """
+    members = memberships(run.catalogue, run.config.concepts)
+    rows = np.flatnonzero(members.item_counts <= run.catalogue.n_items / 2)
+    if not len(rows):
+        raise DataError(
+            f"{run.path}: no attribute value is on enough items and on at most half of them"
+        )
+    rows = rows[np.argsort(-members.item_counts[rows], kind="stable")][:most]
+    return Concepts(tuple(members.names[row] for row in rows), members.matrix[rows].toarray() > 0)
+
+
+def judged(concepts: Concepts, audience: Audience) -> list[Concept]:
+    """Each concept with the targets that it can be asked for; those without any are left out.
+
+    .3, .5 and .7 for concepts of at least 60 items that could fill .9 of the lists, else 2 and 4
+    times the unsteered share.
+    """
+    lists = audience.unsteered
+    found = []
+    for row, name in enumerate(concepts.names):
+        flags = concepts.tags[row]
+        share, ceiling = float(exposure(lists, flags).mean()), audience.ceiling(flags)
+        if flags.sum() >= _LEAST_ITEMS and ceiling >= _LEAST_CEILING:
+            targets = {f"{target:g}": target for target in ABSOLUTE if target > share + 0.02}
+        else:
+            targets = {f"{factor:g} x": factor * share for factor in RELATIVE if share > 0}
+        targets = {label: target for label, target in targets.items() if target < 0.95 * ceiling}
+        if targets:
+            found.append(Concept(name, row, share, targets))
+    return found
+
+
+def middle(found: Sequence[Concept]) -> str:
+    """The label that side effects are judged at: .5, or 4 times the share if concepts are rare."""
+    labels = [label for concept in found for label in concept.targets]
+    return "0.5" if labels.count("0.5") >= labels.count("4 x") else "4 x"
+
+
+def hide(
+    tags: NDArray[np.bool_], popularity: NDArray[np.int64], share: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Which tags are hidden: a random share of every ten of a concept's items, alike in popularity."""
+    hidden = np.zeros_like(tags)
+    for row, flags in enumerate(tags):
+        items = np.flatnonzero(flags)
+        items = items[np.argsort(-popularity[items], kind="stable")]
+        stratum = np.arange(len(items)) // _STRATUM
+        drawn = np.lexsort((rng.random(len(items)), stratum))
+        place = np.arange(len(items)) % _STRATUM
+        size = np.bincount(stratum)[stratum]
+        hidden[row, items[drawn[place < np.round(share * size)]]] = True
+    return hidden

@@ -1,0 +1,106 @@
+"""The command trimtab-evaluate paper: trains what is missing, measures each run, writes the report."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from training.errors import ConfigError, DataError
+from training.evaluation.report import Report
+from training.flags import RaisingParser, read_config
+from training.histories import Ints
+from training.pipeline import Reporter, train
+from training.run import Run
+from training.studies.papers.gender import GENDER
+from training.studies.papers.inner_block import INNER_BLOCK
+from training.studies.papers.knobs import KNOBS
+from training.studies.papers.paper import Findings, Groups, Paper
+from training.studies.papers.recsae import RECSAE
+
+PAPERS: dict[str, Paper] = {"P1": KNOBS, "P2": INNER_BLOCK, "P3": GENDER, "P4": RECSAE}
+
+
+def add_paper_flags(command: argparse.ArgumentParser) -> None:
+    """Which paper, on what; all other flags are trimtab-train's."""
+    papers = "; ".join(f"{name}: {paper.title}" for name, paper in PAPERS.items())
+    command.add_argument("paper", metavar="PAPER", help=f"Which paper. {papers}.")
+    text = "Data sets, as trimtab-train names them."
+    command.add_argument("--data", required=True, nargs="+", metavar="DATA", help=text)
+    text = "Seeds of the runs (default: 1 2 3)."
+    command.add_argument(
+        "--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="SEED", help=text
+    )
+    text = "Test users of each run that are judged, a random choice (default: all)."
+    command.add_argument("--users", type=int, metavar="N", help=text)
+    text = "Where runs are kept, and taken from if they are there (default: paper-runs)."
+    command.add_argument(
+        "--runs", type=Path, default=Path("paper-runs"), metavar="FOLDER", help=text
+    )
+
+
+def paper_report(
+    parsed: argparse.Namespace,
+    others: Sequence[str],
+    command: str,
+    reporter: Reporter,
+    device: torch.device,
+) -> Report:
+    """Every setting of the paper on every data set with every seed; others are flags of trimtab-train.
+
+    Raises:
+        ConfigError: a paper that there is not, too few users, or flags without meaning.
+        DataError: a data set that lacks what the paper needs.
+    """
+    if parsed.paper not in PAPERS:
+        raise ConfigError(
+            f"there is no paper {parsed.paper!r}, expected one of {', '.join(PAPERS)}"
+        )
+    if parsed.users is not None and parsed.users < 2:
+        raise ConfigError(f"--users is {parsed.users}, expected at least 2")
+    paper = PAPERS[parsed.paper]
+    groups: dict[tuple[str, str], list[Findings]] = {}
+    for data in parsed.data:
+        for setting, flags in paper.settings.items():
+            for seed in parsed.seeds:
+                arguments = [*flags, *others, "--data", data, "--seed", str(seed)]
+                config = read_config(arguments, RaisingParser(allow_abbrev=False))[1]
+                name = "-".join([parsed.paper, Path(data).name, *setting.split(), f"seed{seed}"])
+                run = train(config, parsed.runs / name, reporter, device=device)
+                users = _users(run, parsed.users, paper, parsed.paper)
+                reporter.note(f"{name}: {len(users)} test users")
+                found = Findings(run.data_set, setting, seed, len(users), paper.measure(run, users))
+                groups.setdefault((run.data_set, setting), []).append(found)
+    return _report(parsed.paper, paper, groups, command)
+
+
+def _users(run: Run, most: int | None, paper: Paper, name: str) -> Ints:
+    """So many test users, drawn by the run's seed, in order."""
+    test = run.split.test
+    if most is None and len(test) < paper.least_users:
+        raise DataError(
+            f"{run.path}: {len(test)} test users found, {name} is measured on at least {paper.least_users}: "
+            "hold out more (--split-test-share), or say with --users how many are enough"
+        )
+    if most is not None and len(test) < most:
+        raise DataError(f"{run.path}: {len(test)} test users found, --users asks for {most}")
+    return np.sort(np.random.default_rng([run.config.seed, 0xFA]).permutation(test)[:most])
+
+
+def _report(name: str, paper: Paper, groups: Groups, command: str) -> Report:
+    parts = paper.parts(groups)
+    figures = [found for group in groups.values() for found in group]
+    return Report(
+        f"paper-{name.lower()}", f"{name}: {paper.title}", command,
+        (f"The setting of {paper.source}, as far as the data allow. {_ERRORS}",
+         "What differs from the paper:", paper.differs),
+        parts.tables, parts.plot, figures, pictures=parts.pictures,
+    )  # fmt: skip
+
+
+_ERRORS = (
+    "± is the standard error: the larger of that over the seeds and that over their test users."
+)

@@ -1,0 +1,224 @@
+"""RecFTT: a multiplier and a bias for each of a few neurons, learned so that lists find more of one concept.
+
+Source: RecSAE (arXiv 2411.06112). The neurons are those whose silence changes the loss on the
+    concept's
+wanted items most; recommender and SAE stay as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.sparse import csr_matrix
+from torch import Tensor
+
+from training.concepts.effect import LIST_LENGTH, Audience
+from training.concepts.membership import Membership
+from training.evaluation.report import Estimate
+from training.evaluation.steering import edited_lists
+from training.histories import Ints
+from training.measures import metrics
+from training.measures.metrics import Figures
+from training.measures.scorers import best_lists
+from training.run import Run
+
+WEIGHTS = (0.0, 0.1, 0.3, 1.0)
+STRONGEST = (25, 100)
+BOOSTS = (0.0, 0.1, 0.2, 0.4, 0.8)
+BOOST = "tag boost, standard deviations"
+CONCEPTS = 6
+SHORT = 10
+STEPS = 40
+LR = 0.03
+_MOST_USERS = 1000
+_LOG_SHARPNESS = (-3.0, 7.0)
+
+
+class Knobs(NamedTuple):
+    """Neurons int64 [m], and what their activations s become: multipliers s + biases, both [m]."""
+
+    neurons: Tensor
+    multipliers: Tensor
+    biases: Tensor
+
+    def change(self, code: Tensor) -> Tensor:
+        """What is added to these neurons of a code [users, n_neurons]: [users, m]."""
+        return (self.multipliers - 1) * code[:, self.neurons] + self.biases
+
+    def applied(self, code: Tensor) -> Tensor:
+        """The code with these neurons changed, for every user."""
+        return code.index_add(1, self.neurons, self.change(code))
+
+
+class Lessons(NamedTuple):
+    """Validation users, and what is held out of their items: wanted [users, n_items].
+
+    seen bool [users, n_items]. Scores are multiplied by sharpness before a softmax: what makes the
+    wanted items likeliest to the unsteered recommender, so that no edit can gain by making all
+    scores larger.
+    """
+
+    audience: Audience
+    wanted: csr_matrix
+    seen: Tensor
+    sharpness: float = 1.0
+
+    @classmethod
+    def of(cls, run: Run, rng: np.random.Generator) -> Lessons:
+        """At most 1,000 of a run's, drawn at random."""
+        users = np.sort(rng.permutation(run.split.validation)[:_MOST_USERS])
+        histories = run.split.histories(users)
+        audience = Audience.of(run.recommender, run.sae, histories, run.config.max_length)
+        seen = torch.from_numpy(audience.seen.toarray() > 0)
+        lessons = cls(audience, run.split.targets(users), seen)
+        unmoved = torch.zeros(len(users), run.sae.d)
+        found = minimize_scalar(
+            lambda log: float(lessons._replace(sharpness=math.exp(log)).surprise(unmoved).sum()),
+            bounds=_LOG_SHARPNESS, method="bounded", options={"maxiter": 20},
+        )  # fmt: skip
+        return lessons._replace(sharpness=math.exp(found.x))
+
+    def rows(self, rows: Ints) -> Lessons:
+        """The given users."""
+        audience, wanted, seen, sharpness = self
+        return Lessons(audience.rows(rows), wanted[rows], seen[rows], sharpness)
+
+    def surprise(self, move: Tensor) -> Tensor:
+        """-log softmax over the unseen items of each wanted one at z + scale(z) move: [users, d] -> [wanted].
+
+        In the order of wanted's entries.
+        """
+        model, sae, z, context, *_ = self.audience
+        scores = self.sharpness * model.scores(z + sae.scale(z) * move, context)
+        totals = torch.logsumexp(scores.masked_fill(self.seen, -1e9), dim=-1)
+        users, items = (
+            torch.from_numpy(places.astype(np.int64)) for places in self.wanted.nonzero()
+        )
+        return totals[users] - scores[users, items]
+
+
+@torch.no_grad()
+def silence_effects(lessons: Lessons, members: csr_matrix) -> Figures:
+    """How much each concept's wanted items surprise more without a neuron: -> [n_neurons, n_concepts].
+
+    members [n_concepts, n_items]; summed over the users in whom the neuron fires.
+    """
+    code, W_dec = lessons.audience.code, lessons.audience.sae.W_dec
+    before = lessons.surprise(torch.zeros(len(code), W_dec.shape[1]))
+    table = _by_concept(lessons.wanted, before, members)
+    effects = np.zeros((len(W_dec), members.shape[0]))
+    for neuron in np.flatnonzero((code > 0).any(dim=0).numpy()):
+        users = np.flatnonzero(code[:, neuron].numpy() > 0)
+        part = lessons.rows(users)
+        after = part.surprise(-code[users, neuron, None] * W_dec[neuron])
+        effects[neuron] = (_by_concept(part.wanted, after, members) - table[users]).sum(axis=0)
+    return effects
+
+
+def _by_concept(wanted: csr_matrix, surprise: Tensor, members: csr_matrix) -> Figures:
+    """Sums of the wanted items that carry each concept: [users, n_concepts]."""
+    table = csr_matrix(
+        (surprise.double().numpy(), wanted.indices, wanted.indptr), shape=wanted.shape
+    )
+    found: Figures = (table @ members.T).toarray()
+    return found
+
+
+def tune(lessons: Lessons, neurons: Ints, flags: NDArray[np.float32], weight: float) -> Knobs:
+    """Knobs that make smaller: the mean surprise of all wanted items + weight x that of the flagged ones.
+
+    flags [n_items], 1 for the concept's items.
+    """
+    audience, flagged = lessons.audience, flags[lessons.wanted.indices]
+    share = torch.from_numpy(1 / len(flagged) + weight * flagged / max(flagged.sum(), 1))
+    rows = audience.sae.W_dec[torch.from_numpy(neurons)]
+    multipliers = torch.ones(len(neurons), requires_grad=True)
+    biases = torch.zeros(len(neurons), requires_grad=True)
+    knobs = Knobs(torch.from_numpy(neurons), multipliers, biases)
+    optimiser = torch.optim.Adam([multipliers, biases], lr=LR)
+    with torch.enable_grad():
+        for _ in range(STEPS):
+            loss = (lessons.surprise(knobs.change(audience.code) @ rows) * share).sum()
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+    return Knobs(knobs.neurons, multipliers.detach(), biases.detach())
+
+
+def tuning_gains(
+    run: Run, audience: Audience, members: Membership, targets: csr_matrix
+) -> dict[str, Any]:
+    """Gain of nDCG@10 on the concept's targets and on all, both over the unsteered, by way and strength.
+
+    Means over the most frequent concepts, then over users.
+    """
+    rng = np.random.default_rng([run.config.seed, 0xF7])
+    lessons = Lessons.of(run, rng)
+    concepts = np.argsort(-members.item_counts, kind="stable")[:CONCEPTS]
+    chosen = members.matrix[concepts]
+    flags = chosen.toarray()
+    effects = np.abs(silence_effects(lessons, chosen))
+    before = audience.lists()
+    gains: dict[tuple[str, str], list[Figures]] = {}
+    bases = []
+    for row, own in enumerate(flags):
+        wanted = targets.multiply(own).tocsr()
+        wanted.eliminate_zeros()  # they would count as wanted
+        bases.append(_relevance(before, wanted, targets))
+        order = np.argsort(-effects[:, row], kind="stable")
+        for way, strength, lists in _tuned(audience, lessons, own, order, rng):
+            gains.setdefault((way, f"{strength:g}"), []).append(_relevance(lists, wanted, targets))
+    base = np.nanmean(_over_concepts(bases), axis=1)
+    tuned: dict[str, Any] = {"concepts": [members.names[row] for row in concepts], "ways": {}}
+    for (way, label), judged in gains.items():
+        change = _over_concepts([after - own for after, own in zip(judged, bases, strict=True)])
+        target, overall = (
+            Estimate.over_users(row / level) for row, level in zip(change, base, strict=True)
+        )
+        tuned["ways"].setdefault(way, {})[label] = {"target": target, "overall": overall}
+    return tuned
+
+
+def _relevance(lists: metrics.Lists, wanted: csr_matrix, targets: csr_matrix) -> Figures:
+    """nDCG@10 on the wanted ones of the targets and on all, [2, users]."""
+    short = lists[:, :SHORT]
+    return np.stack([metrics.ndcg(short, wanted), metrics.ndcg(short, targets)])
+
+
+def _over_concepts(figures: list[Figures]) -> Figures:
+    """[2, users] of each concept -> the mean over a user's concepts that are numbers, NaN without any."""
+    stacked = np.stack(figures)
+    known = np.isfinite(stacked)
+    count = known.sum(axis=0)
+    total = np.where(known, stacked, 0.0).sum(axis=0)
+    means: Figures = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return means
+
+
+def _tuned(
+    audience: Audience,
+    lessons: Lessons,
+    own: NDArray[np.float32],
+    order: Ints,
+    rng: np.random.Generator,
+) -> Iterator[tuple[str, float, metrics.Lists]]:
+    """Each way's lists for a concept of items own [n_items]; order has the strongest neuron first."""
+    groups = {f"{count} strongest neurons, weight": order[:count] for count in STRONGEST}
+    fires = np.flatnonzero((lessons.audience.code > 0).any(dim=0).numpy())
+    groups[f"{STRONGEST[0]} random neurons, weight"] = rng.permutation(fires)[: STRONGEST[0]]
+    for way, neurons in groups.items():
+        for weight in WEIGHTS:
+            knobs = tune(lessons, neurons.copy(), own, weight)
+            yield way, weight, edited_lists(audience, knobs.applied(audience.code))
+    with torch.no_grad():
+        scores = audience.recommender.scores(audience.z, audience.context)
+    spread = scores.std(dim=1, keepdim=True)
+    for boost in BOOSTS:
+        boosted = scores + boost * spread * torch.from_numpy(own)
+        yield BOOST, boost, best_lists(boosted, audience.seen, LIST_LENGTH)
