@@ -1,23 +1,24 @@
-"""trimtab-serve: one process that serves, or several behind one port."""
+"""Runs trimtab-serve: one process that serves, or a supervisor of several."""
 
 import logging
 import sys
 
+from service.errors import StartError
 from service.settings import read_settings
 
 
 def main() -> None:
-    """Serves until a signal; a start that cannot be says why and exits with 1."""
+    """Serves until a signal; if the server cannot start, prints why in one line and exits with 1."""
     settings = read_settings()
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    # The process that only watches over others imports neither grpc, faiss nor onnxruntime.
+    # The supervisor of several workers imports neither grpc, faiss nor onnxruntime.
     if settings.workers == 1:
-        from service.process.server import FAULTS, serve
+        from service.process.server import serve
     else:
-        from service.process.supervisor import FAULTS, serve
+        from service.process.supervisor import serve
     try:
         serve(settings)
-    except FAULTS as error:
+    except StartError as error:
         sys.exit(f"trimtab-serve: {error}")

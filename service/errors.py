@@ -1,29 +1,44 @@
-"""One error tree, translated to gRPC status codes in one place.
+"""Defines the errors of the service: one tree, free of gRPC.
 
-Messages say what was found and what was expected. An exception that is not in the tree is a fault
-of ours: it is logged with its trace, and the caller sees an id, never the text.
+`service.api.status` translates them to gRPC status codes. Messages name what was expected and what
+was found. An exception that is not in the tree is a defect of the server: it is logged with its
+trace, and the caller sees an id, never the text.
 """
 
-import grpc
+from enum import Enum
 
 MAX_MESSAGE = 400
 """Characters; gRPC sends them percent-encoded and, in details, twice more, in 8 KiB."""
 
 
-class ServiceError(Exception):
-    """Base of everything that a caller may be told."""
+class Code(Enum):
+    """Kinds of refusal; each has the name of its gRPC status code."""
 
-    code = grpc.StatusCode.INTERNAL
+    INVALID_ARGUMENT = "INVALID_ARGUMENT"
+    NOT_FOUND = "NOT_FOUND"
+    FAILED_PRECONDITION = "FAILED_PRECONDITION"
+    UNIMPLEMENTED = "UNIMPLEMENTED"
+    RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
+    UNAVAILABLE = "UNAVAILABLE"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    INTERNAL = "INTERNAL"
+
+
+class ServiceError(Exception):
+    """Base of the errors whose message a caller may see."""
+
+    code = Code.INTERNAL
 
 
 class InvalidRequest(ServiceError):
-    """The request cannot be served as it is.
+    """The request has a value that is not allowed.
 
     Attributes:
         field: Path of the field at fault, for instance "steering.edits[0].strength".
+        description: What was expected and what was found.
     """
 
-    code = grpc.StatusCode.INVALID_ARGUMENT
+    code = Code.INVALID_ARGUMENT
 
     def __init__(self, field: str, description: str) -> None:
         self.field = field
@@ -32,41 +47,45 @@ class InvalidRequest(ServiceError):
 
 
 class NotFound(ServiceError):
-    """Something that the request names is not there."""
+    """The request names something that does not exist."""
 
-    code = grpc.StatusCode.NOT_FOUND
+    code = Code.NOT_FOUND
 
 
 class PreconditionFailed(ServiceError):
-    """The request asks for a state of the server that it is not in."""
+    """The request needs a state of the server that it is not in."""
 
-    code = grpc.StatusCode.FAILED_PRECONDITION
+    code = Code.FAILED_PRECONDITION
 
 
 class Unsupported(ServiceError):
-    """Part of the API that this release does not serve."""
+    """The request uses a part of the API that this release does not serve."""
 
-    code = grpc.StatusCode.UNIMPLEMENTED
+    code = Code.UNIMPLEMENTED
 
 
 class Overloaded(ServiceError):
-    """No permit is left; nothing was done."""
+    """No permit is left, and nothing was done."""
 
-    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    code = Code.RESOURCE_EXHAUSTED
 
 
 class StoreUnavailable(ServiceError):
-    """Redis did not answer, and the call cannot do without."""
+    """Redis did not answer, and the call needs it."""
 
-    code = grpc.StatusCode.UNAVAILABLE
+    code = Code.UNAVAILABLE
 
 
 class DeadlineExpired(ServiceError):
     """The caller's deadline passed before the work was done."""
 
-    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    code = Code.DEADLINE_EXCEEDED
+
+
+class StartError(Exception):
+    """The server cannot start, for the reason that the message gives in one line."""
 
 
 def shortened(text: str) -> str:
-    """A message that fits into gRPC's metadata, whatever the caller sent that it quotes."""
+    """Returns a message that fits into gRPC's metadata, whatever text of the caller it quotes."""
     return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}..."

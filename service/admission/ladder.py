@@ -1,10 +1,14 @@
-"""Names every degradation: what the server did without."""
+"""Names every degradation: what a reply was made without."""
 
 from enum import Enum
 
 
 class Degradation(Enum):
-    """What the server did without; see the API's Degradation."""
+    """One rung of the ladder of degradations.
+
+    The name is that of the API's enum without its prefix; the value is the label of the metric
+    `trimtab_degradations_total`. docs/operating.md explains each.
+    """
 
     NO_STORE = "no_store"
     UNSTEERED = "unsteered"

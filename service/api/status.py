@@ -1,4 +1,4 @@
-"""Translates errors to gRPC status codes, in one place."""
+"""Translates errors of the service to gRPC status codes, in one place."""
 
 import logging
 import secrets
@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 class WireError(NamedTuple):
-    """An error as gRPC sends it."""
+    """An error as gRPC sends it: status code, message, and trailing metadata."""
 
     code: grpc.StatusCode
     message: str
@@ -22,19 +22,26 @@ class WireError(NamedTuple):
 
 
 def to_wire(error: Exception) -> WireError:
-    """The status that a caller sees for an exception."""
+    """Returns the status that a caller sees for an exception.
+
+    An exception outside the tree of service.errors is logged with its trace under an id.
+    """
     if isinstance(error, InvalidRequest):
-        return WireError(
-            error.code, str(error), (("grpc-status-details-bin", _bad_request(error)),)
-        )
+        details = (("grpc-status-details-bin", _bad_request(error)),)
+        return WireError(_status_code(error), str(error), details)
     if isinstance(error, ServiceError):
-        return WireError(error.code, shortened(str(error)))
+        return WireError(_status_code(error), shortened(str(error)))
     fault_id = secrets.token_hex(4)
     _log.error("internal fault %s", fault_id, exc_info=error)
     return WireError(grpc.StatusCode.INTERNAL, f"internal fault {fault_id}: see the server's log")
 
 
+def _status_code(error: ServiceError) -> grpc.StatusCode:
+    return grpc.StatusCode[error.code.name]
+
+
 def _bad_request(error: InvalidRequest) -> bytes:
+    """Encodes a google.rpc.Status whose detail is a BadRequest that names the field."""
     violation = error_details_pb2.BadRequest.FieldViolation(
         field=error.field, description=error.description
     )

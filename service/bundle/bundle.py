@@ -17,11 +17,12 @@ from service.bundle.catalogue import Catalogue
 from service.bundle.encoder import Encoder
 from service.bundle.history import HistoryRule
 from service.bundle.label_set import Concept, LabelSet
+from service.errors import StartError
 from service.retrieval.protocol import Index
 from service.steering.state import UserState
 
 
-class BundleError(Exception):
+class BundleError(StartError):
     """A bundle that must not be served; the message names the fault."""
 
 

@@ -22,19 +22,19 @@ from service.api.concept import ConceptRpc
 from service.api.handlers import Gate, Method, StreamingMethod, handlers
 from service.api.recommendation import RecommendationRpc
 from service.batching.scheduler import Batcher
-from service.bundle.bundle import Bundle, BundleError
+from service.bundle.bundle import Bundle
 from service.bundle.open import open_bundle
 from service.bundle.precision import Precision
 from service.bundle.registry import DEFAULT_LABEL, BundleRegistry
 from service.engine.compute import warm_up
 from service.engine.engine import Engine
-from service.errors import StoreUnavailable
+from service.errors import StartError, StoreUnavailable
 from service.labels.redis_store import LabelStore
 from service.labels.sync import Labelling
 from service.process.gc_tuning import rare_collections
 from service.process.signals import stop_on_signal
 from service.settings import Settings
-from service.storage.embedded_valkey import DataDirectoryError, store_url
+from service.storage.embedded_valkey import store_url
 from service.telemetry.exposition import metrics_endpoint
 from service.telemetry.metrics import Metrics
 from service.users.local_cache import UserTier
@@ -61,10 +61,6 @@ SERVER_OPTIONS = (
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
 )
-
-
-FAULTS: tuple[type[Exception], ...] = BundleError, DataDirectoryError, OSError, RuntimeError
-"""What keeps a server from starting; each says what is wrong."""
 
 
 class Serving(NamedTuple):
@@ -94,9 +90,8 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
     """A server that is ready on entry, and drained and stopped on exit.
 
     Raises:
-        BundleError: the bundle must not be served.
-        DataDirectoryError: the embedded store cannot start.
-        OSError: a port is taken.
+        StartError: the bundle must not be served (BundleError), the embedded store cannot start
+            (DataDirectoryError), or a port is in use.
     """
     metrics = Metrics(CollectorRegistry())
     with metrics_endpoint(settings.listen, settings.metrics_port, metrics.registry) as metrics_port:
@@ -170,7 +165,7 @@ async def serving(
         reflection.enable_server_reflection(
             [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server
         )
-        port = server.add_insecure_port(settings.listen)
+        port = _add_port(server, settings.listen)
         await server.start()
         stack.push_async_callback(server.stop, settings.drain_s)
         stack.push_async_callback(
@@ -197,6 +192,18 @@ async def _serve_until_signal(settings: Settings) -> None:
         )
         await stop.wait()
         _log.info("draining for at most %g s; a second signal ends at once", settings.drain_s)
+
+
+def _add_port(server: grpc.aio.Server, listen: str) -> int:
+    """Listens on an address and returns its port.
+
+    Raises:
+        StartError: the address cannot be used.
+    """
+    try:
+        return server.add_insecure_port(listen)
+    except RuntimeError as error:
+        raise StartError(str(error)) from error
 
 
 def _describe(bundle: Bundle, metrics: Metrics) -> None:

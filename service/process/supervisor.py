@@ -13,34 +13,30 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry
 
+from service.errors import StartError
 from service.process.signals import stop_on_signal
-from service.process.worker_pool import Crew, WorkerError
+from service.process.worker_pool import Crew
 from service.settings import Settings
-from service.storage.embedded_valkey import DataDirectoryError, store_url
+from service.storage.embedded_valkey import store_url
 from service.telemetry.exposition import metrics_endpoint
 
 _log = logging.getLogger("trimtab")
-
-
-FAULTS: tuple[type[Exception], ...] = WorkerError, DataDirectoryError, OSError
-"""What keeps the workers from starting; each says what is wrong."""
 
 
 def serve(settings: Settings) -> None:
     """Serves with settings.workers processes until SIGTERM or Ctrl-C.
 
     Raises:
-        WorkerError: a worker cannot start, at the beginning or when none is left.
-        DataDirectoryError: the embedded store cannot start.
-        OSError: a port is taken.
+        StartError: a worker cannot start, at the beginning or when none is left (WorkerError), the
+            embedded store cannot start (DataDirectoryError), or a port is in use.
     """
-    fault: BaseException | None = None
+    failure: BaseException | None = None
     try:
         asyncio.run(_serve_until_signal(settings))
-    except* FAULTS as group:
-        fault = group.exceptions[0]
-    if fault:
-        raise fault
+    except* StartError as group:
+        failure = group.exceptions[0]
+    if failure:
+        raise failure
 
 
 async def _serve_until_signal(settings: Settings) -> None:
@@ -70,17 +66,22 @@ def held_port(listen: str) -> Iterator[int]:
     """Keeps a port for this program's workers alone; yields its number, of which 0 takes a free one.
 
     Raises:
-        OSError: it is taken.
+        StartError: it is in use.
     """
     host, _, port = listen.rpartition(":")
-    found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
-    with socket.socket(*found[:3]) as held:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM
+        )[0]
+    except OSError as error:
+        raise StartError(f"{listen}: {error}") from error
+    with socket.socket(family, kind, protocol) as held:
         # Connections of an earlier server may linger.
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            held.bind(found[4])
+            held.bind(address)
         except OSError as error:
-            raise OSError(f"{listen}: {error}") from error
+            raise StartError(f"{listen}: {error}") from error
         # It was bound alone. Only now may others have the port, and only such as share it: a second
         # server of this kind fails above.
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)

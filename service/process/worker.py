@@ -17,7 +17,8 @@ from typing import Any
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from service.process.server import FAULTS, serving
+from service.errors import StartError
+from service.process.server import serving
 from service.process.signals import stop_on_signal
 from service.process.worker_pool import Ready, Refused, Task
 from service.settings import Settings
@@ -34,7 +35,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format=line)
     try:
         uvloop.run(_serve(task.settings, channel))
-    except FAULTS as error:
+    except StartError as error:
         with suppress(OSError):
             channel.send(Refused(str(error)))
         sys.exit(1)

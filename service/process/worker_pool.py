@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.registry import Collector
 
+from service.errors import StartError
 from service.settings import Settings
 from service.telemetry.exposition import COUNTING, merged
 from service.telemetry.metrics import Metrics
@@ -57,7 +58,7 @@ class Refused(NamedTuple):
     reason: str
 
 
-class WorkerError(Exception):
+class WorkerError(StartError):
     """A worker cannot start; the message says why."""
 
 

