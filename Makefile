@@ -42,7 +42,7 @@ proto: .venv/.installed   ## generate what is made from the .proto files
 	$(BIN)/python proto/reference.py
 
 bench: .venv/.installed   ## measure serving, and write it to .bench/performance.md (15 minutes)
-	$(BIN)/python benchmarks/serving.py --out .bench
+	$(BIN)/python -m benchmarks.serving --out .bench
 
 clean:                    ## remove the demo's and the bench's files and the virtual environment
 	rm -rf .demo .bench .venv

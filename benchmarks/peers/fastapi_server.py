@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 
 from fastapi import FastAPI
-from pipeline import Asked, Pipeline
 from pydantic import BaseModel
 from redis.asyncio import Redis
+
+from benchmarks.peers.pipeline import Asked, Pipeline
 
 app = FastAPI()
 pipeline = Pipeline(Path(os.environ["PREPARED"]))

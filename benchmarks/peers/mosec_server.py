@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from mosec import Server, Worker
-from pipeline import Asked, Pipeline
 from redis import Redis
+
+from benchmarks.peers.pipeline import Asked, Pipeline
 
 WORKERS, MAX_BATCH, MAX_WAIT_MS = 2, 32, 1
 

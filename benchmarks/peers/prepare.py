@@ -1,4 +1,4 @@
-"""Writes what pipeline.py needs of a bundle: python benchmarks/peers/prepare.py --bundle DIR --out DIR."""
+"""Writes what pipeline.py needs of a bundle: python -m benchmarks.peers.prepare --bundle DIR --out DIR."""
 
 import argparse
 from pathlib import Path

@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from load import Request, write_requests
-from servers import BOTH_CORES, Server, free_port, running
 from trimtab.v1.recommendation_pb2 import RecommendRequest
 
+from benchmarks.serving.load import Request, write_requests
+from benchmarks.serving.servers import BOTH_CORES, Server, free_port, running
+
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+"""Holds the package `benchmarks`, for the Python of another environment."""
 PATH = "/inference"
 START_S = 60.0
 HTTP_CONNECTIONS = 32
@@ -83,7 +86,7 @@ class HttpPeer:
         port = free_port()
         command = self.command(setup.venvs / self.name / "bin", str(port))
         with running(
-            command, setup.log, BOTH_CORES, setup.environment(PYTHONPATH=str(HERE))
+            command, setup.log, BOTH_CORES, setup.environment(PYTHONPATH=str(ROOT))
         ) as process:
             wait_for(port, process)
             yield Server(f"127.0.0.1:{port}", PATH, process.pid)
@@ -133,7 +136,7 @@ class Triton:
         ]
         command += ["--backend-directory", str(backends), "--grpc-port", str(port)]
         command += ["--allow-http", "false", "--allow-metrics", "false"]
-        environment = setup.environment(LD_LIBRARY_PATH=libraries, PYTHONPATH=f"{HERE}:{packages}")
+        environment = setup.environment(LD_LIBRARY_PATH=libraries, PYTHONPATH=f"{ROOT}:{packages}")
         with running(command, setup.log, BOTH_CORES, environment) as process:
             wait_for(port, process)
             method = "/inference.GRPCInferenceService/ModelInfer"
@@ -186,7 +189,14 @@ PEERS: tuple[Peer, ...] = (
     HttpPeer(
         "fastapi",
         lambda programs, port: [
-            *(str(programs / "uvicorn"), "fastapi_server:app", "--workers", "2", "--port", port),
+            *(
+                str(programs / "uvicorn"),
+                "benchmarks.peers.fastapi_server:app",
+                "--workers",
+                "2",
+                "--port",
+                port,
+            ),
             *("--loop", "uvloop", "--http", "httptools", "--no-access-log"),
         ],
     ),

@@ -15,9 +15,9 @@ from tritonclient import grpc
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import serialize_byte_tensor
 
-sys.path.append(str(Path(__file__).parents[1]))
+sys.path.append(str(Path(__file__).parents[2]))
 
-from load import Request, write_requests
+from benchmarks.serving.load import Request, write_requests
 
 
 def tensors(asked: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:

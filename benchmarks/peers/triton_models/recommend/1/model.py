@@ -9,8 +9,9 @@ sys.path[:0] = os.environ["PYTHONPATH"].split(":")  # Triton's own Python does n
 
 import numpy as np
 import triton_python_backend_utils as triton
-from pipeline import Asked, Pipeline
 from redis import Redis
+
+from benchmarks.peers.pipeline import Asked, Pipeline
 
 
 class TritonPythonModel:

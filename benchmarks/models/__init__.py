@@ -1,0 +1,1 @@
+"""Measures recommenders and sparse autoencoders: quality, fidelity and cost of training."""

@@ -1,0 +1,1 @@
+"""Compares Trimtab with the same pipeline on other servers."""

@@ -1,0 +1,1 @@
+"""Measures how candidates are found: speed and recall of the indexes."""

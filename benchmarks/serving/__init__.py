@@ -1,0 +1,1 @@
+"""Measures what serving costs: throughput, latency, stages and memory."""

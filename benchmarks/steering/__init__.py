@@ -1,0 +1,1 @@
+"""Measures what steering does and costs: control, frontier, promises and budgets."""
