@@ -104,7 +104,7 @@ def open_index(folder: Path, name: str, matrix: Floats) -> Index:
     figures = json.loads((folder / f"{name}.json").read_text())
     if figures["kind"] == "flat":
         return ExactIndex(matrix)
-    return FaissIndex(folder / f"{name}.faiss", figures["over_fetch"])
+    return FaissIndex.read(folder / f"{name}.faiss", figures["over_fetch"])
 
 
 def kinds(out: Path) -> Figures:
@@ -174,7 +174,7 @@ def curves(out: Path) -> Figures:
                 index.hnsw.efSearch = int(effort)
             faiss.write_index(index, str(path))
             for over_fetch in OVER_FETCHES if "pq4" in kind else (1,):
-                opened = FaissIndex(path, over_fetch)
+                opened = FaissIndex.read(path, over_fetch)
                 sides[f"{effort:g} {over_fetch}"] = Side(
                     opened, matrix, queries.asked, queries.best
                 )

@@ -122,7 +122,7 @@ def _open_gains(directory: Path, labels: LabelSet) -> dict[tuple[str, str], AnyA
 def _open_index(directory: Path, manifest: BundleManifest, items: Floats) -> Index:
     if manifest.index.kind == FLAT:
         return ExactIndex(items)
-    return FaissIndex(directory / "items.faiss", manifest.index.over_fetch)
+    return FaissIndex.read(directory / "items.faiss", manifest.index.over_fetch)
 
 
 def _check_shapes(directory: Path, bundle: Bundle) -> None:

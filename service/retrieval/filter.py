@@ -1,4 +1,4 @@
-"""Conditions on items' attributes."""
+"""Filters: conditions on items' attributes."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,11 @@ class Condition:
 
 @dataclass(frozen=True)
 class Filter:
-    """Which items may be returned: all of all_of hold, none of none_of, only item_ids if there are any."""
+    """Allows items for which all of all_of hold and none of none_of.
+
+    Attributes:
+        item_ids: If there are any, only these items are allowed.
+    """
 
     all_of: tuple[Condition, ...] = ()
     none_of: tuple[Condition, ...] = ()

@@ -131,17 +131,17 @@ def test_an_index_that_finds_too_few_is_replaced_by_an_exact_pass() -> None:
     class Short:
         n_items = 2_000
         over_fetch = 1.0
-        selects = False
+        can_select = False
 
         def search(self, queries: Floats, n: int) -> Ints:
             found = np.full((len(queries), n), -1)
             found[:, :30] = np.arange(30)
             return found
 
-        def search_among(self, queries: Floats, n: int, wanted: Bools) -> Ints:
+        def search_among(self, queries: Floats, n: int, allowed: Bools) -> Ints:
             raise NotImplementedError
 
-        def comes_by(self, wanted: Bools, n: int) -> bool:
+        def over_fetch_pays(self, allowed: Bools, n: int) -> bool:
             raise NotImplementedError
 
     matrix = np.random.default_rng(0).normal(size=(2_000, 9)).astype(np.float32)

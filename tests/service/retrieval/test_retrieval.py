@@ -48,7 +48,7 @@ def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     made.add(vectors)
     path = tmp_path_factory.mktemp("index") / "items.faiss"
     faiss.write_index(made, str(path))
-    return FaissIndex(path, over_fetch=32.0 if request.param.endswith("pq4") else 1.0)
+    return FaissIndex.read(path, over_fetch=32.0 if request.param.endswith("pq4") else 1.0)
 
 
 def exact(query: Floats, n: int, allowed: Bools | None, excluded: Ints) -> list[int]:
@@ -114,15 +114,15 @@ def test_an_index_that_fails_is_replaced_by_an_exact_pass() -> None:
     class Broken:
         n_items = N_ITEMS
         over_fetch = 1.0
-        selects = True
+        can_select = True
 
         def search(self, queries: Floats, n: int) -> Ints:
             raise RuntimeError("Error in faiss: no such list")
 
-        def search_among(self, queries: Floats, n: int, wanted: Bools) -> Ints:
+        def search_among(self, queries: Floats, n: int, allowed: Bools) -> Ints:
             raise RuntimeError("Error in faiss: no such list")
 
-        def comes_by(self, wanted: Bools, n: int) -> bool:
+        def over_fetch_pays(self, allowed: Bools, n: int) -> bool:
             return False
 
     query = RNG.normal(size=P).astype(np.float32)
@@ -145,13 +145,13 @@ def test_an_index_is_searched_as_the_exporter_measured_it(
         made.nprobe = 4
     faiss.write_index(made, str(tmp_path / "items.faiss"))
     queries, allowed = RNG.normal(size=(6, P)).astype(np.float32), RNG.random(N_ITEMS) < 0.2
-    served = FaissIndex(tmp_path / "items.faiss", over_fetch=2.0)
+    served = FaissIndex.read(tmp_path / "items.faiss", over_fetch=2.0)
     assert np.array_equal(served.search(queries, n), search(made, queries, n, over_fetch=2.0))
-    assert served.selects == isinstance(made, faiss.IndexIVF)
-    if served.selects:
-        assert served.comes_by(allowed, 256)
-        assert not served.comes_by(allowed, 4_096)
-        assert not served.comes_by(np.arange(N_ITEMS) < 10, 1)
+    assert served.can_select == isinstance(made, faiss.IndexIVF)
+    if served.can_select:
+        assert served.over_fetch_pays(allowed, 256)
+        assert not served.over_fetch_pays(allowed, 4_096)
+        assert not served.over_fetch_pays(np.arange(N_ITEMS) < 10, 1)
         among = served.search_among(queries, n, allowed)
         assert np.array_equal(among, search_among(made, queries, n, 2.0, allowed))
 
@@ -165,7 +165,7 @@ def test_biases_in_the_index_are_met_by_a_one_at_the_querys_end(tmp_path: Path) 
     query = RNG.normal(size=P).astype(np.float32)
     found = alone(
         find_candidates(
-            FaissIndex(tmp_path / "items.faiss"),
+            FaissIndex.read(tmp_path / "items.faiss"),
             matrix,
             query[None],
             10,

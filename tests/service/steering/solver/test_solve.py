@@ -28,12 +28,12 @@ class BruteIndex:
 
     n_items = N_ITEMS
     over_fetch = 1.0
-    selects = False
+    can_select = False
 
     def __init__(self, rows: np.ndarray) -> None:
         self._rows = rows
 
-    def comes_by(self, wanted: np.ndarray, n: int) -> bool:
+    def over_fetch_pays(self, allowed: np.ndarray, n: int) -> bool:
         return False
 
     def search(self, queries: np.ndarray, n: int) -> np.ndarray:
