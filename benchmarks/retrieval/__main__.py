@@ -25,7 +25,7 @@ from benchmarks.retrieval.catalogues import CatalogueOptions, Queries, make_cata
 from benchmarks.retrieval.report import write_report
 from exporters.kinds import KINDS
 from service.arrays import Bools, Floats
-from service.batching.joint_calls import alone
+from service.batching.joint_calls import run_alone
 from service.bundle.catalogue import Catalogue
 from service.ranking.order import rank, score
 from service.retrieval.exact_index import ExactIndex
@@ -68,7 +68,7 @@ def measure(sides: Mapping[str, Side], rounds: int = ROUNDS) -> dict[str, Figure
         for row in range(max(len(side.queries) for side in sides.values())):
             for name, side in sides.items():
                 begin = time.thread_time_ns()
-                found = alone(
+                found = run_alone(
                     find_candidates(
                         side.index,
                         side.matrix,

@@ -13,7 +13,7 @@ from benchmarks.serving.load import read_requests
 from benchmarks.serving.world import World, user_id
 from service.api.decode.request import read_recommend
 from service.api.encode.lists import recommend_response
-from service.batching.joint_calls import alone, together
+from service.batching.joint_calls import run_alone, run_jointly
 from service.bundle.open import open_bundle
 from service.bundle.registry import DEFAULT_LABEL, BundleRegistry
 from service.engine.audience import audience
@@ -44,11 +44,13 @@ def stages(world: World, requests: Path) -> dict[str, float]:
         stored[user] = StoredUser(bundle.catalogue.hashes[items], NO_EVENTS, embedding, bytes(8))
 
     def answers(part: Sequence[int]) -> list[Any]:
-        return together([answer(queries[i], stored[queries[i].user_id], Timings()) for i in part])
+        return run_jointly(
+            [answer(queries[i], stored[queries[i].user_id], Timings()) for i in part]
+        )
 
     parts = [range(start, start + TOGETHER) for start in range(0, len(queries), TOGETHER)]
     replies = [reply for part in parts for reply in answers(part)]
-    who = [alone(audience(query, stored[query.user_id])) for query in queries]
+    who = [run_alone(audience(query, stored[query.user_id])) for query in queries]
     changes = [steer(query, one).parts.sum(axis=0) for query, one in zip(queries, who, strict=True)]
     moved = [one.state.z + change for one, change in zip(who, changes, strict=True)]
     figures = {

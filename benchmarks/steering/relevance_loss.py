@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.sparse import csr_matrix
 
-from service.batching.joint_calls import alone
+from service.batching.joint_calls import run_alone
 from service.bundle.bundle import Bundle
 from service.bundle.history import Event, EventKind
 from service.bundle.open import open_bundle
@@ -39,7 +39,7 @@ def lists(
     items, losses = [], []
     for history in histories:
         query = Query(bundle, N, history=history, plan=plan, include_report=True)
-        reply = alone(answer(query, UNKNOWN_USER, Timings()))
+        reply = run_alone(answer(query, UNKNOWN_USER, Timings()))
         assert reply.report
         items.append(reply.ranking.items)
         losses.append(reply.report.relevance_loss)

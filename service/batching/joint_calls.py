@@ -1,7 +1,9 @@
-"""Computations side by side: what several need of one model or one index is had in one call.
+"""Runs several computations so that their model and index calls are shared.
 
-A computation is a generator. It yields what it needs, is sent the answer, and returns its result; a
-fault in answering is raised where it yielded. So each reads as if it were alone.
+A computation is a generator. It yields a `SharedCall` where it needs a model or an index, receives
+the call's result, and returns its own result. An exception of the call is raised where it was
+yielded. So each computation reads as if it ran alone, while calls of one group, yielded by several
+computations, run as one.
 """
 
 from collections import defaultdict
@@ -12,68 +14,84 @@ from typing import Any, Protocol, TypeVar
 T = TypeVar("T")
 
 
-class Need(Protocol):
-    """What a computation waits for; see needs.py."""
+class SharedCall(Protocol):
+    """A call that can run together with others of its group."""
 
     @property
     def stage(self) -> int:
-        """Those of a lower stage are met first, so that the others wait for company."""
+        """Order of the call in a computation.
+
+        Calls of a lower stage run first, so that computations that are behind catch up and share
+        the later call.
+        """
 
     @property
-    def kind(self) -> Hashable:
-        """Needs of one kind can be met in one call."""
+    def group(self) -> Hashable:
+        """Calls of one group can run as one."""
 
-    def meet(self, needs: Sequence[Any]) -> Sequence[Any]:
-        """The answers to needs of its kind, itself among them, in their order."""
+    def run_all(self, calls: Sequence[Any]) -> Sequence[Any]:
+        """Runs the calls of a group, of which this one is a member.
+
+        Returns:
+            One result for each call, in the order of the calls.
+        """
 
 
-Computation = Generator[Any, Any, T]
-"""Yields Needs, is sent their answers, and returns a T."""
+Computation = Generator[SharedCall, Any, T]
+"""Yields SharedCalls, receives their results, and returns a T."""
 
 
-def together(computations: Sequence[Computation[T]]) -> list[T | Exception]:
-    """Runs computations to their ends: for each its result, or what it raised."""
+def run_jointly(computations: Sequence[Computation[T]]) -> list[T | Exception]:
+    """Runs computations to their ends.
+
+    Returns:
+        For each computation its result, or the exception that it raised.
+    """
     ends: dict[int, T | Exception] = {}
-    needs: dict[int, Need] = {}
+    pending: dict[int, SharedCall] = {}
 
-    def proceed(number: int, step: Callable[[], Need]) -> None:
+    def advance(number: int, step: Callable[[], SharedCall]) -> None:
         try:
-            needs[number] = step()
+            pending[number] = step()
         except StopIteration as end:
             ends[number] = end.value
         except Exception as error:
             ends[number] = error
 
     for number, computation in enumerate(computations):
-        proceed(number, partial(next, computation))
-    while needs:
-        stage = min(need.stage for need in needs.values())
-        kinds: dict[Hashable, list[int]] = defaultdict(list)
-        for number, need in needs.items():
-            if need.stage == stage:
-                kinds[need.kind].append(number)
-        for numbers in kinds.values():
-            answers = _met([needs.pop(number) for number in numbers])
-            for number, answer in zip(numbers, answers, strict=True):
-                fault = isinstance(answer, Exception)
-                step = computations[number].throw if fault else computations[number].send
-                proceed(number, partial(step, answer))
+        advance(number, partial(next, computation))
+    while pending:
+        stage = min(call.stage for call in pending.values())
+        groups: dict[Hashable, list[int]] = defaultdict(list)
+        for number, call in pending.items():
+            if call.stage == stage:
+                groups[call.group].append(number)
+        for numbers in groups.values():
+            results = _run_group([pending.pop(number) for number in numbers])
+            for number, result in zip(numbers, results, strict=True):
+                failed = isinstance(result, Exception)
+                step = computations[number].throw if failed else computations[number].send
+                advance(number, partial(step, result))
     return [ends[number] for number in range(len(computations))]
 
 
-def alone(computation: Computation[T]) -> T:
-    """The result of one computation; raises what it raised."""
-    (end,) = together([computation])
+def run_alone(computation: Computation[T]) -> T:
+    """Runs one computation and returns its result, or raises its exception."""
+    (end,) = run_jointly([computation])
     if isinstance(end, Exception):
         raise end
     return end
 
 
-def _met(needs: Sequence[Need]) -> Sequence[Any]:
-    """Answers to needs of one kind; a fault of one is not that of the others."""
+def _run_group(calls: Sequence[SharedCall]) -> Sequence[Any]:
+    """Runs calls of one group; if they fail together, runs each alone, so that one cannot fail others.
+
+    Returns:
+        For each call its result or its exception.
+    """
     try:
-        return needs[0].meet(needs)
+        return calls[0].run_all(calls)
     except Exception as error:
-        if len(needs) == 1:
+        if len(calls) == 1:
             return [error]
-        return [answer for need in needs for answer in _met([need])]
+        return [result for call in calls for result in _run_group([call])]

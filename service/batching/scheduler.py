@@ -1,7 +1,7 @@
-"""Computations that arrive at about the same time are run together, and none waits by the clock for company.
+"""Batches computations without a fixed waiting time.
 
-A batch begins when the event loop has nothing else to do: when some of its turns have brought no
-other computation. What arrives while others run is the next batch.
+A batch starts when the event loop has nothing else to do: when several of its iterations have
+brought no further computation. What arrives while a batch runs joins the next one.
 """
 
 import asyncio
@@ -11,22 +11,21 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from service.batching.joint_calls import Computation, together
+from service.batching.joint_calls import Computation, run_jointly
 from service.errors import DeadlineExpired
 from service.telemetry.metrics import Metrics
 
 MAX_BATCH = 32
-"""Computations run together: more make those at its start wait, and gain little."""
+"""Computations in one batch. A larger batch delays its first computations and gains little."""
 
 
-QUIET_TURNS = 6
-"""Turns of the loop, a few microseconds each, that bring nothing before a batch begins.
+QUIET_ITERATIONS = 6
+"""Iterations of the event loop, a few microseconds each, without an arrival before a batch starts.
 
-gRPC hands over one call a turn at most, and its threads need the core in between. With 32 calls
-under way on one core, no such turn gives batches of 1.1 lists, three 15 and six 22 to 29, with 1.4
-times the throughput.
+gRPC hands over at most one call in each iteration, and its threads need the core in between. With
+32 concurrent calls on one core, waiting for no such iteration gives batches of 1.1 lists, waiting
+for three 15, and for six 22 to 29, with 1.4 times the throughput.
 """
-
 
 T = TypeVar("T")
 
@@ -38,29 +37,29 @@ class _Job(NamedTuple):
 
 
 class Batcher:
-    """Runs computations.
+    """Runs computations in batches.
 
     Args:
-        threads: Where; None for the event loop's own thread.
+        threads: Executor of the batches; None runs them on the event-loop thread.
         parallel: Batches that run at once in the threads.
-        metrics: Counts batches, and what was not computed.
+        metrics: Records batch sizes and computations that were dropped.
     """
 
     def __init__(self, threads: Executor | None, parallel: int, metrics: Metrics) -> None:
-        self._threads, self._metrics = threads, metrics
+        self._threads = threads
+        self._metrics = metrics
         self._waiting: deque[_Job] = deque()
         self._idle = parallel if threads else 1
 
     async def run(self, computation: Computation[T], remaining_s: Callable[[], float]) -> T:
-        """The computation's result.
+        """Runs a computation and returns its result.
 
         Args:
-            computation: Not begun if the caller is gone, or the deadline has passed, when its turn
-                comes.
-            remaining_s: Seconds until the deadline.
+            computation: Dropped if the caller has left, or its deadline has passed, before it starts.
+            remaining_s: Returns the seconds until the deadline.
 
         Raises:
-            DeadlineExpired: before it began.
+            DeadlineExpired: the deadline passed before the computation started.
         """
         loop = asyncio.get_running_loop()
         job = _Job(computation, loop.create_future(), remaining_s)
@@ -71,35 +70,36 @@ class Batcher:
         result: T = await job.result
         return result
 
-    def _gather(self, before: int = 0, quiet: int = 0) -> None:
-        """Starts once a batch is full, or nothing has joined it for a while; called each turn until then."""
+    def _gather(self, count_before: int = 0, quiet: int = 0) -> None:
+        """Waits for a full batch or a quiet event loop, one iteration at a time, then starts."""
         count = len(self._waiting)
-        quiet = 0 if count > before else quiet + 1
-        if quiet > QUIET_TURNS or count >= MAX_BATCH or not count:
+        quiet = 0 if count > count_before else quiet + 1
+        if quiet > QUIET_ITERATIONS or count >= MAX_BATCH or not count:
             self._start()
         else:
             asyncio.get_running_loop().call_soon(self._gather, count, quiet)
 
     def _start(self) -> None:
-        """Runs a batch, or becomes idle."""
-        batch = self._next()
+        """Starts a batch, or becomes idle if nothing waits."""
+        batch = self._take_batch()
         if not batch:
             self._idle += 1
             return
         loop = asyncio.get_running_loop()
         computations = [job.computation for job in batch]
         if self._threads is None:
-            self._finish(batch, together(computations))
-            loop.call_soon(self._gather)  # after what came in meanwhile
+            self._finish(batch, run_jointly(computations))
+            loop.call_soon(self._gather)  # after the calls that arrived meanwhile
             return
-        running = loop.run_in_executor(self._threads, together, computations)
-        running.add_done_callback(partial(self._go_on, batch))
+        running = loop.run_in_executor(self._threads, run_jointly, computations)
+        running.add_done_callback(partial(self._continue, batch))
 
-    def _go_on(self, batch: list[_Job], done: asyncio.Future[list[Any]]) -> None:
+    def _continue(self, batch: list[_Job], done: asyncio.Future[list[Any]]) -> None:
         self._finish(batch, done.result())
         self._gather()
 
-    def _next(self) -> list[_Job]:
+    def _take_batch(self) -> list[_Job]:
+        """Takes the next jobs from the queue, without those whose caller or deadline has gone."""
         batch: list[_Job] = []
         while self._waiting and len(batch) < MAX_BATCH:
             job = self._waiting.popleft()

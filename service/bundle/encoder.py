@@ -87,7 +87,7 @@ class Encoder:
 
 @dataclass(frozen=True, slots=True)
 class Encode:
-    """A Need: the user state of a history of item indices, oldest first; see together.py."""
+    """Asks for the user state of a history of item indices, oldest first."""
 
     encoder: Encoder
     history: Ints
@@ -95,18 +95,18 @@ class Encode:
     stage: ClassVar[int] = 0
 
     @property
-    def kind(self) -> Hashable:
+    def group(self) -> Hashable:
         """One run of the graphs."""
         return Encode, id(self.encoder)
 
-    def meet(self, needs: Sequence["Encode"]) -> Sequence[UserState]:
-        """See Need."""
-        return self.encoder.encode([need.history for need in needs])
+    def run_all(self, calls: Sequence["Encode"]) -> Sequence[UserState]:
+        """Runs the calls of a group as one; see SharedCall."""
+        return self.encoder.encode([call.history for call in calls])
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A Need: queries for user embeddings z, float32 [m, d], in one context: float32 [m, p]."""
+    """Asks for queries for user embeddings z, float32 [m, d], in one context: float32 [m, p]."""
 
     encoder: Encoder
     z: Floats
@@ -115,15 +115,15 @@ class Head:
     stage: ClassVar[int] = 1
 
     @property
-    def kind(self) -> Hashable:
+    def group(self) -> Hashable:
         """One run of the graph."""
         return Head, id(self.encoder)
 
-    def meet(self, needs: Sequence["Head"]) -> Sequence[Floats]:
-        """See Need."""
-        parts = [need.z for need in needs]
+    def run_all(self, calls: Sequence["Head"]) -> Sequence[Floats]:
+        """Runs the calls of a group as one; see SharedCall."""
+        parts = [call.z for call in calls]
         contexts = np.repeat(
-            [need.context for need in needs], [len(part) for part in parts], axis=0
+            [call.context for call in calls], [len(part) for part in parts], axis=0
         )
         return rows_of(self.encoder.head(np.concatenate(parts), contexts), parts)
 

@@ -1,15 +1,18 @@
-"""Finds the candidates of a list whose steering strength is known."""
+"""Finds and scores the candidates of a list whose steering strength is known."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from service.arrays import Ints
+from service.arrays import AnyArray, Bools, Floats, Ints
 from service.batching.joint_calls import Computation
 from service.bundle.encoder import Head
 from service.engine.query import Query
 from service.ranking.measures import RELEVANCE_DEPTH
 from service.ranking.order import score
-from service.retrieval.strategy import find_candidates
-from service.steering.boost import PLACES, Places, added, better_off, boosts_of, settles
+from service.retrieval.strategy import Candidates, find_candidates
+from service.steering.boost import PLACES, Boost, Places, added, better_off, boosts_of, settles
 from service.steering.lift import lifted_items, lifts
 from service.steering.plan import Applied
 from service.steering.solver.solution import Found
@@ -17,44 +20,124 @@ from service.steering.state import UserState
 from service.steering.steer import Steered
 
 
-def _look_up(
+class _Search(NamedTuple):
+    """A separate search among some items.
+
+    Attributes:
+        items: Those to search among, bool [n_items].
+        n: How many of the best are needed.
+    """
+
+    items: Bools
+    n: int
+
+
+def find_scored_candidates(
     query: Query,
     state: UserState,
     steered: Steered,
+    *,
     applied: Applied,
     unwanted: Ints,
-    returned_count: int,
+    depth: int,
 ) -> Computation[Found]:
-    """The candidates where it is known how far the steering goes: those of the steered and the plain query.
+    """Finds the candidates of the steered query, and of the unsteered one where it is compared.
 
-    Items that are boosted or lifted are searched for apart: without that they would not be found.
+    Items that a boost or a lift moves up are searched for separately, because the queries alone
+    would not find them.
+
+    Args:
+        query: The request.
+        state: The user's state.
+        steered: The steering.
+        applied: The strength at which it is applied.
+        unwanted: Item indices that must not be listed, ascending, each once.
+        depth: How many of the best items are needed.
     """
     bundle = query.bundle
-    queries = np.array([state.z] if steered.change is None else [state.z, state.z + steered.change])
-    if bundle.encoder.has_head:
-        queries = yield Head(bundle.encoder, queries, state.context)
-    depth, boosts = query.n + returned_count, boosts_of(query, applied)
+    queries = yield from _queries(query, state, steered)
+    boosts = boosts_of(query, applied)
     needed = max(depth, RELEVANCE_DEPTH if query.include_report else 0, PLACES if boosts else 0)
     allowed = bundle.catalogue.allowed(query.item_filter)
-    index, matrix = bundle.index, bundle.items
-    sought = queries if query.compares or boosts else queries[-1:]
-    found = yield from find_candidates(index, matrix, sought, needed, allowed, unwanted)
-    items, degraded = found.items, found.degraded
-    every = score(matrix, items, queries)
-    apart = [(some, depth) for some in lifted_items(query, applied)]
-    if boosts and not settles(every, [boost.of(items) for boost in boosts], depth, needed):
-        apart += [(some, max(depth, PLACES)) for some in better_off(boosts)]
-    for some, count in apart:
-        limit = some if allowed is None else allowed & some
-        more = yield from find_candidates(index, matrix, queries[-1:], count, limit, unwanted)
-        items, degraded = np.union1d(items, more.items), degraded or more.degraded
-    if apart:
-        every = score(matrix, items, queries)
-    plain, scores = every[0], every[-1]
-    boosted = added(Places(plain), scores, [boost.of(items) for boost in boosts]) if boosts else ()
-    for part in (*boosted, *lifts(query, applied, items)):
-        scores = scores + part
+    searched = queries if query.compares or boosts else queries[-1:]
+    candidates = yield from find_candidates(
+        bundle.index, bundle.items, searched, needed, allowed, unwanted
+    )
+    scores = score(bundle.items, candidates.items, queries)
+    searches = [_Search(items, depth) for items in lifted_items(query, applied)]
+    if boosts and not settles(scores, _of(boosts, candidates.items), depth, needed):
+        searches += [_Search(items, max(depth, PLACES)) for items in better_off(boosts)]
+    if searches:
+        candidates = yield from _search_more(query, queries[-1:], searches, candidates, unwanted)
+        scores = score(bundle.items, candidates.items, queries)
+    return _with_boosts_and_lifts(query, applied, candidates, scores, boosts)
+
+
+def _queries(query: Query, state: UserState, steered: Steered) -> Computation[Floats]:
+    """Computes the unsteered query and, if the steering changes it, the steered one: [1 or 2, p]."""
+    unsteered = state.z
+    queries = np.array(
+        [unsteered] if steered.change is None else [unsteered, unsteered + steered.change]
+    )
+    if query.bundle.encoder.has_head:
+        queries = yield Head(query.bundle.encoder, queries, state.context)
+    return queries
+
+
+def _search_more(
+    query: Query,
+    queries: Floats,
+    searches: Sequence[_Search],
+    candidates: Candidates,
+    unwanted: Ints,
+) -> Computation[Candidates]:
+    """Adds the best items of each separate search to the candidates."""
+    bundle = query.bundle
+    allowed = bundle.catalogue.allowed(query.item_filter)
+    items = candidates.items
+    degraded = candidates.degraded
+    for search in searches:
+        among = search.items if allowed is None else allowed & search.items
+        more = yield from find_candidates(
+            bundle.index, bundle.items, queries, search.n, among, unwanted
+        )
+        items = np.union1d(items, more.items)
+        degraded = degraded or more.degraded
+    return Candidates(items, degraded)
+
+
+def _with_boosts_and_lifts(
+    query: Query,
+    applied: Applied,
+    candidates: Candidates,
+    scores: AnyArray,
+    boosts: Sequence[Boost],
+) -> Found:
+    """Adds what boosts and lifts give to the candidates' steered scores.
+
+    Args:
+        query: The request.
+        applied: The strength of the steering.
+        candidates: m of them.
+        scores: Unsteered scores in the first row, steered ones in the last, [1 or 2, m].
+        boosts: Those of the plan, over the whole catalogue.
+    """
+    plain = scores[0]
+    total = scores[-1]
+    parts = added(Places(plain), total, _of(boosts, candidates.items)) if boosts else []
+    for part in (*parts, *lifts(query, applied, candidates.items)):
+        total = total + part
     positions = (boost.position for boost in boosts)
     return Found(
-        items, plain, scores, applied, degraded, tuple(zip(positions, boosted, strict=True))
+        items=candidates.items,
+        plain=plain,
+        scores=total,
+        applied=applied,
+        degraded=candidates.degraded,
+        boosted=tuple(zip(positions, parts, strict=True)),
     )
+
+
+def _of(boosts: Sequence[Boost], items: Ints) -> list[Boost]:
+    """Restricts boosts to some items."""
+    return [boost.of(items) for boost in boosts]

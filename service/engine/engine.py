@@ -1,7 +1,7 @@
 """One recommendation, start to end: the house's hallway. Each step of `answer` is a call into one module.
 
 `answer` is pure: it reads a query and what the store knew, and returns a reply; where it needs a
-model or the index it yields (see together.py), so that lists asked for at once share their work.
+model or the index it yields (see service.batching.joint_calls), so that lists asked for at once share their work.
 `Engine` puts it between the store and the caller.
 """
 

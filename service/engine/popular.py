@@ -13,14 +13,14 @@ from service.ranking.order import Ranking
 from service.steering.steer import Steered
 
 
-def _popular(
+def popular_reply(
     query: Query,
     who: Audience,
     steered: Steered,
     unwanted: Ints,
     degradations: tuple[Degradation, ...],
 ) -> Reply:
-    """The most popular allowed items, for a user of whom nothing is known."""
+    """Lists the most popular allowed items, for a user of whom nothing is known."""
     catalogue = query.bundle.catalogue
     wanted = np.ones(len(catalogue), bool)
     if (allowed := catalogue.allowed(query.item_filter)) is not None:

@@ -228,7 +228,7 @@ def find_exactly(search: ItemSearch, matrix: Floats, queries: Floats, n: int) ->
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """A Need: the n best items of queries, float32 [m, p]; see Index.search."""
+    """A SharedCall for the n best items of queries, float32 [m, p]; see Index.search."""
 
     index: Index
     queries: Floats
@@ -242,15 +242,15 @@ class Lookup:
         return 1 << (self.n - 1).bit_length()
 
     @property
-    def kind(self) -> Hashable:
+    def group(self) -> Hashable:
         """One search of the index."""
         return Lookup, id(self.index), self.depth
 
-    def meet(self, needs: Sequence["Lookup"]) -> Sequence[Ints]:
-        """See Need."""
-        parts = [need.queries for need in needs]
+    def run_all(self, calls: Sequence["Lookup"]) -> Sequence[Ints]:
+        """Runs the calls of a group as one; see SharedCall."""
+        parts = [call.queries for call in calls]
         fetched = rows_of(self.index.search(np.concatenate(parts), self.depth), parts)
-        return [rows[:, : need.n] for rows, need in zip(fetched, needs, strict=True)]
+        return [rows[:, : call.n] for rows, call in zip(fetched, calls, strict=True)]
 
 
 def _candidates(search: ItemSearch, kept: Sequence[Ints]) -> Ints | None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from exporters.bundle import write_bundle
 from exporters.graphs import RecommenderGraphs, export_recommender
 from exporters.reading import contents_of
-from service.batching.joint_calls import alone
+from service.batching.joint_calls import run_alone
 from service.bundle.bundle import Bundle
 from service.bundle.history import Event, EventKind
 from service.bundle.open import open_bundle
@@ -196,7 +196,7 @@ def _check(cell: Cell) -> None:
         history = histories.rows(np.array([user])).items
         events = tuple(Event(item_ids[item], EventKind.LIKE) for item in history)
         for plan in plans:
-            reply = alone(
+            reply = run_alone(
                 answer(Query(cell.bundle, N, history=events, plan=plan), UNKNOWN_USER, Timings())
             )
             state = reply.audience.state

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from service.arrays import Bools, Ints, distinct
-from service.batching.joint_calls import alone
+from service.batching.joint_calls import run_alone
 from service.engine.query import Query
 from service.ranking.measures import RELEVANCE_DEPTH, relevance_loss
 from service.ranking.order import rank
@@ -310,7 +310,7 @@ class _Solver:
         moved = self._state.z + settings[:, : len(moves)].astype(np.float32) @ moves
         queries = bundle.encoder.head(moved, self._state.context)
         self._timings.lap("solve")
-        found = alone(
+        found = run_alone(
             find_candidates(bundle.index, bundle.items, queries, n, allowed, self._unwanted)
         )
         self._timings.lap("search")

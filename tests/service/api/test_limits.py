@@ -17,7 +17,7 @@ from trimtab.v1 import recommendation_pb2 as pb
 from trimtab.v1 import steering_pb2 as sp
 
 from service.arrays import Bools, Floats, Ints
-from service.batching.joint_calls import alone
+from service.batching.joint_calls import run_alone
 from service.bundle.bundle import Bundle
 from service.bundle.encoder import Activation, Encoder
 from service.retrieval.strategy import find_candidates
@@ -146,9 +146,9 @@ def test_an_index_that_finds_too_few_is_replaced_by_an_exact_pass() -> None:
 
     matrix = np.random.default_rng(0).normal(size=(2_000, 9)).astype(np.float32)
     query = np.ones((1, 8), np.float32)
-    enough = alone(find_candidates(Short(), matrix, query, 25, None, np.empty(0, np.int64)))
+    enough = run_alone(find_candidates(Short(), matrix, query, 25, None, np.empty(0, np.int64)))
     assert enough.items.tolist() == list(range(30))
-    short = alone(find_candidates(Short(), matrix, query, 25, None, np.arange(10)))
+    short = run_alone(find_candidates(Short(), matrix, query, 25, None, np.arange(10)))
     assert len(short.items) >= 25
     assert not np.isin(short.items, np.arange(10)).any()
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.batching.joint_calls import alone, together
-from service.batching.scheduler import MAX_BATCH, QUIET_TURNS, Batcher
+from service.batching.joint_calls import run_alone, run_jointly
+from service.batching.scheduler import MAX_BATCH, QUIET_ITERATIONS, Batcher
 from service.errors import DeadlineExpired
 from service.retrieval.exact_index import ExactIndex
 from service.retrieval.strategy import Lookup, find_candidates
@@ -25,14 +25,14 @@ class Double:
     calls: list[list[int]]
 
     @property
-    def kind(self) -> Hashable:
+    def group(self) -> Hashable:
         return "double", self.stage
 
-    def meet(self, needs: Sequence["Double"]) -> list[int]:
-        self.calls.append([need.number for need in needs])
-        if any(need.number < 0 for need in needs):
+    def run_all(self, calls: Sequence["Double"]) -> list[int]:
+        self.calls.append([call.number for call in calls])
+        if any(call.number < 0 for call in calls):
             raise ValueError("found a negative number, expected none")
-        return [2 * need.number for need in needs]
+        return [2 * call.number for call in calls]
 
 
 def quadruple(number: int, calls: list[list[int]], skip: bool = False) -> Generator[Any, Any, int]:
@@ -43,7 +43,7 @@ def quadruple(number: int, calls: list[list[int]], skip: bool = False) -> Genera
 
 def test_what_several_need_is_had_in_one_call_and_those_ahead_wait_for_company() -> None:
     calls: list[list[int]] = []
-    ends = together([quadruple(1, calls), quadruple(10, calls, skip=True), quadruple(3, calls)])
+    ends = run_jointly([quadruple(1, calls), quadruple(10, calls, skip=True), quadruple(3, calls)])
     assert ends == [4, 20, 12]
     assert calls[0] == [1, 3]
     assert sorted(calls[1]) == [2, 6, 10]
@@ -51,11 +51,11 @@ def test_what_several_need_is_had_in_one_call_and_those_ahead_wait_for_company()
 
 
 def test_a_fault_of_one_is_not_that_of_the_others() -> None:
-    first, wrong, last = together([quadruple(1, []), quadruple(-1, []), quadruple(3, [])])
+    first, wrong, last = run_jointly([quadruple(1, []), quadruple(-1, []), quadruple(3, [])])
     assert (first, last) == (4, 12)
     assert isinstance(wrong, ValueError)
     with pytest.raises(ValueError, match="expected none"):
-        alone(quadruple(-1, []))
+        run_alone(quadruple(-1, []))
 
 
 def test_a_search_finds_the_same_alone_and_in_company() -> None:
@@ -67,9 +67,9 @@ def test_a_search_finds_the_same_alone_and_in_company() -> None:
     def wanted(i: int) -> Any:
         return find_candidates(index, matrix, queries[i : i + 1], 20, None, excluded[i])
 
-    for i, found in enumerate(together([wanted(i) for i in range(9)])):
+    for i, found in enumerate(run_jointly([wanted(i) for i in range(9)])):
         assert not isinstance(found, Exception)
-        assert found.items.tolist() == alone(wanted(i)).items.tolist()
+        assert found.items.tolist() == run_alone(wanted(i)).items.tolist()
     assert Lookup(index, queries, 129).depth == 256
 
 
@@ -122,12 +122,12 @@ async def test_what_comes_turn_by_turn_is_one_batch_and_one_alone_waits_little(
     asked = []
     for number in range(5):
         asked.append(asyncio.create_task(batcher.run(quadruple(number, calls), lambda: 1.0)))
-        for _ in range(QUIET_TURNS // 2):
+        for _ in range(QUIET_ITERATIONS // 2):
             await asyncio.sleep(0)
     assert await asyncio.gather(*asked) == [0, 4, 8, 12, 16]
     assert calls[0] == [0, 1, 2, 3, 4]
 
     alone_now = asyncio.create_task(batcher.run(quadruple(7, calls), lambda: 1.0))
-    for _ in range(QUIET_TURNS + 4):
+    for _ in range(QUIET_ITERATIONS + 4):
         await asyncio.sleep(0)
     assert alone_now.done()

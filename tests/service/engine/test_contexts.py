@@ -13,7 +13,7 @@ import torch
 from trimtab import Client
 from trimtab.v1 import recommendation_pb2 as pb
 
-from service.batching.joint_calls import alone
+from service.batching.joint_calls import run_alone
 from service.bundle.history import Event, EventKind
 from service.bundle.precision import Precision
 from service.engine.audience import Source
@@ -57,7 +57,7 @@ def client(
 
 def ask(made: Any, items: list[int], plan: Plan, **fields: Any) -> Reply:
     events = tuple(Event(f"item-{item}", EventKind.LIKE) for item in items)
-    return alone(
+    return run_alone(
         answer(Query(made.bundle, N, history=events, plan=plan, **fields), UNKNOWN_USER, Timings())
     )
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from exporters.recall import search, search_among
 from service.arrays import Bools, Floats, Ints
-from service.batching.joint_calls import alone
+from service.batching.joint_calls import run_alone
 from service.ranking.order import rank, score
 from service.retrieval.exact_index import ExactIndex
 from service.retrieval.faiss_index import FaissIndex
@@ -72,7 +72,7 @@ def test_every_candidate_satisfies_the_filter_and_none_is_excluded(
     queries = rng.normal(size=(2, P)).astype(np.float32)
     allowed = None if share == 1.0 else rng.random(N_ITEMS) < share
     excluded = np.sort(rng.choice(N_ITEMS, excluded_count, replace=False))
-    found = alone(find_candidates(index, MATRIX, queries, n, allowed, excluded))
+    found = run_alone(find_candidates(index, MATRIX, queries, n, allowed, excluded))
     assert not found.degraded
     assert not np.isin(found.items, excluded).any()
     assert allowed is None or allowed[found.items].all()
@@ -89,7 +89,7 @@ def test_the_candidates_hold_the_exact_list(index: Index, seed: int, share: floa
     query = rng.normal(size=P).astype(np.float32)
     allowed = None if share == 1.0 else rng.random(N_ITEMS) < share
     excluded = np.sort(rng.choice(N_ITEMS, 50, replace=False))
-    found = alone(find_candidates(index, MATRIX, query[None], n, allowed, excluded))
+    found = run_alone(find_candidates(index, MATRIX, query[None], n, allowed, excluded))
     expected = exact(query, n, allowed, excluded)
     missing = set(expected) - set(found.items.tolist())
     assert len(missing) <= 0.05 * n + (0 if share == 0.05 else 1), (
@@ -105,7 +105,7 @@ def test_items_of_a_filter_that_lie_away_from_the_query_are_found(
     scores = score(MATRIX, np.arange(N_ITEMS), query)
     allowed = scores < np.quantile(scores, share)  # none of them among what an index names first
     nothing = np.empty(0, np.int64)
-    found = alone(find_candidates(index, MATRIX, query[None], 20, allowed, nothing))
+    found = run_alone(find_candidates(index, MATRIX, query[None], 20, allowed, nothing))
     assert allowed[found.items].all()
     assert len(set(exact(query, 20, allowed, nothing)) - set(found.items.tolist())) <= 2
 
@@ -128,7 +128,7 @@ def test_an_index_that_fails_is_replaced_by_an_exact_pass() -> None:
     query = RNG.normal(size=P).astype(np.float32)
     excluded = np.array([3, 4])
     for allowed in (None, RNG.random(N_ITEMS) < 0.5, RNG.random(N_ITEMS) < 0.1):
-        found = alone(find_candidates(Broken(), MATRIX, query[None], 20, allowed, excluded))
+        found = run_alone(find_candidates(Broken(), MATRIX, query[None], 20, allowed, excluded))
         assert found.degraded
         assert set(exact(query, 20, allowed, excluded)) <= set(found.items.tolist())
 
@@ -163,7 +163,7 @@ def test_biases_in_the_index_are_met_by_a_one_at_the_querys_end(tmp_path: Path) 
     made.add(matrix)
     faiss.write_index(made, str(tmp_path / "items.faiss"))
     query = RNG.normal(size=P).astype(np.float32)
-    found = alone(
+    found = run_alone(
         find_candidates(
             FaissIndex.read(tmp_path / "items.faiss"),
             matrix,

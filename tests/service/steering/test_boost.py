@@ -16,7 +16,7 @@ from trimtab.v1 import recommendation_pb2 as pb
 from exporters.bundle import write_bundle
 from exporters.contents import Gains
 from service.arrays import Floats
-from service.batching.joint_calls import alone
+from service.batching.joint_calls import run_alone
 from service.bundle.bundle import Bundle
 from service.bundle.history import Event, EventKind
 from service.bundle.open import open_bundle
@@ -90,7 +90,7 @@ def edit_of(bundle: Bundle, genre: str, operation: Operation, strength: float) -
 def ask(bundle: Bundle, history: list[str], plan: Plan, **fields: Any) -> Reply:
     events = tuple(Event(item_id, EventKind.LIKE) for item_id in history)
     query = Query(bundle, fields.pop("n", 20), history=events, plan=plan, **fields)
-    return alone(answer(query, UNKNOWN_USER, Timings()))
+    return run_alone(answer(query, UNKNOWN_USER, Timings()))
 
 
 def worths(
@@ -98,7 +98,7 @@ def worths(
 ) -> Any:
     """By the rule, of the whole catalogue: what each score is worth, and what the boosts add to it."""
     query = reply.query
-    who = alone(audience(query, UNKNOWN_USER))
+    who = run_alone(audience(query, UNKNOWN_USER))
     head = bundle.encoder.head if bundle.encoder.has_head else lambda z, _: z
     rows = np.arange(len(bundle.items))
     z = who.state.z
@@ -242,7 +242,7 @@ def test_a_boost_acts_on_what_other_edits_leave(bundle: Bundle) -> None:
     )
     for history in HISTORIES:
         reply = ask(bundle, history, Plan((boost, add)))
-        who = alone(audience(reply.query, UNKNOWN_USER))
+        who = run_alone(audience(reply.query, UNKNOWN_USER))
         moved = (
             who.state.z
             + np.float32(bundle.scale(who.state.z)) * np.float32(0.8) * add.target.direction
