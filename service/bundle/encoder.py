@@ -87,7 +87,7 @@ class Encoder:
 
 @dataclass(frozen=True, slots=True)
 class Encode:
-    """Asks for the user state of a history of item indices, oldest first."""
+    """A SharedCall for the user state of a history of item indices, oldest first."""
 
     encoder: Encoder
     history: Ints
@@ -106,7 +106,7 @@ class Encode:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Asks for queries for user embeddings z, float32 [m, d], in one context: float32 [m, p]."""
+    """A SharedCall for the queries of user embeddings z, float32 [m, d], in one context: float32 [m, p]."""
 
     encoder: Encoder
     z: Floats
