@@ -5,7 +5,7 @@ from typing import NamedTuple
 import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status  # type: ignore[import-untyped]
+from grpc_status import rpc_status
 
 from trimtab.v1.recommendation_pb2 import ElementError
 

@@ -17,6 +17,7 @@ from exporters.cards import (
     find_top_items,
     measure_activity,
 )
+from tests.support.bundle_factory import make_contents, make_world
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "identity head": {},
@@ -37,13 +38,13 @@ def variant(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def world(variant: dict[str, Any], factory: Any) -> Any:
-    return factory.make_world(**variant)
+def world(variant: dict[str, Any]) -> Any:
+    return make_world(**variant)
 
 
 @pytest.fixture(scope="module")
-def made(variant: dict[str, Any], factory: Any) -> Any:
-    return factory.make_contents(**variant)
+def made(variant: dict[str, Any]) -> Any:
+    return make_contents(**variant)
 
 
 def _codes(world: Any, z: torch.Tensor) -> NDArray[np.float32]:

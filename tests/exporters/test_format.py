@@ -13,9 +13,10 @@ import pytest
 from trimtab.manifest import combined_digest, from_json
 from trimtab.v1.bundle_pb2 import AttributeKind, BundleManifest, ScaleRule
 
-from exporters.bundle import write_bundle
+from exporters.bundle import BundleContents, write_bundle
 from exporters.graphs import session
 from exporters.index import IndexOptions
+from tests.support.bundle_factory import make_world
 
 
 @pytest.fixture
@@ -64,8 +65,8 @@ def test_the_ids_are_digests_of_the_files_that_they_stand_for(manifest: BundleMa
     assert manifest.model_id == combined_digest(manifest.files, "encoder.onnx", "sae.onnx")
 
 
-def test_the_mean_user_is_the_mean_of_the_training_users(factory: Any, contents: Any) -> None:
-    world = factory.make_world()
+def test_the_mean_user_is_the_mean_of_the_training_users(contents: BundleContents) -> None:
+    world = make_world()
     expected = world.recommender.activate(*world.train.padded()).z.mean(dim=0).detach().numpy()
     np.testing.assert_allclose(contents.mean_user, expected, rtol=1e-5, atol=1e-6)
 

@@ -14,22 +14,19 @@ import numpy as np
 import pytest
 from trimtab.manifest import from_json, to_json
 
-from exporters.bundle import write_bundle
+from exporters.bundle import BundleContents, write_bundle
 from exporters.contents import Gains
 from exporters.errors import BundleExistsError, BundleFaultError, BundleWriteError, ContentsError
 from exporters.sealed import verify_files
+from tests.support.bundle_factory import make_bundle, make_contents
 
-FACTORY = Path(__file__).parent.parent / "fixtures" / "bundle_factory.py"
-
-SCRIPT = f"""
-import importlib.util, os, resource, signal, sys
+SCRIPT = """
+import os, resource, signal, sys
 from pathlib import Path
-spec = importlib.util.spec_from_file_location("bundle_factory", {str(FACTORY)!r})
-factory = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(factory)
-from exporters.bundle import write_bundle
+from tests.support.bundle_factory import make_contents
+from exporters.bundle import BundleContents, write_bundle
 from exporters.errors import ExportError
-contents, out = factory.make_contents(), Path(sys.argv[1])
+contents, out = make_contents(), Path(sys.argv[1])
 """
 
 KILLED_AT = """
@@ -98,9 +95,9 @@ def test_a_parent_that_is_a_file_is_a_readable_error(contents: Any, tmp_path: Pa
 
 
 def test_the_same_contents_give_the_same_files_wherever_and_whenever(
-    bundle_path: Path, factory: Any, tmp_path: Path
+    bundle_path: Path, tmp_path: Path
 ) -> None:
-    again = factory.make_bundle(tmp_path / "another name")
+    again = make_bundle(tmp_path / "another name")
     first, second = verify_files(bundle_path), verify_files(again)
     assert first.bundle_id == second.bundle_id
     assert {
@@ -116,8 +113,8 @@ def test_the_same_contents_give_the_same_files_wherever_and_whenever(
     assert first == second
 
 
-def test_another_seed_gives_another_bundle(bundle_path: Path, factory: Any, tmp_path: Path) -> None:
-    assert _ids(factory.make_bundle(tmp_path / "bundle", seed=1)) != _ids(bundle_path)
+def test_another_seed_gives_another_bundle(bundle_path: Path, tmp_path: Path) -> None:
+    assert _ids(make_bundle(tmp_path / "bundle", seed=1)) != _ids(bundle_path)
 
 
 def test_an_identical_bundle_stays_as_it_is(contents: Any, bundle_path: Path) -> None:
@@ -127,8 +124,8 @@ def test_an_identical_bundle_stays_as_it_is(contents: Any, bundle_path: Path) ->
     assert manifest == from_json(before.decode())
 
 
-def test_another_bundle_is_not_overwritten(factory: Any, contents: Any, tmp_path: Path) -> None:
-    out = factory.make_bundle(tmp_path / "bundle", seed=1)
+def test_another_bundle_is_not_overwritten(contents: BundleContents, tmp_path: Path) -> None:
+    out = make_bundle(tmp_path / "bundle", seed=1)
     before = _ids(out)
     with pytest.raises(BundleExistsError, match=f"holds another bundle \\({before[:12]}"):
         write_bundle(contents, out)
@@ -173,13 +170,13 @@ def test_an_empty_directory_is_filled(contents: Any, tmp_path: Path) -> None:
 
 
 def test_of_two_exports_to_one_place_the_quicker_wins_and_the_other_is_refused(
-    factory: Any, contents: Any, tmp_path: Path
+    contents: BundleContents, tmp_path: Path
 ) -> None:
     out = tmp_path / "bundle"
 
     def overtake(stage: str) -> None:
         if stage == "publishing":
-            factory.make_bundle(out, seed=1)
+            make_bundle(out, seed=1)
 
     with pytest.raises(BundleExistsError, match="holds another bundle"):
         write_bundle(contents, out, report=overtake)
@@ -278,8 +275,8 @@ def test_parts_that_do_not_fit_are_refused_before_a_file_is_written(
         _with(contents, **change(contents))
 
 
-def test_an_sae_that_does_not_do_what_its_scale_rule_says_is_refused(factory: Any) -> None:
-    contents = factory.make_contents()
+def test_an_sae_that_does_not_do_what_its_scale_rule_says_is_refused() -> None:
+    contents = make_contents()
     contents.sae.scale_rule = "standard"
     contents.sae.scale = lambda z: z.std(dim=1, keepdim=True)  # of a sample: over d - 1
     with pytest.raises(
@@ -293,8 +290,8 @@ def test_an_sae_that_does_not_do_what_its_scale_rule_says_is_refused(factory: An
         _with(contents)
 
 
-def test_a_context_that_does_not_fit_is_refused(factory: Any) -> None:
-    contents = factory.make_contents(with_context=True)
+def test_a_context_that_does_not_fit_is_refused() -> None:
+    contents = make_contents(with_context=True)
     contents.recommender.context_size = 5
     with pytest.raises(ContentsError, match="the context's width: 198 found, 5 expected"):
         _with(contents)

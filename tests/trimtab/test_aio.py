@@ -18,7 +18,7 @@ from trimtab import (
     recommend_request,
 )
 
-from .conftest import FakeServer, fault, invalid
+from tests.support.fake_server import FakeServer, fault, invalid
 
 
 def _methods(kind: type) -> dict[str, inspect.Signature]:

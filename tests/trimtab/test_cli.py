@@ -18,7 +18,7 @@ from trimtab.v1 import bundle_pb2, concept_pb2, recommendation_pb2
 from trimtab.v1.recommendation_pb2 import RecommendResponse
 from trimtab.v1.steering_pb2 import MODE_RECONSTRUCT
 
-from .conftest import FakeServer, fault, invalid, steered_reply
+from tests.support.fake_server import FakeServer, fault, invalid, steered_reply
 
 Run = Callable[..., "Ran"]
 

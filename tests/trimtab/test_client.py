@@ -25,7 +25,7 @@ from trimtab import (
 from trimtab.errors import ERRORS
 from trimtab.v1.recommendation_pb2 import ElementError
 
-from .conftest import FakeServer, fault, invalid
+from tests.support.fake_server import FakeServer, fault, invalid
 
 
 def test_a_reply_is_the_message_that_the_server_sent(client: Client, fake: FakeServer) -> None:

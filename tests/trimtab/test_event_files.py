@@ -12,7 +12,7 @@ from trimtab.cli import main
 from trimtab.cli.event_files import EventFileError, open_events
 from trimtab.v1.recommendation_pb2 import EVENT_KIND_LIKE, Interaction
 
-from .conftest import FakeServer, fault
+from tests.support.fake_server import FakeServer, fault
 
 arrow = pytest.importorskip("pyarrow", reason="reading Parquet needs pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")

@@ -13,7 +13,7 @@ from trimtab.v1.recommendation_pb2 import (
     RecordInteractionsResponse,
 )
 
-from .conftest import FakeServer, fault
+from tests.support.fake_server import FakeServer, fault
 
 
 def _received(fake: FakeServer) -> dict[str, list[str]]:

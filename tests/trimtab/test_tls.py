@@ -13,7 +13,7 @@ from trimtab import AsyncClient, Client, Unavailable
 from trimtab.cli import main
 from trimtab.v1 import recommendation_pb2_grpc
 
-from .conftest import FakeServer, Recommendations
+from tests.support.fake_server import FakeServer, Recommendations
 
 
 @dataclass

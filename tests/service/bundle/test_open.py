@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from exporters.index import IndexOptions
 from service.bundle.bundle import Bundle, BundleError
 from service.bundle.open import open_bundle
 from service.bundle.replay import recall
+from tests.support.bundle_factory import make_contents
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def indexed_copy(indexed_dir: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def gained_copy(make_bundle: Callable[..., Path], tmp_path: Path) -> Path:
     """A bundle with gains."""
-    contents = sys.modules["bundle_factory"].make_contents()
+    contents = make_contents()
     values = np.full((len(contents.concepts), 200), 0.5, np.float32)
     write_bundle(replace(contents, gains=Gains("ridge", values)), tmp_path / "gained")
     return tmp_path / "gained"

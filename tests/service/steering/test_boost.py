@@ -1,6 +1,5 @@
 """BOOST against brute force over whole catalogues, and what replies say of it."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from service.steering.edits import Operation, RawEdit
 from service.steering.plan import Plan
 from service.telemetry.timings import Timings
 from service.users.state import UNKNOWN_USER
+from tests.support.bundle_factory import make_contents
 from training.studies.frontier.relevance import places as offline_places
 
 GENRES = ("Action", "Comedy", "Drama", "Horror")
@@ -69,7 +69,7 @@ def test_no_items_have_places_too() -> None:
 @pytest.fixture(scope="module")
 def gained(make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle of 3,000 items with gains: about .8 for items of the genre, and .2 for the others."""
-    contents = sys.modules["bundle_factory"].make_contents(n_items=3000)
+    contents = make_contents(n_items=3000)
     genres = contents.catalogue.items["genres"].to_list()
     rng = np.random.default_rng(5)
     has = np.array(
