@@ -1,28 +1,22 @@
-"""Opening a bundle: one that is incomplete, altered, of an unknown format, or unlike torch is not served."""
+"""A bundle: everything of a model and its catalogue that a request reads."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-import numpy as np
-from trimtab.v1.bundle_pb2 import (
-    SCALE_RULE_NONE,
-    SCALE_RULE_STANDARD,
-    BundleManifest,
-)
+from trimtab.v1.bundle_pb2 import BundleManifest
 
 from service.arrays import AnyArray, Floats
 from service.bundle.catalogue import Catalogue
 from service.bundle.encoder import Encoder
 from service.bundle.history import HistoryRule
 from service.bundle.label_set import Concept, LabelSet
-from service.errors import StartError
+from service.bundle.normalisation import sae_scale, sae_shift
 from service.retrieval.protocol import Index
 from service.steering.state import UserState
 
 
-class BundleError(StartError):
+class BundleError(Exception):
     """A bundle that must not be served; the message names the fault."""
 
 
@@ -31,14 +25,17 @@ class Bundle:
     """Everything that one request reads, opened and checked. Never changed once made.
 
     Attributes:
-        labels: What names are read in.
+        manifest: What the bundle says of itself.
+        catalogue: The items.
+        labels: The label set that names are read in.
+        encoder: The model.
+        index: Finds candidates among the items.
         items: [V | b], float32 [n_items, p + 1], memory-mapped.
-        mean_user: Whom an unknown user is taken for when steering is asked: the mean user
-            embedding, in the context of the empty history.
-        cache_key: Short name of encoder and SAE, within which cached embeddings are valid.
-        gains: By attribute and value, how much of it each item carries, float16 [n_items],
-            memory-mapped; empty where BOOST goes by who has the tag.
-        label_sets: By version, its own first, then those that were imported beside it.
+        mean_user: The state that steering an unknown user starts from: the mean user embedding, in
+            the context of the empty history.
+        gains: How much of a value each item carries, float16 [n_items], memory-mapped, by
+            attribute and value; empty where BOOST asks only whether an item has the value.
+        label_sets: Label sets by version: the bundle's own first, then those imported for it.
     """
 
     manifest: BundleManifest
@@ -55,20 +52,20 @@ class Bundle:
         if not self.label_sets:
             object.__setattr__(self, "label_sets", {self.labels.version: self.labels})
 
-    def labelled(self, label_sets: Mapping[str, LabelSet], current: str) -> "Bundle":
-        """The same with other label sets beside its own, and names read in the current one."""
-        others = label_sets.values()
-        known = {version: labels.beside(others) for version, labels in label_sets.items()}
+    def with_label_sets(self, label_sets: Mapping[str, LabelSet], current: str) -> "Bundle":
+        """Returns a copy with other label sets, in which names are read in the current one."""
+        sets = label_sets.values()
+        known = {version: labels.beside(sets) for version, labels in label_sets.items()}
         return replace(self, labels=known[current], label_sets=known)
 
     def pinned(self, version: str) -> "Bundle":
-        """The same with names read in the label set of this version, if there is one."""
-        found = self.label_sets.get(version, self.labels)
-        return self if found is self.labels else replace(self, labels=found)
+        """Returns a copy that reads names in this version's label set; itself if it has none."""
+        labels = self.label_sets.get(version, self.labels)
+        return self if labels is self.labels else replace(self, labels=labels)
 
     @property
     def own_labels(self) -> LabelSet:
-        """The label set that is part of it."""
+        """The label set that is part of the bundle."""
         return self.label_sets[self.manifest.label_set]
 
     @property
@@ -78,35 +75,38 @@ class Bundle:
 
     @property
     def cache_key(self) -> str:
-        """See the class."""
+        """Short name of encoder and SAE: cached embeddings are valid for bundles that share it."""
         return self.manifest.model_id[:12]
 
     @cached_property
     def history_rule(self) -> HistoryRule:
-        """How events become the encoder's input."""
+        """The rule by which events become the encoder's input."""
         rule = self.manifest.history
         min_value = rule.min_value if rule.HasField("min_value") else None
         return HistoryRule(max(1, rule.max_length), min_value)
 
     def gain(self, concept: Concept) -> AnyArray:
-        """How much of a concept each item carries: [n_items], from 0 to 1 or bool, not to be changed."""
-        known = self.gains.get((concept.attribute, concept.value))
-        return self.catalogue.members(concept.attribute, concept.value) if known is None else known
+        """Returns how much of a concept each item carries: [n_items], from 0 to 1, or bool.
+
+        The array is shared, and must not be changed.
+        """
+        gain = self.gains.get((concept.attribute, concept.value))
+        if gain is None:
+            return self.catalogue.members(concept.attribute, concept.value)
+        return gain
 
     def scale(self, z: Floats) -> float:
-        """What z [d] is divided by before the SAE reads it; see ScaleRule in bundle.proto."""
+        """Computes what z [d] is divided by before the SAE reads it; see sae_scale."""
         rule, factor = self._scale_rule
-        if rule == SCALE_RULE_NONE:
-            return factor
-        size = float(z.std()) if rule == SCALE_RULE_STANDARD else math.sqrt(np.dot(z, z))
-        return factor * size if size > 0.0 else factor
+        return sae_scale(rule, factor, z)
 
     def shift(self, z: Floats) -> float:
-        """What is taken from z [d] before that."""
-        return float(z.mean()) if self.manifest.scale_rule == SCALE_RULE_STANDARD else 0.0
+        """Computes what is subtracted from z [d] before it is divided; see sae_shift."""
+        return sae_shift(self._scale_rule[0], z)
 
     @cached_property
     def _scale_rule(self) -> tuple[int, float]:
+        # Reading a field of a message takes longer than reading an attribute.
         return self.manifest.scale_rule, self.manifest.scale_factor
 
     @cached_property
@@ -115,7 +115,8 @@ class Bundle:
         return (dims.d,), (dims.context,), dims.n_neurons
 
     def fits(self, state: UserState) -> bool:
-        """Whether a state could come from this bundle's encoder and SAE."""
+        """Returns True if a state could come from this bundle's encoder and SAE."""
         z_shape, context_shape, n_neurons = self._state_shapes
-        shapes = state.z.shape == z_shape and state.context.shape == context_shape
-        return shapes and bool(state.code.neurons.max(initial=-1) < n_neurons)
+        if state.z.shape != z_shape or state.context.shape != context_shape:
+            return False
+        return bool(state.code.neurons.max(initial=-1) < n_neurons)

@@ -42,7 +42,7 @@ class BundleRegistry:
     def relabel(self, bundle_id: str, label_sets: Mapping[str, LabelSet], current: str) -> None:
         """Holds a bundle with other label sets; requests that took it before keep theirs."""
         bundle, when = self._bundles[bundle_id]
-        self._bundles[bundle_id] = (bundle.labelled(label_sets, current), when)
+        self._bundles[bundle_id] = (bundle.with_label_sets(label_sets, current), when)
 
     def get(self, name: str = "") -> Bundle:
         """The bundle of an id, of a prefix of at least 8 digits, or of a label; "" is the default label.

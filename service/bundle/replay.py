@@ -1,6 +1,7 @@
-"""Replays a bundle's reference inputs and compares with what torch gave."""
+"""Replays a bundle's reference inputs and compares the results with torch's."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -8,81 +9,128 @@ from service.arrays import AnyArray, Floats
 from service.bundle.bundle import Bundle, BundleError
 from service.ranking.order import score
 from service.retrieval.exact_index import ExactIndex
+from service.retrieval.protocol import Index
 
 REPLAY_TOLERANCE = 1e-4
-"""How far onnxruntime here may be from torch there, relative to the largest value of each output."""
+"""Largest difference between onnxruntime here and torch there, relative to the largest value of
+each output: far above what kernels round differently, far below what a wrong graph gives."""
 
 
 SMALLEST_ACTIVATION = 0.02
-"""Activations below this share of the norm of what the SAE reads are differences of larger numbers,
-and carry the rounding of those: they are judged relative to this share."""
+"""Share of the norm of what the SAE reads. Activations below it are differences of larger numbers
+and carry the rounding of those, so they are judged relative to this share."""
 
 
 RECALL_DEPTH = 100
+"""Number of best items whose recall is measured."""
 
 
-def _replay(directory: Path, bundle: Bundle) -> None:
-    """Runs the references and compares with what torch gave."""
+RECALL_ROUNDING = 1e-6
+"""Difference to the recall in the manifest that is rounding."""
+
+
+TIE_TOLERANCE = 1e-5
+"""Relative difference of scores that count as tied: which of tied items is found is chance."""
+
+
+def replay(directory: Path, bundle: Bundle) -> None:
+    """Runs the reference inputs through a bundle's graphs and index.
+
+    Raises:
+        BundleError: a result differs from what torch computed, or the index finds too little.
+    """
     try:
         with np.load(directory / "reference.npz", allow_pickle=False) as archive:
             reference = dict(archive)
-        state = bundle.encoder.embed(reference["items"], reference["mask"])
-        context = reference.get("context", np.empty((len(state.context), 0), np.float32))
-        code = bundle.encoder.code(reference["z"])
-        q = bundle.encoder.head(reference["z"], context)
-        _compare(directory, "encoder.onnx", state.z, reference["z"])
-        _compare(directory, "encoder.onnx's context", state.context, context)
-        n_neurons = bundle.labels.n_neurons
-        _compare(
-            directory,
-            "sae.onnx",
-            _dense(*code, n_neurons),
-            _dense(reference["neurons"], reference["activations"], n_neurons),
-            SMALLEST_ACTIVATION * max(_norm_read(bundle, z) for z in reference["z"]),
-        )
-        _compare(directory, "head.onnx", q, reference["q"])
-        info = bundle.manifest.index
-        for kind, queries, expected in (
-            ("plain", reference["queries"], info.recall_plain),
-            ("steered", reference["steered_queries"], info.recall_steered),
-        ):
-            if (found := recall(bundle, queries)) < expected - 1e-6:
-                raise BundleError(
-                    f"{directory}: items.faiss recalls {found:.4f} of {kind} queries, {expected:.4f} expected"
-                )
+        _check_graphs(directory, bundle, reference)
+        _check_index(directory, bundle, reference)
     except BundleError:
         raise
     except Exception as error:
         raise BundleError(f"{directory}: reference.npz cannot be replayed: {error}") from error
 
 
-def recall(bundle: Bundle, queries: Floats) -> float:
-    """Share of the exact 100 best items (by score) that the index finds for queries [m, p], over-fetched."""
-    depth = min(RECALL_DEPTH, len(bundle.items))
-    found = bundle.index.search(queries, int(np.ceil(depth * bundle.index.over_fetch)))
-    best = ExactIndex(bundle.items).search(queries, depth)
-    hits = []
-    for items, exact, query in zip(found, best, queries, strict=True):
-        cut = score(bundle.items, exact[-1:], query)
-        # Items that tie with the last one count as found: which of them comes is not the index's
-        # fault.
-        reached = score(bundle.items, items[items >= 0], query) >= cut - 1e-5 * np.abs(cut)
-        hits.append(min(int(reached.sum()), depth) / depth)
-    return float(np.mean(hits))
+def _check_graphs(directory: Path, bundle: Bundle, reference: dict[str, Any]) -> None:
+    encoder = bundle.encoder
+    z = reference["z"]
+    state = encoder.embed(reference["items"], reference["mask"])
+    context = reference.get("context", np.empty((len(state.context), 0), np.float32))
+    code = encoder.code(z)
+    queries = encoder.head(z, context)
+    _compare(directory, "encoder.onnx", state.z, z)
+    _compare(directory, "encoder.onnx's context", state.context, context)
+    n_neurons = bundle.labels.n_neurons
+    _compare(
+        directory,
+        "sae.onnx",
+        dense_codes(code.neurons, code.activations, n_neurons),
+        dense_codes(reference["neurons"], reference["activations"], n_neurons),
+        least=SMALLEST_ACTIVATION * max(_norm_read(bundle, row) for row in z),
+    )
+    _compare(directory, "head.onnx", queries, reference["q"])
+
+
+def _check_index(directory: Path, bundle: Bundle, reference: dict[str, Any]) -> None:
+    info = bundle.manifest.index
+    for kind, queries, expected in (
+        ("plain", reference["queries"], info.recall_plain),
+        ("steered", reference["steered_queries"], info.recall_steered),
+    ):
+        measured = recall(bundle.index, bundle.items, queries)
+        if measured < expected - RECALL_ROUNDING:
+            raise BundleError(
+                f"{directory}: items.faiss: expected a recall of {expected:.4f} for {kind} queries,"
+                f" found {measured:.4f}"
+            )
+
+
+def recall(index: Index, items: Floats, queries: Floats) -> float:
+    """Measures the share of the exact best 100 items that an index finds, over-fetching.
+
+    Args:
+        index: The index.
+        items: [V | b], float32 [n_items, p + 1].
+        queries: float32 [m, p].
+    """
+    depth = min(RECALL_DEPTH, len(items))
+    candidates = index.search(queries, int(np.ceil(depth * index.over_fetch)))
+    best = ExactIndex(items).search(queries, depth)
+    shares = []
+    for row, exact, query in zip(candidates, best, queries, strict=True):
+        last = score(items, exact[-1:], query)
+        reached = score(items, row[row >= 0], query) >= last - TIE_TOLERANCE * np.abs(last)
+        shares.append(min(int(reached.sum()), depth) / depth)
+    return float(np.mean(shares))
+
+
+def dense_codes(neurons: AnyArray, activations: AnyArray, n_neurons: int) -> Floats:
+    """Writes codes [batch, k] as vectors: float32 [batch, n_neurons].
+
+    Tied activations may come in any order, so codes are compared as vectors.
+    """
+    codes = np.zeros((len(neurons), n_neurons), np.float32)
+    # Entries that mean no neuron may repeat one, so values are added.
+    np.add.at(codes, (np.arange(len(neurons))[:, None], neurons), activations)
+    return codes
 
 
 def _norm_read(bundle: Bundle, z: Floats) -> float:
-    """The norm of what the SAE makes of z [d] before it encodes it."""
+    """Computes the norm of what the SAE reads of z [d]."""
     return float(np.linalg.norm(z - bundle.shift(z))) / bundle.scale(z)
 
 
 def _compare(
     directory: Path, name: str, found: AnyArray, expected: AnyArray, least: float = 0.0
 ) -> None:
-    """Differences count relative to the largest value, or to least if that is more."""
+    """Compares an output with its reference, relative to the largest value, or to least if larger.
+
+    Raises:
+        BundleError: shapes or values differ.
+    """
     if found.shape != expected.shape:
         raise BundleError(
-            f"{directory}: {name} gives shape {found.shape}, its reference has {expected.shape}"
+            f"{directory}: {name}: expected shape {expected.shape} as its reference,"
+            f" found {found.shape}"
         )
     largest = float(np.abs(expected).max(initial=least))
     difference = float(np.abs(found - expected).max(initial=0.0))
@@ -91,10 +139,3 @@ def _compare(
             f"{directory}: {name} differs from its reference by {difference:.2e} (largest value"
             f" {largest:.2e}, tolerance {REPLAY_TOLERANCE:g} relative)"
         )
-
-
-def _dense(neurons: AnyArray, activations: AnyArray, n_neurons: int) -> Floats:
-    code = np.zeros((len(neurons), n_neurons), np.float32)
-    # Entries that mean "none" may repeat a neuron, so values are added.
-    np.add.at(code, (np.arange(len(neurons))[:, None], neurons), activations)
-    return code

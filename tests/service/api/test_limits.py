@@ -19,7 +19,8 @@ from trimtab.v1 import steering_pb2 as sp
 from service.arrays import Bools, Floats, Ints
 from service.batching.joint_calls import run_alone
 from service.bundle.bundle import Bundle
-from service.bundle.encoder import Activation, Encoder
+from service.bundle.encoder import Activation
+from service.bundle.onnx_encoder import OnnxEncoder
 from service.retrieval.strategy import find_candidates
 from service.settings import read_settings
 
@@ -156,7 +157,7 @@ def test_an_index_that_finds_too_few_is_replaced_by_an_exact_pass() -> None:
 def test_an_embedding_beyond_float16_is_bounded(
     bundle_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = Encoder(bundle_dir, has_head=False)
+    encoder = OnnxEncoder(bundle_dir, has_head=False)
     huge = Activation(np.full((1, 32), 1e6, np.float32), np.full((1, 2), -np.inf, np.float32))
     monkeypatch.setattr(encoder, "embed", lambda items, mask: huge)  # no bundle of ours goes so far
     (state,) = encoder.encode([np.array([1])])

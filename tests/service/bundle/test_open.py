@@ -115,7 +115,7 @@ def test_a_flipped_byte_is_named(copy: Path, name: str) -> None:
 def test_a_truncated_file_is_named(copy: Path) -> None:
     data = (copy / "decoder.npy").read_bytes()
     (copy / "decoder.npy").write_bytes(data[:-7])
-    with pytest.raises(BundleError, match=r"decoder\.npy has \d+ bytes"):
+    with pytest.raises(BundleError, match=r"decoder\.npy: expected [\d,]+ bytes, found [\d,]+"):
         open_bundle(copy)
 
 
@@ -184,9 +184,9 @@ def test_an_edited_context_is_refused(
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"context": 0}, r"encoder\.onnx gives z, context; z expected"),
-        ({"context": 7}, r"encoder\.onnx's context has shape \(198,\), .* say \(7,\)"),
-        ({"has_head": False}, "a context of width 198 is of no use without a head"),
+        ({"context": 0}, r"the outputs of encoder\.onnx: expected z, found z, context"),
+        ({"context": 7}, r"encoder\.onnx's context: expected shape \(7,\) .*, found \(198,\)"),
+        ({"has_head": False}, "expected a head that reads the context of width 198"),
     ],
 )
 def test_a_context_size_that_does_not_fit_is_refused(
@@ -215,7 +215,7 @@ def test_an_index_is_asked_for_as_many_items_as_its_scores_need(indexed_dir: Pat
     assert bundle.manifest.index.kind == "pq4"
     assert bundle.index.over_fetch == bundle.manifest.index.over_fetch >= 2.0
     with np.load(indexed_dir / "reference.npz") as reference:
-        found = recall(bundle, reference["steered_queries"])
+        found = recall(bundle.index, bundle.items, reference["steered_queries"])
     assert found == pytest.approx(bundle.manifest.index.recall_steered, abs=2e-4)
 
 
@@ -247,7 +247,7 @@ def test_an_index_of_other_vectors_is_refused(indexed_copy: Path) -> None:
     index.add(np.ascontiguousarray(items[::-1, :-1]))
     faiss.write_index(index, str(indexed_copy / "items.faiss"))
     reseal(indexed_copy)
-    with pytest.raises(BundleError, match=r"items\.faiss recalls"):
+    with pytest.raises(BundleError, match=r"items\.faiss: expected a recall"):
         open_bundle(indexed_copy)
 
 
@@ -255,7 +255,7 @@ def test_shapes_that_do_not_fit_the_dimensions_are_refused(copy: Path) -> None:
     items = np.load(copy / "items.npy")
     np.save(copy / "items.npy", items[:-1])
     reseal(copy)
-    with pytest.raises(BundleError, match=r"items\.npy has shape"):
+    with pytest.raises(BundleError, match=r"items\.npy: expected shape"):
         open_bundle(copy)
 
 
@@ -263,9 +263,9 @@ def test_gains_that_are_missing_or_do_not_fit_are_refused(gained_copy: Path) -> 
     gains = np.load(gained_copy / "gains.npy")
     assert open_bundle(gained_copy).gains
     for wrong, fault in (
-        (gains[:-1], "gains.npy holds 5 rows of float16, 6 of float16 expected"),
-        (gains.astype(np.float32), "gains.npy holds 6 rows of float32, 6 of float16 expected"),
-        (gains[:, :-1], r"gains.npy's row of \w+ has shape \(199,\)"),
+        (gains[:-1], "gains.npy: expected 6 rows of float16, found 5 of float16"),
+        (gains.astype(np.float32), "gains.npy: expected 6 rows of float16, found 6 of float32"),
+        (gains[:, :-1], r"gains.npy's row of \w+: expected shape \(200,\) .*, found \(199,\)"),
     ):
         np.save(gained_copy / "gains.npy", wrong)
         reseal(gained_copy)
@@ -294,4 +294,4 @@ def test_recall_counts_what_the_index_finds(bundle: Bundle) -> None:
     queries = (
         np.random.default_rng(0).normal(size=(8, bundle.manifest.dimensions.p)).astype(np.float32)
     )
-    assert recall(bundle, queries) == 1.0
+    assert recall(bundle.index, bundle.items, queries) == 1.0
