@@ -15,15 +15,15 @@ import argparse
 import copy
 import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from benchmarks.models.fidelity_plan import BASE, VARIANTS, Cell, plan
 from benchmarks.models.fidelity_report import report
 from training.checkpoint import Checkpoints, load_tensors, read_json, save_tensors, write_json
 from training.datasets import load_data_set
@@ -37,23 +37,6 @@ from training.recommenders import RECOMMENDERS, FitContext, Recommender
 from training.saes import SAES, SparseAutoencoder
 from training.splits import Split, SplitConfig, hold_out
 
-ELSA = "elsa d 128"
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    ELSA: (
-        "elsa",
-        {
-            "d": 128,
-            "lr": 3e-3,
-            "batch_size": 128,
-            "input_dropout": 0.7,
-            "epochs": 100,
-            "loss": "exact",
-        },
-    )
-}
-"""Recommenders whose options are not their defaults: name -> kind, options."""
-BASE = {"expansion": 8}
-"""Of every SAE here: 1,024 neurons on 128 dimensions, as many as the defaults give ELSA's 256."""
 USERS = 4000
 """Held-out users that are looked at, at most: a random choice."""
 
@@ -74,81 +57,6 @@ SOURCES = {
     "amazon-beauty": Source(
         "amazon-beauty", "", None, SplitConfig("leave-one-out", min_positives=3), 50
     ),
-}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One SAE on one recommender: options are those that differ from the defaults and BASE."""
-
-    table: str
-    label: str
-    data: str
-    recommender: str
-    sae: str
-    options: tuple[tuple[str, Any], ...]
-    seed: int = 0
-
-    @property
-    def name(self) -> str:
-        """What its figures depend on; cells of several tables may share them."""
-        defaults = SAES[self.sae].options(**BASE)
-        changed = [
-            (name, value) for name, value in self.options if value != getattr(defaults, name)
-        ]
-        options = "".join(f" {name}={value}" for name, value in sorted(changed))
-        return f"{self.data} {self.recommender} {self.sae}{options} {self.seed}".replace(" ", "_")
-
-
-def plan() -> Iterator[Cell]:
-    """Every cell but for its seed, the most wanted first."""
-
-    def cell(table: str, label: str, data: str, recommender: str, sae: str, **options: Any) -> Cell:
-        return Cell(table, label, data, recommender, sae, tuple(options.items()))
-
-    for data in ("ml-1m-rated", "ml-1m"):
-        for k in (32, 16, 64):
-            yield cell("bars", f"k = {k}", data, ELSA, "topk", k=k)
-    for label, options in PAPER.items():
-        yield cell("paper", label, "ml-1m-rated", "multvae", "topk", **options)
-        yield cell("paper", label, "ml-1m-rated", ELSA, "topk", **options)
-    for k in (32, 16, 64):
-        yield cell("bars", f"k = {k}", "ml-1m-rated", "elsa", "topk", k=k, expansion=4)
-    for label, options in ABLATION.items():
-        yield cell("ablation", label, "ml-1m-rated", ELSA, "topk", **options)
-    for k in (32, 16, 64):
-        for sae in SAES:
-            yield cell("saes", sae, "ml-1m-rated", ELSA, sae, k=k, epochs=100)
-    for recommender, kind in RECOMMENDERS.items():
-        for sae in SAES:
-            if kind.ordered:
-                yield cell("sequential", sae, "amazon-beauty", recommender, sae, epochs=10)
-            else:
-                name = ELSA if recommender == "elsa" else recommender
-                yield cell("matrix", sae, "ml-1m-rated", name, sae, epochs=100)
-
-
-ABLATION: dict[str, dict[str, Any]] = {
-    "defaults": {},
-    "whole histories": {"keep_low": 1.0, "joined": 0.0},
-    "sub-histories, none joined": {"joined": 0.0},
-    "all joined": {"joined": 1.0},
-    "keep at least .2": {"keep_low": 0.2},
-    "100 epochs": {"epochs": 100},
-    "900 epochs": {"epochs": 900},
-    "2 x d neurons": {"expansion": 2},
-    "4 x d neurons": {"expansion": 4},
-    "16 x d neurons": {"expansion": 16},
-    "cosine loss": {"loss": "cosine"},
-    "not normalised": {"normalise": "none"},
-    "standardised": {"normalise": "standard"},
-    "no AuxK": {"auxk_weight": 0.0},
-}
-_THEIRS: dict[str, Any] = {"keep_low": 1.0, "joined": 0.0, "auxk_weight": 0.0, "loss": "cosine"}
-PAPER: dict[str, dict[str, Any]] = {
-    "ours": {},
-    "ours, standardised": {"normalise": "standard"},
-    "as the paper trains": _THEIRS | {"normalise": "standard"},
 }
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from benchmarks.models.fidelity_plan import Cell
 from training.evaluation.report import Curve, Estimate, Plot, Report, Table
 from training.saes import SAES
 
@@ -26,32 +27,21 @@ VERSIONS = {
 }
 
 
-class CellLike(Protocol):
-    """A cell of the plan."""
-
-    table: str
-    label: str
-    data: str
-    recommender: str
-    sae: str
-    options: tuple[tuple[str, Any], ...]
-    seed: int
-
-    @property
-    def name(self) -> str: ...
-
-
 @dataclass(frozen=True)
 class Group:
     """The seeds of one cell of the plan that are there."""
 
-    cell: CellLike
+    cell: Cell
     found: Sequence[Mapping[str, Any]]
 
     def of(self, figure: str, users: str = "test") -> Estimate | None:
         """Mean and standard error over the seeds; None without any."""
         values = [one[users][figure] for one in self.found if users in one]
         return Estimate.of(values) if values else None
+
+    def mean(self, figure: str) -> float:
+        """Computes the mean over the seeds, for the test users."""
+        return float(np.mean([one["test"][figure] for one in self.found]))
 
     def cost(self, users: str = "test") -> str:
         return percent(self.of("ndcg_loss", users))
@@ -74,11 +64,11 @@ def short(estimate: Estimate | None) -> str:
     return "-" if estimate is None else f"{estimate.mean:.3f}"
 
 
-def report(plan: Sequence[CellLike], found: Mapping[str, Any], seeds: Sequence[int]) -> Report:
+def report(plan: Sequence[Cell], found: Mapping[str, Any], seeds: Sequence[int]) -> Report:
     """All that there is, of the given seeds."""
     groups = []
     for cell in plan:
-        names = [replace(cell, seed=seed).name for seed in seeds]  # type: ignore[type-var]
+        names = [replace(cell, seed=seed).name for seed in seeds]
         groups.append(Group(cell, [found[name] for name in names if name in found]))
     groups = [group for group in groups if group.found]
 
@@ -173,11 +163,11 @@ def matrix(groups: Sequence[Group]) -> list[Table]:
     names = list(dict.fromkeys(recommender for recommender, _ in cells))
     epochs = dict(groups[0].cell.options).get("epochs")
     heading = f"{DATA[groups[0].cell.data]}: k = 32, {epochs} epochs"
-    figures = {
+    figures: dict[str, Callable[[Group], str]] = {
         "nDCG@20 lost": Group.cost,
         "overlap@20": lambda group: short(group.of("overlap")),
-        "l0": lambda group: f"{group.of('l0').mean:.0f}",
-        "dead neurons": lambda group: percent(Estimate(group.of("dead_share").mean, None)),
+        "l0": lambda group: f"{group.mean('l0'):.0f}",
+        "dead neurons": lambda group: percent(Estimate(group.mean("dead_share"), None)),
     }
     tables = []
     for title, show in figures.items():
@@ -211,11 +201,5 @@ _QUALITY = ("overlap@20", "cosine", "fvu", "l0", "dead")
 
 def _quality(group: Group) -> list[str]:
     overlap, cosine, fvu = (short(group.of(name)) for name in ("overlap", "cosine", "fvu"))
-    l0, dead = group.of("l0"), group.of("dead_share")
-    return [
-        overlap,
-        cosine,
-        fvu,
-        f"{l0.mean:.1f}" if l0 else "-",
-        percent(Estimate(dead.mean, None)),
-    ]
+    dead = Estimate(group.mean("dead_share"), None)
+    return [overlap, cosine, fvu, f"{group.mean('l0'):.1f}", percent(dead)]

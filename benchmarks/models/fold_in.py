@@ -65,7 +65,7 @@ class Newton(NamedTuple):
     """As many exact Newton steps of Factorisation's loss as asked for."""
 
     model: Factorisation
-    count: int
+    steps: int
 
     def scores(self, histories: Histories) -> Tensor:
         """[len(histories), n_items]."""
@@ -80,7 +80,7 @@ class Newton(NamedTuple):
         penalties = torch.full((self.model.d + 1,), self.model.rule.penalty)
         penalties[-1] = 1e-4
         z = torch.zeros(self.model.d + 1)
-        for _ in range(self.count):
+        for _ in range(self.steps):
             p = torch.sigmoid(with_bias @ z + b)
             gradient = (weight * p - share) @ with_bias + penalties * z
             hessian = (
@@ -149,9 +149,9 @@ def ways(
     best = max(ridges, key=lambda scorer: mean_ndcg(scorer, split, split.validation))
     yield "new: ALS's equations on V", best
     if isinstance(model, LightGcn):
-        other = LightGcn(model.n_items, model.d, model.rule, propagation=True)
-        other.load_state_dict(model.state_dict())
-        yield "new: propagation", ModelScorer(other, WHOLE)
+        propagating = LightGcn(model.n_items, model.d, model.rule, propagation=True)
+        propagating.load_state_dict(model.state_dict())
+        yield "new: propagation", ModelScorer(propagating, WHOLE)
 
 
 def measured(bench: Bench, setting: str, name: str, seed: int) -> dict[str, float]:

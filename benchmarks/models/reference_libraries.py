@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, NDArray[Any]]
 
 
 def matrix(arrays: Any, name: str, n_items: int) -> csr_matrix:
@@ -154,7 +155,8 @@ def main() -> None:
         n_items = int(arrays["n_items"])
         X, held_out = matrix(arrays, "train", n_items), matrix(arrays, "held_out", n_items)
     library = task["library"]
-    start, parts = time.process_time(), {}
+    start = time.process_time()
+    parts: dict[str, Any] = {}
     found = with_implicit(task, X) if library == "implicit" else with_recbole(task, X, held_out)
     for epoch, values in found:
         seconds = time.process_time() - start

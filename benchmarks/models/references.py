@@ -348,7 +348,8 @@ def factorisation(
     V: torch.Tensor, b: torch.Tensor, negatives: float, penalty: float
 ) -> Factorisation:
     """The model of given item vectors and biases."""
-    model = Factorisation(*V.shape, FoldIn(negatives, penalty, steps=8))
+    n_items, d = V.shape
+    model = Factorisation(n_items, d, FoldIn(negatives, penalty, steps=8))
     model.set_items(V, b)
     return model
 

@@ -192,11 +192,12 @@ def run_recbole(data: Data, seed: int, home: Path, parsed: argparse.Namespace) -
         [str(part) for part in command], check=True, env=environment, cwd=home
     )  # it leaves files
     with np.load(out) as found:
-        users, about = found["users"].astype(np.int64), json.loads(str(found["about"]))
+        users = found["users"].astype(np.int64)
+        about: dict[str, Any] = json.loads(str(found["about"]))
         if not np.array_equal(found["targets"].astype(np.int64), last[users]):
             raise SystemExit("RecBole held out other items than we did")
         targets = split.targets(split.test[users])
-        figures = {}
+        figures: dict[str, Any] = {}
         for name, key in (("", "masked"), ("_unmasked", "plain")):
             figures[f"hr{name}"] = float(
                 metrics.recall(found[key].astype(np.int64), targets).mean()
@@ -244,11 +245,12 @@ def command_line() -> str:
 
 def report(cells: Sequence[dict[str, Any]]) -> Report:
     """Tables, one a data set, over all seeds."""
-    tables, figures = [], []
+    tables = []
+    figures = []
     for name in dict.fromkeys(cell["data"] for cell in cells):
         chosen = [cell for cell in cells if cell["data"] == name]
         first = chosen[0]
-        rows = []
+        rows: list[list[object]] = []
         for label in [*MODELS, SHORT, RECBOLE, POPULARITY]:
             if not (group := [cell for cell in chosen if cell["label"] == label]):
                 rows.append([label, *["not run"] * 4, None, None, 0])

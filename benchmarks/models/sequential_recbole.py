@@ -14,11 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.model.sequential_recommender import SASRec
 from recbole.trainer import Trainer
 from recbole.utils import init_seed
+
+Texts = NDArray[np.str_]
 
 SETTINGS = {
     "USER_ID_FIELD": "user_id",
@@ -41,9 +44,10 @@ SETTINGS = {
 }
 
 
-def best(scores: torch.Tensor, tokens: np.ndarray) -> np.ndarray:
-    """Tokens of the 10 highest scores."""
-    return tokens[scores.topk(10, dim=1).indices.numpy()]
+def best(scores: torch.Tensor, tokens: Texts) -> Texts:
+    """Finds the tokens of the 10 highest scores: [batch, n_items] -> [batch, 10]."""
+    chosen: Texts = tokens[scores.topk(10, dim=1).indices.numpy()]
+    return chosen
 
 
 def histories(folder: Path, data: Any) -> dict[int, torch.Tensor]:
@@ -122,7 +126,9 @@ def main() -> None:
         "own_figures": dict(figures),
         "versions": {"torch": torch.__version__, "numpy": np.__version__, "recbole": "1.2.1"},
     }
-    arrays = {name: np.concatenate(parts).astype(str) for name, parts in found.items()}
+    arrays: dict[str, Any] = {
+        name: np.concatenate(parts).astype(str) for name, parts in found.items()
+    }
     np.savez(arguments.out, about=json.dumps(about), **arrays)
 
 

@@ -24,7 +24,7 @@ class Reply(BaseModel):
     scores: list[float]
 
 
-@app.post("/inference")
+@app.post("/inference")  # type: ignore[untyped-decorator]  # FastAPI is in its own environment
 async def recommend(request: Request) -> Reply:
     asked = Asked(request.user_id, request.edits)
     blobs = await store.mget(pipeline.keys(asked))

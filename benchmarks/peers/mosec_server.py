@@ -12,7 +12,7 @@ from benchmarks.peers.pipeline import Asked, Pipeline
 WORKERS, MAX_BATCH, MAX_WAIT_MS = 2, 32, 1
 
 
-class Recommend(Worker):
+class Recommend(Worker):  # type: ignore[misc]  # mosec has no types
     """Batches of requests, JSON on both sides, which is mosec's default."""
 
     def __init__(self) -> None:

@@ -57,8 +57,8 @@ class Pipeline:
         """Where Redis has what is needed of a user."""
         return f"tt:{{{asked.user_id}}}:s", f"tt:{{{asked.user_id}}}:e:{self._model}"
 
-    def recommend(self, many: Sequence[Asked], blobs: Sequence[bytes]) -> list[Listed]:
-        """Lists for requests, together; blobs are Redis' values for their keys in turn."""
+    def recommend(self, many: Sequence[Asked], blobs: Sequence[Any]) -> list[Listed]:
+        """Makes the lists of several requests; blobs are Redis' values of their keys, in order."""
         z = np.stack([self._z(blob) for blob in blobs[1::2]])
         seen = [self._rows(blob) for blob in blobs[::2]]
         deltas = np.stack([self._delta(asked.edits) for asked in many])

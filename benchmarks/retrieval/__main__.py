@@ -14,8 +14,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import faiss
 import numpy as np
@@ -48,7 +49,8 @@ Figures = dict[str, Any]
 _NOTHING = np.empty(0, np.int64)
 
 
-class Side(NamedTuple):
+@dataclass(frozen=True)
+class Side:
     """One way to answer queries."""
 
     index: Index
@@ -186,15 +188,17 @@ def curves(out: Path) -> Figures:
 
 def scale(out: Path) -> Figures:
     """Catalogues of growing size, query by query in turn; memory and loading in processes of their own."""
-    sides, sizes = {}, {}
+    sides: dict[str, Side] = {}
+    sizes: dict[int, Figures] = {}
     for items in SIZES:
-        folder, names = out / str(items), LARGE_KINDS if items > 10**6 else SMALL_KINDS
+        folder = out / str(items)
+        names = LARGE_KINDS if items > 10**6 else SMALL_KINDS
         queries = make_catalogue(CatalogueOptions(items), folder)
         figures = make_index(folder, names)
         probe = [sys.executable, "-m", "benchmarks.retrieval"]
         probe += ["--out", str(folder), "--probe", "+".join(names)]
         probed = subprocess.run(probe, check=True, capture_output=True, text=True)
-        sizes[str(items)] = {"figures": figures, "probe": json.loads(probed.stdout)}
+        sizes[items] = {"figures": figures, "probe": json.loads(probed.stdout)}
         matrix = open_matrix(folder)
         index = open_index(folder, "+".join(names), matrix)
         for n in DEPTHS:
@@ -202,7 +206,7 @@ def scale(out: Path) -> Figures:
     measured = measure(sides)
     for items, found in sizes.items():
         found["sides"] = {n: measured[f"{items} @{n}"] for n in DEPTHS}
-    return sizes
+    return {str(items): found for items, found in sizes.items()}
 
 
 def probe(folder: Path, name: str) -> Figures:

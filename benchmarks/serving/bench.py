@@ -1,7 +1,7 @@
 """What the parts of serving.py share: a server with its users, and the requests that are put on it."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ class Bench:
         return path
 
     def interleaved(
-        self, sides: dict[str, Callable[..., Figures]], times: float = 1.0
+        self, sides: Mapping[str, Callable[..., Figures]], times: float = 1.0
     ) -> dict[str, list[Figures]]:
         """Blocks of each side in turn, each beginning elsewhere in the requests; times is how much longer."""
         seen: dict[str, list[Figures]] = {name: [] for name in sides}

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 from rich.console import Console
@@ -66,8 +67,8 @@ def measure(
         ]
         return steering_pb2.Steering(edits=edits)
 
-    def warm(**fields: object) -> Callable[[], object]:
-        request = pb.RecommendRequest(user_id=f"bench-{draw.randrange(users)}", n=20, **fields)  # type: ignore[arg-type]
+    def warm(**fields: Any) -> Callable[[], object]:
+        request = pb.RecommendRequest(user_id=f"bench-{draw.randrange(users)}", n=20, **fields)
         return lambda: stub.Recommend(request)
 
     def cold() -> Callable[[], object]:
@@ -84,7 +85,9 @@ def measure(
         ) as floor:
             assert floor.stdout
             floor_channel = grpc.insecure_channel(f"127.0.0.1:{int(floor.stdout.readline())}")
-            floor_call = floor_channel.unary_unary("/bench/Call")
+            floor_call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = floor_channel.unary_unary(
+                "/bench/Call"
+            )
             rows: dict[str, Callable[[], Callable[[], object]]] = {
                 "floor: the same bytes from an empty handler": lambda: (
                     lambda: floor_call(b"x" * 40)

@@ -92,7 +92,8 @@ class World:
         return SimpleNamespace(z=z, context=np.empty(0, np.float32)), concepts
 
     def ask(self, state: Any, plan: Plan, moves: list[Floats], timings: Timings) -> Found:
-        parts = tuple(MOVE * np.linalg.norm(state.z) * move for move in moves)
+        length = MOVE * np.linalg.norm(state.z)
+        parts = np.stack([length * move for move in moves])
         whole = Steered((), (), parts, None, None)
         return solve(Query(self.bundle, N, plan=plan), state, whole, np.empty(0, np.int64), timings)
 

@@ -14,6 +14,7 @@ import argparse
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import torch
@@ -79,7 +80,7 @@ def run(
     print(f"{label}: {figures['cpu_s']:.0f} CPU s", flush=True)
 
 
-def write(report: Report, cells: list[dict], folder: Path) -> None:
+def write(report: Report, cells: list[dict[str, Any]], folder: Path) -> None:
     """The report, with one panel a data set."""
     report.write(folder)
     names = list(dict.fromkeys(cell["data_set"] for cell in cells))

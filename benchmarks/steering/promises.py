@@ -85,6 +85,11 @@ Ask = Callable[[int], dict[str, Any] | None]
 """What is asked for a user's row, as arguments of Client.recommend; None to leave the user out."""
 
 
+def always(**arguments: Any) -> Ask:
+    """Asks the same of every user."""
+    return lambda _: arguments
+
+
 async def _ask(world: World, ask: Ask) -> Replies:
     index = {
         item_id: row for row, item_id in enumerate(world.run.catalogue.items["item_id"].to_list())
@@ -162,7 +167,7 @@ def ask_shares(
     given = np.stack([world.counts(found.lists, row) for row in rows], axis=1) / N
     asked = np.array([bounds[user] for user in found.rows], dtype=np.float64)  # None becomes NaN
     low, high = np.nan_to_num(asked[..., 0], nan=0.0), np.nan_to_num(asked[..., 1], nan=1.0)
-    kept = (np.maximum(low - given, given - high) < 1e-6).all(axis=1)
+    kept: NDArray[np.bool_] = np.all(np.maximum(low - given, given - high) < 1e-6, axis=1)
     bound = np.where(low > 0, low, high)
     targets = world.run.split.targets(world.users[found.rows])
     lost = np.full(len(plain), np.nan)
@@ -181,11 +186,22 @@ def ask_shares(
 
 def summed(promise: str, questions: Sequence[Asked]) -> Kept:
     """Means over all requests of one kind."""
-    columns = [
-        np.concatenate(column) for column in zip(*(one[:-1] for one in questions), strict=True)
-    ]
-    lost = over_users([one.ndcg_loss for one in questions])
-    return Kept(promise, len(columns[0]), *(float(column.mean()) for column in columns), lost)
+
+    def mean(of: Callable[[Asked], NDArray[Any]]) -> float:
+        return float(np.concatenate([of(one) for one in questions]).mean())
+
+    return Kept(
+        promise=promise,
+        requests=sum(len(one.bound) for one in questions),
+        asked=mean(lambda one: one.bound),
+        given=mean(lambda one: one.given),
+        kept=mean(lambda one: one.kept),
+        said_so=mean(lambda one: one.said_so),
+        beyond=mean(lambda one: one.beyond),
+        lifted=mean(lambda one: one.lifted),
+        relevance_loss=mean(lambda one: one.relevance_loss),
+        ndcg_loss=over_users([one.ndcg_loss for one in questions]),
+    )
 
 
 def shares(world: World, plain: Lists) -> tuple[list[Kept], list[Together]]:
@@ -233,20 +249,20 @@ def strengths(world: World) -> Iterator[Curves]:
     unsteered = audience.lists()
     users = Users.of(world.run, world.users)
     order = Line(places(users.base), np.zeros(users.base.shape[1], np.float32))
-    plain = ask(world, lambda _: {})
+    plain = ask(world, always())
     for row, concept in enumerate(world.concepts):
         flags = world.flags[row]
         yield _curves(concept, UNSTEERED, concept.unsteered_share, unsteered, plain.lists, flags)
         for strength in STRENGTHS:
             offline = audience.lists(torch.from_numpy(strength * concept.unit * concept.weights))
-            served = ask(world, lambda _, name=concept.name, x=strength: {"steer": {name: x}})
+            served = ask(world, always(steer={concept.name: strength}))
             card = concept.steered_share if strength == 1.0 else None
             edit = RAISED if strength == 1.0 else f"ADD {strength:+g}"
             yield _curves(concept, edit, card, offline, served.lists, flags)
         for strength in BOOSTS:
             offline = order._replace(gain=flags.astype(np.float32)).lists(strength)
             text = f'"{concept.name}":boost={strength}'
-            served = ask(world, lambda _, edit=text: {"steer": [edit]})
+            served = ask(world, always(steer=[text]))
             yield _curves(concept, f"BOOST {strength:+g}", None, offline, served.lists, flags)
 
 
@@ -282,7 +298,7 @@ def measure(world: World) -> Report:
             )
             for item in histories.items[start:stop].tolist()
         )
-    plain = ask(world, lambda _: {}).lists
+    plain = ask(world, always()).lists
     kept, together = shares(world, plain)
     run = world.run
     asked = f"{len(world.users)} test users, {len(world.concepts)} concepts"
