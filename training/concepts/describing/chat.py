@@ -1,35 +1,37 @@
-"""Questions to a language model behind any endpoint that speaks OpenAI's chat protocol, with kept answers."""
+"""A client for language models that speak OpenAI's chat protocol, which keeps every answer on disk."""
 
 from __future__ import annotations
 
 import email.utils
 import hashlib
 import json
+import ssl
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.client import HTTPException
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import urlsplit
+
+import httpx
 
 from training.checkpoint import read_json, write_json
 from training.concepts.describing.dictionary import DescriberError
 from training.errors import ConfigError, RunError
 
-_PASSING = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT)
-_MOST_ANSWER_BYTES = 2**20
+_TRANSIENT = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT)
+"""Statuses below 500 after which the same question is asked again."""
+_MAX_ANSWER_BYTES = 2**20
+"""Bytes of a response that are read; the rest is dropped, and the answer then refused as malformed."""
 
 Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
 class ChatOptions:
-    """Which model is asked, where, and how patiently."""
+    """Configures which model is asked, where, and how patiently."""
 
     url: str = ""
     """Base URL of an OpenAI-compatible endpoint, for instance http://127.0.0.1:8000/v1. The key is
@@ -39,17 +41,18 @@ class ChatOptions:
     timeout_s: float = 60.0
     """Seconds that one answer may take."""
     attempts: int = 4
-    """How often a question is asked that timed out, met a full server, or got an answer of the wrong form."""
+    """How often a question is asked after a timeout, a busy server, or an answer of the wrong form."""
     longest_wait_s: float = 120.0
     """Seconds at most between two attempts, also if the server asks for more."""
     give_up_after: int = 3
-    """After so many questions in a row without an answer the endpoint is asked no more."""
+    """Number of consecutive questions without an answer after which no more are asked."""
 
     def __post_init__(self) -> None:
         where = urlsplit(self.url)
         if not self.model or where.scheme not in ("http", "https") or not where.netloc:
             raise ConfigError(
-                f"llm: url is {self.url!r} and model {self.model!r}, expected http(s)://HOST/PATH and a name"
+                f"llm: url is {self.url!r} and model {self.model!r}, "
+                "expected http(s)://HOST/PATH and a name"
             )
         if self.attempts < 1 or self.give_up_after < 1:
             raise ConfigError("llm: attempts and give_up_after must be at least 1")
@@ -57,9 +60,16 @@ class ChatOptions:
             raise ConfigError("llm: timeout_s must be above 0, longest_wait_s at least 0")
 
 
+class _Read(NamedTuple, Generic[Answer]):
+    """A model's answer as JSON, and what the caller read from it."""
+
+    plain: dict[str, Any]
+    value: Answer
+
+
 @dataclass
 class Chat:
-    """Asks, and keeps every answer of use in a folder, so that a run that stopped asks only the rest.
+    """Asks a model, and keeps each usable answer in a folder, so that a stopped run asks only the rest.
 
     key goes into the Authorization header and nowhere else.
     """
@@ -74,10 +84,15 @@ class Chat:
     def ask(
         self, instruction: str, question: str, read: Callable[[dict[str, Any]], Answer]
     ) -> Answer:
-        """What read makes of the JSON object that the model answers with; it raises ValueError for nonsense.
+        """Returns what read makes of the JSON object in the model's answer.
+
+        Args:
+            instruction: the system message.
+            question: the user's message.
+            read: raises ValueError for an object that makes no sense.
 
         Raises:
-            DescriberError: no answer, or none but nonsense.
+            DescriberError: the model gave no answer, or none that made sense.
         """
         body = {
             "model": self.options.model,
@@ -88,43 +103,43 @@ class Chat:
             ],
         }
         path = self._path(body)
-        with suppress(RunError, KeyError, TypeError, ValueError):  # never asked, or kept by half
+        with suppress(RunError, KeyError, TypeError, ValueError):  # not asked yet, or half written
             return read(read_json(path)["answer"])
         if self._failures >= self.options.give_up_after:
             raise DescriberError(
                 f"{self.options.url} is given up after {self._failures} failures in a row"
             )
         try:
-            answer, read_answer = self._ask_patiently(body, read)
+            answer = self._ask_patiently(body, read)
         except DescriberError:
             self._failures += 1
             raise
         self._failures = 0
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"model": self.options.model, "answer": answer})
-        return read_answer
+        write_json(path, {"model": self.options.model, "answer": answer.plain})
+        return answer.value
 
     def _path(self, body: dict[str, Any]) -> Path:
-        digest = hashlib.sha256(
-            json.dumps([self.options.url, body], sort_keys=True).encode()
-        ).hexdigest()
+        asked = json.dumps([self.options.url, body], sort_keys=True)
+        digest = hashlib.sha256(asked.encode()).hexdigest()
         return self.folder / f"{digest[:32]}.json"
 
     def _ask_patiently(
         self, body: dict[str, Any], read: Callable[[dict[str, Any]], Answer]
-    ) -> tuple[dict[str, Any], Answer]:
+    ) -> _Read[Answer]:
         fault = ""
         for attempt in range(self.options.attempts):
             wait_s = 0.0
             try:
-                answer = _object(self._post(body))
-                return answer, read(answer)
-            except urllib.error.HTTPError as error:
-                fault = f"{self.options.url} answered {error.code} {error.reason}"
-                if error.code not in _PASSING and error.code < HTTPStatus.INTERNAL_SERVER_ERROR:
+                plain = _object(self._post(body))
+                return _Read(plain, read(plain))
+            except httpx.HTTPStatusError as error:
+                status = error.response.status_code
+                fault = f"{self.options.url} answered {status} {error.response.reason_phrase}"
+                if status not in _TRANSIENT and status < HTTPStatus.INTERNAL_SERVER_ERROR:
                     raise DescriberError(fault) from error
-                wait_s = _retry_after_s(error.headers.get("Retry-After"), self.clock())
-            except (OSError, HTTPException) as error:  # timeouts and refused connections among them
+                wait_s = _retry_after_s(error.response.headers.get("Retry-After"), self.clock())
+            except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
                 fault = f"{self.options.url}: {error}"
             except ValueError as error:
                 fault = f"{self.options.model}: {error}"
@@ -133,19 +148,29 @@ class Chat:
         raise DescriberError(f"{fault}, {self.options.attempts} times")
 
     def _post(self, body: dict[str, Any]) -> bytes:
-        headers = {"Content-Type": "application/json"}
+        """Sends a question and returns the response's body, up to the bound."""
+        headers = {"Accept-Encoding": "identity"}  # so that the bound holds for what is received
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
-        request = urllib.request.Request(
-            f"{self.options.url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers
-        )
-        with urllib.request.urlopen(request, timeout=self.options.timeout_s) as answer:
-            read: bytes = answer.read(_MOST_ANSWER_BYTES)
-        return read
+        read = b""
+        with httpx.stream(
+            "POST",
+            f"{self.options.url.rstrip('/')}/chat/completions",
+            json=body,
+            headers=headers,
+            timeout=self.options.timeout_s,
+            verify=ssl.create_default_context(),  # the system's certificates, not certifi's
+        ) as response:
+            response.raise_for_status()
+            for part in response.iter_raw():
+                read += part
+                if len(read) >= _MAX_ANSWER_BYTES:
+                    break
+        return read[:_MAX_ANSWER_BYTES]
 
 
 def _object(data: bytes) -> dict[str, Any]:
-    """The JSON object in the text of a chat completion; raises ValueError where there is none."""
+    """Returns the JSON object in the text of a chat completion; raises ValueError without one."""
     try:
         text = json.loads(data)["choices"][0]["message"]["content"]
     except (ValueError, KeyError, IndexError, TypeError):
@@ -165,7 +190,7 @@ def _no_number(text: str) -> float:
 
 
 def _retry_after_s(header: str | None, now: float) -> float:
-    """Seconds or a date, as HTTP has it; 0 for neither."""
+    """Reads a Retry-After header, seconds or a date, as seconds from now; 0 for neither."""
     if not header:
         return 0.0
     try:
