@@ -43,8 +43,8 @@ from training.evaluation.report import Estimate, Report
 from training.measures.metrics import Lists, exposure_share, ndcg, overlap
 from training.run import Run, load_run
 from training.studies.frontier.audience import Users
+from training.studies.frontier.linear_scores import LinearScores
 from training.studies.frontier.relevance import places
-from training.studies.frontier.strength import Line
 
 N = 20
 COMMAND = "python -m benchmarks.steering.promises --run RUN --out docs/results"
@@ -248,7 +248,7 @@ def strengths(world: World) -> Iterator[Curves]:
     )
     unsteered = audience.lists()
     users = Users.of(world.run, world.users)
-    order = Line(places(users.base), np.zeros(users.base.shape[1], np.float32))
+    order = LinearScores(places(users.base), np.zeros(users.base.shape[1], np.float32))
     plain = ask(world, always())
     for row, concept in enumerate(world.concepts):
         flags = world.flags[row]

@@ -8,19 +8,19 @@ from training.concepts.effect import Audience
 from training.concepts.membership import memberships
 from training.errors import ConfigError
 from training.run import Run
-from training.studies.control import drift, pairs, ways
+from training.studies.control import methods, pairs, side_effects
 from training.studies.control.halving import FALLS, halve
-from training.studies.control.hiding import halve_hidden
+from training.studies.control.hidden_tags import halve_hidden
 from training.studies.control.measure import ControlOptions, measure
 from training.studies.control.operations import NEURONS, OPERATIONS, operate
 from training.studies.control.report import control_report
-from training.studies.control.scene import Scene
+from training.studies.control.setting import Setting
 from training.studies.frontier.audience import exposure
 
 
 @pytest.fixture(scope="module")
-def scene(planted_run: Run) -> Scene:
-    return Scene.of(planted_run, planted_run.split.test[:60], 10)
+def setting(planted_run: Run) -> Setting:
+    return Setting.of(planted_run, planted_run.split.test[:60], 10)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -60,35 +60,37 @@ def test_adding_raises_each_planted_concept_and_subtracting_lowers_it(planted_ru
 
 
 @pytest.mark.parametrize("target", [0.5, 2.0])
-@pytest.mark.parametrize("way", [ways.added, ways.boosted, ways.lifted])
-def test_a_share_is_brought_to_its_target(scene: Scene, way: ways.Way, target: float) -> None:
-    for concept in scene.judged[:3]:
-        lists = way(scene, concept.row, target * concept.share)
+@pytest.mark.parametrize("way", [methods.added, methods.boosted, methods.lifted])
+def test_a_share_is_brought_to_its_target(
+    setting: Setting, way: methods.Method, target: float
+) -> None:
+    for concept in setting.judged[:3]:
+        lists = way(setting, concept.row, target * concept.share)
         assert lists is not None
-        share = exposure(lists, scene.concepts.tags[concept.row]).mean()
+        share = exposure(lists, setting.concepts.tags[concept.row]).mean()
         assert share == pytest.approx(target * concept.share, abs=2e-3)
 
 
-def test_a_cap_halves_a_share_without_giving_anyone_more(scene: Scene) -> None:
-    concept = scene.judged[0]
-    flags = scene.concepts.tags[concept.row]
-    lists = ways.capped(scene, concept.row, concept.share / 2)
+def test_a_cap_halves_a_share_without_giving_anyone_more(setting: Setting) -> None:
+    concept = setting.judged[0]
+    flags = setting.concepts.tags[concept.row]
+    lists = methods.capped(setting, concept.row, concept.share / 2)
     assert lists is not None
     assert exposure(lists, flags).mean() == pytest.approx(concept.share / 2, abs=5e-3)
-    assert (exposure(lists, flags) <= exposure(scene.audience.unsteered, flags) + 1e-9).all()
+    assert (exposure(lists, flags) <= exposure(setting.audience.unsteered, flags) + 1e-9).all()
 
 
-@pytest.mark.parametrize("way", [ways.bounded, ways.lowered_to])
-def test_no_list_holds_more_than_its_largest_share(scene: Scene, way: ways.Way) -> None:
-    for concept in scene.judged:
-        flags = scene.concepts.tags[concept.row]
-        before = flags[scene.audience.unsteered].sum(axis=1)
-        lists = way(scene, concept.row, 0.5)
+@pytest.mark.parametrize("way", [methods.bounded, methods.lowered_to])
+def test_no_list_holds_more_than_its_largest_share(setting: Setting, way: methods.Method) -> None:
+    for concept in setting.judged:
+        flags = setting.concepts.tags[concept.row]
+        before = flags[setting.audience.unsteered].sum(axis=1)
+        lists = way(setting, concept.row, 0.5)
         assert lists is not None
         after = flags[lists].sum(axis=1)
         assert (after <= before // 2).all()
         untouched = before == 0
-        assert (lists[untouched] == scene.audience.unsteered[untouched]).all()
+        assert (lists[untouched] == setting.audience.unsteered[untouched]).all()
         assert all(len(set(row)) == len(row) for row in lists.tolist())
 
 
@@ -96,42 +98,44 @@ def test_lowering_keeps_both_kinds_in_their_order_and_takes_as_few_as_it_can() -
     scores = np.linspace(1, 0, 60, dtype=np.float32)[None]
     flags = np.zeros(60, dtype=bool)
     flags[:30:2] = True  # 10 of the first 20
-    (found,) = ways.lowered(scores, flags, np.array([4])).tolist()
+    (found,) = methods.lowered(scores, flags, np.array([4])).tolist()
     assert sorted(item for item in found if flags[item]) == [0, 2, 4, 6]
     assert [item for item in found if not flags[item]] == [*range(1, 31, 2), 30]
 
 
-def test_leaving_out_at_random_leaves_out_that_many_and_adds_none(scene: Scene) -> None:
-    concept, rng = scene.judged[0], np.random.default_rng(3)
-    unsteered = scene.audience.ndcg(scene.audience.unsteered)
+def test_leaving_out_at_random_leaves_out_that_many_and_adds_none(setting: Setting) -> None:
+    concept, rng = setting.judged[0], np.random.default_rng(3)
+    unsteered = setting.audience.ndcg(setting.audience.unsteered)
     nothing = np.zeros(len(unsteered), dtype=np.int64)
     np.testing.assert_allclose(
-        ways.randomly_removed(scene, concept.row, nothing, rng, 1), unsteered
+        methods.randomly_removed(setting, concept.row, nothing, rng, 1), unsteered
     )
     every = nothing + 20
-    flags = scene.concepts.tags[concept.row]
-    filtered = ways.lowered(scene.audience.bases["score"], flags, nothing)
-    without = scene.audience.ndcg(filtered)
-    np.testing.assert_allclose(ways.randomly_removed(scene, concept.row, every, rng, 2), without)
+    flags = setting.concepts.tags[concept.row]
+    filtered = methods.lowered(setting.audience.bases["score"], flags, nothing)
+    without = setting.audience.ndcg(filtered)
+    np.testing.assert_allclose(
+        methods.randomly_removed(setting, concept.row, every, rng, 2), without
+    )
 
 
-def test_halving_reports_every_way_and_leaves_half(scene: Scene) -> None:
-    found = halve(scene, 1)
+def test_halving_reports_every_way_and_leaves_half(setting: Setting) -> None:
+    found = halve(setting, 1)
     assert list(found) == list(FALLS)
-    shares = {concept.name: concept.share for concept in scene.judged}
+    shares = {concept.name: concept.share for concept in setting.judged}
     for name, one in found["ADD -x"].items():
         assert one.share == pytest.approx(shares[name] / 2, abs=2e-3)
         assert one.ndcg.shape == one.random.shape == one.unsteered.shape == (60,)
 
 
-def test_where_tags_are_hidden_a_direction_halves_what_a_lift_cannot_see(scene: Scene) -> None:
-    found = halve_hidden(scene, np.random.default_rng(2))
+def test_where_tags_are_hidden_a_direction_halves_what_a_lift_cannot_see(setting: Setting) -> None:
+    found = halve_hidden(setting, np.random.default_rng(2))
     reached = {way: sum(loss is not None for loss in ones.values()) for way, ones in found.items()}
     assert reached["ADD -x"] == len(found["ADD -x"]) > reached["lift -x"]
 
 
-def test_both_shares_of_a_pair_are_reached(scene: Scene) -> None:
-    for name, found in pairs.halved_together(scene).items():
+def test_both_shares_of_a_pair_are_reached(setting: Setting) -> None:
+    for name, found in pairs.halved_together(setting).items():
         reached = [pair for pair in found if pair is not None]
         assert len(reached) >= len(found) / 2, name
         assert all(pair.short < 0.003 for pair in reached)
@@ -139,7 +143,7 @@ def test_both_shares_of_a_pair_are_reached(scene: Scene) -> None:
 
 def test_a_drift_is_the_mean_distance_of_the_other_concepts() -> None:
     moves = np.array([[0.1, -0.2], [0.3, -0.4]])
-    one = drift.Drift(("a", "b"), moves)
+    one = side_effects.Drift(("a", "b"), moves)
     assert one.distance.mean() == pytest.approx((0.2 + 0.3) / 2)
     assert one.furthest == ("b", pytest.approx(-0.3))
 

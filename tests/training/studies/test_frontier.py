@@ -17,19 +17,26 @@ from training.evaluate import MEASURES, main
 from training.measures.metrics import exposure_share, ndcg
 from training.run import Run
 from training.studies.frontier.audience import Audience, Users, exposure
-from training.studies.frontier.bars import bars
 from training.studies.frontier.calibration import completed, probe_and_tag
-from training.studies.frontier.effects import COUNTS, both
-from training.studies.frontier.filling import WEIGHTS, choose_weight, filled
+from training.studies.frontier.effects import COUNTS, reach_both
+from training.studies.frontier.filled_tags import WEIGHTS, choose_weight, filled
 from training.studies.frontier.knowledge import Knowledge, Models
+from training.studies.frontier.linear_scores import (
+    CandidatePool,
+    LinearScores,
+    best_first,
+    best_items,
+    solve,
+    top_n,
+)
 from training.studies.frontier.measure import FrontierOptions, measure, paired
 from training.studies.frontier.methods import METHODS
 from training.studies.frontier.probes import logistic_probe
 from training.studies.frontier.relevance import DEPTH, Relevance, worth
 from training.studies.frontier.report import frontier_report
-from training.studies.frontier.requests import STRENGTHS, Requests
-from training.studies.frontier.strength import Line, Pool, best_first, depth_of, solve, top
 from training.studies.frontier.tags import concepts_of, hide, judged
+from training.studies.frontier.target_shares import STRENGTHS, ShareRequests
+from training.studies.frontier.verdicts import verdict_table
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +59,11 @@ def known(planted_run: Run, users: Users, tuned: Audience) -> Knowledge:
     return Knowledge(Models.of(planted_run, users, tuned), concepts_of(planted_run, 10).tags)
 
 
-def line_of(rng: np.random.Generator, personal: bool = False) -> Line:
+def linear_of(rng: np.random.Generator, personal: bool = False) -> LinearScores:
     base = rng.normal(size=(60, 900)).astype(np.float32)
     base[rng.random(base.shape) < 0.1] = -np.inf
     gain = rng.exponential(size=base.shape if personal else 900).astype(np.float32)
-    return Line(base, gain)
+    return LinearScores(base, gain)
 
 
 @pytest.mark.parametrize("personal", [False, True])
@@ -64,45 +71,47 @@ def line_of(rng: np.random.Generator, personal: bool = False) -> Line:
 def test_a_pool_gives_the_lists_of_the_whole_catalogue(
     rng: np.random.Generator, personal: bool, reorder: bool
 ) -> None:
-    line = line_of(rng, personal)._replace(reorder=reorder)
-    pool = Pool(line, top(line.base, 40), end=3.0)
+    linear = linear_of(rng, personal)._replace(reorder=reorder)
+    pool = CandidatePool(linear, top_n(linear.base, 40), end=3.0)
     for t in (0.0, 0.3, 1.0, 2.2, 3.0):
-        order = np.argsort(-(line.base + np.float32(t) * line.gain), axis=1, kind="stable")[:, :20]
-        expected = best_first(order, line.base) if reorder else order
+        order = np.argsort(-(linear.base + np.float32(t) * linear.gain), axis=1, kind="stable")[
+            :, :20
+        ]
+        expected = best_first(order, linear.base) if reorder else order
         np.testing.assert_array_equal(pool.lists(t), expected)
 
 
 def test_a_solved_strength_reaches_each_target(rng: np.random.Generator) -> None:
-    line, flags = line_of(rng), rng.random(900) < 0.15
-    line = line._replace(gain=flags.astype(np.float32))
+    linear, flags = linear_of(rng), rng.random(900) < 0.15
+    linear = linear._replace(gain=flags.astype(np.float32))
 
     def share(lists: NDArray[np.int64]) -> float:
         return float(exposure(lists, flags).mean())
 
     for target, point in zip(
-        (0.3, 0.7), solve(line, share, [0.3, 0.7], depth_of(line.base)), strict=True
+        (0.3, 0.7), solve(linear, share, [0.3, 0.7], best_items(linear.base)), strict=True
     ):
         assert point is not None
-        assert share(line.lists(point.t)) == pytest.approx(
+        assert share(linear.lists(point.t)) == pytest.approx(
             target, abs=5e-3
         )  # 60 users: places are coarse
-        np.testing.assert_array_equal(line.lists(point.t), point.lists)
-    (less,) = solve(line._replace(gain=-line.gain), share, [0.05], depth_of(line.base))
+        np.testing.assert_array_equal(linear.lists(point.t), point.lists)
+    (less,) = solve(linear._replace(gain=-linear.gain), share, [0.05], best_items(linear.base))
     assert less is not None
     assert share(less.lists) == pytest.approx(0.05, abs=5e-3)
 
 
 def test_a_share_beyond_the_limit_is_never_reached(rng: np.random.Generator) -> None:
-    line, flags = line_of(rng), rng.random(900) < 0.05
-    weak = line._replace(gain=flags.astype(np.float32), limit=1e-3)
+    linear, flags = linear_of(rng), rng.random(900) < 0.05
+    weak = linear._replace(gain=flags.astype(np.float32), limit=1e-3)
     assert solve(
-        weak, lambda lists: float(exposure(lists, flags).mean()), [0.9], depth_of(line.base)
+        weak, lambda lists: float(exposure(lists, flags).mean()), [0.9], best_items(linear.base)
     ) == [None]
 
 
 def test_every_base_gives_the_unsteered_list_at_strength_0(audience: Audience) -> None:
     for base in audience.bases.values():
-        lists = Line(base, np.zeros(base.shape[1], dtype=np.float32)).lists(0.0)
+        lists = LinearScores(base, np.zeros(base.shape[1], dtype=np.float32)).lists(0.0)
         np.testing.assert_array_equal(lists, audience.unsteered)
 
 
@@ -273,13 +282,13 @@ def test_a_share_near_its_target_is_raised_though_a_few_users_have_more(
     flags = np.arange(300) < 30
     base = rng.normal(size=(200, 300)).astype(np.float32)
     base[::4, flags] += 10.0
-    line = Line(base, flags.astype(np.float32))
+    linear = LinearScores(base, flags.astype(np.float32))
 
     def share(lists: NDArray[np.int64]) -> float:
         return float(flags[lists].mean())
 
-    assert share(line.lists(0.0)[::4]) == 1.0
-    (point,) = solve(line, share, [0.6], depth_of(base))
+    assert share(linear.lists(0.0)[::4]) == 1.0
+    (point,) = solve(linear, share, [0.6], best_items(base))
     assert point is not None
     assert share(point.lists) == pytest.approx(0.6, abs=2e-3)
 
@@ -292,8 +301,8 @@ def test_a_request_gives_each_list_at_least_what_it_asks_for_and_leaves_lists_th
     base[rng.random(base.shape) < 0.1] = -np.inf
     flags = rng.random(400) < 0.2
     direction = (0.5 * rng.normal(size=400) + flags).astype(np.float32)
-    unsteered = Line(base, direction).lists(0.0)
-    requests = Requests.of(base, direction, flags, 0.3 * STRENGTHS[way])
+    unsteered = LinearScores(base, direction).lists(0.0)
+    requests = ShareRequests.of(base, direction, flags, 0.3 * STRENGTHS[way])
     for share in (0.1, 0.4, 0.73, 1.0):
         lists = requests.lists(share)
         asked = np.floor(share * 20 + requests.dither)
@@ -308,10 +317,10 @@ def test_a_request_gives_each_list_at_least_what_it_asks_for_and_leaves_lists_th
 def test_a_lift_is_the_least_that_puts_enough_items_into_the_list(rng: np.random.Generator) -> None:
     base = rng.permutation(np.arange(100.0, dtype=np.float32))[None]
     flags = rng.random(100) < 0.2
-    lists = Requests.of(base, base[0], flags, np.zeros(1)).lists(0.5)
+    lists = ShareRequests.of(base, base[0], flags, np.zeros(1)).lists(0.5)
     for lift in np.arange(0.5, 100.0, 1.0):  # the first that gives ten of them
         raised = base + lift * flags
-        expected = best_first(top(raised, 20), raised)
+        expected = best_first(top_n(raised, 20), raised)
         if flags[expected].sum() >= 10:
             break
     np.testing.assert_array_equal(lists, expected)
@@ -322,12 +331,12 @@ def test_a_pair_of_shares_is_brought_to_its_targets_or_shown_to_be_out_of_reach(
 ) -> None:
     """Concepts without common items hold at most the whole list together."""
     flags = (known.tags[0] & ~known.tags[1], known.tags[1] & ~known.tags[0])
-    lines = tuple(Line(audience.bases["score"], own.astype(np.float32)) for own in flags)
-    lists = both(audience, (lines[0], lines[1]), flags, (0.5, 0.4), (0.0, 0.0))
+    scores = tuple(LinearScores(audience.bases["score"], own.astype(np.float32)) for own in flags)
+    lists = reach_both(audience, (scores[0], scores[1]), flags, (0.5, 0.4), (0.0, 0.0))
     assert lists is not None
     found = [exposure(lists, own).mean() for own in flags]
     assert found == pytest.approx([0.5, 0.4], abs=3e-3)
-    assert both(audience, (lines[0], lines[1]), flags, (0.6, 0.5), (0.0, 0.0)) is None
+    assert reach_both(audience, (scores[0], scores[1]), flags, (0.6, 0.5), (0.0, 0.0)) is None
 
 
 def test_a_paired_difference_has_users_as_clusters() -> None:
@@ -364,7 +373,7 @@ def test_the_first_table_says_of_each_bar_whether_it_is_met() -> None:
     neurons = {"Drama": {str(count): 0.96 if count >= 50 else 0.5 for count in COUNTS}}
     run = {"data_set": "a", "seen": seen, "hidden 0.5": hidden, "effects": {"neurons": neurons}}
     run["seen"]["pairs"] = run["hidden 0.5"]["pairs"] = {}
-    rows = dict(bars([run, run]).rows)
+    rows = dict(verdict_table([run, run]).rows)
     assert rows["seen: target share + score"] == "0.5: -0.0030 ± 0.0007: missed"
     assert rows["seen: tag boost + relevance"].endswith("met")  # 0 is within two standard errors
     assert rows["50% hidden: ridge on z + relevance"] == "-1.5% ± 0.4%, hidden part 0.95: met"

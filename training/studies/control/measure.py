@@ -14,12 +14,12 @@ from training.concepts.membership import memberships
 from training.errors import ConfigError, RunError
 from training.histories import Ints
 from training.run import Run
-from training.studies.control.drift import drift
 from training.studies.control.halving import frequent, halve
-from training.studies.control.hiding import halve_hidden
+from training.studies.control.hidden_tags import halve_hidden
 from training.studies.control.operations import OPERATIONS, Operated, levels_of, operate
 from training.studies.control.pairs import Pair, halved_together, raised_together
-from training.studies.control.scene import Scene
+from training.studies.control.setting import Setting
+from training.studies.control.side_effects import drift
 from training.studies.frontier.measure import paired
 from training.studies.frontier.tags import middle
 
@@ -60,19 +60,19 @@ def measure(
     figures |= _operations(run, users, options)
     if run.recommender.has_head or run.recommender.context_size:
         return figures  # a share is solved for on scores that are linear in the strength
-    scene = Scene.of(run, users, options.max_concepts)
+    setting = Setting.of(run, users, options.max_concepts)
     report(f"{run.path}: shares halved")
-    figures["halved"] = _halved(scene)
+    figures["halved"] = _halved(setting)
     report(f"{run.path}: shares halved, tags hidden")
-    figures["hidden"] = _hidden(scene, rng)
+    figures["hidden"] = _hidden(setting, rng)
     report(f"{run.path}: two at once")
-    raised, halved = raised_together(scene), halved_together(scene)
+    raised, halved = raised_together(setting), halved_together(setting)
     figures["together"] = {
         "both to .3": {way: _pairs(found) for way, found in raised.items()},
         "both halved": {way: _pairs(found) for way, found in halved.items()},
     }
     report(f"{run.path}: side effects")
-    figures["drift"] = _drift(scene)
+    figures["drift"] = _drift(setting)
     return figures
 
 
@@ -113,9 +113,9 @@ def _operated(ones: Sequence[Operated]) -> dict[str, Any]:
     }
 
 
-def _halved(scene: Scene) -> dict[str, Any]:
-    by_way = halve(scene, scene.run.config.seed)
-    shares = {concept.name: concept.share for concept in frequent(scene)}
+def _halved(setting: Setting) -> dict[str, Any]:
+    by_way = halve(setting, setting.run.config.seed)
+    shares = {concept.name: concept.share for concept in frequent(setting)}
     added = by_way["ADD -x"]
     return {
         way: {
@@ -135,8 +135,8 @@ def _halved(scene: Scene) -> dict[str, Any]:
     }
 
 
-def _hidden(scene: Scene, rng: np.random.Generator) -> dict[str, Any]:
-    by_way = halve_hidden(scene, rng)
+def _hidden(setting: Setting, rng: np.random.Generator) -> dict[str, Any]:
+    by_way = halve_hidden(setting, rng)
     added = by_way["ADD -x"]
     return {
         way: {
@@ -168,9 +168,9 @@ def _pairs(found: Sequence[Pair | None]) -> dict[str, Any]:
     }
 
 
-def _drift(scene: Scene) -> dict[str, Any]:
-    label = middle(scene.judged)
-    by_way = drift(scene, label)
+def _drift(setting: Setting) -> dict[str, Any]:
+    label = middle(setting.judged)
+    by_way = drift(setting, label)
     boost = by_way["tag boost"]
     ways: Mapping[str, Any] = {
         way: {

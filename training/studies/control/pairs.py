@@ -10,17 +10,19 @@ import numpy as np
 
 from training.studies.control.halving import frequent
 from training.studies.control.operations import Doubles
-from training.studies.control.scene import Scene
+from training.studies.control.setting import Setting
 from training.studies.frontier.audience import exposure
-from training.studies.frontier.effects import both
-from training.studies.frontier.seen import reach
-from training.studies.frontier.strength import Line
+from training.studies.frontier.cells import reach
+from training.studies.frontier.effects import reach_both
+from training.studies.frontier.linear_scores import LinearScores
 from training.studies.frontier.tags import Concept
 
-LINES: dict[str, Callable[[Scene, int, np.float32], Line]] = {
-    "ADD": lambda scene, row, sign: scene.line(sign * scene.directions[row]),
-    "lift": lambda scene, row, sign: scene.line(sign * scene.concepts.tags[row]),
-    "BOOST": lambda scene, row, sign: scene.line(sign * scene.concepts.tags[row], base="places"),
+LINES: dict[str, Callable[[Setting, int, np.float32], LinearScores]] = {
+    "ADD": lambda setting, row, sign: setting.linear(sign * setting.directions[row]),
+    "lift": lambda setting, row, sign: setting.linear(sign * setting.concepts.tags[row]),
+    "BOOST": lambda setting, row, sign: setting.linear(
+        sign * setting.concepts.tags[row], base="places"
+    ),
 }
 """A strength of one, up or down."""
 _MOST = 5
@@ -36,32 +38,32 @@ class Pair(NamedTuple):
     single_losses: tuple[Doubles, Doubles]
 
 
-def raised_together(scene: Scene) -> dict[str, list[Pair | None]]:
+def raised_together(setting: Setting) -> dict[str, list[Pair | None]]:
     """Pairs of the most frequent concepts whose share is below .3, both brought to .3: by way."""
-    chosen = [(concept, 0.3) for concept in scene.judged if _RAISED in concept.targets][:_MOST]
-    return {name: _pairs(scene, chosen, line, np.float32(1)) for name, line in LINES.items()}
+    chosen = [(concept, 0.3) for concept in setting.judged if _RAISED in concept.targets][:_MOST]
+    return {name: _pairs(setting, chosen, linear, np.float32(1)) for name, linear in LINES.items()}
 
 
-def halved_together(scene: Scene) -> dict[str, list[Pair | None]]:
+def halved_together(setting: Setting) -> dict[str, list[Pair | None]]:
     """Pairs of the most frequent concepts, both shares halved: by way; None for those not reached."""
-    chosen = [(concept, concept.share / 2) for concept in frequent(scene)[:_MOST]]
-    return {name: _pairs(scene, chosen, line, np.float32(-1)) for name, line in LINES.items()}
+    chosen = [(concept, concept.share / 2) for concept in frequent(setting)[:_MOST]]
+    return {name: _pairs(setting, chosen, linear, np.float32(-1)) for name, linear in LINES.items()}
 
 
 def _pairs(
-    scene: Scene,
+    setting: Setting,
     chosen: list[tuple[Concept, float]],
-    line_of: Callable[[Scene, int, np.float32], Line],
+    linear_of: Callable[[Setting, int, np.float32], LinearScores],
     sign: np.float32,
 ) -> list[Pair | None]:
-    audience = scene.audience
+    audience = setting.audience
     unsteered = audience.ndcg(audience.unsteered)
-    lines = [line_of(scene, concept.row, sign) for concept, _ in chosen]
-    flags = [scene.concepts.tags[concept.row] for concept, _ in chosen]
+    scores = [linear_of(setting, concept.row, sign) for concept, _ in chosen]
+    flags = [setting.concepts.tags[concept.row] for concept, _ in chosen]
     targets = [target for _, target in chosen]
     alone = [
-        reach(audience, line, scene.near_0, own, [target])[0]
-        for line, own, target in zip(lines, flags, targets, strict=True)
+        reach(audience, linear, setting.best_at_0, own, [target])[0]
+        for linear, own, target in zip(scores, flags, targets, strict=True)
     ]
     found: list[Pair | None] = []
     for one, two in itertools.combinations(range(len(chosen)), 2):
@@ -69,8 +71,8 @@ def _pairs(
         lists = None
         if first is not None and second is not None:
             start, wanted = (first.t, second.t), (targets[one], targets[two])
-            lists = both(
-                audience, (lines[one], lines[two]), (flags[one], flags[two]), wanted, start
+            lists = reach_both(
+                audience, (scores[one], scores[two]), (flags[one], flags[two]), wanted, start
             )
         if first is None or second is None or lists is None:
             found.append(None)

@@ -12,9 +12,9 @@ from training.commandline import add_flags, read_flags
 from training.evaluation.report import Curve, Estimate, Plot, Report, Table
 from training.run import Run
 from training.studies.control.halving import LEAST_SHARE
-from training.studies.control.hiding import HIDDEN
+from training.studies.control.hidden_tags import HIDDEN
 from training.studies.control.measure import ControlOptions, measure
-from training.studies.frontier.joined import several, signed
+from training.studies.frontier.figures import several, signed
 
 Figures = Mapping[str, Any]
 """What measure gives for a run."""

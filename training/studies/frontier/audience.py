@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from training.histories import Ints
 from training.measures.metrics import discounts
 from training.run import Run
-from training.studies.frontier.relevance import Relevance, places
-from training.studies.frontier.strength import (
+from training.studies.frontier.linear_scores import (
     LENGTH,
     Doubles,
     Floats,
     Lists,
     best_first,
-    depth_of,
-    top,
+    best_items,
+    top_n,
 )
+from training.studies.frontier.relevance import Relevance, places
 
 BASES = ("score", "rank", "relevance")
 """score: the unsteered score over scale(z). rank: 1 / log2(1 + unsteered rank). relevance: the
@@ -70,7 +70,7 @@ class Audience:
     users: Users
     relevance: Relevance
     bases: dict[str, Floats]
-    near_0: dict[str, Lists]
+    best_at_0: dict[str, Lists]
 
     @classmethod
     def of(cls, users: Users, relevance: Relevance) -> Self:
@@ -85,7 +85,9 @@ class Audience:
             "relevance": relevance.base(users.base, users.lengths),
         }
         bases["places"] = places(users.base)
-        return cls(users, relevance, bases, {name: depth_of(base) for name, base in bases.items()})
+        return cls(
+            users, relevance, bases, {name: best_items(base) for name, base in bases.items()}
+        )
 
     @classmethod
     def tuned(cls, users: Users) -> Self:
@@ -101,7 +103,7 @@ class Audience:
     def unsteered(self) -> Lists:
         """Lists at strength 0, [users, 20]."""
         base = self.bases["score"]
-        return best_first(top(base, LENGTH), base)
+        return best_first(top_n(base, LENGTH), base)
 
     def ndcg(self, lists: Lists) -> Doubles:
         """nDCG@20 on the users' held-out items, [users]."""

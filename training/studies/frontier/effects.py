@@ -9,10 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.studies.frontier.audience import Audience, exposure
+from training.studies.frontier.cells import Setting, linear_of, reach
 from training.studies.frontier.knowledge import Knowledge
+from training.studies.frontier.linear_scores import (
+    Doubles,
+    LinearScores,
+    Lists,
+    SearchPoint,
+    best_items,
+)
 from training.studies.frontier.methods import METHODS, largest
-from training.studies.frontier.seen import Setting, line_of, reach
-from training.studies.frontier.strength import Doubles, Line, Lists, Point, depth_of
 
 WAYS = (
     ("tag boost", "score"),
@@ -63,10 +69,10 @@ def suppress(
     for name, base in WAYS:
         gains = METHODS[name].fit(known)
         for concept in setting.judged:
-            line, near_0 = line_of(audience, base, METHODS[name], gains(concept.row))
+            linear, best_at_0 = linear_of(audience, base, METHODS[name], gains(concept.row))
             flags = setting.concepts.tags[concept.row]
-            opposite = line._replace(gain=-line.gain)
-            (point,) = reach(audience, opposite, near_0, flags, [concept.share / 2])
+            opposite = linear._replace(gain=-linear.gain)
+            (point,) = reach(audience, opposite, best_at_0, flags, [concept.share / 2])
             if point is not None:
                 found.setdefault((name, base), {})[concept.name] = audience.ndcg(point.lists)
     for concept in setting.judged:
@@ -86,7 +92,7 @@ def _random_filter(
     nothing = np.zeros(base.shape[1], dtype=np.float32)
     for _ in range(10):
         share = (low + high) / 2
-        lists = Line(np.where(draws < share, -np.inf, base), nothing).lists(0.0)
+        lists = LinearScores(np.where(draws < share, -np.inf, base), nothing).lists(0.0)
         if exposure(lists, flags).mean() > target:
             low = share
         else:
@@ -106,9 +112,9 @@ def amplify(
         gains = METHODS[name].fit(known)
         for concept in setting.judged:
             if label in concept.targets:
-                line, near_0 = line_of(audience, base, METHODS[name], gains(concept.row))
+                linear, best_at_0 = linear_of(audience, base, METHODS[name], gains(concept.row))
                 target = concept.targets[label]
-                (point,) = reach(audience, line, near_0, tags[concept.row], [target])
+                (point,) = reach(audience, linear, best_at_0, tags[concept.row], [target])
                 if point is not None:
                     after = np.array([exposure(point.lists, flags).mean() for flags in tags])
                     others = np.delete(np.abs(after - before), concept.row)
@@ -126,7 +132,7 @@ class Pair(NamedTuple):
     shares: tuple[float, float]
 
 
-def together(setting: Setting, known: Knowledge) -> dict[tuple[str, str], list[Pair]]:
+def amplify_pairs(setting: Setting, known: Knowledge) -> dict[tuple[str, str], list[Pair]]:
     """Pairs of the largest concepts whose share is below .3, both brought to .3: by way."""
     audience = setting.audience
     found: dict[tuple[str, str], list[Pair]] = {}
@@ -134,22 +140,24 @@ def together(setting: Setting, known: Knowledge) -> dict[tuple[str, str], list[P
     unsteered = float(audience.ndcg(audience.unsteered).mean())
     for name, base in _WAYS_TOGETHER:
         gains = METHODS[name].fit(known)
-        lines = [
-            line_of(audience, base, METHODS[name], gains(concept.row))[0] for concept in chosen
+        scores = [
+            linear_of(audience, base, METHODS[name], gains(concept.row))[0] for concept in chosen
         ]
         flags = [setting.concepts.tags[concept.row] for concept in chosen]
-        near_0 = audience.near_0[base]
+        best_at_0 = audience.best_at_0[base]
         alone = [
-            reach(audience, line, near_0, f, [_PAIR_SHARE])[0]
-            for line, f in zip(lines, flags, strict=True)
+            reach(audience, linear, best_at_0, f, [_PAIR_SHARE])[0]
+            for linear, f in zip(scores, flags, strict=True)
         ]
         for one, two in itertools.combinations(range(len(chosen)), 2):
             singles = [point for point in (alone[one], alone[two]) if point]
             if len(singles) < 2:
                 continue
             start = (singles[0].t, singles[1].t)
-            pair_of_lines, pair_of_flags = (lines[one], lines[two]), (flags[one], flags[two])
-            lists = both(audience, pair_of_lines, pair_of_flags, (_PAIR_SHARE, _PAIR_SHARE), start)
+            pair_of_lines, pair_of_flags = (scores[one], scores[two]), (flags[one], flags[two])
+            lists = reach_both(
+                audience, pair_of_lines, pair_of_flags, (_PAIR_SHARE, _PAIR_SHARE), start
+            )
             if lists is not None:
                 losses = [unsteered - float(audience.ndcg(point.lists).mean()) for point in singles]
                 pair = Pair(
@@ -165,9 +173,9 @@ def together(setting: Setting, known: Knowledge) -> dict[tuple[str, str], list[P
     return found
 
 
-def both(
+def reach_both(
     audience: Audience,
-    lines: tuple[Line, Line],
+    scores: tuple[LinearScores, LinearScores],
     flags: tuple[NDArray[np.bool_], NDArray[np.bool_]],
     targets: tuple[float, float],
     start: tuple[float, float],
@@ -184,13 +192,13 @@ def both(
     strengths = [*start]
     for turn in range(_MOST_TURNS):
         moved, held = turn % 2, 1 - turn % 2
-        base = lines[held].base + np.float32(strengths[held]) * lines[held].gain
-        line = Line(base, lines[moved].gain)
-        lists = line.lists(0.0)
+        base = scores[held].base + np.float32(strengths[held]) * scores[held].gain
+        linear = LinearScores(base, scores[moved].gain)
+        lists = linear.lists(0.0)
         if sign * (exposure(lists, flags[moved]).mean() - targets[moved]) >= 0:
-            point: Point | None = Point(0.0, lists)
+            point: SearchPoint | None = SearchPoint(0.0, lists)
         else:
-            (point,) = reach(audience, line, depth_of(base), flags[moved], [targets[moved]])
+            (point,) = reach(audience, linear, best_items(base), flags[moved], [targets[moved]])
         if point is None:
             return None
         strengths[moved] = point.t
@@ -212,15 +220,15 @@ def neurons_needed(setting: Setting, known: Knowledge, label: str) -> dict[str, 
     for concept in setting.judged:
         if label in concept.targets:
             flags = setting.concepts.tags[concept.row]
-            line = Line(audience.bases["score"], weights[concept.row] @ project)
+            linear = LinearScores(audience.bases["score"], weights[concept.row] @ project)
             target = concept.targets[label]
-            (point,) = reach(audience, line, audience.near_0["score"], flags, [target])
+            (point,) = reach(audience, linear, audience.best_at_0["score"], flags, [target])
             if point is not None:
                 rise = float(exposure(point.lists, flags).mean()) - concept.share
                 kept = {}
                 for count in COUNTS:
                     part = largest(weights[concept.row : concept.row + 1], count)[0]
-                    lists = line._replace(gain=part @ project).lists(point.t)
+                    lists = linear._replace(gain=part @ project).lists(point.t)
                     kept[count] = (float(exposure(lists, flags).mean()) - concept.share) / rise
                 found[concept.name] = kept
     return found

@@ -20,8 +20,8 @@ from training.run import Run
 from training.saes import SparseAutoencoder
 from training.saes.topk import TopK
 from training.studies.frontier.audience import Audience, Users
+from training.studies.frontier.linear_scores import Floats
 from training.studies.frontier.probes import logistic_probe, neighbour_probe
-from training.studies.frontier.strength import Floats
 
 _WIDE_K = 128
 

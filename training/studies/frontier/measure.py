@@ -13,10 +13,16 @@ from numpy.typing import NDArray
 from training.errors import ConfigError
 from training.run import Run
 from training.studies.frontier.audience import Audience, Users
-from training.studies.frontier.effects import RANDOM, amplify, neurons_needed, suppress, together
+from training.studies.frontier.cells import Cells, Setting, frontier
+from training.studies.frontier.effects import (
+    RANDOM,
+    amplify,
+    amplify_pairs,
+    neurons_needed,
+    suppress,
+)
 from training.studies.frontier.knowledge import Knowledge, Models
-from training.studies.frontier.seen import Cells, Setting, frontier
-from training.studies.frontier.strength import Doubles
+from training.studies.frontier.linear_scores import Doubles
 from training.studies.frontier.tags import concepts_of, hide, judged, middle
 
 REFERENCES = ("tag boost + rank", "dense probe + rank", "dense probe + relevance")
@@ -280,7 +286,7 @@ def _effects(
         },
         "together": {
             " + ".join(way): [pair._asdict() for pair in pairs]
-            for way, pairs in together(setting, known).items()
+            for way, pairs in amplify_pairs(setting, known).items()
         },
         "neurons": {
             name: {str(count): share for count, share in kept.items()}

@@ -11,9 +11,9 @@ from scipy.sparse import csr_matrix
 from training.concepts.mapping.tfidf import characterises, tag_activations, top_neurons
 from training.studies.frontier.audience import BASES
 from training.studies.frontier.calibration import completed, probe_and_tag
-from training.studies.frontier.filling import choose_weight, filled
+from training.studies.frontier.filled_tags import choose_weight, filled
 from training.studies.frontier.knowledge import Features, Knowledge
-from training.studies.frontier.strength import Doubles, Floats
+from training.studies.frontier.linear_scores import Doubles, Floats
 from training.studies.tag_profiles import TagProfiles
 
 

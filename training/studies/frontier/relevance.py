@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from training.concepts.gains.platt import logistic
 from training.measures.metrics import discounts
-from training.studies.frontier.strength import LENGTH, Doubles, Floats
+from training.studies.frontier.linear_scores import LENGTH, Doubles, Floats
 
 DEPTH = 500
 """Ranks whose worth is their own; below them it falls on with the score."""
@@ -81,7 +81,7 @@ def worth(scores: Floats, curve: Doubles) -> Doubles:
 def places(scores: Floats) -> Floats:
     """What the service's BOOST adds to: the rank transform, 1 / log2(1 + rank), as a function of the score.
 
-    Between the scores of two of the best 160 places it is joined; beyond the last one the line goes
+    Between the scores of two of the best 160 places it is joined; beyond the last one the linear goes
     on, as it falls on the whole from the middle one. Scores [users, n_items], -inf where an item is
     not returned.
     """

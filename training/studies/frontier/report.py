@@ -1,4 +1,4 @@
-"""Figures of several runs joined: tables with error bars, and the frontier as curves."""
+"""Figures of several runs joined: tables with error verdict_table, and the frontier as curves."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from training.evaluation.report import Curve, Plot, Report, Table
-from training.studies.frontier.bars import bars, neurons_for_most
 from training.studies.frontier.effects import COUNTS
-from training.studies.frontier.joined import (
+from training.studies.frontier.figures import (
     Figures,
     figure_of,
     joined,
@@ -21,6 +20,7 @@ from training.studies.frontier.joined import (
     short,
     signed,
 )
+from training.studies.frontier.verdicts import verdict_table, neurons_for_most
 
 PLOTTED = (
     "boost + places",
@@ -55,7 +55,7 @@ _PARAGRAPHS = (
 
 def frontier_report(runs: Sequence[Figures], command: str) -> Report:
     """The report of any number of runs, data set by data set."""
-    tables = [bars(runs)]
+    tables = [verdict_table(runs)]
     for name in dict.fromkeys(run["data_set"] for run in runs):
         tables += _tables(name, [run for run in runs if run["data_set"] == name])
     names = " and ".join(dict.fromkeys(run["data_set"] for run in runs))

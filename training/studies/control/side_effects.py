@@ -8,13 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.measures.metrics import discounts
-from training.studies.control import ways
+from training.studies.control import methods
+from training.studies.control.methods import Method
 from training.studies.control.operations import Doubles
-from training.studies.control.scene import Scene
-from training.studies.control.ways import Way
-from training.studies.frontier.strength import LENGTH, Lists
+from training.studies.control.setting import Setting
+from training.studies.frontier.linear_scores import LENGTH, Lists
 
-RISES: dict[str, Way] = {"ADD": ways.added, "BOOST": ways.boosted, "tag boost": ways.lifted}
+RISES: dict[str, Method] = {
+    "ADD": methods.added,
+    "BOOST": methods.boosted,
+    "tag boost": methods.lifted,
+}
 
 
 class Drift(NamedTuple):
@@ -37,16 +41,16 @@ class Drift(NamedTuple):
         return self.others[most], float(means[most])
 
 
-def drift(scene: Scene, label: str) -> dict[str, dict[str, Drift]]:
+def drift(setting: Setting, label: str) -> dict[str, dict[str, Drift]]:
     """Each concept brought to its target of that label: by way and concept, without those not reached."""
-    before = exposures(scene.audience.unsteered, scene.concepts.tags)
+    before = exposures(setting.audience.unsteered, setting.concepts.tags)
     found: dict[str, dict[str, Drift]] = {name: {} for name in RISES}
-    for concept in scene.judged:
+    for concept in setting.judged:
         for name, way in RISES.items() if label in concept.targets else ():
-            lists = way(scene, concept.row, concept.targets[label])
+            lists = way(setting, concept.row, concept.targets[label])
             if lists is not None:
-                moves = exposures(lists, scene.concepts.tags) - before
-                others = tuple(other for other in scene.concepts.names if other != concept.name)
+                moves = exposures(lists, setting.concepts.tags) - before
+                others = tuple(other for other in setting.concepts.names if other != concept.name)
                 found[name][concept.name] = Drift(others, np.delete(moves, concept.row, axis=1))
     return found
 

@@ -11,10 +11,17 @@ from numpy.typing import NDArray
 
 from training.studies.frontier.audience import Audience, exposure, plain
 from training.studies.frontier.knowledge import Knowledge, Models
+from training.studies.frontier.linear_scores import (
+    Floats,
+    LinearScores,
+    Lists,
+    SearchPoint,
+    best_items,
+    solve,
+)
 from training.studies.frontier.methods import METHODS, Gain, Gains, Method
-from training.studies.frontier.requests import BASE, STRENGTHS, ask
-from training.studies.frontier.strength import Floats, Line, Lists, Point, depth_of, solve
 from training.studies.frontier.tags import Concept, Concepts
+from training.studies.frontier.target_shares import BASE, STRENGTHS, request_shares
 
 
 class Setting(NamedTuple):
@@ -44,25 +51,31 @@ Cells = dict[tuple[str, str], Cell]
 """By concept and target label; without those that were not reached."""
 
 
-def line_of(audience: Audience, base: str, method: Method, gain: Gain) -> tuple[Line, Lists]:
+def linear_of(
+    audience: Audience, base: str, method: Method, gain: Gain
+) -> tuple[LinearScores, Lists]:
     """A method's scores, and each user's best items at strength 0."""
     if gain.base is None:
-        return Line(audience.bases[base], gain.values, method.reorder, gain.limit), audience.near_0[
-            base
-        ]
-    return Line(gain.base, gain.values, method.reorder, gain.limit), depth_of(gain.base)
+        return LinearScores(
+            audience.bases[base], gain.values, method.reorder, gain.limit
+        ), audience.best_at_0[base]
+    return LinearScores(gain.base, gain.values, method.reorder, gain.limit), best_items(gain.base)
 
 
 def reach(
-    audience: Audience, line: Line, near_0: Lists, flags: NDArray[np.bool_], targets: list[float]
-) -> list[Point | None]:
-    """Where a line brings the flagged items' mean exposure share to each target, the nearest first.
+    audience: Audience,
+    linear: LinearScores,
+    best_at_0: Lists,
+    flags: NDArray[np.bool_],
+    targets: list[float],
+) -> list[SearchPoint | None]:
+    """Where a linear brings the flagged items' mean exposure share to each target, the nearest first.
 
     The strength is one for all users and is solved on the judged users' own lists: the share
     involves no target item, so nothing of what is judged is used, and all methods stand at exactly
     the same share.
     """
-    return solve(line, lambda lists: float(exposure(lists, flags).mean()), targets, near_0)
+    return solve(linear, lambda lists: float(exposure(lists, flags).mean()), targets, best_at_0)
 
 
 def frontier(
@@ -88,7 +101,7 @@ def frontier(
         yield name, BASE, _cells(setting, hidden, only, partial(_by_request, setting, known, name))
 
 
-Reach = Callable[[Concept, list[float]], list[Point | None]]
+Reach = Callable[[Concept, list[float]], list[SearchPoint | None]]
 """A concept's lists at target shares."""
 
 
@@ -99,16 +112,16 @@ def _by_strength(
     gains: Gains,
     concept: Concept,
     targets: list[float],
-) -> list[Point | None]:
-    line, near_0 = line_of(setting.audience, base, method, gains(concept.row))
-    return reach(setting.audience, line, near_0, setting.concepts.tags[concept.row], targets)
+) -> list[SearchPoint | None]:
+    linear, best_at_0 = linear_of(setting.audience, base, method, gains(concept.row))
+    return reach(setting.audience, linear, best_at_0, setting.concepts.tags[concept.row], targets)
 
 
 def _by_request(
     setting: Setting, known: Knowledge, way: str, concept: Concept, targets: list[float]
-) -> list[Point | None]:
+) -> list[SearchPoint | None]:
     flags = setting.concepts.tags[concept.row]
-    return ask(setting.audience.bases[BASE], known, concept.row, flags, targets, way)
+    return request_shares(setting.audience.bases[BASE], known, concept.row, flags, targets, way)
 
 
 def _cells(

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from training.concepts.fitting import FittedConcept
 from training.run import Run
 from training.studies.frontier.audience import Audience, Users
-from training.studies.frontier.strength import Floats, Line, Lists
+from training.studies.frontier.linear_scores import Floats, LinearScores, Lists
 from training.studies.frontier.tags import Concept, Concepts, concepts_of, judged
 
 
 @dataclass(frozen=True)
-class Scene:
+class Setting:
     """A run's test users and concepts; every row is of one concept.
 
     judged are those that can be brought to some target share; tags bool [n_concepts, n_items].
@@ -66,11 +66,11 @@ class Scene:
             change @ W_dec @ self.run.recommender.item_matrix().V.numpy().T, dtype=np.float32
         )
 
-    def line(self, gain: Floats, limit: float = np.inf, base: str = "score") -> Line:
+    def linear(self, gain: Floats, limit: float = np.inf, base: str = "score") -> LinearScores:
         """A base, and what a unit of strength adds to it: [n_items] or [users, n_items]."""
-        return Line(self.audience.bases[base], gain, limit=limit)
+        return LinearScores(self.audience.bases[base], gain, limit=limit)
 
     @property
-    def near_0(self) -> Lists:
+    def best_at_0(self) -> Lists:
         """Each user's best items unsteered, whatever the base."""
-        return self.audience.near_0["score"]
+        return self.audience.best_at_0["score"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from training.evaluation.report import Estimate, Table
 from training.studies.frontier.effects import COUNTS
-from training.studies.frontier.joined import (
+from training.studies.frontier.figures import (
     Figures,
     cell_of,
     labels_of,
@@ -54,13 +54,13 @@ _LOST = 0.01
 TITLE = (
     "What was asked for, in nDCG@20 at equal shares. Seen tags: minus rank boost, met if at least 0 at every "
     f"target. Hidden tags: relative to the better dense probe, met if at least -{_LOST:.0%}, with "
-    f"{_HIDDEN_PART:g} or more of the oracle's hidden part. Both within two standard errors. Requests get "
+    f"{_HIDDEN_PART:g} or more of the oracle's hidden part. Both within two standard errors. ShareRequests get "
     "boost + places by BOOST (by gains where the bundle has gains), contrast + score by ADD, target share + "
     "score by a target share"
 )
 
 
-def bars(runs: Sequence[Figures]) -> Table:
+def verdict_table(runs: Sequence[Figures]) -> Table:
     """Rows are what was asked for, columns the data sets."""
     sets = {name: [run for run in runs if run["data_set"] == name] for name in _names(runs)}
     rows: dict[str, Callable[[Sequence[Figures]], str]] = {}

@@ -8,41 +8,45 @@ import numpy as np
 
 from training.studies.control.halving import frequent
 from training.studies.control.operations import Doubles
-from training.studies.control.scene import Scene
+from training.studies.control.setting import Setting
 from training.studies.frontier.calibration import completed
+from training.studies.frontier.cells import reach
 from training.studies.frontier.knowledge import Knowledge, Models
-from training.studies.frontier.seen import reach
-from training.studies.frontier.strength import Floats
+from training.studies.frontier.linear_scores import Floats
 from training.studies.frontier.tags import hide
 
 HIDDEN = 0.5
 """Of each concept's tags, equally at every popularity; the methods are fitted without them."""
 
 
-def halve_hidden(scene: Scene, rng: np.random.Generator) -> dict[str, dict[str, Doubles | None]]:
+def halve_hidden(
+    setting: Setting, rng: np.random.Generator
+) -> dict[str, dict[str, Doubles | None]]:
     """NDCG@20 lost [users] with the share of all of a concept's items halved: by way and concept.
 
     None where a way cannot: items that it does not know take the places of those that it removes.
     """
-    audience, tags = scene.audience, scene.concepts.tags
+    audience, tags = setting.audience, setting.concepts.tags
     unsteered = audience.ndcg(audience.unsteered)
-    shown = tags & ~hide(tags, scene.run.catalogue.popularity, HIDDEN, rng)
+    shown = tags & ~hide(tags, setting.run.catalogue.popularity, HIDDEN, rng)
     found: dict[str, dict[str, Doubles | None]] = {}
-    for name, base, gains in _ways(scene, Knowledge(Models.of(scene.run, audience.users), shown)):
+    for name, base, gains in _ways(
+        setting, Knowledge(Models.of(setting.run, audience.users), shown)
+    ):
         found[name] = {}
-        for concept in frequent(scene):
-            line, flags = scene.line(-gains[concept.row], base=base), tags[concept.row]
-            (point,) = reach(audience, line, scene.near_0, flags, [concept.share / 2])
+        for concept in frequent(setting):
+            linear, flags = setting.linear(-gains[concept.row], base=base), tags[concept.row]
+            (point,) = reach(audience, linear, setting.best_at_0, flags, [concept.share / 2])
             found[name][concept.name] = (
                 None if point is None else unsteered - audience.ndcg(point.lists)
             )
     return found
 
 
-def _ways(scene: Scene, known: Knowledge) -> Iterator[tuple[str, str, Floats]]:
+def _ways(setting: Setting, known: Knowledge) -> Iterator[tuple[str, str, Floats]]:
     """A way's name, its base, and what a unit of strength adds to it for each item, [n_concepts, n_items]."""
     models, tagged = known.models, known.tags.astype(np.float32)
-    added = scene.moved(known.contrast(models.neurons))
+    added = setting.moved(known.contrast(models.neurons))
     dense = known.contrast(models.dense) @ models.item_matrix.T
     spread = [np.std(part, axis=1, keepdims=True) for part in (added, tagged)]
     gains = known.ridge("dense")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from training.studies.frontier.audience import Audience, exposure
 from training.studies.frontier.calibration import completed
 from training.studies.frontier.knowledge import Knowledge
-from training.studies.frontier.strength import Floats, Line, Point, solve
+from training.studies.frontier.linear_scores import Floats, LinearScores, SearchPoint, solve
 from training.studies.frontier.tags import Concepts, judged
 
 WEIGHTS = (1.0, 0.85, 0.7, 0.5, 0.25, 0.0)
@@ -49,11 +49,14 @@ def choose_weight(known: Knowledge) -> float:
 
 def reach(
     audience: Audience, base: str, column: Floats, flags: NDArray[np.bool_], targets: list[float]
-) -> list[Point | None]:
+) -> list[SearchPoint | None]:
     """Where a column [n_items], added to a base, brings the flagged items' mean exposure to each target."""
-    line = Line(audience.bases[base], np.ascontiguousarray(column, dtype=np.float32))
+    linear = LinearScores(audience.bases[base], np.ascontiguousarray(column, dtype=np.float32))
     return solve(
-        line, lambda lists: float(exposure(lists, flags).mean()), targets, audience.near_0[base]
+        linear,
+        lambda lists: float(exposure(lists, flags).mean()),
+        targets,
+        audience.best_at_0[base],
     )
 
 

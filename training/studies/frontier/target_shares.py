@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from training.concepts.effect import typical_unit
 from training.studies.frontier.audience import exposure
 from training.studies.frontier.knowledge import Knowledge
-from training.studies.frontier.strength import (
+from training.studies.frontier.linear_scores import (
     LENGTH,
     Doubles,
     Floats,
     Lists,
-    Point,
+    SearchPoint,
     best_first,
-    top,
+    top_n,
 )
 
 LARGEST_UNITS = 1.0
@@ -38,7 +38,7 @@ _STEPS = 16
 _CLOSE = 2e-4
 
 
-class Requests(NamedTuple):
+class ShareRequests(NamedTuple):
     """A concept's lists: under each ADD [rungs, users, 20], and what the strongest leaves to be lifted.
 
     counts [rungs, users] are the concept's items in the lists; ours and others the best items with
@@ -58,14 +58,14 @@ class Requests(NamedTuple):
     @classmethod
     def of(
         cls, base: Floats, direction: Floats, flags: NDArray[np.bool_], strengths: Doubles
-    ) -> Requests:
+    ) -> ShareRequests:
         """Scores base [users, n_items] over scale(z); direction [n_items] is what ADD of 1 adds to them."""
         rungs = np.empty((len(strengths), len(base), LENGTH), dtype=np.int64)
         for row, strength in enumerate(strengths):
             scores = base + np.float32(strength) * direction
-            rungs[row] = best_first(top(scores, LENGTH), scores)
+            rungs[row] = best_first(top_n(scores, LENGTH), scores)
         kinds = [np.where(flags == of_ours, scores, -np.inf) for of_ours in (True, False)]
-        ours, others = (best_first(top(kind, LENGTH), kind) for kind in kinds)
+        ours, others = (best_first(top_n(kind, LENGTH), kind) for kind in kinds)
         our_scores, other_scores = (
             np.take_along_axis(kind, items, 1).astype(np.float64)
             for kind, items in zip(kinds, (ours, others), strict=True)
@@ -99,17 +99,17 @@ class Requests(NamedTuple):
         scores = np.concatenate(
             [self.our_scores[users] + lift[:, None], self.other_scores[users]], axis=1
         )
-        return np.take_along_axis(items, best_first(top(scores, LENGTH), scores), 1)
+        return np.take_along_axis(items, best_first(top_n(scores, LENGTH), scores), 1)
 
 
-def ask(
+def request_shares(
     base: Floats,
     known: Knowledge,
     row: int,
     flags: NDArray[np.bool_],
     targets: list[float],
     way: str,
-) -> list[Point | None]:
+) -> list[SearchPoint | None]:
     """Asks every user for the share that brings the flagged items' mean exposure to each target.
 
     The requests know the tags that known has; flags [n_items] are all. The strength of the points
@@ -120,11 +120,11 @@ def ask(
     levels = models.user_codes @ weights / max(float(weights @ weights), 1e-12)
     unit = typical_unit(levels.astype(np.float64))
     direction = weights @ models.neurons.W_dec @ models.item_matrix.T
-    requests = Requests.of(base, direction, known.tags[row], unit * STRENGTHS[way])
+    requests = ShareRequests.of(base, direction, known.tags[row], unit * STRENGTHS[way])
     return [_solve(requests, flags, target) for target in targets]
 
 
-def _solve(requests: Requests, flags: NDArray[np.bool_], target: float) -> Point | None:
+def _solve(requests: ShareRequests, flags: NDArray[np.bool_], target: float) -> SearchPoint | None:
     low, high = 0.0, 1.0
     if exposure(requests.lists(high), flags).mean() < target:
         return None
@@ -132,6 +132,6 @@ def _solve(requests: Requests, flags: NDArray[np.bool_], target: float) -> Point
         middle = (low + high) / 2
         excess = exposure(requests.lists(middle), flags).mean() - target
         if abs(excess) < _CLOSE:
-            return Point(middle, requests.lists(middle))
+            return SearchPoint(middle, requests.lists(middle))
         low, high = (low, middle) if excess >= 0 else (middle, high)
-    return Point(high, requests.lists(high))
+    return SearchPoint(high, requests.lists(high))
