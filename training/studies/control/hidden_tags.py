@@ -9,8 +9,8 @@ import numpy as np
 from training.studies.control.halving import frequent
 from training.studies.control.operations import Doubles
 from training.studies.control.setting import Setting
+from training.studies.frontier.audience import reach
 from training.studies.frontier.calibration import completed
-from training.studies.frontier.cells import reach
 from training.studies.frontier.knowledge import Knowledge, Models
 from training.studies.frontier.linear_scores import Floats
 from training.studies.frontier.tags import hide
@@ -36,7 +36,7 @@ def halve_hidden(
         found[name] = {}
         for concept in frequent(setting):
             linear, flags = setting.linear(-gains[concept.row], base=base), tags[concept.row]
-            (point,) = reach(audience, linear, setting.best_at_0, flags, [concept.share / 2])
+            (point,) = reach(linear, setting.best_at_0, flags, [concept.share / 2])
             found[name][concept.name] = (
                 None if point is None else unsteered - audience.ndcg(point.lists)
             )

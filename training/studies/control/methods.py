@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from training.studies.control.operations import Doubles, own_neurons
 from training.studies.control.setting import Setting
-from training.studies.frontier.audience import exposure
-from training.studies.frontier.cells import reach
+from training.studies.frontier.audience import exposure, reach
 from training.studies.frontier.linear_scores import (
     LENGTH,
     Floats,
@@ -19,11 +18,12 @@ from training.studies.frontier.linear_scores import (
     best_first,
     top_n,
 )
+from training.studies.frontier.method_ids import MethodId
 from training.studies.frontier.target_shares import STRENGTHS
 
 Method = Callable[[Setting, int, float], Lists | None]
 """Lists whose mean exposure share of a concept (a row) is the target; None where it cannot be reached."""
-_LADDER = STRENGTHS["target share"]
+_LADDER = STRENGTHS[MethodId.TARGET_SHARE]
 _STEPS = 20
 
 
@@ -144,9 +144,7 @@ def _towards(setting: Setting, row: int, target: float) -> np.float32:
 
 
 def _reached(setting: Setting, row: int, linear: LinearScores, target: float) -> Lists | None:
-    (point,) = reach(
-        setting.audience, linear, setting.best_at_0, setting.concepts.tags[row], [target]
-    )
+    (point,) = reach(linear, setting.best_at_0, setting.concepts.tags[row], [target])
     return None if point is None else point.lists
 
 

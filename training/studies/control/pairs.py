@@ -11,8 +11,7 @@ import numpy as np
 from training.studies.control.halving import frequent
 from training.studies.control.operations import Doubles
 from training.studies.control.setting import Setting
-from training.studies.frontier.audience import exposure
-from training.studies.frontier.cells import reach
+from training.studies.frontier.audience import exposure, reach
 from training.studies.frontier.effects import reach_both
 from training.studies.frontier.linear_scores import LinearScores
 from training.studies.frontier.tags import Concept
@@ -62,7 +61,7 @@ def _pairs(
     flags = [setting.concepts.tags[concept.row] for concept, _ in chosen]
     targets = [target for _, target in chosen]
     alone = [
-        reach(audience, linear, setting.best_at_0, own, [target])[0]
+        reach(linear, setting.best_at_0, own, [target])[0]
         for linear, own, target in zip(scores, flags, targets, strict=True)
     ]
     found: list[Pair | None] = []

@@ -17,19 +17,16 @@ from training.studies.frontier.linear_scores import (
     LENGTH,
     Doubles,
     Floats,
+    LinearScores,
     Lists,
+    SearchPoint,
     best_first,
     best_items,
+    solve,
     top_n,
 )
+from training.studies.frontier.method_ids import Base
 from training.studies.frontier.relevance import Relevance, places
-
-BASES = ("score", "rank", "relevance")
-"""score: the unsteered score over scale(z). rank: 1 / log2(1 + unsteered rank). relevance: the
-probability that the user wants an item of that rank, from validation users. All give the unsteered
-list at strength 0. There is places too, what the service's BOOST adds to: the rank as a function of
-the score.
-"""
 
 
 class Users(NamedTuple):
@@ -79,12 +76,12 @@ class Audience:
             rank = np.where(users.ranks > 0, 1 / np.log2(1.0 + users.ranks), -np.inf).astype(
                 np.float32
             )
-        bases = {
-            "score": users.base,
-            "rank": rank,
-            "relevance": relevance.base(users.base, users.lengths),
+        bases: dict[str, Floats] = {
+            Base.SCORE: users.base,
+            Base.RANK: rank,
+            Base.RELEVANCE: relevance.base(users.base, users.lengths),
         }
-        bases["places"] = places(users.base)
+        bases[Base.PLACES] = places(users.base)
         return cls(
             users, relevance, bases, {name: best_items(base) for name, base in bases.items()}
         )
@@ -102,7 +99,7 @@ class Audience:
     @cached_property
     def unsteered(self) -> Lists:
         """Lists at strength 0, [users, 20]."""
-        base = self.bases["score"]
+        base = self.bases[Base.SCORE]
         return best_first(top_n(base, LENGTH), base)
 
     def ndcg(self, lists: Lists) -> Doubles:
@@ -131,3 +128,15 @@ def plain(lists: Lists, flags: NDArray[np.bool_]) -> Doubles:
     """Share of the places that flagged items [n_items] hold, [users]."""
     share: Doubles = flags[lists].mean(axis=1)
     return share
+
+
+def reach(
+    scores: LinearScores, best_at_0: Lists, flags: NDArray[np.bool_], targets: list[float]
+) -> list[SearchPoint | None]:
+    """Finds the strengths that bring the flagged items' mean exposure share to each target.
+
+    The targets are ordered, the nearest to the unsteered share first. One strength holds for all
+    users and is solved on the judged users' own lists: the share involves no target item, so nothing
+    of what is judged is used, and all methods are compared at exactly the same share.
+    """
+    return solve(scores, lambda lists: float(exposure(lists, flags).mean()), targets, best_at_0)

@@ -1,4 +1,4 @@
-"""The frontier itself: each concept's share brought to targets by every method, on seen and hidden tags."""
+"""The frontier's cells: each concept's share brought to its targets by every method."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from training.studies.frontier.audience import Audience, exposure, plain
+from training.studies.frontier.audience import Audience, exposure, plain, reach
 from training.studies.frontier.knowledge import Knowledge, Models
 from training.studies.frontier.linear_scores import (
     Floats,
@@ -17,15 +17,15 @@ from training.studies.frontier.linear_scores import (
     Lists,
     SearchPoint,
     best_items,
-    solve,
 )
-from training.studies.frontier.methods import METHODS, Gain, Gains, Method
+from training.studies.frontier.method_ids import Base, Variant
+from training.studies.frontier.methods import METHODS, Gains
 from training.studies.frontier.tags import Concept, Concepts
 from training.studies.frontier.target_shares import BASE, STRENGTHS, request_shares
 
 
 class Setting(NamedTuple):
-    """Who is judged on what: users, models, all concepts' tags, and the judged concepts with targets."""
+    """The users, the models, all concepts' tags, and the judged concepts with their targets."""
 
     audience: Audience
     models: Models
@@ -34,12 +34,24 @@ class Setting(NamedTuple):
 
     @property
     def truth(self) -> Knowledge:
-        """Knowledge of all tags."""
+        """Returns the knowledge of all tags."""
         return Knowledge(self.models, self.concepts.tags)
+
+    def flags(self, concept: Concept) -> NDArray[np.bool_]:
+        """Returns the items that carry a concept, bool [n_items]."""
+        flags: NDArray[np.bool_] = self.concepts.tags[concept.row]
+        return flags
+
+
+class CellKey(NamedTuple):
+    """A concept and the label of a target."""
+
+    concept: str
+    label: str
 
 
 class Cell(NamedTuple):
-    """One concept at one target by one method: nDCG@20 of each user, and mean figures of their lists."""
+    """One concept at one target by one method: nDCG@20 of each user, and means over their lists."""
 
     ndcg: Floats
     exposure: float
@@ -47,35 +59,33 @@ class Cell(NamedTuple):
     hidden: float
 
 
-Cells = dict[tuple[str, str], Cell]
-"""By concept and target label; without those that were not reached."""
+Cells = dict[CellKey, Cell]
+"""The cells of a method; targets that it did not reach are missing."""
 
 
-def linear_of(
-    audience: Audience, base: str, method: Method, gain: Gain
-) -> tuple[LinearScores, Lists]:
-    """A method's scores, and each user's best items at strength 0."""
-    if gain.base is None:
-        return LinearScores(
-            audience.bases[base], gain.values, method.reorder, gain.limit
-        ), audience.best_at_0[base]
-    return LinearScores(gain.base, gain.values, method.reorder, gain.limit), best_items(gain.base)
+class VariantCells(NamedTuple):
+    """A variant's cells."""
+
+    variant: Variant
+    cells: Cells
 
 
-def reach(
-    audience: Audience,
-    linear: LinearScores,
-    best_at_0: Lists,
-    flags: NDArray[np.bool_],
-    targets: list[float],
-) -> list[SearchPoint | None]:
-    """Where a linear brings the flagged items' mean exposure share to each target, the nearest first.
+class SearchLine(NamedTuple):
+    """Scores that are linear in the strength, and each user's best items at strength 0."""
 
-    The strength is one for all users and is solved on the judged users' own lists: the share
-    involves no target item, so nothing of what is judged is used, and all methods stand at exactly
-    the same share.
-    """
-    return solve(linear, lambda lists: float(exposure(lists, flags).mean()), targets, best_at_0)
+    scores: LinearScores
+    best_at_0: Lists
+
+
+def search_line(audience: Audience, variant: Variant, gains: Gains, row: int) -> SearchLine:
+    """Returns the scores of a variant for the concept in a row of the tags."""
+    gain = gains(row)
+    reorder = METHODS[variant.method].reorder
+    if gain.base is not None:
+        scores = LinearScores(gain.base, gain.values, reorder, gain.limit)
+        return SearchLine(scores, best_items(gain.base))
+    scores = LinearScores(audience.bases[variant.base], gain.values, reorder, gain.limit)
+    return SearchLine(scores, audience.best_at_0[variant.base])
 
 
 def frontier(
@@ -83,45 +93,53 @@ def frontier(
     known: Knowledge,
     hidden: NDArray[np.bool_] | None = None,
     only: str | None = None,
-    bases: tuple[str, ...] | None = None,
-) -> Iterator[tuple[str, str, Cells]]:
-    """(method, base, cells) of every method; the oracle alone knows all tags.
+    bases: tuple[Base, ...] | None = None,
+) -> Iterator[VariantCells]:
+    """Yields the cells of every variant; the oracle alone knows all tags.
 
-    hidden [n_concepts, n_items] flags what known lacks; only is the one target label to go to.
+    Args:
+        setting: the users, models and concepts.
+        known: the tags that are shown to the methods.
+        hidden: [n_concepts, n_items], flags the tags that known lacks.
+        only: the label of the only target to reach; None for all.
+        bases: the bases of methods that have several; None for all.
     """
-    for name, method in METHODS.items():
+    for method_id, method in METHODS.items():
         if hidden is not None and not method.on_hidden:
             continue
         gains = method.fit(setting.truth if method.oracle else known)
         for base in method.bases:
             if bases is None or base in bases or len(method.bases) == 1:
-                points = partial(_by_strength, setting, base, method, gains)
-                yield name, base, _cells(setting, hidden, only, points)
-    for name in STRENGTHS:
-        yield name, BASE, _cells(setting, hidden, only, partial(_by_request, setting, known, name))
+                variant = method_id.on(base)
+                points = partial(_by_strength, setting, variant, gains)
+                yield VariantCells(variant, _cells(setting, hidden, only, points))
+    for method_id, strengths in STRENGTHS.items():
+        points = partial(_by_request, setting, known, strengths)
+        yield VariantCells(method_id.on(BASE), _cells(setting, hidden, only, points))
 
 
 Reach = Callable[[Concept, list[float]], list[SearchPoint | None]]
-"""A concept's lists at target shares."""
+"""Returns a concept's lists at target shares."""
 
 
 def _by_strength(
-    setting: Setting,
-    base: str,
-    method: Method,
-    gains: Gains,
-    concept: Concept,
-    targets: list[float],
+    setting: Setting, variant: Variant, gains: Gains, concept: Concept, targets: list[float]
 ) -> list[SearchPoint | None]:
-    linear, best_at_0 = linear_of(setting.audience, base, method, gains(concept.row))
-    return reach(setting.audience, linear, best_at_0, setting.concepts.tags[concept.row], targets)
+    line = search_line(setting.audience, variant, gains, concept.row)
+    return reach(line.scores, line.best_at_0, setting.flags(concept), targets)
 
 
 def _by_request(
-    setting: Setting, known: Knowledge, way: str, concept: Concept, targets: list[float]
+    setting: Setting,
+    known: Knowledge,
+    strengths: NDArray[np.float64],
+    concept: Concept,
+    targets: list[float],
 ) -> list[SearchPoint | None]:
-    flags = setting.concepts.tags[concept.row]
-    return request_shares(setting.audience.bases[BASE], known, concept.row, flags, targets, way)
+    base = setting.audience.bases[BASE]
+    return request_shares(
+        base, known, concept.row, setting.flags(concept), targets, strengths=strengths
+    )
 
 
 def _cells(
@@ -132,14 +150,14 @@ def _cells(
         targets = {
             label: target for label, target in concept.targets.items() if only in (None, label)
         }
-        if targets:
-            flags = setting.concepts.tags[concept.row]
-            unknown = np.zeros_like(flags) if hidden is None else hidden[concept.row]
-            for label, point in zip(targets, points(concept, list(targets.values())), strict=True):
-                if point is not None:
-                    cells[concept.name, label] = _cell(
-                        setting.audience, point.lists, flags, unknown
-                    )
+        if not targets:
+            continue
+        flags = setting.flags(concept)
+        unknown = np.zeros_like(flags) if hidden is None else hidden[concept.row]
+        for label, point in zip(targets, points(concept, list(targets.values())), strict=True):
+            if point is not None:
+                key = CellKey(concept.name, label)
+                cells[key] = _cell(setting.audience, point.lists, flags, unknown)
     return cells
 
 
@@ -147,8 +165,8 @@ def _cell(
     audience: Audience, lists: Lists, flags: NDArray[np.bool_], hidden: NDArray[np.bool_]
 ) -> Cell:
     return Cell(
-        audience.ndcg(lists).astype(np.float32),
-        float(exposure(lists, flags).mean()),
-        float(plain(lists, flags).mean()),
-        float(exposure(lists, hidden).mean()),
+        ndcg=audience.ndcg(lists).astype(np.float32),
+        exposure=float(exposure(lists, flags).mean()),
+        plain=float(plain(lists, flags).mean()),
+        hidden=float(exposure(lists, hidden).mean()),
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from training.studies.frontier.audience import Audience, exposure
+from training.studies.frontier.audience import Audience, reach
 from training.studies.frontier.calibration import completed
 from training.studies.frontier.knowledge import Knowledge
-from training.studies.frontier.linear_scores import Floats, LinearScores, SearchPoint, solve
+from training.studies.frontier.linear_scores import Floats, LinearScores
+from training.studies.frontier.method_ids import Base
 from training.studies.frontier.tags import Concepts, judged
 
 WEIGHTS = (1.0, 0.85, 0.7, 0.5, 0.25, 0.0)
@@ -38,26 +39,13 @@ def choose_weight(known: Knowledge) -> float:
     targets = {
         concept.row: list(concept.targets.values()) for concept in judged(concepts, audience)
     }
-    plain = _ndcg(audience, "rank", known.tags.astype(np.float32), known.tags, targets)
+    plain = _ndcg(audience, Base.RANK, known.tags.astype(np.float32), known.tags, targets)
     for weight in WEIGHTS:
-        found = _ndcg(audience, "relevance", filled(known, weight), known.tags, targets)
+        found = _ndcg(audience, Base.RELEVANCE, filled(known, weight), known.tags, targets)
         shared = [key for key in found if key in plain]
         if shared and np.mean([found[key] - plain[key] for key in shared]) >= 0:
             return weight
     return WEIGHTS[-1]
-
-
-def reach(
-    audience: Audience, base: str, column: Floats, flags: NDArray[np.bool_], targets: list[float]
-) -> list[SearchPoint | None]:
-    """Where a column [n_items], added to a base, brings the flagged items' mean exposure to each target."""
-    linear = LinearScores(audience.bases[base], np.ascontiguousarray(column, dtype=np.float32))
-    return solve(
-        linear,
-        lambda lists: float(exposure(lists, flags).mean()),
-        targets,
-        audience.best_at_0[base],
-    )
 
 
 def _ndcg(
@@ -70,7 +58,8 @@ def _ndcg(
     """Mean nDCG@20 of each concept at each target that its column reaches."""
     found = {}
     for row, wanted in targets.items():
-        points = reach(audience, base, columns[row], tags[row], wanted)
+        scores = LinearScores(audience.bases[base], columns[row])
+        points = reach(scores, audience.best_at_0[base], tags[row], wanted)
         for target, point in zip(wanted, points, strict=True):
             if point is not None:
                 found[row, target] = float(audience.ndcg(point.lists).mean())

@@ -1,8 +1,8 @@
-"""Lists along a linear of scores, base + t gain, and the strength t at which a share is reached.
+"""Lists from scores that are linear in a strength, base + t gain, and the strength that reaches a share.
 
 Few items can enter a list for any t in [0, T]: those near the top at 0 and at T. Lists are made
-from these, and a bound proves that no other item belongs in them; where it does not, the user's
-whole row is looked at.
+from these candidates, and a bound proves that no other item belongs in them; where it does not, all
+items of the user are ranked.
 """
 
 from __future__ import annotations
@@ -16,15 +16,21 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Lists = NDArray[np.int64]
+Share = Callable[[Lists], float]
+"""Returns the mean share of lists [users, 20]."""
 
 LENGTH = 20
 _DEPTH = 128
+"""Candidates from either end of the strengths; more make the bound fail less often."""
 _SAMPLE = 50
+"""Users of the sample on which the largest strength is first looked for."""
 _STEP = 3.0
+"""Factor between the largest strengths that are tried."""
 _TOLERANCE = 2e-4
+"""Distance from the target at which the search stops, in exposure share."""
 _MOST_STEPS = 24
 _LARGEST = 2.0**12
-"""Strength at which a linear counts as all gain: in units of the base's spread over the gain's."""
+"""Strength from which the gain alone decides, in units of the base's spread over the gain's."""
 
 
 class LinearScores(NamedTuple):
@@ -40,95 +46,128 @@ class LinearScores(NamedTuple):
     limit: float = np.inf
 
     def rows(self, users: NDArray[np.int64]) -> LinearScores:
-        """The same of some users."""
+        """Returns the scores of the given users."""
         gain = self.gain if self.gain.ndim == 1 else self.gain[users]
         return LinearScores(self.base[users], gain, self.reorder, self.limit)
 
     def lists(self, t: float) -> Lists:
-        """Top-20 lists, [users, 20], best first."""
+        """Returns top-20 lists, [users, 20], best first."""
         values = self.base + np.float32(t) * self.gain
         places = top_n(values, LENGTH)
         return best_first(places, self.base if self.reorder else values)
 
 
 class CandidatePool:
-    """A linear's items that can be in a list for t in [0, end], and lists made from them."""
+    """Makes lists for t in [0, end] from the items that can be in one."""
 
-    def __init__(self, linear: LinearScores, best_at_0: Lists, end: float) -> None:
-        self.linear, self.end = linear, end
+    def __init__(self, scores: LinearScores, best_at_0: Lists, end: float) -> None:
+        self.scores = scores
+        self.end = end
         depth = best_at_0.shape[1]
-        at_end = linear.base + np.float32(end) * linear.gain
-        near_end = top_n(at_end, depth)
-        self._most_0 = np.take_along_axis(linear.base, best_at_0, 1).min(axis=1)
-        self._most_end = np.take_along_axis(at_end, near_end, 1).min(axis=1)
-        self.items = np.concatenate([best_at_0, near_end], axis=1)
-        self._base = np.take_along_axis(linear.base, self.items, 1)
-        again = np.take_along_axis(at_end, best_at_0, 1) >= self._most_end[:, None]
-        self._base[:, :depth][again] = -np.inf  # these items are in the second half too
-        if linear.gain.ndim == 1:
-            self._gain = linear.gain[self.items]
+        at_end = scores.base + np.float32(end) * scores.gain
+        best_at_end = top_n(at_end, depth)
+        self._bound_0 = np.take_along_axis(scores.base, best_at_0, 1).min(axis=1)
+        self._bound_end = np.take_along_axis(at_end, best_at_end, 1).min(axis=1)
+        self.items = np.concatenate([best_at_0, best_at_end], axis=1)
+        self._base = np.take_along_axis(scores.base, self.items, 1)
+        repeated = np.take_along_axis(at_end, best_at_0, 1) >= self._bound_end[:, None]
+        self._base[:, :depth][repeated] = -np.inf  # these items are in the second half too
+        if scores.gain.ndim == 1:
+            self._gain = scores.gain[self.items]
         else:
-            self._gain = np.take_along_axis(linear.gain, self.items, 1)
+            self._gain = np.take_along_axis(scores.gain, self.items, 1)
 
     def lists(self, t: float) -> Lists:
-        """What linear.lists gives, for t in [0, end]."""
+        """Returns what scores.lists returns, for t in [0, end]."""
         values = self._base + np.float32(t) * self._gain
         places = top_n(values, LENGTH)
         part = t / self.end
-        others = (1 - part) * self._most_0 + part * self._most_end
-        unsure = np.flatnonzero(np.take_along_axis(values, places, 1).min(axis=1) < others)
-        lists = np.take_along_axis(
-            self.items, best_first(places, self._base if self.linear.reorder else values), 1
-        )
+        bound = (1 - part) * self._bound_0 + part * self._bound_end
+        unsure = np.flatnonzero(np.take_along_axis(values, places, 1).min(axis=1) < bound)
+        order = best_first(places, self._base if self.scores.reorder else values)
+        lists = np.take_along_axis(self.items, order, 1)
         if len(unsure):
-            lists[unsure] = self.linear.rows(unsure).lists(t)
+            lists[unsure] = self.scores.rows(unsure).lists(t)
         return lists
 
 
 class SearchPoint(NamedTuple):
-    """Where a linear reaches a share: the strength and the lists there."""
+    """A strength, and the lists there."""
 
     t: float
     lists: Lists
 
 
 def solve(
-    linear: LinearScores, share: Callable[[Lists], float], targets: list[float], best_at_0: Lists
+    scores: LinearScores, share: Share, targets: list[float], best_at_0: Lists
 ) -> list[SearchPoint | None]:
-    """The first strength at which the share is each of the targets; None where it is never reached.
+    """Finds the smallest strength at which the share equals each target; None where none does.
 
-    share is the mean over the users of the lists. The targets are all above or all below the share
-    at t = 0, nearest first. best_at_0 [users, depth] are each user's best items by the base, in any
-    order.
+    Args:
+        scores: linear in the strength.
+        share: the mean over the users of the lists.
+        targets: all above or all below the share at t = 0, the nearest first.
+        best_at_0: [users, depth], each user's best items by the base, in any order.
     """
-    sample = linear.rows(np.arange(0, len(linear.base), max(1, len(linear.base) // _SAMPLE)))
-    nearest = np.take_along_axis(linear.base, best_at_0, 1)
+    sample = scores.rows(np.arange(0, len(scores.base), max(1, len(scores.base) // _SAMPLE)))
+    nearest = np.take_along_axis(scores.base, best_at_0, 1)
     start = share(np.take_along_axis(best_at_0, best_first(top_n(nearest, LENGTH), nearest), 1))
-    sign = 1.0 if targets[-1] >= start else -1.0
-    wanted = sign * targets[-1] + 0.05 * abs(
-        targets[-1] - start
-    )  # a sample: a little further than is needed
+    last = targets[-1]
+    sign = 1.0 if last >= start else -1.0
+    margin = 0.05 * abs(last - start)  # the sample may differ a little from all users
     unit = spread(sample.base) / max(float(np.std(sample.gain)), 1e-12)
-    end, most = min(linear.limit, unit / 8), min(linear.limit, _LARGEST * unit)
-    while end < most and sign * share(sample.lists(end)) < wanted:
+    end = min(scores.limit, unit / 8)
+    most = min(scores.limit, _LARGEST * unit)
+    while end < most and sign * share(sample.lists(end)) < sign * last + margin:
         end = min(_STEP * end, most)
-    pool = CandidatePool(linear, best_at_0, end)
+    pool = CandidatePool(scores, best_at_0, end)
     known = {0.0: share(pool.lists(0.0)), end: share(pool.lists(end))}
-    while end < most and sign * known[end] < sign * targets[-1]:
+    while end < most and sign * known[end] < sign * last:
         end = min(_STEP * end, most)
-        pool = CandidatePool(linear, best_at_0, end)
+        pool = CandidatePool(scores, best_at_0, end)
         known[end] = share(pool.lists(end))
     return [_reach(pool, share, target, sign, known) for target in targets]
 
 
+class _Bracket:
+    """Two strengths around a root, narrowed by regula falsi.
+
+    An end that stays twice has its value halved (the Illinois rule), so that the other moves.
+    """
+
+    def __init__(self, low: float, below: float, high: float, above: float) -> None:
+        self.low = low
+        self.high = high
+        self._below = below
+        self._above = above
+        self._side = 0
+
+    def next(self) -> float:
+        """Returns the strength to try next."""
+        rise = self._above - self._below
+        part = -self._below / rise if self._above > self._below else 0.5
+        return self.low + (self.high - self.low) * part
+
+    def narrow(self, t: float, excess: float) -> None:
+        """Replaces an end by a strength, whose share exceeds the target by excess."""
+        if excess >= 0:
+            self.high = t
+            self._above = excess
+            if self._side == 1:
+                self._below /= 2
+            self._side = 1
+        else:
+            self.low = t
+            self._below = excess
+            if self._side == -1:
+                self._above /= 2
+            self._side = -1
+
+
 def _reach(
-    pool: CandidatePool,
-    share: Callable[[Lists], float],
-    target: float,
-    sign: float,
-    known: dict[float, float],
+    pool: CandidatePool, share: Share, target: float, sign: float, known: dict[float, float]
 ) -> SearchPoint | None:
-    """Regula falsi that halves the value of an end that stays (the Illinois rule), between known points."""
+    """Solves for one target between the known strengths, to which the shares on the way are added."""
     excess = {t: sign * (value - target) for t, value in known.items()}
     reached = [t for t in sorted(excess) if excess[t] >= 0]
     if not reached:
@@ -137,41 +176,37 @@ def _reach(
     if high == 0.0:
         return SearchPoint(0.0, pool.lists(0.0))
     low = max(t for t in excess if t < high)
-    below, above, side = excess[low], excess[high], 0
-    t, lists = high, pool.lists(high)
+    bracket = _Bracket(low, excess[low], high, excess[high])
+    t = high
+    lists = pool.lists(high)
     for _ in range(_MOST_STEPS):
         if abs(excess[t]) < _TOLERANCE:
             break
-        t = low + (high - low) * (-below / (above - below) if above > below else 0.5)
+        t = bracket.next()
         lists = pool.lists(t)
         known[t] = share(lists)
         excess[t] = sign * (known[t] - target)
-        if excess[t] >= 0:
-            high, above = t, excess[t]
-            below, side = (below / 2 if side == 1 else below), 1
-        else:
-            low, below = t, excess[t]
-            above, side = (above / 2 if side == -1 else above), -1
+        bracket.narrow(t, excess[t])
     return SearchPoint(t, lists)
 
 
-def top_n(values: Floats, count: int) -> Lists:
-    """Places of the largest of each row, in no order: [users, count]."""
-    count = min(count, values.shape[1])
-    return np.argpartition(values, values.shape[1] - count, axis=1)[:, values.shape[1] - count :]
+def top_n(values: Floats, n: int) -> Lists:
+    """Returns the places of each row's n largest values, in no order: [users, n]."""
+    n = min(n, values.shape[1])
+    return np.argpartition(values, values.shape[1] - n, axis=1)[:, values.shape[1] - n :]
 
 
 def best_first(places: Lists, values: Floats) -> Lists:
-    """The places in falling order of their values."""
+    """Returns the places in falling order of their values."""
     order = np.argsort(-np.take_along_axis(values, places, 1), axis=1, kind="stable")
     return np.take_along_axis(places, order, 1)
 
 
 def spread(base: Floats) -> float:
-    """Mean over users of the standard deviation of what may be returned."""
+    """Returns the mean over users of the standard deviation of the items that may be returned."""
     return float(np.std(base, axis=1, where=np.isfinite(base)).mean())
 
 
 def best_items(base: Floats) -> Lists:
-    """Each user's best items by the base, as many as a pool takes from either end."""
+    """Returns each user's best items by the base, as many as a pool takes from either end."""
     return top_n(base, _DEPTH)

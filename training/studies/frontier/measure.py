@@ -1,4 +1,4 @@
-"""All parts of the frontier of one run, as plain figures that several runs' can be joined with."""
+"""All parts of the frontier of one run, as plain figures that can be joined with other runs'."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from training.errors import ConfigError
 from training.run import Run
 from training.studies.frontier.audience import Audience, Users
-from training.studies.frontier.cells import Cells, Setting, frontier
+from training.studies.frontier.cells import Cell, Cells, Setting, VariantCells, frontier
 from training.studies.frontier.effects import (
     RANDOM,
     amplify,
@@ -23,39 +23,53 @@ from training.studies.frontier.effects import (
 )
 from training.studies.frontier.knowledge import Knowledge, Models
 from training.studies.frontier.linear_scores import Doubles
+from training.studies.frontier.method_ids import Base, Comparison, MethodId, Variant
 from training.studies.frontier.tags import concepts_of, hide, judged, middle
 
-REFERENCES = ("tag boost + rank", "dense probe + rank", "dense probe + relevance")
-"""What every method is compared with, user by user."""
-PAIRS = (
-    ("target share + score", "target share, lift alone + score"),
-    ("contrast + score", "contrast, untrained SAE + score"),
-    ("contrast + score", "difference of means + score"),
-    ("contrast, top 10 + score", "raw dimensions, top 10 + score"),
-    ("contrast, top 10 + score", "BLEND, 10 neurons + score"),
-    ("contrast, Platt + relevance", "contrast, untrained SAE, Platt + relevance"),
-    ("contrast, Platt + relevance", "difference of means, Platt + relevance"),
-    ("ridge on codes + relevance", "ridge on untrained codes + relevance"),
-    ("ridge on codes + relevance", "ridge on z + relevance"),
-    ("ridge on codes + relevance", "dense probe + relevance"),
-    ("completed tags, codes + relevance", "completed tags, z + relevance"),
-    ("probe and tag, codes + relevance", "probe and tag, untrained codes + relevance"),
-    ("probe and tag, codes + relevance", "probe and tag, z + relevance"),
+REFERENCES = (
+    MethodId.TAG_BOOST.on(Base.RANK),
+    MethodId.DENSE_PROBE.on(Base.RANK),
+    MethodId.DENSE_PROBE.on(Base.RELEVANCE),
 )
-"""The ADD of target shares against none; trained neurons against untrained ones and dense vectors."""
-_BASES_HIDDEN = ("rank", "relevance")
+"""The variants that every other one is compared with, user by user."""
+
+
+def _compare(base: Base, left: MethodId, right: MethodId) -> Comparison:
+    return Comparison(left.on(base), right.on(base))
+
+
+COMPARISONS = (
+    _compare(Base.SCORE, MethodId.TARGET_SHARE, MethodId.TARGET_SHARE_LIFT_ALONE),
+    _compare(Base.SCORE, MethodId.CONTRAST, MethodId.CONTRAST_UNTRAINED_SAE),
+    _compare(Base.SCORE, MethodId.CONTRAST, MethodId.DIFFERENCE_OF_MEANS),
+    _compare(Base.SCORE, MethodId.CONTRAST_TOP_10, MethodId.RAW_DIMENSIONS_TOP_10),
+    _compare(Base.SCORE, MethodId.CONTRAST_TOP_10, MethodId.BLEND_10_NEURONS),
+    _compare(Base.RELEVANCE, MethodId.CONTRAST_PLATT, MethodId.CONTRAST_UNTRAINED_SAE_PLATT),
+    _compare(Base.RELEVANCE, MethodId.CONTRAST_PLATT, MethodId.DIFFERENCE_OF_MEANS_PLATT),
+    _compare(Base.RELEVANCE, MethodId.RIDGE_ON_CODES, MethodId.RIDGE_ON_UNTRAINED_CODES),
+    _compare(Base.RELEVANCE, MethodId.RIDGE_ON_CODES, MethodId.RIDGE_ON_Z),
+    _compare(Base.RELEVANCE, MethodId.RIDGE_ON_CODES, MethodId.DENSE_PROBE),
+    _compare(Base.RELEVANCE, MethodId.COMPLETED_TAGS_CODES, MethodId.COMPLETED_TAGS_Z),
+    _compare(Base.RELEVANCE, MethodId.PROBE_AND_TAG_CODES, MethodId.PROBE_AND_TAG_UNTRAINED_CODES),
+    _compare(Base.RELEVANCE, MethodId.PROBE_AND_TAG_CODES, MethodId.PROBE_AND_TAG_Z),
+)
+"""What a target share's ADD contributes, and trained neurons against untrained ones and dense vectors."""
+_BASES_HIDDEN = (Base.RANK, Base.RELEVANCE)
+_ORACLE = MethodId.ALL_TAGS.on(Base.RANK)
+_MOST_REACHED = 0.9
+"""Share of the concepts that a variant must reach for its misses to leave a concept out of the means."""
 
 
 @dataclass(frozen=True)
 class FrontierOptions:
-    """What is judged, and on whom."""
+    """Configures which concepts are judged, on which users, and with which parts."""
 
     max_users: int = 1500
     """Test users that are judged, at most: a random choice."""
     max_concepts: int = 20
-    """The most frequent attribute values, at most; none that is on more than half of the items."""
+    """Most frequent attribute values that are judged, at most; none on more than half of the items."""
     hidden: str = "0.5 0.9"
-    """Shares of the tags that are hidden from the methods, separated by spaces; empty leaves the part out."""
+    """Shares of the tags hidden from the methods, separated by spaces; empty leaves the part out."""
     effects: bool = True
     """Also suppression, two concepts at once, off-target movement and the number of neurons."""
 
@@ -73,7 +87,7 @@ class FrontierOptions:
 
     @property
     def hidden_shares(self) -> list[float]:
-        """The shares as numbers."""
+        """Returns the shares as numbers."""
         try:
             return [float(share) for share in self.hidden.split()]
         except ValueError as error:
@@ -85,7 +99,7 @@ class FrontierOptions:
 def measure(
     run: Run, options: FrontierOptions, report: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Every part of the frontier, on the run's test users.
+    """Measures every part of the frontier on the run's test users.
 
     Raises:
         ConfigError: if the recommender has a head: its scores are not linear in the strength.
@@ -93,15 +107,16 @@ def measure(
     """
     if run.recommender.has_head or run.recommender.context_size:
         raise ConfigError(
-            f"{run.path}: {run.config.recommender} has a nonlinear head; the frontier needs scores that are "
-            "linear in the strength, as those of elsa, puresvd, als, bpr, logistic or lightgcn"
+            f"{run.path}: {run.config.recommender} has a nonlinear head; the frontier needs scores "
+            "that are linear in the strength, as those of elsa, puresvd, als, bpr, logistic or lightgcn"
         )
     rng = np.random.default_rng([run.config.seed, 0xFA])
     setting = _setting(run, options, rng)
-    audience, known = setting.audience, setting.truth
+    audience = setting.audience
+    known = setting.truth
 
-    def tell(way: str) -> None:
-        report(f"{run.path}: {way}")
+    def tell(variant: str) -> None:
+        report(f"{run.path}: {variant}")
 
     figures: dict[str, Any] = {
         "data_set": run.data_set,
@@ -112,104 +127,88 @@ def measure(
         "concepts": [
             {
                 "name": concept.name,
-                "items": int(setting.concepts.tags[concept.row].sum()),
+                "items": int(setting.flags(concept).sum()),
                 "share": concept.share,
                 "targets": concept.targets,
             }
             for concept in setting.judged
         ],
     }
-    figures["seen"] = _figures(setting, _collect(frontier(setting, known), tell), REFERENCES, PAIRS)
+    figures["seen"] = _figures(setting, _collect(frontier(setting, known), tell))
     label = middle(setting.judged)
     for share in options.hidden_shares:
         hidden = hide(setting.concepts.tags, run.catalogue.popularity, share, rng)
-        left = Knowledge(setting.models, setting.concepts.tags & ~hidden)
-        cells = _collect(frontier(setting, left, hidden, label, _BASES_HIDDEN), tell)
-        figures[f"hidden {share:g}"] = _figures(setting, cells, REFERENCES, PAIRS)
+        shown = Knowledge(setting.models, setting.concepts.tags & ~hidden)
+        cells = _collect(frontier(setting, shown, hidden, label, _BASES_HIDDEN), tell)
+        figures[f"hidden {share:g}"] = _figures(setting, cells)
     if options.effects:
         figures["effects"] = _effects(setting, known, label, rng)
     return figures
 
 
 def _setting(run: Run, options: FrontierOptions, rng: np.random.Generator) -> Setting:
-    chosen = np.sort(rng.permutation(run.split.test)[: options.max_users])
-    tuned = np.sort(rng.permutation(run.split.validation)[: options.max_users])
-    users, validation = Users.of(run, chosen), Audience.tuned(Users.of(run, tuned))
+    test = np.sort(rng.permutation(run.split.test)[: options.max_users])
+    tuning = np.sort(rng.permutation(run.split.validation)[: options.max_users])
+    users = Users.of(run, test)
+    validation = Audience.tuned(Users.of(run, tuning))
     audience = Audience.of(users, validation.relevance)
     concepts = concepts_of(run, options.max_concepts)
-    found = judged(concepts, audience)
-    if not found:
+    chosen = judged(concepts, audience)
+    if not chosen:
         raise ConfigError(
             f"{run.path}: no concept can be brought to a target share in these users' lists"
         )
-    return Setting(audience, Models.of(run, users, validation), concepts, found)
+    return Setting(audience, Models.of(run, users, validation), concepts, chosen)
 
 
 def _collect(
-    results: Iterable[tuple[str, str, Cells]], report: Callable[[str], None]
-) -> dict[str, Cells]:
-    found = {}
-    for name, base, cells in results:
-        report(f"{name} + {base}")
-        found[f"{name} + {base}"] = cells
-    return found
+    results: Iterable[VariantCells], report: Callable[[str], None]
+) -> dict[Variant, Cells]:
+    cells = {}
+    for variant, own in results:
+        report(str(variant))
+        cells[variant] = own
+    return cells
 
 
-def _figures(
-    setting: Setting,
-    found: Mapping[str, Cells],
-    references: Sequence[str],
-    pairs: Sequence[tuple[str, str]],
-) -> dict[str, Any]:
-    labels = sorted({label for concept in setting.judged for label in concept.targets})
-    labels = [
-        label
-        for label in labels
-        if any(label == key[1] for cells in found.values() for key in cells)
-    ]
-    asked = {label: [c.name for c in setting.judged if label in c.targets] for label in labels}
-    common = {
-        label: [
-            name
-            for name in asked[label]
-            if all(
-                (name, label) in cells
-                for cells in found.values()
-                if sum(key[1] == label for key in cells) >= 0.9 * len(asked[label])
-            )
-        ]
-        for label in labels
+def _figures(setting: Setting, cells: Mapping[Variant, Cells]) -> dict[str, Any]:
+    """Summarises all variants at every target that any of them reaches."""
+    reached = {key.label for own in cells.values() for key in own}
+    labels = sorted(reached & {label for one in setting.judged for label in one.targets})
+    asked = {
+        label: [one.name for one in setting.judged if label in one.targets] for label in labels
     }
+    common = {label: _common(cells, label, asked[label]) for label in labels}
     methods = {
-        way: {
-            label: _summary(cells, found, label, common[label], references)
-            | {"asked": len(asked[label])}
+        str(variant): {
+            label: _summary(cells, variant, label, common[label]) | {"asked": len(asked[label])}
             for label in labels
         }
-        for way, cells in found.items()
+        for variant in cells
     }
     compared = {
-        f"{left} - {right}": {
-            label: difference(found[left], found[right], label) for label in labels
+        str(pair): {
+            label: difference(cells[pair.left], cells[pair.right], label) for label in labels
         }
-        for left, right in pairs
-        if left in found and right in found
+        for pair in COMPARISONS
+        if pair.left in cells and pair.right in cells
     }
     return {"common": common, "methods": methods, "pairs": compared}
 
 
+def _common(cells: Mapping[Variant, Cells], label: str, asked: Sequence[str]) -> list[str]:
+    """Returns the concepts that all variants reach which reach most of those asked for."""
+    by_variant = [set(_at(own, label)) for own in cells.values()]
+    able = [names for names in by_variant if len(names) >= _MOST_REACHED * len(asked)]
+    return [name for name in asked if all(name in names for names in able)]
+
+
 def _summary(
-    cells: Cells,
-    found: Mapping[str, Cells],
-    label: str,
-    common: Sequence[str],
-    references: Sequence[str],
+    cells: Mapping[Variant, Cells], variant: Variant, label: str, common: Sequence[str]
 ) -> dict[str, Any]:
-    own = {name: cell for (name, at), cell in cells.items() if at == label}
-    oracle = {
-        name: cell for (name, at), cell in found.get("all tags + rank", {}).items() if at == label
-    }
-    whole = len(common) > 0 and all(name in own for name in common)
+    own = _at(cells[variant], label)
+    oracle = _at(cells.get(_ORACLE, {}), label)
+    has_all = len(common) > 0 and all(name in own for name in common)
     ratios = [
         own[name].hidden / oracle[name].hidden
         for name in own
@@ -217,7 +216,7 @@ def _summary(
     ]
     return {
         "reached": len(own),
-        "ndcg": _mean([own[name].ndcg.mean() for name in common]) if whole else None,
+        "ndcg": _mean([own[name].ndcg.mean() for name in common]) if has_all else None,
         "exposure": _mean([cell.exposure for cell in own.values()]),
         "plain": _mean([cell.plain for cell in own.values()]),
         "hidden": _mean(ratios),
@@ -225,22 +224,32 @@ def _summary(
             name: [float(cell.ndcg.mean()), cell.plain, cell.hidden] for name, cell in own.items()
         },
         "minus": {
-            name: difference(cells, found[name], label) for name in references if name in found
+            str(reference): difference(cells[variant], cells[reference], label)
+            for reference in REFERENCES
+            if reference in cells
         },
     }
 
 
-def difference(left: Cells, right: Cells, label: str) -> dict[str, float] | None:
-    """Mean nDCG difference over the users and the concepts that both reached, and its standard error.
+def _at(cells: Cells, label: str) -> dict[str, Cell]:
+    """Returns the cells at one target, by the concept's name."""
+    return {key.concept: cell for key, cell in cells.items() if key.label == label}
 
-    Users are drawn, concepts are not: the error is that of the mean of the users' own means.
+
+def difference(left: Cells, right: Cells, label: str) -> dict[str, float] | None:
+    """Computes the mean nDCG difference over the users and the concepts that both reached.
+
+    Users are drawn, concepts are not: the standard error is that of the mean of the users' own means.
     """
-    shared = [key for key in left if key[1] == label and key in right]
+    shared = [key for key in left if key.label == label and key in right]
     return paired([left[key].ndcg - right[key].ndcg for key in shared])
 
 
 def paired(differences: Sequence[NDArray[np.floating]]) -> dict[str, float] | None:
-    """Differences [users] of several concepts -> mean, standard error with users as clusters, and count."""
+    """Computes the mean, its standard error with users as clusters, and the number of concepts.
+
+    differences holds one array [users] for each concept; None if it is empty.
+    """
     if not differences:
         return None
     per_user: Doubles = np.stack(differences).mean(axis=0, dtype=np.float64)
@@ -255,41 +264,45 @@ def _mean(values: Sequence[float]) -> float | None:
 def _effects(
     setting: Setting, known: Knowledge, label: str, rng: np.random.Generator
 ) -> dict[str, Any]:
-    unsteered = setting.audience.ndcg(setting.audience.unsteered)
-    halved = suppress(setting, known, rng)
-    random = halved[RANDOM]
-    moved = amplify(setting, known, label)
-    boost = moved["tag boost", "rank"]
     return {
         "label": label,
-        "suppression": {
-            " + ".join(way): {
-                "reached": len(found),
-                "loss": paired([unsteered - ndcg for ndcg in found.values()]),
-                "minus random": paired([found[name] - random[name] for name in found]),
-            }
-            for way, found in halved.items()
-        },
-        "off_target": {
-            " + ".join(way): {
-                "reached": len(found),
-                "moved": _mean([effect.off_target for effect in found.values()]),
-                "over boost": _mean(
-                    [
-                        found[name].off_target / boost[name].off_target
-                        for name in found
-                        if name in boost
-                    ]
-                ),
-            }
-            for way, found in moved.items()
-        },
+        "suppression": _suppression(setting, known, rng),
+        "off_target": _off_target(setting, known, label),
         "together": {
-            " + ".join(way): [pair._asdict() for pair in pairs]
-            for way, pairs in amplify_pairs(setting, known).items()
+            str(variant): [pair._asdict() for pair in pairs]
+            for variant, pairs in amplify_pairs(setting, known).items()
         },
         "neurons": {
             name: {str(count): share for count, share in kept.items()}
             for name, kept in neurons_needed(setting, known, label).items()
         },
+    }
+
+
+def _suppression(setting: Setting, known: Knowledge, rng: np.random.Generator) -> dict[str, Any]:
+    unsteered = setting.audience.ndcg(setting.audience.unsteered)
+    halved = suppress(setting, known, rng)
+    random = halved[RANDOM]
+    return {
+        str(variant): {
+            "reached": len(own),
+            "loss": paired([unsteered - ndcg for ndcg in own.values()]),
+            "minus random": paired([own[name] - random[name] for name in own]),
+        }
+        for variant, own in halved.items()
+    }
+
+
+def _off_target(setting: Setting, known: Knowledge, label: str) -> dict[str, Any]:
+    moved = amplify(setting, known, label)
+    boost = moved[MethodId.TAG_BOOST.on(Base.RANK)]
+    return {
+        str(variant): {
+            "reached": len(own),
+            "moved": _mean([effect.off_target for effect in own.values()]),
+            "over boost": _mean(
+                [own[name].off_target / boost[name].off_target for name in own if name in boost]
+            ),
+        }
+        for variant, own in moved.items()
     }

@@ -9,11 +9,11 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from training.concepts.mapping.tfidf import characterises, tag_activations, top_neurons
-from training.studies.frontier.audience import BASES
 from training.studies.frontier.calibration import completed, probe_and_tag
 from training.studies.frontier.filled_tags import choose_weight, filled
 from training.studies.frontier.knowledge import Features, Knowledge
 from training.studies.frontier.linear_scores import Doubles, Floats
+from training.studies.frontier.method_ids import Base, MethodId
 from training.studies.tag_profiles import TagProfiles
 
 
@@ -42,7 +42,7 @@ class Method(NamedTuple):
     """
 
     fit: Callable[[Knowledge], Gains]
-    bases: tuple[str, ...] = BASES
+    bases: tuple[Base, ...] = (Base.SCORE, Base.RANK, Base.RELEVANCE)
     reorder: bool = False
     oracle: bool = False
     on_hidden: bool = True
@@ -172,57 +172,61 @@ def _residuals(rows: Doubles) -> Doubles:
     return residuals
 
 
-_ONE = ("score",)
-_TWO = ("score", "rank")
-_LAST = ("rank", "relevance")
-METHODS: dict[str, Method] = {
-    "all tags": Method(lambda known: _columns(_flags(known)), oracle=True),
-    "tag boost": Method(lambda known: _columns(_flags(known))),
-    "boost": Method(lambda known: _columns(_flags(known)), ("places",)),
-    "boost by gains": Method(lambda known: _columns(known.ridge("dense")), ("places",)),
-    "filled tags": Method(_filled, ("relevance",)),
-    "select, then reorder": Method(
+_ONE = (Base.SCORE,)
+_TWO = (Base.SCORE, Base.RANK)
+_LAST = (Base.RANK, Base.RELEVANCE)
+METHODS: dict[MethodId, Method] = {
+    MethodId.ALL_TAGS: Method(lambda known: _columns(_flags(known)), oracle=True),
+    MethodId.TAG_BOOST: Method(lambda known: _columns(_flags(known))),
+    MethodId.BOOST: Method(lambda known: _columns(_flags(known)), (Base.PLACES,)),
+    MethodId.BOOST_BY_GAINS: Method(lambda known: _columns(known.ridge("dense")), (Base.PLACES,)),
+    MethodId.FILLED_TAGS: Method(_filled, (Base.RELEVANCE,)),
+    MethodId.SELECT_THEN_REORDER: Method(
         lambda known: _columns(_flags(known)), _ONE, reorder=True, on_hidden=False
     ),
-    "tag boost, orthogonal": Method(
+    MethodId.TAG_BOOST_ORTHOGONAL: Method(
         lambda known: _columns(_residuals(_flags(known).astype(np.float64))),
-        ("rank",),
+        (Base.RANK,),
         on_hidden=False,
     ),
-    "imputed tags": Method(_imputed),
-    "dense probe": Method(lambda known: _columns(known.dense_probe)),
-    "ridge on z": Method(lambda known: _columns(known.ridge("dense")), _LAST),
-    "ridge on codes": Method(lambda known: _columns(known.ridge("more_neurons")), _LAST),
-    "ridge on untrained codes": Method(
+    MethodId.IMPUTED_TAGS: Method(_imputed),
+    MethodId.DENSE_PROBE: Method(lambda known: _columns(known.dense_probe)),
+    MethodId.RIDGE_ON_Z: Method(lambda known: _columns(known.ridge("dense")), _LAST),
+    MethodId.RIDGE_ON_CODES: Method(lambda known: _columns(known.ridge("more_neurons")), _LAST),
+    MethodId.RIDGE_ON_UNTRAINED_CODES: Method(
         lambda known: _columns(known.ridge("more_untrained")), _LAST
     ),
-    "completed tags, z": Method(lambda known: _completed(known, "dense"), _LAST),
-    "completed tags, codes": Method(lambda known: _completed(known, "more_neurons"), _LAST),
-    "probe and tag, z": Method(lambda known: _probe_and_tag(known, "dense"), _LAST),
-    "probe and tag, codes": Method(lambda known: _probe_and_tag(known, "more_neurons"), _LAST),
-    "probe and tag, untrained codes": Method(
+    MethodId.COMPLETED_TAGS_Z: Method(lambda known: _completed(known, "dense"), _LAST),
+    MethodId.COMPLETED_TAGS_CODES: Method(lambda known: _completed(known, "more_neurons"), _LAST),
+    MethodId.PROBE_AND_TAG_Z: Method(lambda known: _probe_and_tag(known, "dense"), _LAST),
+    MethodId.PROBE_AND_TAG_CODES: Method(
+        lambda known: _probe_and_tag(known, "more_neurons"), _LAST
+    ),
+    MethodId.PROBE_AND_TAG_UNTRAINED_CODES: Method(
         lambda known: _probe_and_tag(known, "more_untrained"), _LAST
     ),
-    "kernel on codes": Method(lambda known: _columns(known.kernel)),
-    "difference of means": Method(lambda known: _contrast(known, "dense")),
-    "difference of means, Platt": Method(lambda known: _columns(known.platt(known.models.dense))),
-    "contrast": Method(lambda known: _contrast(known, "neurons")),
-    "contrast, Platt": Method(lambda known: _columns(known.platt(known.models.neurons))),
-    "contrast, orthogonal": Method(_orthogonal, _TWO, on_hidden=False),
-    "contrast, untrained SAE": Method(lambda known: _contrast(known, "untrained")),
-    "contrast, untrained SAE, Platt": Method(
+    MethodId.KERNEL_ON_CODES: Method(lambda known: _columns(known.kernel)),
+    MethodId.DIFFERENCE_OF_MEANS: Method(lambda known: _contrast(known, "dense")),
+    MethodId.DIFFERENCE_OF_MEANS_PLATT: Method(
+        lambda known: _columns(known.platt(known.models.dense))
+    ),
+    MethodId.CONTRAST: Method(lambda known: _contrast(known, "neurons")),
+    MethodId.CONTRAST_PLATT: Method(lambda known: _columns(known.platt(known.models.neurons))),
+    MethodId.CONTRAST_ORTHOGONAL: Method(_orthogonal, _TWO, on_hidden=False),
+    MethodId.CONTRAST_UNTRAINED_SAE: Method(lambda known: _contrast(known, "untrained")),
+    MethodId.CONTRAST_UNTRAINED_SAE_PLATT: Method(
         lambda known: _columns(known.platt(known.models.untrained))
     ),
-    "contrast, top 1": Method(_top(1), _TWO, on_hidden=False),
-    "contrast, top 10": Method(_top(10), _TWO),
-    "contrast, top 50": Method(_top(50), _TWO, on_hidden=False),
-    "raw dimensions, top 10": Method(_raw_dimensions, _TWO, on_hidden=False),
-    "shuffled neurons": Method(_shuffled, _TWO, on_hidden=False),
-    "own neurons": Method(_own_neurons, _TWO, on_hidden=False),
-    "BLEND, 1 neuron": Method(_blend(1), _ONE, on_hidden=False),
-    "BLEND, 5 neurons": Method(_blend(5), _ONE),
-    "BLEND, 10 neurons": Method(_blend(10), _ONE, on_hidden=False),
-    "tag profiles": Method(_tag_profiles, _ONE),
+    MethodId.CONTRAST_TOP_1: Method(_top(1), _TWO, on_hidden=False),
+    MethodId.CONTRAST_TOP_10: Method(_top(10), _TWO),
+    MethodId.CONTRAST_TOP_50: Method(_top(50), _TWO, on_hidden=False),
+    MethodId.RAW_DIMENSIONS_TOP_10: Method(_raw_dimensions, _TWO, on_hidden=False),
+    MethodId.SHUFFLED_NEURONS: Method(_shuffled, _TWO, on_hidden=False),
+    MethodId.OWN_NEURONS: Method(_own_neurons, _TWO, on_hidden=False),
+    MethodId.BLEND_1_NEURON: Method(_blend(1), _ONE, on_hidden=False),
+    MethodId.BLEND_5_NEURONS: Method(_blend(5), _ONE),
+    MethodId.BLEND_10_NEURONS: Method(_blend(10), _ONE, on_hidden=False),
+    MethodId.TAG_PROFILES: Method(_tag_profiles, _ONE),
 }
 """By name. "all tags" is the oracle, shown hidden tags too; where none is hidden it is the tag
 boost. "boost" is what requests get that say BOOST, "by gains" where the bundle has gains."""

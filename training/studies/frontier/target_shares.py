@@ -1,8 +1,8 @@
-"""What requests do that ask for a least share of each list: the service's own way of steering.
+"""Requests for a least share of each list: what the service does with a target share.
 
-The weakest ADD of the concept that gives a list as many of its items as were asked for; where the
-strongest is not enough, a number is added to the score of each of its items, as large as the share
-needs (a lift).
+The service takes the weakest ADD of the concept that gives a list the asked number of its items;
+where the strongest is not enough, a number is added to the score of each of its items, as large as
+the share needs (a lift).
 """
 
 from __future__ import annotations
@@ -24,34 +24,36 @@ from training.studies.frontier.linear_scores import (
     best_first,
     top_n,
 )
+from training.studies.frontier.method_ids import Base, MethodId
 
 LARGEST_UNITS = 1.0
-"""Typical units: the strongest ADD that a target share brings in the service."""
+"""Strength of the strongest ADD that a target share uses in the service, in TYPICAL units."""
 STRENGTHS = {
-    "target share": np.linspace(0.0, LARGEST_UNITS, 17),
-    "target share, lift alone": np.zeros(1),
+    MethodId.TARGET_SHARE: np.linspace(0.0, LARGEST_UNITS, 17),
+    MethodId.TARGET_SHARE_LIFT_ALONE: np.zeros(1),
 }
-"""Strengths of the ADD that are tried, by way, weakest first."""
-BASE = "score"
-"""What they add to: requests move the query, and with it the scores."""
+"""Strengths of the ADD that are tried, weakest first, in TYPICAL units."""
+BASE = Base.SCORE
+"""Requests move the query, and with it the scores."""
 _STEPS = 16
 _CLOSE = 2e-4
+"""Distance from the target at which the bisection stops, in exposure share."""
 
 
 class ShareRequests(NamedTuple):
-    """A concept's lists: under each ADD [rungs, users, 20], and what the strongest leaves to be lifted.
+    """A concept's lists under each ADD, [strengths, users, 20], and the items to lift where none is enough.
 
-    counts [rungs, users] are the concept's items in the lists; ours and others the best items with
-    and without the concept under the strongest ADD, best first, [users, 20], with their scores,
-    -inf where there is none. dither [users], between 0 and 1, says who gets the whole item that
-    others lack.
+    counts [strengths, users] are the concept's items in the lists. members and others are the best
+    items with and without the concept under the strongest ADD, best first, [users, 20], with their
+    scores, -inf where there is no item. dither [users], between 0 and 1, decides which users get a
+    whole item where the share asks for a part of one.
     """
 
-    rungs: Lists
+    added: Lists
     counts: NDArray[np.int64]
-    ours: Lists
+    members: Lists
     others: Lists
-    our_scores: Doubles
+    member_scores: Doubles
     other_scores: Doubles
     dither: Doubles
 
@@ -59,45 +61,58 @@ class ShareRequests(NamedTuple):
     def of(
         cls, base: Floats, direction: Floats, flags: NDArray[np.bool_], strengths: Doubles
     ) -> ShareRequests:
-        """Scores base [users, n_items] over scale(z); direction [n_items] is what ADD of 1 adds to them."""
-        rungs = np.empty((len(strengths), len(base), LENGTH), dtype=np.int64)
+        """Prepares the lists of all users.
+
+        Args:
+            base: [users, n_items], the scores over scale(z).
+            direction: [n_items], what ADD of strength 1 adds to them.
+            flags: [n_items], the items that carry the concept.
+            strengths: in units of the code, weakest first.
+        """
+        added = np.empty((len(strengths), len(base), LENGTH), dtype=np.int64)
         for row, strength in enumerate(strengths):
             scores = base + np.float32(strength) * direction
-            rungs[row] = best_first(top_n(scores, LENGTH), scores)
-        kinds = [np.where(flags == of_ours, scores, -np.inf) for of_ours in (True, False)]
-        ours, others = (best_first(top_n(kind, LENGTH), kind) for kind in kinds)
-        our_scores, other_scores = (
-            np.take_along_axis(kind, items, 1).astype(np.float64)
-            for kind, items in zip(kinds, (ours, others), strict=True)
+            added[row] = best_first(top_n(scores, LENGTH), scores)
+        with_it = np.where(flags, scores, -np.inf)
+        without = np.where(flags, -np.inf, scores)
+        members = best_first(top_n(with_it, LENGTH), with_it)
+        others = best_first(top_n(without, LENGTH), without)
+        return cls(
+            added=added,
+            counts=flags[added].sum(axis=2),
+            members=members,
+            others=others,
+            member_scores=np.take_along_axis(with_it, members, 1).astype(np.float64),
+            other_scores=np.take_along_axis(without, others, 1).astype(np.float64),
+            dither=np.random.default_rng(len(base)).permutation(len(base)) / len(base),
         )
-        dither = np.random.default_rng(len(base)).permutation(len(base)) / len(base)
-        counts = flags[rungs].sum(axis=2)
-        return cls(rungs, counts, ours, others, our_scores, other_scores, dither)
 
     def lists(self, share: float) -> Lists:
-        """Lists of at least share x 20 of the concept's items; a part of an item is some users' whole one."""
+        """Returns lists with at least share x 20 of the concept's items, [users, 20].
+
+        A part of an item becomes a whole one for that part of the users.
+        """
         asked = np.floor(share * LENGTH + self.dither).astype(np.int64)
         enough = self.counts >= asked
         users = np.arange(len(asked))
-        lists: Lists = self.rungs[np.argmax(enough, axis=0), users]
+        lists: Lists = self.added[np.argmax(enough, axis=0), users]
         short = np.flatnonzero(~enough.any(axis=0))
         if len(short):
             lists[short] = self._lifted(short, asked[short])
         return lists
 
     def _lifted(self, users: NDArray[np.int64], asked: NDArray[np.int64]) -> Lists:
-        """The last that is needed of the concept comes to stand just above the first other that gives way."""
-        have = np.isfinite(self.our_scores[users]).sum(axis=1)
-        needed = np.minimum(asked, have)
+        """Lifts the last needed member just above the first other item that leaves the list."""
+        available = np.isfinite(self.member_scores[users]).sum(axis=1)
+        needed = np.minimum(asked, available)
         rows = np.arange(len(users))
-        last = self.our_scores[users][rows, np.maximum(needed, 1) - 1]
+        last = self.member_scores[users][rows, np.maximum(needed, 1) - 1]
         first = self.other_scores[users][rows, np.minimum(LENGTH - needed, LENGTH - 1)]
-        lift = np.where(
-            (needed > 0) & np.isfinite(first), np.maximum(first - last, 0.0) + 1e-9, 0.0
-        )
-        items = np.concatenate([self.ours[users], self.others[users]], axis=1)
+        applies = (needed > 0) & np.isfinite(first)
+        lift = np.where(applies, np.maximum(first - last, 0.0) + 1e-9, 0.0)
+        items = np.concatenate([self.members[users], self.others[users]], axis=1)
         scores = np.concatenate(
-            [self.our_scores[users] + lift[:, None], self.other_scores[users]], axis=1
+            [self.member_scores[users] + lift[:, None], self.other_scores[users]], axis=1
         )
         return np.take_along_axis(items, best_first(top_n(scores, LENGTH), scores), 1)
 
@@ -108,24 +123,32 @@ def request_shares(
     row: int,
     flags: NDArray[np.bool_],
     targets: list[float],
-    way: str,
+    strengths: Doubles,
 ) -> list[SearchPoint | None]:
-    """Asks every user for the share that brings the flagged items' mean exposure to each target.
+    """Finds the share to ask every user for that brings the mean exposure to each target.
 
-    The requests know the tags that known has; flags [n_items] are all. The strength of the points
-    is the share asked for.
+    The strength of the returned points is the share asked for.
+
+    Args:
+        base: [users, n_items], the scores over scale(z).
+        known: the tags that requests know.
+        row: the concept's row among the tags.
+        flags: [n_items], all items that carry the concept, by which the exposure is measured.
+        targets: mean exposure shares.
+        strengths: of the ADD that are tried, in TYPICAL units.
     """
     models = known.models
     weights = known.contrast(models.neurons)[row]
     levels = models.user_codes @ weights / max(float(weights @ weights), 1e-12)
     unit = typical_unit(levels.astype(np.float64))
     direction = weights @ models.neurons.W_dec @ models.item_matrix.T
-    requests = ShareRequests.of(base, direction, known.tags[row], unit * STRENGTHS[way])
+    requests = ShareRequests.of(base, direction, known.tags[row], unit * strengths)
     return [_solve(requests, flags, target) for target in targets]
 
 
 def _solve(requests: ShareRequests, flags: NDArray[np.bool_], target: float) -> SearchPoint | None:
-    low, high = 0.0, 1.0
+    low = 0.0
+    high = 1.0
     if exposure(requests.lists(high), flags).mean() < target:
         return None
     for _ in range(_STEPS):
@@ -133,5 +156,8 @@ def _solve(requests: ShareRequests, flags: NDArray[np.bool_], target: float) -> 
         excess = exposure(requests.lists(middle), flags).mean() - target
         if abs(excess) < _CLOSE:
             return SearchPoint(middle, requests.lists(middle))
-        low, high = (low, middle) if excess >= 0 else (middle, high)
+        if excess >= 0:
+            high = middle
+        else:
+            low = middle
     return SearchPoint(high, requests.lists(high))

@@ -1,4 +1,4 @@
-"""What steering had to show on the frontier, and whether it did: one table, the report's first."""
+"""The report's first table: the goals that steering had to meet on the frontier, and whether it met them."""
 
 from __future__ import annotations
 
@@ -11,152 +11,153 @@ import numpy as np
 from training.evaluation.report import Estimate, Table
 from training.studies.frontier.effects import COUNTS
 from training.studies.frontier.figures import (
+    SEEN,
     Figures,
+    Place,
     cell_of,
+    compared,
+    data_sets,
+    figures_of,
+    hidden_parts,
+    hidden_share,
     labels_of,
     mean_of,
     minus,
-    pair_of,
-    several,
     signed,
 )
+from training.studies.frontier.method_ids import Base, Comparison, MethodId, Variant
 
-_BOOST = "tag boost + rank"
-_PROBES = ("dense probe + rank", "dense probe + relevance")
-_SEEN = (
-    "boost + places",
-    "boost by gains + places",
-    "target share + score",
-    "target share, lift alone + score",
-    "contrast + score",
-    "tag boost + relevance",
-    "imputed tags + relevance",
-    "filled tags + relevance",
+_BOOST = MethodId.TAG_BOOST.on(Base.RANK)
+_PROBES = (MethodId.DENSE_PROBE.on(Base.RANK), MethodId.DENSE_PROBE.on(Base.RELEVANCE))
+_ON_SEEN = (
+    MethodId.BOOST.on(Base.PLACES),
+    MethodId.BOOST_BY_GAINS.on(Base.PLACES),
+    MethodId.TARGET_SHARE.on(Base.SCORE),
+    MethodId.TARGET_SHARE_LIFT_ALONE.on(Base.SCORE),
+    MethodId.CONTRAST.on(Base.SCORE),
+    MethodId.TAG_BOOST.on(Base.RELEVANCE),
+    MethodId.IMPUTED_TAGS.on(Base.RELEVANCE),
+    MethodId.FILLED_TAGS.on(Base.RELEVANCE),
 )
-_HIDDEN = (
-    "boost + places",
-    "boost by gains + places",
-    "target share + score",
-    "contrast + rank",
-    "filled tags + relevance",
-    "completed tags, z + relevance",
-    "ridge on z + relevance",
+_ON_HIDDEN = (
+    MethodId.BOOST.on(Base.PLACES),
+    MethodId.BOOST_BY_GAINS.on(Base.PLACES),
+    MethodId.TARGET_SHARE.on(Base.SCORE),
+    MethodId.CONTRAST.on(Base.RANK),
+    MethodId.FILLED_TAGS.on(Base.RELEVANCE),
+    MethodId.COMPLETED_TAGS_Z.on(Base.RELEVANCE),
+    MethodId.RIDGE_ON_Z.on(Base.RELEVANCE),
 )
-_NEURONS = (
-    "contrast + score - contrast, untrained SAE + score",
-    "contrast + score - difference of means + score",
-    "ridge on codes + relevance - ridge on untrained codes + relevance",
-    "ridge on codes + relevance - ridge on z + relevance",
+_COMPARISONS = (
+    Comparison(MethodId.CONTRAST.on(Base.SCORE), MethodId.CONTRAST_UNTRAINED_SAE.on(Base.SCORE)),
+    Comparison(MethodId.CONTRAST.on(Base.SCORE), MethodId.DIFFERENCE_OF_MEANS.on(Base.SCORE)),
+    Comparison(
+        MethodId.RIDGE_ON_CODES.on(Base.RELEVANCE),
+        MethodId.RIDGE_ON_UNTRAINED_CODES.on(Base.RELEVANCE),
+    ),
+    Comparison(MethodId.RIDGE_ON_CODES.on(Base.RELEVANCE), MethodId.RIDGE_ON_Z.on(Base.RELEVANCE)),
 )
 _ENOUGH = 0.95
+"""Share of the contrast's effect that its largest neurons must keep to be counted as enough."""
 _HIDDEN_PART = 0.9
+"""Part of the oracle's hidden exposure that a method must reach."""
 _LOST = 0.01
+"""Relative nDCG@20 that a method may lose against the better dense probe."""
 TITLE = (
     "What was asked for, in nDCG@20 at equal shares. Seen tags: minus rank boost, met if at least 0 at every "
     f"target. Hidden tags: relative to the better dense probe, met if at least -{_LOST:.0%}, with "
-    f"{_HIDDEN_PART:g} or more of the oracle's hidden part. Both within two standard errors. ShareRequests get "
+    f"{_HIDDEN_PART:g} or more of the oracle's hidden part. Both within two standard errors. Requests get "
     "boost + places by BOOST (by gains where the bundle has gains), contrast + score by ADD, target share + "
     "score by a target share"
 )
 
 
 def verdict_table(runs: Sequence[Figures]) -> Table:
-    """Rows are what was asked for, columns the data sets."""
-    sets = {name: [run for run in runs if run["data_set"] == name] for name in _names(runs)}
+    """Returns the table with a row for each goal and a column for each data set."""
+    sets = data_sets(runs)
     rows: dict[str, Callable[[Sequence[Figures]], str]] = {}
-    rows |= {f"seen: {way}": partial(_seen, way=way) for way in _SEEN}
-    for part in _hidden_parts(runs[0]):
+    rows |= {f"seen: {variant}": partial(_seen, variant=variant) for variant in _ON_SEEN}
+    for part in hidden_parts(runs[0]):
         rows |= {
-            f"{_share(part)} hidden: {way}": partial(_hidden, part=part, way=way) for way in _HIDDEN
+            f"{hidden_share(part)} hidden: {variant}": partial(_hidden, part=part, variant=variant)
+            for variant in _ON_HIDDEN
         }
-    rows |= {name: partial(_apart, name=name) for name in _NEURONS}
+    rows |= {str(pair): partial(_compared, comparison=pair) for pair in _COMPARISONS}
     rows[f"neurons for {_ENOUGH:.0%} of the contrast's effect"] = neurons_for_most
-    return Table(
-        TITLE, ("", *sets), [[title, *map(told, sets.values())] for title, told in rows.items()]
-    )
+    table = [[title, *map(verdict, sets.values())] for title, verdict in rows.items()]
+    return Table(TITLE, ("", *sets), table)
 
 
 def neurons_for_most(runs: Sequence[Figures]) -> str:
-    """How many neurons keep most of the contrast's effect, the median over concepts; "-" if not measured."""
-    found = [
-        kept for run in runs if "effects" in run for kept in run["effects"]["neurons"].values()
-    ]
-    enough = [next((c for c in COUNTS if kept[str(c)] >= _ENOUGH), math.inf) for kept in found]
+    """Formats the number of neurons that keep most of the contrast's effect.
+
+    The median over the concepts; "-" if it was not measured.
+    """
+    measured = [run for run in runs if "effects" in run]
+    kept = [own for run in measured for own in run["effects"]["neurons"].values()]
+    enough = [next((c for c in COUNTS if own[str(c)] >= _ENOUGH), math.inf) for own in kept]
     return f"{np.median(enough):g}" if enough else "-"
 
 
-def _seen(runs: Sequence[Figures], way: str) -> str:
-    found = {
-        label: several([minus(run, "seen", way, label, _BOOST) for run in runs])
-        for label in labels_of(runs, "seen")
+def _seen(runs: Sequence[Figures], variant: Variant) -> str:
+    differences = {
+        label: minus(runs, Place(SEEN, variant, label), _BOOST) for label in labels_of(runs, SEEN)
     }
-    known = {label: estimate for label, estimate in found.items() if estimate}
-    told = ", ".join(f"{label}: {signed(estimate)}" for label, estimate in known.items())
-    return f"{told}: {_verdict(all(_reaches(estimate, 0.0) for estimate in known.values()))}"
+    known = {label: estimate for label, estimate in differences.items() if estimate}
+    text = ", ".join(f"{label}: {signed(estimate)}" for label, estimate in known.items())
+    return f"{text}: {_verdict(all(_reaches(estimate, 0.0) for estimate in known.values()))}"
 
 
-def _hidden(runs: Sequence[Figures], part: str, way: str) -> str:
+def _hidden(runs: Sequence[Figures], part: str, variant: Variant) -> str:
     (label,) = labels_of(runs, part)
-    lost = min(_relative(runs, part, way, label), key=lambda estimate: estimate.mean, default=None)
-    shown = mean_of([cell_of(run, part, way, label).get("hidden") for run in runs])
-    if lost is None or shown is None:
+    place = Place(part, variant, label)
+    lost = min(_relative(runs, place), key=lambda estimate: estimate.mean, default=None)
+    exposed = mean_of(figures_of(runs, place, "hidden"))
+    if lost is None or exposed is None:
         return "not reached"
-    met = _reaches(lost, -_LOST) and _reaches(shown, _HIDDEN_PART)
-    return f"{lost.mean:+.1%} ± {lost.error:.1%}, hidden part {shown.mean:.2f}: {_verdict(met)}"
+    met = _reaches(lost, -_LOST) and _reaches(exposed, _HIDDEN_PART)
+    return f"{lost.mean:+.1%} ± {lost.error:.1%}, hidden part {exposed.mean:.2f}: {_verdict(met)}"
 
 
-def _relative(runs: Sequence[Figures], part: str, way: str, label: str) -> Iterator[Estimate]:
-    """The way's nDCG relative to each probe's, over the concepts that both reach."""
+def _relative(runs: Sequence[Figures], place: Place) -> Iterator[Estimate]:
+    """Yields the nDCG relative to each probe's, over the concepts that both reach."""
     for probe in _PROBES:
-        difference = several([minus(run, part, way, label, probe) for run in runs])
+        difference = minus(runs, place, probe)
         levels = [
             ndcg
             for run in runs
-            for name, (ndcg, *_) in cell_of(run, part, probe, label).get("concepts", {}).items()
-            if name in cell_of(run, part, way, label).get("concepts", {})
+            for name, (ndcg, *_) in _concepts(run, place._replace(variant=probe)).items()
+            if name in _concepts(run, place)
         ]
         if difference and difference.error is not None:
             level = float(np.mean(levels))
             yield Estimate(difference.mean / level, difference.error / level)
 
 
-def _apart(runs: Sequence[Figures], name: str) -> str:
-    """At .5 where a concept goes there by both, else at the largest target; then with tags hidden."""
-    labels = labels_of(runs, "seen")
+def _concepts(run: Figures, place: Place) -> dict[str, list[float]]:
+    concepts: dict[str, list[float]] = cell_of(run, place).get("concepts", {})
+    return concepts
+
+
+def _compared(runs: Sequence[Figures], comparison: Comparison) -> str:
+    """Formats a comparison at 0.5 if both reach it, else at the largest target; then with hidden tags."""
+    labels = labels_of(runs, SEEN)
     tried = [label for label in labels if label == "0.5"] + labels[::-1]
-    seen = [
-        (f"seen, {label}", found) for label in tried if (found := _pair(runs, "seen", name, label))
+    seen = {f"seen, {label}": compared(runs, SEEN, comparison, label) for label in tried}
+    hidden = {
+        hidden_share(part): compared(runs, part, comparison, labels_of(runs, part)[0])
+        for part in hidden_parts(runs[0])
+    }
+    texts = [
+        [f"{place}: {signed(estimate)}" for place, estimate in estimates.items() if estimate]
+        for estimates in (seen, hidden)
     ]
-    hidden = [
-        (_share(part), found)
-        for part in _hidden_parts(runs[0])
-        if (found := _pair(runs, part, name, labels_of(runs, part)[0]))
-    ]
-    return (
-        ", ".join(f"{place}: {signed(found)}" for place, found in seen[:1] + hidden)
-        or "not reached"
-    )
+    return ", ".join(texts[0][:1] + texts[1]) or "not reached"
 
 
-def _pair(runs: Sequence[Figures], part: str, name: str, label: str) -> Estimate | None:
-    return several([pair_of(run, part, name, label) for run in runs])
-
-
-def _reaches(estimate: Estimate, bar: float) -> bool:
-    return estimate.mean + 2 * (estimate.error or 0.0) >= bar
+def _reaches(estimate: Estimate, goal: float) -> bool:
+    return estimate.mean + 2 * (estimate.error or 0.0) >= goal
 
 
 def _verdict(met: bool) -> str:
     return "met" if met else "missed"
-
-
-def _names(runs: Sequence[Figures]) -> list[str]:
-    return list(dict.fromkeys(run["data_set"] for run in runs))
-
-
-def _hidden_parts(run: Figures) -> list[str]:
-    return [part for part in run if part.startswith("hidden ")]
-
-
-def _share(part: str) -> str:
-    return f"{float(part.removeprefix('hidden ')):.0%}"
