@@ -1,1 +1,1 @@
-"""Bounds on the work under way, and what the server does without when it must."""
+"""Bounds the work in progress, and names what the server does without when it must."""

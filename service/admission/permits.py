@@ -1,4 +1,4 @@
-"""A permit or an immediate refusal: nothing waits in a queue without bound."""
+"""Gives a request a permit or refuses it at once, so that no queue grows without bound."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,10 @@ from service.errors import Overloaded
 
 
 class Priority(Enum):
-    """Who is refused first. The value is the share of the permits that requests of this priority may fill."""
+    """A request's priority, by which it is refused when permits are scarce.
+
+    The value is the share of all permits that may be in use when such a request is let in.
+    """
 
     LOW = 0.5
     NORMAL = 0.9
@@ -28,14 +31,22 @@ class Admission:
 
     @contextmanager
     def permit(self, priority: Priority = Priority.NORMAL, count: int = 1) -> Iterator[None]:
-        """Holds as many permits as the call does things at once.
+        """Holds permits while a request is answered.
+
+        An idle server lets every request in, however many permits it takes.
+
+        Args:
+            priority: The request's.
+            count: Permits to hold, one for each list that is computed at once.
 
         Raises:
-            Overloaded: not enough are left for this priority.
+            Overloaded: not enough permits are left for this priority.
         """
-        if self.in_flight and self.in_flight + count > max(1, int(self.permits * priority.value)):
+        limit = max(1, int(self.permits * priority.value))
+        if self.in_flight and self.in_flight + count > limit:
             raise Overloaded(
-                f"{self.in_flight} requests are in flight, no permit is left for {priority.name} priority"
+                f"expected at most {limit} requests in flight for {priority.name} priority,"
+                f" found {self.in_flight}: no permit is left"
             )
         self.in_flight += count
         try:

@@ -1,4 +1,4 @@
-"""BundleService."""
+"""Serves BundleService."""
 
 from datetime import datetime
 
@@ -18,11 +18,11 @@ class BundleRpc:
 
     @property
     def methods(self) -> dict[str, Method]:
-        """By name in the .proto file."""
+        """Returns the methods by their names in the .proto file."""
         return {"ListBundles": self.list_bundles}
 
-    async def list_bundles(self, request: wire.ListBundlesRequest, call: Call) -> Message:
-        """Every bundle with its labels and manifest."""
+    async def list_bundles(self, _request: wire.ListBundlesRequest, _call: Call) -> Message:
+        """Lists every bundle with its labels and manifest."""
         return wire.ListBundlesResponse(
             bundles=[
                 wire.LoadedBundle(

@@ -80,9 +80,9 @@ class NumberAttribute:
         if condition.values or (low is None and high is None):
             return "has numbers: expected min, max or both, and no values"
         if any(end is not None and np.isnan(end) for end in (low, high)):
-            return "found NaN, expected a number for min and max"
+            return "has numbers: expected a number for min and max, found NaN"
         if low is not None and high is not None and low > high:
-            return f"found min {low:g} above max {high:g}"
+            return f"has numbers: expected min up to max, found min {low:g} above max {high:g}"
         return None
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from service.arrays import Bools, Hashes, Ints
 from service.bundle.attributes import Attribute, BitmapCache, attribute
 from service.bundle.text_column import MANY, texts
-from service.errors import InvalidRequest
+from service.errors import UnfitCondition, UnknownAttribute
 from service.retrieval.filter import Condition, Filter
 
 CACHED_BYTES = 2**27
@@ -116,24 +116,18 @@ class Catalogue:
         found = self.find_hashes(hashes)
         return found[found >= 0]
 
-    def check(self, item_filter: Filter, field: str = "filter") -> None:
-        """Refuses a filter that names an unknown attribute or does not fit its kind.
+    def check(self, condition: Condition) -> None:
+        """Checks that a condition names a known attribute and fits its kind.
 
         Raises:
-            InvalidRequest: with the condition at fault.
+            UnknownAttribute: the items have no such attribute.
+            UnfitCondition: the attribute has texts and the condition is a range, or the reverse.
         """
-        for part, conditions in (("all_of", item_filter.all_of), ("none_of", item_filter.none_of)):
-            for position, condition in enumerate(conditions):
-                where = f"{field}.{part}[{position}]"
-                attribute = self._attributes.get(condition.attribute)
-                if attribute is None:
-                    known = ", ".join(self._attributes) or "none"
-                    raise InvalidRequest(
-                        f"{where}.attribute",
-                        f"found {condition.attribute!r}, expected one of: {known}",
-                    )
-                if fault := attribute.fault(condition):
-                    raise InvalidRequest(where, f"attribute {condition.attribute!r} {fault}")
+        attribute = self._attributes.get(condition.attribute)
+        if attribute is None:
+            raise UnknownAttribute(condition.attribute, self._attributes)
+        if fault := attribute.fault(condition):
+            raise UnfitCondition(f"attribute {condition.attribute!r} {fault}")
 
     def allowed(self, item_filter: Filter) -> Bools | None:
         """Which items a checked filter allows: bool [n_items], not to be changed; None for all."""

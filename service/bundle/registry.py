@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from service.bundle.bundle import Bundle
 from service.bundle.label_set import LabelSet
-from service.errors import InvalidRequest
+from service.errors import UnknownBundle
 
 DEFAULT_LABEL = "stable"
 
@@ -48,7 +48,7 @@ class BundleRegistry:
         """The bundle of an id, of a prefix of at least 8 digits, or of a label; "" is the default label.
 
         Raises:
-            InvalidRequest: there is none, or the prefix fits several.
+            UnknownBundle: there is none, or the prefix fits several.
         """
         name = name or DEFAULT_LABEL
         bundle_id = self._labels.get(name, name)
@@ -61,10 +61,7 @@ class BundleRegistry:
         ]
         if len(fitting) == 1:
             return self._bundles[fitting[0]][0]
-        known = ", ".join([*self._labels, *(held[:12] for held in self._bundles)]) or "none"
-        raise InvalidRequest(
-            "bundle", f"found {name!r}, expected a label or an id of a loaded bundle: {known}"
-        )
+        raise UnknownBundle(name, [*self._labels, *(known[:12] for known in self._bundles)])
 
     def all(self) -> list[Held]:
         """Every bundle, in the order of loading."""

@@ -8,7 +8,7 @@ import numpy as np
 from service.arrays import Floats
 from service.engine.audience import Audience
 from service.engine.query import Query
-from service.errors import InvalidRequest
+from service.errors import EditsOutOfRange
 from service.steering.edits import EditEffect, apply_edits, decode
 from service.steering.plan import WHOLLY, Applied, AppliedEdit, Mode
 
@@ -58,6 +58,6 @@ def steer(query: Query, who: Audience, applied: Applied = WHOLLY) -> Steered:
             change = change + reconstruction
         size = float(change @ change)
     if not math.isfinite(size) and not np.isfinite(change).all():
-        raise InvalidRequest("steering.edits", "the edits together leave the range of numbers")
+        raise EditsOutOfRange
     moves = size > 0.0 or change.any()
     return Steered(tuple(edits), effects, parts, reconstruction, change if moves else None)

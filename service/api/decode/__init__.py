@@ -1,1 +1,1 @@
-"""Wire to domain: every check of a request."""
+"""Decodes requests into the engine's types, and makes every check of a request."""

@@ -1,62 +1,39 @@
-"""Wire to domain: every field of a request is checked here, and only here.
-
-What does not fit raises InvalidRequest with the field's path, what was found and what was expected.
-"""
-
-import math
-from collections.abc import Sequence
+"""Decodes requests for lists into queries."""
 
 from trimtab.v1 import recommendation_pb2 as wire
 
+from service.api.decode.checks import check_count, read_bundle, read_user_id
+from service.api.decode.events import read_history
+from service.api.decode.filter import read_filter, read_item_ids
+from service.api.decode.page import read_page
 from service.api.decode.steering import read_steering
-from service.api.page_token import read_page
 from service.bundle.bundle import Bundle
 from service.bundle.history import Event, EventKind
 from service.bundle.registry import BundleRegistry
 from service.engine.query import NO_FILTER, Query
-from service.errors import InvalidRequest
-from service.retrieval.filter import Condition, Filter
-from service.steering.plan import NO_PLAN
+from service.errors import NotFound, quoted, unexpected
+from service.retrieval.filter import Filter
+from service.steering.plan import NO_PLAN, Plan
 
-MAX_ID_BYTES = 256
-
-
-MAX_EXCLUDED = 10_000
-
-
-MAX_CONDITIONS = 64
-
-
-MAX_VALUES = 1_000
-
-
-MAX_HISTORY = 100_000
+MAX_BATCH = 256
+"""Requests of one BatchRecommend call."""
 
 
 def read_recommend(request: wire.RecommendRequest, bundles: BundleRegistry, max_n: int) -> Query:
-    """A valid query, resolved against the bundle that the request names."""
-    bundle = bundles.get(request.bundle).pinned(request.steering.label_set)
+    """Returns a valid query, resolved against the bundle that the request names."""
+    bundle = read_bundle(request.bundle, bundles).pinned(request.steering.label_set)
     has_history = request.HasField("history")
-    if not request.user_id and not has_history:
-        raise InvalidRequest(
-            "user_id", "found neither a user_id nor a history, expected one of them"
-        )
-    if request.user_id:
-        read_user_id(request.user_id)
+    _check_user(request, has_history=has_history)
     if request.page_token and request.include_report:
-        raise InvalidRequest(
-            "include_report", "found a page_token too, expected it on the first page only"
-        )
+        raise unexpected("include_report", "it on the first page only", "a page_token beside it")
     return Query(
         bundle=bundle,
-        n=read_n(request.n, max_n),
+        n=_read_n(request.n, max_n),
         user_id=request.user_id,
-        history=tuple(read_history(request.history)) if has_history else None,
-        plan=read_steering(request.steering, bundle) if request.HasField("steering") else NO_PLAN,
-        item_filter=read_filter(request.filter, bundle)
-        if request.HasField("filter")
-        else NO_FILTER,
-        exclude=read_excluded(request.exclude_item_ids),
+        history=read_history(request.history) if has_history else None,
+        plan=_read_plan(request, bundle),
+        item_filter=_read_filter(request, bundle),
+        exclude=read_item_ids(request.exclude_item_ids, "exclude_item_ids"),
         page=read_page(request),
         explain=request.explain,
         include_unsteered=request.include_unsteered,
@@ -64,94 +41,54 @@ def read_recommend(request: wire.RecommendRequest, bundles: BundleRegistry, max_
     )
 
 
-def read_n(n: int, max_n: int) -> int:
-    """How many recommendations."""
+def read_similar_items(
+    request: wire.SimilarItemsRequest, bundles: BundleRegistry, max_n: int
+) -> Query:
+    """Returns the query of a user whose history is one view of the request's item.
+
+    Raises:
+        NotFound: the bundle does not know the item.
+    """
+    bundle = read_bundle(request.bundle, bundles).pinned(request.steering.label_set)
+    if bundle.catalogue.index_of(request.item_id) is None:
+        expected = f"expected an item of bundle {bundle.id[:12]}"
+        raise NotFound(f"item_id: {expected}, found {quoted(request.item_id)}")
+    return Query(
+        bundle=bundle,
+        n=_read_n(request.n, max_n),
+        history=(Event(request.item_id, EventKind.VIEW),),
+        plan=_read_plan(request, bundle),
+        item_filter=_read_filter(request, bundle),
+    )
+
+
+def check_batch(request: wire.BatchRecommendRequest) -> None:
+    """Checks that a batch is not too large; its requests are checked one by one."""
+    check_count(request.requests, MAX_BATCH, "requests", "requests")
+
+
+def _check_user(request: wire.RecommendRequest, *, has_history: bool) -> None:
+    if request.user_id:
+        read_user_id(request.user_id)
+    elif not has_history:
+        raise unexpected("user_id", "a user_id or a history", "neither a user_id nor a history")
+
+
+def _read_n(n: int, max_n: int) -> int:
     if not 1 <= n <= max_n:
-        raise InvalidRequest("n", f"found {n}, expected 1 to {max_n}")
+        raise unexpected("n", f"1 to {max_n}", n)
     return n
 
 
-def read_user_id(user_id: str, field: str = "user_id") -> str:
-    """A user id that can be a key."""
-    if not user_id:
-        raise InvalidRequest(field, "found an empty id, expected 1 to 256 bytes")
-    if (size := len(user_id.encode())) > MAX_ID_BYTES:
-        raise InvalidRequest(field, f"found {size} bytes, expected at most {MAX_ID_BYTES}")
-    return user_id
+def _read_plan(request: wire.RecommendRequest | wire.SimilarItemsRequest, bundle: Bundle) -> Plan:
+    if not request.HasField("steering"):
+        return NO_PLAN
+    return read_steering(request.steering, bundle)
 
 
-def read_history(history: wire.History, field: str = "history.events") -> list[Event]:
-    """The events of a given history."""
-    if len(history.events) > MAX_HISTORY:
-        raise InvalidRequest(
-            field, f"found {len(history.events)} events, expected at most {MAX_HISTORY}"
-        )
-    return [
-        read_event(event, f"{field}[{position}]") for position, event in enumerate(history.events)
-    ]
-
-
-def read_event(event: wire.Event, field: str) -> Event:
-    """One event."""
-    if not event.item_id or len(event.item_id.encode()) > MAX_ID_BYTES:
-        size = len(event.item_id.encode())
-        raise InvalidRequest(
-            f"{field}.item_id", f"found {size} bytes, expected 1 to {MAX_ID_BYTES}"
-        )
-    if len(event.event_id.encode()) > MAX_ID_BYTES:
-        raise InvalidRequest(f"{field}.event_id", f"expected at most {MAX_ID_BYTES} bytes")
-    value = event.value if event.HasField("value") else None
-    if value is not None and not math.isfinite(value):
-        raise InvalidRequest(f"{field}.value", f"found {value}, expected a finite number")
-    try:
-        kind = EventKind(event.kind)
-    except ValueError:
-        raise InvalidRequest(
-            f"{field}.kind", f"found {event.kind}, expected an EventKind"
-        ) from None
-    try:
-        time_ms = event.time.ToMilliseconds() if event.HasField("time") else None
-    except ValueError:
-        raise InvalidRequest(
-            f"{field}.time", "found a time that is none, expected years 1 to 9999"
-        ) from None
-    return Event(event.item_id, kind, value, time_ms, event.event_id)
-
-
-def read_excluded(item_ids: Sequence[str], field: str = "exclude_item_ids") -> tuple[str, ...]:
-    """Items that are not to be returned; ids that the bundle does not know are no fault."""
-    if len(item_ids) > MAX_EXCLUDED:
-        raise InvalidRequest(field, f"found {len(item_ids)} ids, expected at most {MAX_EXCLUDED}")
-    return tuple(item_ids)
-
-
-def read_filter(message: wire.Filter, bundle: Bundle, field: str = "filter") -> Filter:
-    """A filter that fits the bundle's attributes."""
-    for part, conditions in (("all_of", message.all_of), ("none_of", message.none_of)):
-        if len(conditions) > MAX_CONDITIONS:
-            raise InvalidRequest(
-                f"{field}.{part}",
-                f"found {len(conditions)} conditions, expected at most {MAX_CONDITIONS}",
-            )
-        for position, condition in enumerate(conditions):
-            if len(condition.values) > MAX_VALUES:
-                raise InvalidRequest(
-                    f"{field}.{part}[{position}].values",
-                    f"found {len(condition.values)} values, expected at most {MAX_VALUES}",
-                )
-    item_filter = Filter(
-        all_of=tuple(map(_condition, message.all_of)),
-        none_of=tuple(map(_condition, message.none_of)),
-        item_ids=read_excluded(message.item_ids, f"{field}.item_ids"),
-    )
-    bundle.catalogue.check(item_filter, field)
-    return item_filter
-
-
-def _condition(message: wire.Condition) -> Condition:
-    return Condition(
-        attribute=message.attribute,
-        values=tuple(message.values),
-        minimum=message.min if message.HasField("min") else None,
-        maximum=message.max if message.HasField("max") else None,
-    )
+def _read_filter(
+    request: wire.RecommendRequest | wire.SimilarItemsRequest, bundle: Bundle
+) -> Filter:
+    if not request.HasField("filter"):
+        return NO_FILTER
+    return read_filter(request.filter, bundle)

@@ -1,117 +1,121 @@
-"""Wire to domain: target shares and budget, checked and resolved in a label set."""
+"""Decodes target shares and the relevance budget."""
 
 import math
 from collections import defaultdict
+from typing import Literal, NamedTuple
 
 from trimtab.v1 import steering_pb2 as steering
 
-from service.bundle.label_set import Concept, LabelSet
-from service.errors import InvalidRequest, PreconditionFailed
+from service.api.decode.checks import check_count, find_concept, read_share
+from service.bundle.label_set import LabelSet
+from service.errors import unexpected
 from service.steering.edits import Operation, RawEdit
 from service.steering.plan import Bounds, TargetShare
 
 MAX_TARGETS = 16
+"""Target shares of one request; the solver takes a step for each."""
+
+OWN_EDIT_UNITS = 1.0
+"""Strength, in typical units, of the edit that a target share adds to the request.
+
+A stronger edit costs more relevance than a lift: docs/solver.md.
+"""
+
+_BOUNDS: tuple[Literal["min_share", "max_share", "min_times", "max_times"], ...] = (
+    "min_share",
+    "max_share",
+    "min_times",
+    "max_times",
+)
 
 
-MOST_UNITS = 1.0
-"""Typical units: the strongest edit that a target share brings. Beyond it a lift costs less relevance."""
+class Targets(NamedTuple):
+    """The target shares of a request, and the edits that they add to the request's own."""
 
-
-MAX_NAME = 256
-"""Characters of an unknown concept's name that are compared with the known ones."""
+    shares: tuple[TargetShare, ...] = ()
+    edits: tuple[RawEdit, ...] = ()
 
 
 def read_budget(message: steering.Steering, field: str) -> float | None:
-    """The largest relevance loss; None if there is no budget."""
+    """Returns the largest relevance loss allowed; None if there is no budget."""
     if not message.HasField("budget"):
         return None
     if message.mode == steering.MODE_RECONSTRUCT:
-        raise InvalidRequest(
-            field, "found MODE_RECONSTRUCT too, expected MODE_RESIDUAL with a budget"
-        )
-    return _share(message.budget.max_relevance_loss, f"{field}.max_relevance_loss")
+        raise unexpected(field, "MODE_RESIDUAL with a budget", "MODE_RECONSTRUCT too")
+    return read_share(message.budget.max_relevance_loss, f"{field}.max_relevance_loss")
 
 
-def read_targets(
-    message: steering.Steering, labels: LabelSet, field: str
-) -> tuple[tuple[TargetShare, ...], list[RawEdit]]:
-    """The target shares, and the edits that they bring to those of the request."""
-    if len(message.targets) > MAX_TARGETS:
-        raise InvalidRequest(
-            field, f"found {len(message.targets)} targets, expected at most {MAX_TARGETS}"
-        )
-    edited: dict[str, list[int]] = defaultdict(list)
-    for position, edit in enumerate(message.edits):
-        if edit.WhichOneof("target") == "concept":
-            edited[edit.concept].append(position)
-    targets: dict[str, TargetShare] = {}
-    brought: list[RawEdit] = []
-    for position, target in enumerate(message.targets):
-        where = f"{field}[{position}]"
-        concept = find_concept(target.concept, labels, f"{where}.concept")
-        if concept.name in targets:
-            raise InvalidRequest(
-                f"{where}.concept", f"found {concept.name!r} twice, expected it once"
-            )
-        bounds = _bounds(target, where)
-        edits = tuple(edited[concept.name])
+def read_targets(message: steering.Steering, labels: LabelSet, field: str) -> Targets:
+    """Returns the target shares of a request.
+
+    A target share uses the request's edits of its concept; if there are none, it adds one.
+    """
+    check_count(message.targets, MAX_TARGETS, "targets", field)
+    positions = _edit_positions(message)
+    shares: dict[str, TargetShare] = {}
+    added: list[RawEdit] = []
+    for number, target in enumerate(message.targets):
+        path = f"{field}[{number}]"
+        concept = find_concept(target.concept, labels, f"{path}.concept")
+        if concept.name in shares:
+            raise unexpected(f"{path}.concept", "each concept once", f"{concept.name!r} twice")
+        bounds = _bounds(target, path)
+        edits = tuple(positions[concept.name])
         own = not edits
         if own:
-            edits = (len(message.edits) + len(brought),)
-            brought.append(RawEdit(concept.target, Operation.ADD, MOST_UNITS * concept.target.unit))
-        targets[concept.name] = TargetShare(concept, bounds, edits, own)
-    return tuple(targets.values()), brought
+            edits = (len(message.edits) + len(added),)
+            strength = OWN_EDIT_UNITS * concept.target.unit
+            added.append(RawEdit(concept.target, Operation.ADD, strength))
+        shares[concept.name] = TargetShare(concept, bounds, edits, own)
+    return Targets(tuple(shares.values()), tuple(added))
+
+
+def _edit_positions(message: steering.Steering) -> dict[str, list[int]]:
+    """Returns the positions of each concept's edits in the request."""
+    positions: dict[str, list[int]] = defaultdict(list)
+    for position, edit in enumerate(message.edits):
+        if edit.WhichOneof("target") == "concept":
+            positions[edit.concept].append(position)
+    return positions
 
 
 def _bounds(target: steering.TargetShare, field: str) -> Bounds:
-    if not any(
-        target.HasField(name) for name in ("min_share", "max_share", "min_times", "max_times")
-    ):
-        raise InvalidRequest(
-            field, "found no bound, expected min_share, max_share, min_times or max_times"
-        )
-    least = _share(target.min_share, f"{field}.min_share")
-    most = _share(target.max_share, f"{field}.max_share") if target.HasField("max_share") else 1.0
-    least_times = _times(target.min_times, f"{field}.min_times")
-    most_times = (
-        _times(target.max_times, f"{field}.max_times") if target.HasField("max_times") else None
+    if not any(target.HasField(name) for name in _BOUNDS):
+        raise unexpected(field, "min_share, max_share, min_times or max_times", "no bound")
+    bounds = Bounds(
+        least=read_share(target.min_share, f"{field}.min_share"),
+        most=_max_share(target, field),
+        least_times=_read_times(target.min_times, f"{field}.min_times"),
+        most_times=_max_times(target, field),
     )
-    if least > most:
-        raise InvalidRequest(
-            f"{field}.min_share", f"found {least:g}, expected at most max_share, {most:g}"
+    if bounds.least > bounds.most:
+        raise unexpected(
+            f"{field}.min_share",
+            f"at most max_share, {bounds.most:g}",
+            f"{bounds.least:g}",
         )
-    if most_times is not None and least_times > most_times:
-        raise InvalidRequest(
+    if bounds.most_times is not None and bounds.least_times > bounds.most_times:
+        raise unexpected(
             f"{field}.min_times",
-            f"found {least_times:g}, expected at most max_times, {most_times:g}",
+            f"at most max_times, {bounds.most_times:g}",
+            f"{bounds.least_times:g}",
         )
-    return Bounds(least, most, least_times, most_times)
+    return bounds
 
 
-def _share(value: float, field: str) -> float:
-    if not 0.0 <= value <= 1.0:
-        raise InvalidRequest(field, f"found {value:g}, expected 0 to 1")
-    return value
+def _max_share(target: steering.TargetShare, field: str) -> float:
+    if not target.HasField("max_share"):
+        return 1.0
+    return read_share(target.max_share, f"{field}.max_share")
 
 
-def _times(value: float, field: str) -> float:
+def _max_times(target: steering.TargetShare, field: str) -> float | None:
+    if not target.HasField("max_times"):
+        return None
+    return _read_times(target.max_times, f"{field}.max_times")
+
+
+def _read_times(value: float, field: str) -> float:
     if not 0.0 <= value < math.inf:
-        raise InvalidRequest(field, f"found {value:g}, expected a finite number from 0")
+        raise unexpected(field, "a finite number from 0", f"{value:g}")
     return value
-
-
-def find_concept(name: str, labels: LabelSet, field: str) -> Concept:
-    """The concept of a name that must be known."""
-    concept = labels.concept(name)
-    if concept is None and name in labels.former:  # never silently another meaning
-        raise PreconditionFailed(f"{field}: {_no_such_concept(name, labels)}")
-    if concept is None:
-        raise InvalidRequest(field, _no_such_concept(name, labels))
-    return concept
-
-
-def _no_such_concept(name: str, labels: LabelSet) -> str:
-    shown = name if len(name) <= 100 else f"{name[:100]}..."
-    nearest = labels.nearest_names(name[:MAX_NAME])
-    hint = f"nearest: {', '.join(nearest)}" if nearest else "see ConceptService.ListConcepts"
-    return f"found {shown!r}, expected a concept of label set {labels.version}; {hint}"

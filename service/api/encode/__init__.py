@@ -1,1 +1,1 @@
-"""Domain to wire: replies as messages."""
+"""Encodes the engine's types as messages of the API."""

@@ -1,90 +1,75 @@
-"""Domain to wire: replies as messages."""
+"""Encodes lists of recommendations, and what served them."""
 
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 from trimtab.v1 import recommendation_pb2 as wire
-from trimtab.v1 import steering_pb2 as steering
 
 from service.admission.ladder import Degradation
-from service.api.page_token import next_token
+from service.api.encode.names import DEGRADATIONS, REASONS, SOURCES
+from service.api.encode.report import steering_report
+from service.api.page_token import MAX_RETURNED, encode_token
+from service.arrays import Hashes
 from service.bundle.bundle import Bundle
-from service.engine.audience import Audience, Source
-from service.engine.explain import Term, TermKind
+from service.engine.audience import Audience
+from service.engine.explain import Term
+from service.engine.page import Page
 from service.engine.reply import Reply
-from service.engine.report import Bound, Report, TargetResult
 from service.ranking.order import Ranking
-from service.steering.edits import EditEffect, Operation
-from service.steering.plan import AppliedEdit
 from service.telemetry.timings import Timings
-
-_SOURCES = {
-    Source.PERSONAL: wire.SOURCE_PERSONAL,
-    Source.COLD_START: wire.SOURCE_COLD_START,
-    Source.POPULAR: wire.SOURCE_POPULAR,
-}
-
-
-_DEGRADATIONS = {kind: wire.Degradation.Value(f"DEGRADATION_{kind.name}") for kind in Degradation}
-
-
-_OPERATIONS = {
-    Operation.ADD: steering.OPERATION_ADD,
-    Operation.SET: steering.OPERATION_SET,
-    Operation.SCALE: steering.OPERATION_SCALE,
-    Operation.CAP: steering.OPERATION_CAP,
-    Operation.ABLATE: steering.OPERATION_ABLATE,
-    Operation.BLEND: steering.OPERATION_BLEND,
-    Operation.BOOST: steering.OPERATION_BOOST,
-}
-
-
-_BOUNDS = {
-    Bound.NONE: steering.BOUND_NONE,
-    Bound.BUDGET: steering.BOUND_BUDGET,
-    Bound.TARGET: steering.BOUND_TARGET,
-}
-
-
-_REASONS = {
-    TermKind.UNSTEERED: wire.REASON_KIND_UNSTEERED,
-    TermKind.RECONSTRUCTION: wire.REASON_KIND_RECONSTRUCTION,
-    TermKind.INTERACTION: wire.REASON_KIND_INTERACTION,
-    TermKind.TARGET: wire.REASON_KIND_TARGET,
-    TermKind.POPULARITY: wire.REASON_KIND_POPULARITY,
-}
 
 
 def recommend_response(reply: Reply, request_id: str, timings: Timings) -> wire.RecommendResponse:
-    """The whole reply."""
+    """Encodes the reply to a Recommend call."""
     response = wire.RecommendResponse(
         request_id=request_id,
         served_by=served_by(reply.query.bundle, reply.audience, reply.degradations),
+        next_page_token=_next_page_token(reply),
     )
     add_recommendations(response.items, reply)
     if reply.unsteered is not None and reply.query.include_unsteered:
         response.unsteered.extend(_unsteered(reply, reply.unsteered))
     if reply.report is not None:
-        response.report.CopyFrom(_report(reply.report))
-    if reply.query.page is not None:
-        listed = reply.query.bundle.catalogue.hashes[reply.ranking.items]
-        response.next_page_token = next_token(
-            reply.query.page, reply.applied, listed, reply.query.n
-        )
+        response.report.CopyFrom(steering_report(reply.report))
     _set_timing(response.timing, timings)
     return response
 
 
-def add_recommendations(items: Any, reply: Reply) -> None:
-    """Adds the list to a message's field, with unsteered ranks and reasons where they were asked for.
+def similar_items_response(reply: Reply) -> wire.SimilarItemsResponse:
+    """Encodes the reply to a SimilarItems call."""
+    response = wire.SimilarItemsResponse(
+        served_by=served_by(reply.query.bundle, reply.audience, reply.degradations)
+    )
+    add_recommendations(response.items, reply)
+    return response
 
-    Filled in place: made apart and copied, twenty items take twice as long.
+
+def served_by(
+    bundle: Bundle, audience: Audience, degradations: Iterable[Degradation]
+) -> wire.ServedBy:
+    """Encodes which bundle, label set and source a reply was made from, and without what."""
+    return wire.ServedBy(
+        bundle_id=bundle.id,
+        label_set=bundle.labels.version,
+        source=SOURCES[audience.source],
+        degradations=[DEGRADATIONS[degradation] for degradation in degradations],
+        ignored_item_count=audience.ignored_count,
+        cached=audience.cached,
+    )
+
+
+def add_recommendations(items: Any, reply: Reply) -> None:
+    """Adds the list to a repeated field, with unsteered ranks and reasons where requested.
+
+    The field is filled in place: messages made apart and copied take twice as long.
     """
     catalogue = reply.query.bundle.catalogue
-    item_ids, titles = catalogue.item_ids, catalogue.titles
+    item_ids = catalogue.item_ids
+    titles = catalogue.titles
     listed = reply.ranking.items.tolist()
-    scores, unsteered_scores = reply.ranking.scores.tolist(), reply.unsteered_scores.tolist()
+    scores = reply.ranking.scores.tolist()
+    unsteered_scores = reply.unsteered_scores.tolist()
     rows = zip(listed, scores, unsteered_scores, strict=True)
     for rank, (item, score, unsteered_score) in enumerate(rows, _first_rank(reply)):
         items.add(
@@ -104,10 +89,13 @@ def add_recommendations(items: Any, reply: Reply) -> None:
             message.reasons.append(_reason(term, contribution))
 
 
-def _unsteered(reply: Reply, unsteered: Ranking) -> Iterable[wire.Recommendation]:
+def _unsteered(reply: Reply, unsteered: Ranking) -> Iterator[wire.Recommendation]:
+    """Yields the unsteered list from the page's first rank on."""
     catalogue = reply.query.bundle.catalogue
-    listed = enumerate(_pairs(unsteered.items, unsteered.scores), 1)
-    for rank, (item, score) in islice(listed, _first_rank(reply) - 1, None):
+    first_rank = _first_rank(reply)
+    items = unsteered.items[first_rank - 1 :].tolist()
+    scores = unsteered.scores[first_rank - 1 :].tolist()
+    for rank, (item, score) in enumerate(zip(items, scores, strict=True), first_rank):
         yield wire.Recommendation(
             item_id=catalogue.item_ids[item],
             title=catalogue.titles[item],
@@ -119,84 +107,32 @@ def _unsteered(reply: Reply, unsteered: Ranking) -> Iterable[wire.Recommendation
 
 
 def _first_rank(reply: Reply) -> int:
-    """Ranks go on from page to page."""
-    return 1 + (0 if reply.query.page is None else len(reply.query.page.returned))
+    """Returns the rank of the page's first item; ranks continue from page to page."""
+    page = reply.query.page
+    return 1 if page is None else 1 + len(page.returned)
 
 
-def served_by(bundle: Bundle, who: Audience, degradations: Iterable[Degradation]) -> wire.ServedBy:
-    """What made the reply."""
-    return wire.ServedBy(
-        bundle_id=bundle.id,
-        label_set=bundle.labels.version,
-        source=_SOURCES[who.source],
-        degradations=[_DEGRADATIONS[degradation] for degradation in degradations],
-        ignored_item_count=who.ignored_count,
-        cached=who.cached,
-    )
-
-
-def _pairs(items: Any, scores: Any) -> Iterable[tuple[int, float]]:
-    return zip(items.tolist(), scores.tolist(), strict=True)
+def _next_page_token(reply: Reply) -> str:
+    """Returns the token of the next page; "" after the last one."""
+    page = reply.query.page
+    if page is None:
+        return ""
+    hashes: Hashes = reply.query.bundle.catalogue.hashes[reply.ranking.items]
+    returned = np.concatenate([page.returned, hashes]) if len(page.returned) else hashes
+    if len(hashes) < reply.query.n or len(returned) >= MAX_RETURNED:
+        return ""
+    return encode_token(Page(page.request_digest, reply.applied, returned))
 
 
 def _reason(term: Term, contribution: float) -> wire.Reason:
     if term.edit is None:
-        return wire.Reason(kind=_REASONS[term.kind], contribution=contribution)
+        return wire.Reason(kind=REASONS[term.kind], contribution=contribution)
     target = term.edit.target
     if target.is_concept:
         return wire.Reason(concept=target.name, contribution=contribution)
     if target.name.startswith("#"):
         return wire.Reason(neuron=int(target.name[1:]), contribution=contribution)
     return wire.Reason(kind=wire.REASON_KIND_WEIGHTS, contribution=contribution)
-
-
-def _report(report: Report) -> steering.SteeringReport:
-    return steering.SteeringReport(
-        applied_fraction=report.applied_fraction,
-        edits=[
-            _edit_report(applied, effect)
-            for applied, effect in zip(report.edits, report.effects, strict=True)
-        ],
-        relevance_loss=report.relevance_loss,
-        overlap=report.overlap,
-        concepts=[
-            steering.ConceptShare(
-                concept=share.concept,
-                unsteered_share=share.unsteered,
-                share=share.steered,
-                unsteered_item_share=share.unsteered_items,
-                item_share=share.steered_items,
-            )
-            for share in report.shares
-        ],
-        bound=_BOUNDS[report.bound],
-        targets=[_target_report(result) for result in report.targets],
-    )
-
-
-def _target_report(result: TargetResult) -> steering.TargetReport:
-    asked, found = result.asked, result.found
-    return steering.TargetReport(
-        concept=result.target.concept.name,
-        met=asked.hold(found),
-        lift=result.strength.lift,
-        min_items=asked.least,
-        max_items=asked.most,
-        items=found,
-    )
-
-
-def _edit_report(applied: AppliedEdit, effect: EditEffect) -> steering.EditReport:
-    edit, fraction = applied
-    return steering.EditReport(
-        target=edit.target.name,
-        operation=_OPERATIONS[edit.operation],
-        raw_strength=edit.strength,
-        level_before=effect.level_before,
-        level_after=effect.level_after,
-        no_effect=effect.amount == 0.0,
-        applied_fraction=fraction,
-    )
 
 
 def _set_timing(message: wire.Timing, timings: Timings) -> None:

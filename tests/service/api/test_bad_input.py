@@ -1,4 +1,4 @@
-"""Bad input gets a clear answer: the field, what was found, what was expected. The server goes on."""
+"""Bad input gets a clear answer: the field, what was expected and found. The server goes on."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -62,11 +62,11 @@ CASES = [
     (one_edit(neuron=1, strength=float("nan")), "steering.edits[0].strength", "found nan"),
     (one_edit(neuron=1, strength=float("inf")), "steering.edits[0].strength", "found inf"),
     (one_edit(concept="Drama", strength=float("-inf")), "steering.edits[0].strength", "finite"),
-    (one_edit(neuron=1), "steering.edits[0].strength", "found none, expected a number for ADD"),
+    (one_edit(neuron=1), "steering.edits[0].strength", "expected a number for ADD, found none"),
     (
         one_edit(neuron=1, operation=sp.OPERATION_BOOST, strength=0.5),
         "steering.edits[0]",
-        "found BOOST of #1, expected a concept that items carry",
+        "expected a concept that items carry, found BOOST of #1",
     ),
     (
         one_edit(
@@ -75,7 +75,7 @@ CASES = [
             strength=0.5,
         ),
         "steering.edits[0]",
-        "found BOOST of weights, expected a concept that items carry",
+        "expected a concept that items carry, found BOOST of weights",
     ),
     (
         one_edit(concept="Drama", operation=sp.OPERATION_BOOST, strength=float("nan")),
@@ -85,13 +85,13 @@ CASES = [
     (
         one_edit(concept="Drama", operation=sp.OPERATION_BOOST),
         "steering.edits[0].strength",
-        "found none, expected a number for BOOST",
+        "expected a number for BOOST, found none",
     ),
     (one_edit(strength=1.0), "steering.edits[0]", "found no target"),
     (
         one_edit(neuron=128, strength=1.0),
         "steering.edits[0].neuron",
-        "found 128, expected 0 to 127",
+        "expected 0 to 127, found 128",
     ),
     (one_edit(neuron=2**32 - 1, strength=1.0), "steering.edits[0].neuron", "expected 0 to 127"),
     (one_edit(concept="drama", strength=1.0), "steering.edits[0].concept", "nearest: Drama"),
@@ -146,12 +146,12 @@ CASES = [
     (
         steering(edits=[sp.Edit(neuron=1, strength=0.1)] * 65),
         "steering.edits",
-        "found 65 edits, expected at most 64",
+        "expected at most 64 edits, found 65",
     ),
     (steering(mode=9), "steering.mode", "found 9"),
-    (budget(float("nan")), "steering.budget.max_relevance_loss", "found nan, expected 0 to 1"),
-    (budget(-0.1), "steering.budget.max_relevance_loss", "found -0.1, expected 0 to 1"),
-    (budget(1.5), "steering.budget.max_relevance_loss", "found 1.5, expected 0 to 1"),
+    (budget(float("nan")), "steering.budget.max_relevance_loss", "expected 0 to 1, found nan"),
+    (budget(-0.1), "steering.budget.max_relevance_loss", "expected 0 to 1, found -0.1"),
+    (budget(1.5), "steering.budget.max_relevance_loss", "expected 0 to 1, found 1.5"),
     (budget(0.1, mode=sp.MODE_RECONSTRUCT), "steering.budget", "found MODE_RECONSTRUCT too"),
     (targets(), "steering.targets[0].concept", "found ''"),
     (targets(concept="Drama"), "steering.targets[0]", "found no bound"),
@@ -170,7 +170,7 @@ CASES = [
     (
         targets(concept="Drama", min_share=0.5, max_share=0.25),
         "steering.targets[0].min_share",
-        "found 0.5, expected at most max_share, 0.25",
+        "expected at most max_share, 0.25, found 0.5",
     ),
     (
         targets(concept="Drama", min_times=-1),
@@ -190,7 +190,7 @@ CASES = [
     (
         targets(concept="Drama", min_times=2, max_times=0.5),
         "steering.targets[0].min_times",
-        "found 2, expected at most max_times, 0.5",
+        "expected at most max_times, 0.5, found 2",
     ),
     (
         steering(targets=[sp.TargetShare(concept="Drama", min_share=0.1)] * 2),
@@ -200,23 +200,23 @@ CASES = [
     (
         steering(targets=[sp.TargetShare(concept="Drama", min_share=0.1)] * 17),
         "steering.targets",
-        "found 17 targets, expected at most 16",
+        "expected at most 16 targets, found 17",
     ),
     (pb.RecommendRequest(), "user_id", "found neither a user_id nor a history"),
-    (pb.RecommendRequest(user_id="u"), "n", "found 0, expected 1 to 1000"),
-    (pb.RecommendRequest(user_id="u", n=1_001), "n", "found 1001, expected 1 to 1000"),
+    (pb.RecommendRequest(user_id="u"), "n", "expected 1 to 1000, found 0"),
+    (pb.RecommendRequest(user_id="u", n=1_001), "n", "expected 1 to 1000, found 1001"),
     (pb.RecommendRequest(user_id="u", n=2**32 - 1), "n", "expected 1 to 1000"),
     (
         pb.RecommendRequest(user_id="u" * 257, n=1),
         "user_id",
-        "found 257 bytes, expected at most 256",
+        "expected 1 to 256 bytes, found 257 bytes",
     ),
     (pb.RecommendRequest(user_id="é" * 129, n=1), "user_id", "found 258 bytes"),
     (pb.RecommendRequest(user_id="u", n=1, bundle="nothing"), "bundle", "found 'nothing'"),
     (
         pb.RecommendRequest(user_id="u", n=1, exclude_item_ids=["x"] * 10_001),
         "exclude_item_ids",
-        "found 10001 ids",
+        "expected at most 10000 ids, found 10001",
     ),
     (
         pb.RecommendRequest(n=1, history=pb.History(events=[pb.Event(item_id="a"), pb.Event()])),
@@ -240,7 +240,7 @@ FILTERS = [
     (
         pb.Condition(attribute="colour", values=["red"]),
         ".attribute",
-        "found 'colour', expected one of: ",
+        "expected one of: genres, year; found 'colour'",
     ),
     (pb.Condition(values=["red"]), ".attribute", "found ''"),
     (pb.Condition(attribute="genres"), "", "expected values"),
@@ -292,7 +292,7 @@ def test_bytes_that_are_no_message_are_invalid_and_not_unknown(served: Any, data
     raw = served.channel.unary_unary(RECOMMEND)
     code, _, description = refusal(raw, data)
     assert code == grpc.StatusCode.INVALID_ARGUMENT
-    assert f"found {len(data)} bytes that are no RecommendRequest" in description
+    assert f"expected a RecommendRequest with text in UTF-8, found {len(data)} bytes" in description
     assert "Exception" not in description
 
 

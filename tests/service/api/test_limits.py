@@ -83,12 +83,14 @@ def test_a_refusal_that_quotes_a_long_text_still_arrives(served: Any, stub: Any)
 
 def test_lists_in_requests_are_bounded(stub: Any) -> None:
     events = [pb.Event(item_id="a")] * 100_001
-    assert "100001 events" in refused(
+    assert "events, found 100001" in refused(
         stub.Recommend, pb.RecommendRequest(n=1, history=pb.History(events=events))
     )
     values = pb.Condition(attribute="genres", values=["x"] * 1_001)
     many = pb.RecommendRequest(user_id="u", n=1, filter=pb.Filter(none_of=[values]))
-    assert "filter.none_of[0].values: found 1001 values" in refused(stub.Recommend, many)
+    assert "filter.none_of[0].values: expected at most 1000 values, found 1001" in refused(
+        stub.Recommend, many
+    )
     neurons = [sp.WeightedNeuron(neuron=1, weight=1.0)] * 129
     weighted = sp.Edit(weights=sp.WeightedNeurons(neurons=neurons), strength=1.0)
     assert "found 129 neurons" in refused(stub.Recommend, edited(weighted))

@@ -114,5 +114,5 @@ def test_a_batch_of_257_is_refused_and_an_empty_one_is_empty(stub: Any) -> None:
     with pytest.raises(grpc.RpcError) as failure:
         stub.BatchRecommend(pb.BatchRecommendRequest(requests=[pb.RecommendRequest()] * 257))
     assert failure.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert "found 257, expected at most 256" in failure.value.details()
+    assert "expected at most 256 requests, found 257" in failure.value.details()
     assert not stub.BatchRecommend(pb.BatchRecommendRequest()).results
