@@ -16,7 +16,7 @@ from service.engine.engine import Engine
 from service.engine.query import Query
 from service.errors import StoreUnavailable
 from service.labels.records import records_of
-from service.labels.sync import Labelling
+from service.labels.sync import LabelSync
 from service.steering.state import SparseCode
 
 CONTRAST_PARALLEL = 32
@@ -26,10 +26,10 @@ CONTRAST_PARALLEL = 32
 class ConceptRpc:
     """The methods of ConceptService that this release serves."""
 
-    def __init__(self, engine: Engine, bundles: BundleRegistry, labelling: Labelling) -> None:
+    def __init__(self, engine: Engine, bundles: BundleRegistry, label_sync: LabelSync) -> None:
         self._engine = engine
         self._bundles = bundles
-        self._labelling = labelling
+        self._label_sync = label_sync
 
     @property
     def methods(self) -> dict[str, Method | StreamingMethod]:
@@ -120,7 +120,9 @@ class ConceptRpc:
         """Adds a label set to a bundle, from a stream of its records."""
         stream = await decode.read_import(requests)
         bundle = read_bundle(stream.bundle, self._bundles)
-        imported = await self._labelling.read_in(bundle, stream.records, current=stream.current)
+        imported = await self._label_sync.import_records(
+            bundle, stream.records, current=stream.current
+        )
         return encode.import_response(imported, len(stream.records))
 
     async def export_labels(
@@ -138,5 +140,5 @@ class ConceptRpc:
     async def use_label_set(self, request: wire.UseLabelSetRequest, _call: Call) -> Message:
         """Makes another of the bundle's label sets the current one."""
         bundle = read_bundle(request.bundle, self._bundles)
-        await self._labelling.use(bundle, request.label_set)
+        await self._label_sync.use(bundle, request.label_set)
         return wire.UseLabelSetResponse()

@@ -24,7 +24,7 @@ from service.errors import EditsOutOfRange, InvalidRequest
 from service.telemetry.metrics import Metrics
 from service.telemetry.timings import Timings
 from service.users.codec import event_hash
-from service.users.local_cache import UserTier
+from service.users.local_cache import UserCache
 from service.users.state import RecordedEvent
 
 
@@ -32,7 +32,12 @@ class RecommendationRpc:
     """The methods of RecommendationService."""
 
     def __init__(
-        self, engine: Engine, bundles: BundleRegistry, users: UserTier, metrics: Metrics, max_n: int
+        self,
+        engine: Engine,
+        bundles: BundleRegistry,
+        users: UserCache,
+        metrics: Metrics,
+        max_n: int,
     ) -> None:
         self._engine = engine
         self._bundles = bundles

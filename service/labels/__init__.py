@@ -1,1 +1,1 @@
-"""Label sets beside a bundle's own: records, store and synchronisation."""
+"""Imports, stores and synchronises label sets in addition to a bundle's own."""

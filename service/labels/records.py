@@ -1,4 +1,4 @@
-"""Label sets as records: what an export streams, an import reads, and the store keeps."""
+"""Converts label sets to records and back: an export streams them, an import reads them."""
 
 import hashlib
 import math
@@ -14,23 +14,23 @@ from service.bundle.label_set import Concept, Label, LabelSet, concept_target
 from service.errors import InvalidRequest
 
 MAX_CONCEPTS = 5_000
-
+"""Concepts of one label set."""
 
 MAX_LABELS = 32
-"""A neuron's."""
-
+"""Labels of one neuron."""
 
 MAX_TEXT_BYTES = 1_000
-
+"""Bytes of a label's text and of its provenance."""
 
 MAX_NAME_BYTES = 256
-
+"""Bytes of a concept's name and of a method's."""
 
 MAX_WEIGHT = 1e6
+"""Largest absolute weight of a neuron in a concept."""
 
 
 def records_of(labels: LabelSet) -> Iterator[LabelRecord]:
-    """A label set whole: its concepts in their order, then every neuron's labels, best first."""
+    """Yields a label set's records: concepts in order, then each neuron's labels, best first."""
     for concept in labels.concepts:
         weights = concept.target.weights
         yield LabelRecord(
@@ -49,21 +49,27 @@ def records_of(labels: LabelSet) -> Iterator[LabelRecord]:
             unsteered_share=concept.unsteered_share,
             steered_share=concept.steered_share,
         )
-    for neuron, found in enumerate(labels.labels):
-        for label in found:
+    for neuron, neuron_labels in enumerate(labels.labels):
+        for label in neuron_labels:
             yield LabelRecord(neuron=neuron, label=LabelMessage(**label._asdict()))
 
 
 def read_label_set(
     records: Sequence[LabelRecord], own: LabelSet, attributes: Collection[str], first: int = 0
 ) -> LabelSet:
-    """The label set that the records are, beside the bundle's own.
+    """Makes a label set of records.
 
-    The version is a digest of what was understood, so that the same set has the same version
-    however it was written; the bundle's own set, exported and read again, is the bundle's own.
+    The version is a digest of the content, so equal sets have equal versions however they were
+    written. The bundle's own set, exported and read again, is the bundle's own.
+
+    Args:
+        records: The records of one set.
+        own: The bundle's own label set.
+        attributes: Names of the items' attributes.
+        first: Number of the first record in error messages.
 
     Raises:
-        InvalidRequest: names the record at fault, counted from 0.
+        InvalidRequest: names the record at fault, counted from first.
     """
     concepts: dict[str, Concept] = {}
     labels: list[list[Label]] = [[] for _ in range(own.n_neurons)]
@@ -74,19 +80,23 @@ def read_label_set(
                 neuron = _neuron(record.neuron, own, f"{field}.neuron")
                 if len(labels[neuron]) == MAX_LABELS:
                     raise InvalidRequest(
-                        field, f"neuron {neuron} has more than {MAX_LABELS} labels"
+                        field,
+                        f"expected at most {MAX_LABELS} labels of neuron {neuron}, found more",
                     )
                 labels[neuron].append(_label(record.label, f"{field}.label"))
             case "concept":
                 if record.concept in concepts:
                     raise InvalidRequest(
-                        f"{field}.concept", f"found {record.concept[:100]!r} twice"
+                        f"{field}.concept",
+                        f"expected each name once, found {record.concept[:100]!r} twice",
                     )
                 if len(concepts) == MAX_CONCEPTS:
-                    raise InvalidRequest(field, f"found more than {MAX_CONCEPTS} concepts")
+                    raise InvalidRequest(
+                        field, f"expected at most {MAX_CONCEPTS} concepts, found more"
+                    )
                 concepts[record.concept] = _concept(record, own, attributes, field)
             case _:
-                raise InvalidRequest(field, "found no target, expected a neuron or a concept")
+                raise InvalidRequest(field, "expected a neuron or a concept, found neither")
     made = own.overlaid("", list(concepts.values()), labels)
     made.version = _digest(records_of(made))
     return own if made.version == _digest(records_of(own)) else made
@@ -101,17 +111,17 @@ def _digest(records: Iterable[LabelRecord]) -> str:
 
 
 def _label(message: LabelMessage, field: str) -> Label:
-    for name, most in (
+    for name, limit in (
         ("text", MAX_TEXT_BYTES),
         ("method", MAX_NAME_BYTES),
         ("provenance", MAX_TEXT_BYTES),
     ):
-        if (size := len(getattr(message, name).encode())) > most:
-            raise InvalidRequest(f"{field}.{name}", f"found {size} bytes, expected at most {most}")
+        if (size := len(getattr(message, name).encode())) > limit:
+            raise InvalidRequest(f"{field}.{name}", f"expected at most {limit} bytes, found {size}")
     if not message.text.strip():
-        raise InvalidRequest(f"{field}.text", "found no text, expected what the neuron means")
+        raise InvalidRequest(f"{field}.text", "expected text that describes the neuron, found none")
     if not math.isfinite(message.score):
-        raise InvalidRequest(f"{field}.score", f"found {message.score}, expected a finite number")
+        raise InvalidRequest(f"{field}.score", f"expected a finite number, found {message.score}")
     return Label(message.text, message.method, message.score, message.provenance)
 
 
@@ -122,25 +132,25 @@ def _concept(
     if not name.strip() or len(name.encode()) > MAX_NAME_BYTES:
         size = len(name.encode())
         raise InvalidRequest(
-            f"{field}.concept", f"found {size} bytes, expected a name of 1 to {MAX_NAME_BYTES}"
+            f"{field}.concept", f"expected a name of 1 to {MAX_NAME_BYTES} bytes, found {size}"
         )
     if not record.weights:
         if (kept := own.concept(name)) is None:
             raise InvalidRequest(
                 f"{field}.weights",
-                f"found none, and the bundle has no concept {name!r} to take them from",
+                f"expected weights, or a concept of the bundle, found neither: {name!r}",
             )
         return kept
     if record.attribute not in attributes:
         known = ", ".join(attributes) or "none"
         raise InvalidRequest(
             f"{field}.attribute",
-            f"found {record.attribute[:100]!r}, expected an attribute of the items: {known}",
+            f"expected an attribute of the items ({known}), found {record.attribute[:100]!r}",
         )
     for number in ("unit", "unsteered_share", "steered_share"):
         if not (value := getattr(record, number)) >= 0 or math.isinf(value):
             raise InvalidRequest(
-                f"{field}.{number}", f"found {value}, expected a finite number from 0"
+                f"{field}.{number}", f"expected a finite number from 0, found {value}"
             )
     weights = _weights(record, own, f"{field}.weights")
     share = np.abs(weights) / np.abs(weights).sum()
@@ -163,7 +173,7 @@ def _concept(
 def _weights(record: LabelRecord, own: LabelSet, field: str) -> Floats:
     neurons = [_neuron(part.neuron, own, field) for part in record.weights]
     if len(set(neurons)) != len(neurons):
-        raise InvalidRequest(field, "found a neuron twice, expected each at most once")
+        raise InvalidRequest(field, "expected each neuron at most once, found one twice")
     weights = np.zeros(own.n_neurons, np.float32)
     weights[neurons] = [part.weight for part in record.weights]
     if (
@@ -171,12 +181,16 @@ def _weights(record: LabelRecord, own: LabelSet, field: str) -> Floats:
         or np.dot(weights, weights) < np.finfo(np.float32).tiny
     ):
         raise InvalidRequest(
-            field, f"expected finite weights from -{MAX_WEIGHT:g} to {MAX_WEIGHT:g}, not all 0"
+            field,
+            f"expected finite weights from -{MAX_WEIGHT:g} to {MAX_WEIGHT:g}, not all 0,"
+            " found others",
         )
     return weights
 
 
 def _neuron(neuron: int, own: LabelSet, field: str) -> int:
     if neuron >= own.n_neurons:
-        raise InvalidRequest(field, f"found neuron {neuron}, expected 0 to {own.n_neurons - 1}")
+        raise InvalidRequest(
+            field, f"expected a neuron from 0 to {own.n_neurons - 1}, found {neuron}"
+        )
     return neuron

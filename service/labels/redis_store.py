@@ -1,10 +1,10 @@
-"""Imported label sets in Redis, beside the bundles that they are for.
+"""Stores imported label sets in Redis.
 
     tt:labels:{bundle}:sets        hash: version -> records, packed
     tt:labels:{bundle}:versions    list: versions by import, the oldest first
     tt:labels:{bundle}:current     the version that names are read in; absent for the bundle's own
 
-The last 16 sets of a bundle are kept, so nothing grows without bound; the current one always is.
+The last 16 sets of a bundle are kept, and always the current one.
 """
 
 import struct
@@ -19,10 +19,10 @@ from service.errors import StoreUnavailable
 from service.storage.connection import answering, connect, disconnect
 
 MAX_SETS = 16
-
+"""Imported sets kept for each bundle."""
 
 MAX_UNPACKED_BYTES = 256 * 2**20
-"""Of one set; far more than 5,000 concepts of a large SAE."""
+"""Bytes of one set; far more than 5,000 concepts of a large SAE take."""
 
 
 _ADD = """
@@ -41,19 +41,19 @@ end
 """
 
 
-class Shelf(NamedTuple):
-    """A bundle's imported versions, the oldest first, and the current one, "" for the bundle's own."""
+class StoredVersions(NamedTuple):
+    """A bundle's imported versions, oldest first, and the current one; "" is the bundle's own."""
 
     versions: tuple[str, ...]
     current: str
 
 
 class LabelStore:
-    """Reads and writes label sets. Every method raises StoreUnavailable when Redis does not answer.
+    """Reads and writes label sets. Every method raises StoreUnavailable if Redis does not answer.
 
     Args:
         url: redis://, rediss:// or unix://.
-        timeout_s: How long an answer may take.
+        timeout_s: Longest time that an answer may take.
     """
 
     def __init__(self, url: str, timeout_s: float = 5.0) -> None:
@@ -63,28 +63,30 @@ class LabelStore:
         """Closes the connections."""
         await disconnect(self._redis)
 
-    async def shelf(self, bundle_id: str) -> Shelf:
-        """Which versions there are."""
+    async def versions(self, bundle_id: str) -> StoredVersions:
+        """Returns the imported versions of a bundle."""
         _, versions_key, current_key = _keys(bundle_id)
         versions, current = await self._run(
             lambda pipe: (pipe.lrange(versions_key, 0, -1), pipe.get(current_key))
         )
-        return Shelf(tuple(version.decode() for version in versions), (current or b"").decode())
+        return StoredVersions(
+            tuple(version.decode() for version in versions), (current or b"").decode()
+        )
 
     async def read(self, bundle_id: str, version: str) -> list[LabelRecord] | None:
-        """A set's records; None if it is not kept any more."""
+        """Returns the records of a set; None if it is no longer kept."""
         (blob,) = await self._run(lambda pipe: pipe.hget(_keys(bundle_id)[0], version))
         return None if blob is None else _unpacked(blob)
 
     async def add(
         self, bundle_id: str, version: str, records: Sequence[LabelRecord], *, current: bool
     ) -> None:
-        """Keeps a set, at once and whole, and makes it the current one if so asked."""
-        arguments = version, _packed(records), int(current), MAX_SETS
+        """Stores a set in one step, and makes it the current one if current is true."""
+        arguments = (version, _packed(records), int(current), MAX_SETS)
         await self._run(lambda pipe: pipe.eval(_ADD, 3, *_keys(bundle_id), *arguments))
 
     async def use(self, bundle_id: str, version: str) -> None:
-        """Makes a version the current one; "" for the bundle's own."""
+        """Makes a version the current one; "" is the bundle's own."""
         key = _keys(bundle_id)[2]
         await self._run(lambda pipe: pipe.set(key, version) if version else pipe.delete(key))
 
@@ -109,7 +111,8 @@ def _packed(records: Sequence[LabelRecord]) -> bytes:
 def _unpacked(blob: bytes) -> list[LabelRecord]:
     try:
         data = zlib.decompressobj().decompress(blob, MAX_UNPACKED_BYTES)
-        records, start = [], 0
+        records = []
+        start = 0
         while start < len(data):
             (length,) = struct.unpack_from("<I", data, start)
             records.append(LabelRecord.FromString(data[start + 4 : start + 4 + length]))

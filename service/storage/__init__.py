@@ -1,1 +1,1 @@
-"""Connections to Redis."""
+"""Connects to Redis, and runs an embedded server."""

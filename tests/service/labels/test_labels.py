@@ -19,8 +19,8 @@ from service.bundle.bundle import Bundle
 from service.bundle.registry import BundleRegistry
 from service.errors import InvalidRequest, StoreUnavailable
 from service.labels.records import MAX_LABELS, read_label_set, records_of
-from service.labels.redis_store import MAX_SETS, LabelStore, Shelf
-from service.labels.sync import Labelling
+from service.labels.redis_store import MAX_SETS, LabelStore, StoredVersions
+from service.labels.sync import LabelSync
 
 HISTORY = pb.History(events=[pb.Event(item_id=f"item-{number}") for number in (3, 17, 40)])
 
@@ -92,12 +92,12 @@ def test_a_concept_without_weights_is_the_bundles(bundle: Bundle) -> None:
 @pytest.mark.parametrize(
     ("records", "field", "text"),
     [
-        ([neuron_label(3, "x"), neuron_label(5000, "y")], "records[1].neuron", "neuron 5000, expected 0 to"),
-        ([neuron_label(3, " ")], "records[0].label.text", "no text"),
-        ([neuron_label(3, "x")] * (MAX_LABELS + 1), f"records[{MAX_LABELS}]", "more than 32 labels"),
+        ([neuron_label(3, "x"), neuron_label(5000, "y")], "records[1].neuron", "a neuron from 0 to 127, found 5000"),
+        ([neuron_label(3, " ")], "records[0].label.text", "found none"),
+        ([neuron_label(3, "x")] * (MAX_LABELS + 1), f"records[{MAX_LABELS}]", "at most 32 labels"),
         ([cp.LabelRecord(concept="Drama")] * 2, "records[1].concept", "twice"),
-        ([cp.LabelRecord(concept="Nowhere")], "records[0].weights", "no concept 'Nowhere'"),
-        ([cp.LabelRecord(label=cp.Label(text="x"))], "records[0]", "no target"),
+        ([cp.LabelRecord(concept="Nowhere")], "records[0].weights", "found neither: 'Nowhere'"),
+        ([cp.LabelRecord(label=cp.Label(text="x"))], "records[0]", "a neuron or a concept, found neither"),
         ([neuron_label(1, "x", float("nan"))], "records[0].label.score", "nan"),
     ],
 )  # fmt: skip
@@ -112,13 +112,13 @@ def test_a_record_at_fault_is_named(
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"attribute": "colour"}, "'colour', expected an attribute of the items: "),
+        ({"attribute": "colour"}, "expected an attribute of the items .*, found 'colour'"),
         ({"unit": -1.0}, "found -1.0"),
-        ({"weights": [sp.WeightedNeuron(neuron=700, weight=1)]}, "neuron 700"),
+        ({"weights": [sp.WeightedNeuron(neuron=700, weight=1)]}, "found 700"),
         ({"weights": [sp.WeightedNeuron(neuron=7, weight=0)]}, "not all 0"),
         ({"weights": [sp.WeightedNeuron(neuron=7, weight=float("inf"))]}, "finite weights"),
-        ({"weights": [sp.WeightedNeuron(neuron=7, weight=1)] * 2}, "a neuron twice"),
-        ({"concept": "x" * 300}, "300 bytes"),
+        ({"weights": [sp.WeightedNeuron(neuron=7, weight=1)] * 2}, "found one twice"),
+        ({"concept": "x" * 300}, "256 bytes, found 300"),
     ],
 )
 def test_a_concept_that_cannot_be_steered_is_refused(
@@ -140,15 +140,15 @@ async def test_the_store_keeps_the_last_sets_and_always_the_current_one(valkey: 
         await store.add("b", "v0", [neuron_label(0, "zero")], current=True)
         for number in range(1, MAX_SETS + 5):
             await store.add("b", f"v{number}", [neuron_label(number, "more")], current=False)
-        shelf = await store.shelf("b")
+        shelf = await store.versions("b")
         assert len(shelf.versions) == MAX_SETS
         assert shelf.versions[0] == shelf.current == "v0"
         assert shelf.versions[-1] == f"v{MAX_SETS + 4}"
         assert await store.read("b", "v0") == [neuron_label(0, "zero")]
         assert await store.read("b", "v1") is None
         await store.use("b", "")
-        assert (await store.shelf("b")).current == ""
-        assert await store.shelf("another") == ((), "")
+        assert (await store.versions("b")).current == ""
+        assert await store.versions("another") == ((), "")
     finally:
         await store.close()
 
@@ -156,8 +156,8 @@ async def test_the_store_keeps_the_last_sets_and_always_the_current_one(valkey: 
 class GoneStore:
     """A store that does not answer when it is to keep something."""
 
-    async def shelf(self, bundle_id: str) -> Shelf:
-        return Shelf((), "")
+    async def versions(self, bundle_id: str) -> StoredVersions:
+        return StoredVersions((), "")
 
     async def read(self, bundle_id: str, version: str) -> None:
         return None
@@ -172,9 +172,9 @@ class GoneStore:
 async def test_without_a_store_an_import_is_refused_and_nothing_changes(bundle: Bundle) -> None:
     bundles = BundleRegistry()
     bundles.add(bundle, "stable")
-    labelling = Labelling(GoneStore(), bundles)
+    label_sync = LabelSync(GoneStore(), bundles)
     with pytest.raises(StoreUnavailable):
-        await labelling.read_in(bundle, renamed(bundle, Drama="Dramatic"), current=True)
+        await label_sync.import_records(bundle, renamed(bundle, Drama="Dramatic"), current=True)
     assert bundles.get() is bundle
 
 
@@ -185,7 +185,7 @@ async def test_a_stored_set_that_does_not_fit_the_bundle_is_left_out(
     bundles.add(bundle, "stable")
     try:
         await store.add(bundle.id, "strange", [neuron_label(5000, "x")], current=True)
-        async with Labelling(store, bundles).following():
+        async with LabelSync(store, bundles).following():
             await asyncio.sleep(0.7)
             assert bundles.get() is bundle
         assert caplog.text.count("label set strange") == 1, "said once, not at every look"
@@ -284,7 +284,9 @@ def test_a_faulty_import_changes_nothing(labels: Labels, bundle: Bundle) -> None
     with pytest.raises(grpc.RpcError) as failure:
         labels.put([neuron_label(1, "x"), neuron_label(128, "y")])
     assert failure.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert "records[1].neuron: found neuron 128, expected 0 to 127" in failure.value.details()
+    assert (
+        "records[1].neuron: expected a neuron from 0 to 127, found 128" in failure.value.details()
+    )
     assert list(labels.sets()) == [bundle.labels.version]
     with pytest.raises(grpc.RpcError) as failure:
         labels.put([])

@@ -16,7 +16,7 @@ from service.steering.state import SparseCode, UserState
 from service.storage.embedded_valkey import embedded_valkey
 from service.telemetry.metrics import Metrics
 from service.users import local_cache as tier_module
-from service.users.local_cache import UserTier
+from service.users.local_cache import UserCache
 from service.users.redis_store import SILENCE_S, UserStore
 from service.users.state import CachedEmbedding, RecordedEvent
 
@@ -40,7 +40,7 @@ class Worker:
             url, max_history=100, history_ttl_s=0, embedding_ttl_s=3_600, timeout_s=1.0
         )
         self.metrics = Metrics(CollectorRegistry())
-        self.tier = UserTier(self.store, max_bytes, self.metrics)
+        self.tier = UserCache(self.store, max_bytes, self.metrics)
 
     def reads(self, result: str) -> float:
         return (
@@ -105,7 +105,7 @@ async def test_another_workers_changes_are_seen_within_a_second(valkey: str) -> 
                 assert time.monotonic() < started + 1.0
                 await asyncio.sleep(0)
         await one.tier.forget("anna")
-        await other.until(lambda: "anna" not in other.tier._kept, 1.0)
+        await other.until(lambda: "anna" not in other.tier._entries, 1.0)
 
 
 async def test_while_the_other_workers_are_not_heard_every_read_asks_redis(valkey: str) -> None:
@@ -193,10 +193,10 @@ async def test_memory_is_bounded_and_the_least_used_go_first(valkey: str) -> Non
             await one.seen(name)
             await one.seen(names[0])
         assert one.tier.size <= 20_000
-        assert one.tier.size == sum(kept.size for kept in one.tier._kept.values())
-        assert names[0] in one.tier._kept
-        assert names[1] not in one.tier._kept
-        assert names[-1] in one.tier._kept
+        assert one.tier.size == sum(kept.size for kept in one.tier._entries.values())
+        assert names[0] in one.tier._entries
+        assert names[1] not in one.tier._entries
+        assert names[-1] in one.tier._entries
         assert one.metrics.registry.get_sample_value("trimtab_user_tier_bytes") == one.tier.size
 
 
@@ -218,7 +218,7 @@ async def test_a_cached_embedding_is_kept_if_its_history_still_is_the_same(valke
 async def test_what_expires_in_redis_ends_here_too(
     valkey: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tier_module, "LONGEST_LIFE_S", 0.2)
+    monkeypatch.setattr(tier_module, "MAX_AGE_S", 0.2)
     async with worker(valkey) as one, redis.Redis.from_url(valkey) as client:
         await one.tier.record({"anna": event(1)})
         assert await one.seen("anna") == [1]
