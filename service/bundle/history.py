@@ -1,4 +1,4 @@
-"""What of a user's events the encoder reads. Pure; the same rules for stored and for given histories."""
+"""Chooses the events that the encoder reads, by one rule for stored and for given histories."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from service.arrays import Bools, Ints
 
 
 class EventKind(Enum):
-    """What kind of feedback an event is; see the API's EventKind."""
+    """The kinds of feedback; see the API's EventKind."""
 
     UNSPECIFIED = 0
     VIEW = 1
@@ -25,7 +25,15 @@ class EventKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One interaction; time_ms is None and event_id "" where the caller gave none."""
+    """One interaction.
+
+    Attributes:
+        item_id: The item.
+        kind: The kind of feedback.
+        value: A rating; None without one.
+        time_ms: Unix time; None if the caller gave none.
+        event_id: "" if the caller gave none.
+    """
 
     item_id: str
     kind: EventKind
@@ -36,13 +44,18 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class HistoryRule:
-    """How a user's events become the encoder's input; see BundleManifest.history."""
+    """The rule by which events become the encoder's input; see BundleManifest.history.
+
+    Attributes:
+        max_length: Items that the encoder reads; the newest are kept.
+        min_value: Lowest rating that is positive; None if every rating is.
+    """
 
     max_length: int
     min_value: float | None
 
     def is_positive(self, event: Event) -> bool:
-        """True for events that belong in the history, False for negative feedback."""
+        """Returns True for events that belong in the history, False for negative feedback."""
         if event.kind in (EventKind.DISLIKE, EventKind.HIDE):
             return False
         rated = event.kind in (EventKind.RATING, EventKind.UNSPECIFIED)
@@ -52,29 +65,34 @@ class HistoryRule:
 
 
 class EncoderInput(NamedTuple):
-    """Item indices, oldest first, int64 [m]; and how many positive events were on unknown items."""
+    """The items that the encoder reads.
+
+    Attributes:
+        items: Item indices, oldest first, int64 [m].
+        ignored_count: Positive events on items that the bundle does not know.
+    """
 
     items: Ints
     ignored_count: int
 
 
 def in_time_order(events: Sequence[Event]) -> Sequence[Event]:
-    """Sorts by time if every event has one; else the order given is the order."""
+    """Sorts events by time if each has one; else keeps their order."""
     if any(event.time_ms is None for event in events):
         return events
     return sorted(events, key=lambda event: event.time_ms or 0)
 
 
 def encoder_input(items: Ints, positive: Bools, rule: HistoryRule) -> EncoderInput:
-    """Chooses what the encoder reads from events in time order, and keeps that order.
+    """Chooses the items that the encoder reads from events in time order, and keeps that order.
 
-    Negative feedback takes back the positive events on its item that came before it. An item counts
-    once, at its last place: so it was in training, where repeated pairs of user and item are one.
+    Negative feedback revokes the earlier positive events on its item. An item is read once, at its
+    last place, as in training, where repeated pairs of user and item are one.
 
     Args:
         items: Item indices, -1 for items that the bundle does not know, int64 [m].
-        positive: bool [m].
-        rule: Of the bundle.
+        positive: True for positive events, bool [m].
+        rule: The bundle's.
     """
     position = np.arange(len(items))
     keep = positive & (items >= 0)

@@ -1,4 +1,4 @@
-"""The bundle's label set: named concepts, neurons' cards, and what edits of them need, worked out at load."""
+"""Label sets: named concepts, neurons' labels and cards, and the targets of edits."""
 
 import copy
 import difflib
@@ -18,16 +18,31 @@ from service.steering.state import SparseCode
 from service.steering.targets import Target
 
 NEAREST_NAMES = 3
+"""Names that an error message suggests for an unknown one."""
 
 
 TOP_NEURONS = 10
+"""Neurons that a concept shows, and that BLEND mixes in where the label set names none."""
 
 
-CACHED_TARGETS, CACHED_SEARCHES = 4096, 256
+NAME_CUTOFF = 0.5
+"""Least similarity of a suggested name, as difflib computes it: 0 to 1."""
+
+
+SPELLING_CUTOFF = 0.75
+"""Least similarity of a text that a search returns for its spelling, as difflib computes it."""
+
+
+CACHED_TARGETS = 4096
+"""Targets of single neurons kept, about 1 kB each."""
+
+
+CACHED_SEARCHES = 256
+"""Results of text searches kept: a search compares the text with every name and label."""
 
 
 class Label(NamedTuple):
-    """A neuron's text, and where it comes from."""
+    """A neuron's text, the method that found it, its score, and where it comes from."""
 
     text: str
     method: str
@@ -37,7 +52,19 @@ class Label(NamedTuple):
 
 @dataclass(frozen=True)
 class Concept:
-    """A row of concepts.parquet (see docs/bundle.md); items carry it whose attribute has the value."""
+    """A row of concepts.parquet; see docs/bundle.md.
+
+    Attributes:
+        name: Unique in its label set.
+        attribute: An item carries the concept if this attribute of it has the value.
+        value: See attribute.
+        item_count: Items that carry the concept.
+        method: The method that mapped the concept to neurons.
+        auc: Area under the ROC curve on held-out items; None if there are too few.
+        unsteered_share: Share of the items of unsteered lists that carry the concept.
+        steered_share: The same of lists steered by it.
+        target: What edits of the concept act on.
+    """
 
     name: str
     attribute: str
@@ -58,7 +85,13 @@ class Concept:
 
 @dataclass(frozen=True)
 class Match:
-    """Something that a text search found; exactly one of concept and neuron is set. Match is in (0, 1]."""
+    """A concept or a neuron that a text search found; the other is None.
+
+    Attributes:
+        match: Resemblance to the text, in (0, 1].
+        concept: The concept, if it is one.
+        neuron: The neuron, if it is one.
+    """
 
     match: float
     concept: Concept | None = None
@@ -66,15 +99,16 @@ class Match:
 
 
 class LabelSet:
-    """Concepts by name, neurons by number, and search over both.
+    """Concepts by name, neurons by index, and text search over both.
 
     Attributes:
-        version: What concept names are pinned to.
-        concepts: In the label set's order.
-        labels: Of each neuron, best first.
+        version: Digest that requests can pin concept names to.
+        concepts: In the order of the label set.
+        labels: The labels of each neuron, best first.
         decoder: W_dec, float32 [n_neurons, d].
         bias: b_dec, float32 [d].
-        former: Names that other label sets of this bundle have, and this one has not.
+        former: Concept names that other label sets of the bundle have and this one lacks.
+        units: TYPICAL strength of each neuron, float32 [n_neurons].
     """
 
     def __init__(
@@ -87,7 +121,8 @@ class LabelSet:
         bias: Floats,
     ) -> None:
         self.version = version
-        self.decoder, self.bias = decoder, bias
+        self.decoder = decoder
+        self.bias = bias
         self.labels = labels
         self.former: frozenset[str] = frozenset()
         self.units: Floats = cards["unit"].to_numpy().astype(np.float32)
@@ -96,25 +131,25 @@ class LabelSet:
             [concept.target.weights for concept in concepts], np.float32
         ).reshape(len(concepts), len(decoder))
         self._norms = np.maximum((self._weights**2).sum(axis=1), np.finfo(np.float32).tiny)
-        # Their weights are rows of the matrix, so that a label set holds them once.
+        # Concepts share the rows of the matrix, so that weights are in memory once.
         self.concepts = [
             replace(concept, target=replace(concept.target, weights=row))
             for concept, row in zip(concepts, self._weights, strict=True)
         ]
         self._by_name = {concept.name: concept for concept in self.concepts}
-        # Caches of this object's own: they end with it.
-        self._neuron_target = lru_cache(maxsize=CACHED_TARGETS)(self._made_neuron_target)
-        self._search = lru_cache(maxsize=CACHED_SEARCHES)(self._found)
+        # Caches of this object, not of the class: they end with it.
+        self._neuron_target = lru_cache(maxsize=CACHED_TARGETS)(self._make_neuron_target)
+        self._search = lru_cache(maxsize=CACHED_SEARCHES)(self._search_all)
 
     @classmethod
     def read(cls, directory: Path, version: str) -> "LabelSet":
         """Reads concepts.parquet, neurons.parquet and decoder.npy (memory-mapped)."""
-        # Still mapped, but no np.memmap: rows of those are slow to take.
+        # No np.memmap, whose rows are slow to take; the memory stays mapped.
         decoder = np.asarray(np.load(directory / "decoder.npy", mmap_mode="r"))
         concepts = pq.read_table(directory / "concepts.parquet")
         neurons = pq.read_table(directory / "neurons.parquet")
         labels = [[Label(**label) for label in row or ()] for row in neurons["labels"].to_pylist()]
-        rows = _concepts(concepts, decoder[:-1])
+        rows = _read_concepts(concepts, decoder[:-1])
         return cls(
             version, rows, labels, neurons.drop_columns(["labels"]), decoder[:-1], decoder[-1]
         )
@@ -122,37 +157,38 @@ class LabelSet:
     def overlaid(
         self, version: str, concepts: Sequence[Concept], labels: Sequence[Sequence[Label]]
     ) -> "LabelSet":
-        """Other concepts and labels over the same neurons."""
+        """Makes a label set with other concepts and labels over the same neurons."""
         return LabelSet(version, concepts, labels, self._cards, self.decoder, self.bias)
 
     def beside(self, others: Iterable["LabelSet"]) -> "LabelSet":
-        """The same, knowing the names that it lost against others."""
-        known = copy.copy(self)
-        known.former = (
-            frozenset(name for other in others for name in other._by_name) - self._by_name.keys()
-        )
-        return known
+        """Returns a copy that knows the concept names which only the others have."""
+        names = frozenset(name for other in others for name in other._by_name)
+        aware = copy.copy(self)
+        aware.former = names - self._by_name.keys()
+        return aware
 
     @property
     def n_neurons(self) -> int:
-        """How many neurons there are."""
+        """Number of neurons."""
         return len(self.decoder)
 
     def concept(self, name: str) -> Concept | None:
-        """The concept of exactly this name."""
+        """Returns the concept of exactly this name; None if there is none."""
         return self._by_name.get(name)
 
     def nearest_names(self, name: str) -> list[str]:
-        """Concept names that the caller may have meant, best first."""
+        """Finds concept names that a caller may have meant, best first."""
         folded = {known.casefold(): known for known in self._by_name}
-        close = difflib.get_close_matches(name.casefold(), folded, n=NEAREST_NAMES, cutoff=0.5)
+        close = difflib.get_close_matches(
+            name.casefold(), folded, n=NEAREST_NAMES, cutoff=NAME_CUTOFF
+        )
         return [folded[match] for match in close]
 
     def neuron_target(self, neuron: int) -> Target:
-        """The target w = e_j."""
+        """Returns the target of neuron j: w = e_j."""
         return self._neuron_target(neuron)
 
-    def _made_neuron_target(self, neuron: int) -> Target:
+    def _make_neuron_target(self, neuron: int) -> Target:
         return Target(
             name=f"#{neuron}",
             neurons=np.array([neuron]),
@@ -163,7 +199,7 @@ class LabelSet:
         )
 
     def weighted_target(self, neurons: Ints, weights: Floats) -> Target:
-        """A target of the caller's own; its unit is the weighted mean of the neurons' units."""
+        """Makes a target of given weights; its unit is the weighted mean of the neurons' units."""
         share = np.abs(weights) / np.abs(weights).sum()
         return Target(
             name="weights",
@@ -175,60 +211,74 @@ class LabelSet:
         )
 
     def label(self, neuron: int) -> str:
-        """The neuron's best label, "" if it has none."""
+        """Returns a neuron's best label; "" if it has none."""
         return self.labels[neuron][0].text if self.labels[neuron] else ""
 
     def card(self, neuron: int) -> dict[str, Any]:
-        """The neuron's row of neurons.parquet, but for its labels."""
+        """Returns a neuron's row of neurons.parquet, without its labels."""
         row: dict[str, Any] = self._cards.slice(neuron, 1).to_pylist()[0]
         return row
 
     def levels(self, code: SparseCode) -> Floats:
-        """Every concept's level <s, w> / <w, w> in a code: [n_concepts]."""
-        return np.asarray(
-            (self._weights[:, code.neurons] @ code.activations) / self._norms, np.float32
-        )
+        """Computes every concept's level <s, w> / <w, w> in a code s: float32 [n_concepts]."""
+        products = self._weights[:, code.neurons] @ code.activations
+        return np.asarray(products / self._norms, np.float32)
 
     def search(self, query: str, n: int) -> Sequence[Match]:
-        """Concepts, then neurons whose label resembles the text, best first."""
+        """Finds the n concepts and neurons whose names or labels resemble a text, best first.
+
+        Of equal matches, concepts come before neurons.
+        """
         return self._search(query.casefold().strip(), n)
 
-    def _found(self, query: str, n: int) -> Sequence[Match]:
-        found = [
+    def _search_all(self, query: str, n: int) -> Sequence[Match]:
+        # Sorted by match, then concepts first, then by position.
+        ranked = [
             (match, 1, -position, Match(match, concept=concept))
             for position, concept in enumerate(self.concepts)
             if (match := _resemblance(query, concept.name)) > 0
         ]
-        found += [
+        ranked += [
             (match, 0, -neuron, Match(match, neuron=neuron))
             for neuron, labels in enumerate(self.labels)
             if labels and (match := _resemblance(query, labels[0].text)) > 0
         ]
-        return [entry[-1] for entry in heapq.nlargest(n, found, key=lambda entry: entry[:-1])]
+        return [entry[-1] for entry in heapq.nlargest(n, ranked, key=lambda entry: entry[:-1])]
 
 
 def concept_target(
     name: str, weights: Floats, decoder: Floats, unit: float, blend_neurons: Sequence[int]
 ) -> Target:
-    """What edits of a concept act on; without blend neurons, those of the largest weights are mixed in."""
+    """Makes the target that edits of a concept act on.
+
+    Args:
+        name: The concept's.
+        weights: float32 [n_neurons].
+        decoder: W_dec, float32 [n_neurons, d].
+        unit: TYPICAL strength.
+        blend_neurons: Neurons that BLEND mixes in; if empty, those with the largest weights.
+    """
+    if not blend_neurons:
+        blend_neurons = np.argsort(-weights)[:TOP_NEURONS].tolist()
     return Target(
         name=name,
         neurons=None,
         weights=weights,
         direction=np.asarray(weights @ decoder, np.float32),
         unit=unit,
-        blend_neurons=np.array(blend_neurons or np.argsort(-weights)[:TOP_NEURONS], np.int64),
+        blend_neurons=np.array(blend_neurons, np.int64),
     )
 
 
-def _concepts(table: pa.Table, decoder: Floats) -> list[Concept]:
+def _read_concepts(table: pa.Table, decoder: Floats) -> list[Concept]:
+    """Reads the concepts of concepts.parquet."""
     flat = table["weights"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     weights = flat.astype(np.float32).reshape(len(table), len(decoder))
     facts = ("name", "attribute", "item_count", "method", "auc", "unsteered_share", "steered_share")
     return [
         Concept(
             **{fact: row[fact] for fact in facts},
-            # Bundles of earlier exporters have no column for it.
+            # Bundles of earlier exporters lack this column.
             value=row.get("value") or row["name"].removeprefix(f"{row['attribute']}="),
             target=concept_target(
                 row["name"], w, decoder, float(row["unit"]), row["blend_neurons"] or ()
@@ -239,7 +289,7 @@ def _concepts(table: pa.Table, decoder: Floats) -> list[Concept]:
 
 
 def _resemblance(query: str, text: str) -> float:
-    """1 for the same text, less for a part of it, less still for a close spelling, 0 for none of these."""
+    """Rates a text: 1 if it is the query, above 0.5 if it contains it, less for like spelling."""
     folded = text.casefold()
     if query == folded:
         return 1.0
@@ -249,4 +299,4 @@ def _resemblance(query: str, text: str) -> float:
         difflib.SequenceMatcher(None, query, part).ratio()
         for part in (folded, *folded.replace("-", " ").split())
     )
-    return 0.5 * ratio if ratio >= 0.75 else 0.0
+    return 0.5 * ratio if ratio >= SPELLING_CUTOFF else 0.0

@@ -1,4 +1,4 @@
-"""The bundles that this server holds, by id and by label."""
+"""The bundles that this server has loaded, by content id and by label."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -9,14 +9,15 @@ from service.bundle.label_set import LabelSet
 from service.errors import UnknownBundle
 
 DEFAULT_LABEL = "stable"
+"""The label of requests that name no bundle."""
 
 
 SHORTEST_PREFIX = 8
-"""Digits of a bundle id that are enough to name it."""
+"""Digits of a bundle id that suffice to name it."""
 
 
-class Held(NamedTuple):
-    """A bundle with its labels and when it was loaded."""
+class LoadedBundle(NamedTuple):
+    """A bundle, the labels that point to it, and when it was loaded."""
 
     bundle: Bundle
     labels: list[str]
@@ -24,9 +25,9 @@ class Held(NamedTuple):
 
 
 class BundleRegistry:
-    """Bundles by content id; a label, for instance "stable", points to one of them.
+    """Bundles by content id, and labels, for instance "stable", that point to them.
 
-    A request takes its bundle once and keeps it: a label that moves meanwhile does not touch it.
+    A request looks its bundle up once: a label that moves later does not affect it.
     """
 
     def __init__(self) -> None:
@@ -34,42 +35,44 @@ class BundleRegistry:
         self._labels: dict[str, str] = {}
 
     def add(self, bundle: Bundle, *labels: str) -> None:
-        """Holds an opened bundle, and points labels to it."""
+        """Adds an opened bundle and points labels to it."""
         self._bundles[bundle.id] = (bundle, datetime.now(UTC))
         for label in labels:
             self._labels[label] = bundle.id
 
     def relabel(self, bundle_id: str, label_sets: Mapping[str, LabelSet], current: str) -> None:
-        """Holds a bundle with other label sets; requests that took it before keep theirs."""
-        bundle, when = self._bundles[bundle_id]
-        self._bundles[bundle_id] = (bundle.with_label_sets(label_sets, current), when)
+        """Replaces a bundle's label sets, and the one that names are read in.
+
+        Requests that looked the bundle up before keep the former ones.
+        """
+        bundle, load_time = self._bundles[bundle_id]
+        self._bundles[bundle_id] = (bundle.with_label_sets(label_sets, current), load_time)
 
     def get(self, name: str = "") -> Bundle:
-        """The bundle of an id, of a prefix of at least 8 digits, or of a label; "" is the default label.
+        """Finds a bundle by its id, a prefix of 8 digits or more, or a label.
+
+        Args:
+            name: "" is the default label.
 
         Raises:
-            UnknownBundle: there is none, or the prefix fits several.
+            UnknownBundle: no bundle has this name, or the prefix fits several.
         """
         name = name or DEFAULT_LABEL
         bundle_id = self._labels.get(name, name)
         if bundle_id in self._bundles:
             return self._bundles[bundle_id][0]
-        fitting = [
-            known
-            for known in self._bundles
-            if len(name) >= SHORTEST_PREFIX and known.startswith(name)
-        ]
-        if len(fitting) == 1:
-            return self._bundles[fitting[0]][0]
+        if len(name) >= SHORTEST_PREFIX:
+            matches = [known for known in self._bundles if known.startswith(name)]
+            if len(matches) == 1:
+                return self._bundles[matches[0]][0]
         raise UnknownBundle(name, [*self._labels, *(known[:12] for known in self._bundles)])
 
-    def all(self) -> list[Held]:
-        """Every bundle, in the order of loading."""
+    def all(self) -> list[LoadedBundle]:
+        """Lists the bundles in the order of loading."""
         return [
-            Held(
-                bundle,
-                [label for label, target in self._labels.items() if target == bundle_id],
-                when,
-            )
-            for bundle_id, (bundle, when) in self._bundles.items()
+            LoadedBundle(bundle, self._labels_of(bundle_id), load_time)
+            for bundle_id, (bundle, load_time) in self._bundles.items()
         ]
+
+    def _labels_of(self, bundle_id: str) -> list[str]:
+        return [label for label, target in self._labels.items() if target == bundle_id]

@@ -1,4 +1,4 @@
-"""Texts by number: as Python strings while they are few, in one buffer when they are many."""
+"""Columns of texts: Python strings for small columns, one buffer for large ones."""
 
 from collections.abc import Sequence
 from typing import overload
@@ -8,13 +8,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 MANY = 250_000
-"""From so many on, memory counts for more than the tenths of a microsecond that a look-up takes longer."""
+"""Texts from which on a column is packed into one buffer. Above it, memory matters more than the
+tenths of a microsecond that a packed look-up takes longer: docs/results/retrieval.md."""
 
 
 class PackedTexts(Sequence[str]):
-    """Texts in one UTF-8 buffer with their offsets: [n]; a null is the empty text.
+    """Texts in one UTF-8 buffer with their offsets, [n]; a null is the empty text.
 
-    About 4 bytes a text beside its own, where a Python string takes 57 or more.
+    A text takes its bytes and 4 more, where a Python string takes 57 more.
+
+    Args:
+        column: Texts or nulls.
     """
 
     def __init__(self, column: pa.ChunkedArray) -> None:
@@ -33,7 +37,7 @@ class PackedTexts(Sequence[str]):
     def __getitem__(self, place: slice) -> list[str]: ...
     def __getitem__(self, place: int | slice) -> str | list[str]:
         if isinstance(place, slice):
-            return [self[one] for one in range(*place.indices(len(self)))]
+            return [self[index] for index in range(*place.indices(len(self)))]
         if place < 0:
             place += len(self)
         if place < 0:
@@ -43,19 +47,19 @@ class PackedTexts(Sequence[str]):
 
     @property
     def size_bytes(self) -> int:
-        """What it takes in memory."""
+        """Bytes in memory."""
         return len(self._bytes) + self._offsets.nbytes
 
 
-def texts(column: pa.ChunkedArray) -> Sequence[str]:
-    """The column's texts, "" where there is none, in the form that suits their number."""
+def read_texts(column: pa.ChunkedArray) -> Sequence[str]:
+    """Reads a column's texts, "" for nulls, in the form that suits their number."""
     if len(column) >= MANY:
         return PackedTexts(column)
     return [text or "" for text in column.to_pylist()]
 
 
 def _contents(chunk: pa.Array) -> memoryview:
-    """The bytes of a chunk's texts, one after the other; nulls take none."""
+    """Joins the bytes of a chunk's texts; nulls take none."""
     large = chunk.cast(pa.large_string())
     if large.null_count:
         large = pc.fill_null(large, "")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from service.arrays import Bools
 from service.bundle.attributes import BitmapCache
 from service.bundle.catalogue import Catalogue, item_hash
-from service.bundle.text_column import PackedTexts, texts
+from service.bundle.text_column import PackedTexts, read_texts
 from service.retrieval.filter import Condition, Filter
 
 N_ITEMS = 500
@@ -66,7 +66,7 @@ def test_packed_texts_take_about_four_bytes_more_than_their_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("service.bundle.text_column.MANY", N_ITEMS)
-    packed = texts(TABLE["item_id"])
+    packed = read_texts(TABLE["item_id"])
     assert isinstance(packed, PackedTexts)
     assert packed.size_bytes == sum(len(one.encode()) for one in IDS) + 4 * (N_ITEMS + 1)
 
@@ -87,7 +87,7 @@ def test_ids_with_the_same_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(
         "service.bundle.catalogue._hashes", lambda ids: np.full(len(ids), 5, np.uint64)
     )
-    monkeypatch.setattr("service.bundle.catalogue.item_hash", lambda item_id: 5)
+    monkeypatch.setattr("service.bundle.catalogue.item_hash", lambda _: 5)
     alike = Catalogue(TABLE.__getitem__, [])
     assert [alike.index_of(item_id) for item_id in IDS[:20]] == list(range(20))
     assert alike.index_of("nothing") is None

@@ -1,4 +1,4 @@
-"""A bundle that is incomplete, altered, unknown or unlike torch is refused by the name of the fault."""
+"""Bundles that are incomplete, altered, unknown or unlike torch are refused, and the fault named."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ def indexed_copy(indexed_dir: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def gained_copy(make_bundle: Callable[..., Path], tmp_path: Path) -> Path:
+def gained_copy(tmp_path: Path) -> Path:
     """A bundle with gains."""
     contents = make_contents()
     values = np.full((len(contents.concepts), 200), 0.5, np.float32)
@@ -53,10 +53,8 @@ def context_copy(variant: Callable[[str], Any], tmp_path: Path) -> Path:
     return Path(shutil.copytree(variant("context").path, tmp_path / "context"))
 
 
-def reseal(
-    directory: Path, change: Callable[[BundleManifest], None] = lambda manifest: None
-) -> None:
-    """What an exporter gone wrong would write: digests and seal right, content wrong."""
+def reseal(directory: Path, change: Callable[[BundleManifest], None] = lambda _: None) -> None:
+    """Rewrites the manifest as a faulty exporter would: right digests and seal, wrong content."""
     path = directory / sealing.MANIFEST_NAME
     manifest = sealing.from_json(path.read_text())
     for file in manifest.files:
