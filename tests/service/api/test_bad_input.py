@@ -240,14 +240,14 @@ FILTERS = [
     (
         pb.Condition(attribute="colour", values=["red"]),
         ".attribute",
-        "expected one of: genres, year; found 'colour'",
+        "expected one of: genres, year, studio; found 'colour'",
     ),
     (pb.Condition(values=["red"]), ".attribute", "found ''"),
     (pb.Condition(attribute="genres"), "", "expected values"),
     (pb.Condition(attribute="genres", min=1), "", "has texts"),
     (pb.Condition(attribute="year", values=["1990"]), "", "has numbers"),
     (pb.Condition(attribute="year"), "", "expected min, max or both"),
-    (pb.Condition(attribute="year", min=2000, max=1990), "", "found min 2000 and max 1990"),
+    (pb.Condition(attribute="year", min=2000, max=1990), "", "found min 2000 above max 1990"),
     (pb.Condition(attribute="year", min=float("nan")), "", "found NaN"),
 ]
 

@@ -1,4 +1,4 @@
-"""Bundles that are incomplete, altered, unknown or unlike torch are refused, and the fault named."""
+"""Bundles that are incomplete, altered, unknown or unlike torch are refused by their fault."""
 
 import json
 import shutil
