@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The demo, and the demo's server: train, export, serve, record, steer. Every step is a command that you could type.
+# Runs the demo: trains, exports, serves, records and steers. Each step is a command that you can type yourself.
 # usage: deploy/demo.sh [serve]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -28,7 +28,7 @@ trimtab-serve --bundle $home/bundle --data-dir $home/data --listen "$target" --m
 server=$!
 trap 'kill $server 2>/dev/null; wait $server 2>/dev/null || true' EXIT
 trimtab status --wait 120 >$home/status.txt 2>&1 &
-# Whichever ends first: the answer, or a server that did not start.
+# Waits until the server answers, or exits because it cannot start.
 if ! wait -n $server $! || ! kill -0 $server; then
   tail -n 5 $home/server.log $home/status.txt
   exit 1
@@ -36,7 +36,7 @@ fi
 cat $home/status.txt
 
 if [ ! -f $home/data/recorded ]; then
-  say "Record the data set's ratings, so that its users are known by their own ids"
+  say "Record the data set's ratings, so that the server knows its users"
   run trimtab record --from .venv/lib/python3*/site-packages/recbole/dataset_example/ml-100k/ml-100k.inter
   touch $home/data/recorded
 fi

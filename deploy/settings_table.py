@@ -1,7 +1,7 @@
 """Writes the settings into docs/operating.md: python deploy/settings_table.py [--check].
 
-The table is made from service/settings.py, which is where flags and environment variables come from
-too.
+The table is generated from service/settings.py, which also defines the flags and the environment
+variables.
 """
 
 import argparse
@@ -19,7 +19,7 @@ END = "<!-- end of settings -->\n"
 
 
 def main() -> None:
-    """Writes the table into the page, or compares with what is there."""
+    """Writes the table into the page, or compares it with the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--check", action="store_true", help="compare with the committed page, write nothing"
@@ -29,9 +29,7 @@ def main() -> None:
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        sys.exit(
-            f"{PAGE.name} has no place for the settings: expected the lines {BEGIN!r} and {END!r}"
-        )
+        sys.exit(f"{PAGE.name}: expected the lines {BEGIN!r} and {END!r}, found one or neither")
     fresh = "".join([before, BEGIN, *(f"{line}\n" for line in rows()), END, after])
     if not check:
         PAGE.write_text(fresh, encoding="utf-8")
@@ -40,7 +38,7 @@ def main() -> None:
 
 
 def rows() -> Iterator[str]:
-    """The table: one row a setting, in the order of the class."""
+    """Yields the lines of the table: one row for each setting, in the order of the class."""
     shortcuts = Settings.model_config.get("cli_shortcuts") or {}
     yield "| flag | environment | default | meaning |"
     yield "| --- | --- | --- | --- |"

@@ -8,7 +8,7 @@ from service.settings import read_settings
 
 
 def main() -> None:
-    """Serves until a signal; if the server cannot start, prints why in one line and exits with 1."""
+    """Serves until a signal; if the server cannot start, prints why and exits with status 1."""
     settings = read_settings()
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"

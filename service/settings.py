@@ -1,4 +1,4 @@
-"""The server's settings: flags, TRIMTAB_* environment variables and a settings file, from one source."""
+"""Reads the server's settings from flags, TRIMTAB_* environment variables and a settings file."""
 
 import os
 import tomllib
@@ -14,10 +14,14 @@ from pydantic_settings import (
 )
 
 SETTINGS_FILE_VARIABLE = "TRIMTAB_SETTINGS_FILE"
+"""Environment variable with the path of a settings file in TOML."""
 
 
 class Settings(BaseSettings):
-    """Serve a bundle over gRPC. Every flag is an environment variable too: TRIMTAB_METRICS_PORT, say."""
+    """Serve a bundle over gRPC.
+
+    Every flag is an environment variable too: --metrics-port is TRIMTAB_METRICS_PORT.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="TRIMTAB_",
@@ -39,49 +43,60 @@ class Settings(BaseSettings):
     )
     redis_url: str = Field(
         "embedded",
-        description="URL of a Redis or Valkey server (redis, rediss, unix); 'embedded' starts one of our own",
+        description="URL of a Redis or Valkey server (redis, rediss, unix);"
+        " 'embedded' starts a Valkey with the server",
     )
     data_dir: Path = Field(
-        Path("trimtab-data"), description="where the embedded Valkey keeps its data"
+        Path("trimtab-data"), description="directory of the embedded Valkey's data"
     )
     workers: int = Field(
         1,
         ge=1,
         le=1_024,
-        description="processes that serve behind the one port; one for each core uses all",
+        description="processes that serve behind the one port; one for each core uses them all",
     )
-    max_n: int = Field(1_000, ge=1, le=10_000, description="most recommendations in one reply")
+    max_n: int = Field(
+        1_000, ge=1, le=10_000, description="largest number of recommendations in one reply"
+    )
     max_in_flight: int = Field(
         256,
         ge=1,
-        description="permits of each worker: calls answered at once before others are refused",
+        description="calls that each worker answers at once; further calls are refused",
     )
     compute_threads: int = Field(
         2,
         ge=0,
-        description="threads of each worker for encoding, search and ranking; 0 for that of its event loop",
+        description="threads of each worker for encoding, search and ranking;"
+        " 0 computes on the event-loop thread",
     )
     max_history: int = Field(
-        1_000, ge=1, description="positive events stored a user (the encoder may read fewer)"
+        1_000,
+        ge=1,
+        description="positive events stored for each user; the encoder may read fewer",
     )
     history_ttl_s: int = Field(
-        0, ge=0, description="seconds until an unchanged history goes; 0 keeps it"
+        0,
+        ge=0,
+        description="seconds until a history that does not change is deleted; 0 keeps it",
     )
     embedding_ttl_s: int = Field(
-        604_800, ge=1, description="seconds that a cached user embedding lives"
+        604_800, ge=1, description="seconds until a cached user embedding is deleted"
     )
     embedding_precision: Literal["float16", "int8"] = Field(
         "float16",
-        description="float16, or int8: about half the memory in Redis for lists that are nearly the same",
+        description="number format of cached user embeddings: float16, or int8, which takes about"
+        " half the memory in Redis and gives nearly the same lists",
     )
     store_timeout_s: float = Field(
-        0.25, gt=0, description="seconds that a read from Redis may take"
+        0.25, gt=0, description="seconds until a read from Redis is given up"
     )
     user_tier_mb: int = Field(
-        256, ge=0, description="megabytes of users kept in each worker, over Redis; 0 keeps none"
+        256,
+        ge=0,
+        description="megabytes of users that each worker caches in memory; 0 caches none",
     )
     drain_s: float = Field(
-        10.0, ge=0, description="seconds that calls in flight are given at shutdown"
+        10.0, ge=0, description="seconds for calls in flight to finish at shutdown"
     )
 
     @field_validator("listen")
@@ -89,7 +104,7 @@ class Settings(BaseSettings):
     def _host_and_port(cls, value: str) -> str:
         host, _, port = value.rpartition(":")
         if not host or not port.isdigit() or int(port) > 65535:
-            raise ValueError(f"found {value!r}, expected host:port")
+            raise ValueError(f"expected host:port, found {value!r}")
         return value
 
     @classmethod
@@ -98,10 +113,13 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic passes it by name
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then flags (added by pydantic-settings), then environment, then the settings file."""
+        """Returns the sources, first to last in precedence.
+
+        pydantic-settings puts the flags between the arguments and the environment.
+        """
         file = TomlConfigSettingsSource(settings_cls, _settings_file())
         return init_settings, env_settings, file
 
@@ -112,12 +130,17 @@ def _settings_file() -> Path | None:
 
 
 def read_settings(arguments: list[str] | None = None, **values: Any) -> Settings:
-    """Reads the settings; arguments as given, or the program's own.
+    """Reads the settings from all sources.
+
+    Args:
+        arguments: The flags; None for those of this program.
+        values: Values that take precedence over every source.
 
     Raises:
-        SystemExit: with a readable message if something does not fit.
+        SystemExit: a value or the settings file does not fit; the message names it.
     """
-    if (file := _settings_file()) is not None:
+    file = _settings_file()
+    if file is not None:
         try:
             tomllib.loads(file.read_text())
         except (OSError, ValueError) as error:
@@ -126,5 +149,5 @@ def read_settings(arguments: list[str] | None = None, **values: Any) -> Settings
         source: Any = {"_cli_parse_args": True if arguments is None else arguments}
         return Settings(**source, **values)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        lines = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
         raise SystemExit("trimtab-serve: " + "; ".join(lines)) from error

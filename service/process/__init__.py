@@ -1,1 +1,1 @@
-"""Starts and stops the server's processes and parts."""
+"""Starts the server's processes and parts, and stops them."""

@@ -1,8 +1,8 @@
-"""Python's cycle collector, kept from walking through what lives long again and again.
+"""Keeps Python's cycle collector from walking through long-lived objects.
 
-A full collection looks at every object in no order that caches like: with 10,000 kept users 80 ms
-in which no call is answered, several times in ten seconds of full load; and it finds next to
-nothing, as our objects have no cycles.
+A full collection visits every object. With 10,000 cached users it takes 80 ms, in which no call is
+answered, several times in ten seconds of full load. It frees next to nothing, as our objects have
+no cycles.
 """
 
 import gc
@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 FULL_EVERY = 1_000
-"""Collections of the middle generation between two full ones, not 10: minutes apart under full load."""
+"""Collections of the middle generation between two full ones; Python's default is 10.
+
+With 1,000, full collections are minutes apart under full load; a cycle lives so much longer.
+"""
 
 
 @contextmanager
 def rare_collections() -> Iterator[None]:
-    """Until exit, no collection looks at what is there now, and full ones are rare."""
+    """Excludes present objects from collection, and makes full collections rare, until exit."""
     before = gc.get_threshold()
     gc.freeze()
     gc.set_threshold(*before[:2], FULL_EVERY)

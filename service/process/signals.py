@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the first asks for an orderly end, the second ends the process at once."""
+"""Handles SIGTERM and Ctrl-C: the first one starts an orderly stop, the second ends the process."""
 
 import asyncio
 import signal
@@ -7,8 +7,13 @@ from collections.abc import Callable
 
 
 def stop_on_signal(before_exit: Callable[[], None] = lambda: None) -> asyncio.Event:
-    """An event that the first signal sets; at the second, before_exit is called and the process exits."""
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    """Returns an event that the first signal sets.
+
+    Args:
+        before_exit: Is called at the second signal, before the process exits.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
         if stop.is_set():

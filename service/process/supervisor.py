@@ -1,8 +1,8 @@
-"""Several processes behind one port: each a whole server, on one store and the same mapped files.
+"""Serves with several processes behind one port, each a whole server on one store and bundle.
 
-This process answers no calls. It keeps the port, the store and the endpoint for metrics, starts the
-workers, and passes on the wish to stop. The kernel hands every new connection to one of them
-(SO_REUSEPORT).
+This process answers no calls. It holds the port, runs the store and the metrics endpoint, starts
+the workers, and passes on the signal to stop. The kernel gives every new connection to one of the
+workers (SO_REUSEPORT).
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from service.errors import StartError
 from service.process.signals import stop_on_signal
-from service.process.worker_pool import Crew
+from service.process.worker_pool import WorkerPool
 from service.settings import Settings
 from service.storage.embedded_valkey import store_url
 from service.telemetry.exposition import metrics_endpoint
@@ -27,8 +27,9 @@ def serve(settings: Settings) -> None:
     """Serves with settings.workers processes until SIGTERM or Ctrl-C.
 
     Raises:
-        StartError: a worker cannot start, at the beginning or when none is left (WorkerError), the
-            embedded store cannot start (DataDirectoryError), or a port is in use.
+        StartError: a worker cannot start, at the beginning or while no other serves
+            (WorkerError), the embedded store cannot start (DataDirectoryError), or a port is in
+            use.
     """
     failure: BaseException | None = None
     try:
@@ -48,25 +49,27 @@ async def _serve_until_signal(settings: Settings) -> None:
         _log.info("metrics on port %d", metrics_port)
         async with store_url(settings.redis_url, settings.data_dir) as url:
             address = f"{settings.listen.rpartition(':')[0]}:{port}"
-            crew = Crew(settings.model_copy(update={"redis_url": url, "listen": address}))
-            registry.register(crew)
-            stop = stop_on_signal(crew.kill)
+            pool = WorkerPool(settings.model_copy(update={"redis_url": url, "listen": address}))
+            registry.register(pool)
+            stop = stop_on_signal(pool.kill)
             async with asyncio.TaskGroup() as running:
                 for number in range(1, settings.workers + 1):
-                    running.create_task(crew.keep(number, stop))
+                    running.create_task(pool.supervise(number, stop))
                 await stop.wait()
                 _log.info(
                     "draining for at most %g s; a second signal ends at once", settings.drain_s
                 )
-                crew.terminate()
+                pool.terminate()
 
 
 @contextmanager
 def held_port(listen: str) -> Iterator[int]:
-    """Keeps a port for this program's workers alone; yields its number, of which 0 takes a free one.
+    """Holds a port for the workers of this server alone; yields its number.
+
+    Port 0 takes a free one.
 
     Raises:
-        StartError: it is in use.
+        StartError: the port is in use.
     """
     host, _, port = listen.rpartition(":")
     try:
@@ -82,8 +85,8 @@ def held_port(listen: str) -> Iterator[int]:
             held.bind(address)
         except OSError as error:
             raise StartError(f"{listen}: {error}") from error
-        # It was bound alone. Only now may others have the port, and only such as share it: a second
-        # server of this kind fails above.
+        # The bind above fails if another server has the port. Only from here on do the workers,
+        # which set SO_REUSEPORT too, share it.
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         yield held.getsockname()[1]

@@ -1,8 +1,8 @@
-"""One of several processes behind one port: python -m service.process.worker FD, started by worker_pool.py.
+"""Runs one of several processes behind one port: python -m service.process.worker FD.
 
-FD is one end of a pipe. What to serve comes through it first; then this process says that it is
-ready, or why it cannot be, and answers every further message with its metrics. When the pipe ends
-it drains: nobody watches over it any more.
+`worker_pool` starts it. FD is one end of a pipe. The first message to the worker is its task; the
+worker answers that it is ready, or why it cannot serve, and then every further message with its
+metrics. When the pipe closes, its parent is gone, and the worker drains and exits.
 """
 
 import logging
@@ -28,7 +28,7 @@ _log = logging.getLogger("trimtab")
 
 
 def main() -> None:
-    """Serves until SIGTERM, or until the process that started this one is gone."""
+    """Serves until SIGTERM, or until the parent process is gone."""
     channel: Connection[Any, Any] = Connection(int(sys.argv[1]))
     task: Task = channel.recv()
     line = f"%(asctime)s %(levelname)s worker {task.number} %(name)s: %(message)s"
@@ -42,8 +42,9 @@ def main() -> None:
 
 
 async def _serve(settings: Settings, channel: "Connection[Any, Any]") -> None:
-    metrics, stop = Metrics(CollectorRegistry()), stop_on_signal()
-    Thread(target=_tell, args=(channel, metrics), daemon=True).start()
+    metrics = Metrics(CollectorRegistry())
+    stop = stop_on_signal()
+    Thread(target=_send_metrics, args=(channel, metrics), daemon=True).start()
     async with serving(settings, metrics, shares_port=True) as server:
         with suppress(OSError):
             channel.send(Ready(server.bundle.id))
@@ -51,7 +52,8 @@ async def _serve(settings: Settings, channel: "Connection[Any, Any]") -> None:
         _log.info("draining for at most %g s", settings.drain_s)
 
 
-def _tell(channel: "Connection[Any, Any]", metrics: Metrics) -> None:
+def _send_metrics(channel: "Connection[Any, Any]", metrics: Metrics) -> None:
+    """Answers each message with the metrics; when the pipe closes, stops this process."""
     with suppress(EOFError, OSError):
         while True:
             channel.recv()

@@ -1,4 +1,4 @@
-"""Worker processes: started, started again when they end, stopped, and their metrics as one server's."""
+"""Starts worker processes, restarts those that end, stops them, and adds up their metrics."""
 
 import asyncio
 import logging
@@ -17,43 +17,43 @@ from prometheus_client.registry import Collector
 
 from service.errors import StartError
 from service.settings import Settings
-from service.telemetry.exposition import COUNTING, merged
+from service.telemetry.exposition import ADDITIVE_TYPES, merged
 from service.telemetry.metrics import Metrics
 
-SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 30.0
-"""Before a worker is started again: twice as long each time."""
+MIN_PAUSE_S = 0.1
+"""Seconds before a worker is restarted for the first time; each further pause is twice as long."""
 
+MAX_PAUSE_S = 30.0
+"""Longest pause before a restart, in seconds."""
 
 STEADY_S = 60.0
-"""A worker that lived so long is started again after the shortest pause."""
+"""Seconds after which a worker counts as steady: it is restarted after the shortest pause."""
 
+KILL_AFTER_S = 10.0
+"""Seconds beyond drain_s until a worker that was asked to stop is killed."""
 
-LAST_WORDS_S = 10.0
-"""Beyond drain_s, until a worker that was asked to stop is killed."""
-
-
-ANSWER_S = 1.0
-"""For the workers' metrics; one that is slower counts as it last did."""
+METRICS_TIMEOUT_S = 1.0
+"""Seconds to wait for all workers' metrics; a worker that is slower counts as it last did."""
 
 
 _log = logging.getLogger("trimtab")
 
 
 class Task(NamedTuple):
-    """What a worker is to do."""
+    """What a worker process is to serve; the first message to it."""
 
     number: int
     settings: Settings
 
 
 class Ready(NamedTuple):
-    """A worker serves."""
+    """A worker's first message if it serves."""
 
     bundle_id: str
 
 
 class Refused(NamedTuple):
-    """A worker cannot serve."""
+    """A worker's first message if it cannot serve."""
 
     reason: str
 
@@ -63,87 +63,93 @@ class WorkerError(StartError):
 
 
 class Worker:
-    """One process, and the pipe to it."""
+    """One process, and the pipe to it.
+
+    Attributes:
+        process: The process.
+        channel: Our end of the pipe.
+        metrics: The worker's metrics as it last sent them.
+    """
 
     def __init__(
         self, process: asyncio.subprocess.Process, channel: "Connection[Any, Any]"
     ) -> None:
-        self.process, self.channel = process, channel
+        self.process = process
+        self.channel = channel
         self.metrics: list[Metric] = []
-        """As it last told them."""
 
     @classmethod
     async def start(cls, task: Task) -> "Worker":
-        """Starts a process with this task."""
+        """Starts a process and sends it its task."""
         ours, theirs = Pipe()
         with theirs:
-            end = theirs.fileno()
+            descriptor = theirs.fileno()
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "service.process.worker", str(end)),
-                pass_fds=[end],
+                *(sys.executable, "-P", "-m", "service.process.worker", str(descriptor)),
+                pass_fds=[descriptor],
                 process_group=0,  # Ctrl-C reaches this process only, which passes it on
             )
         with suppress(OSError):
             ours.send(task)
         return cls(process, ours)
 
-    async def first_word(self) -> Ready | Refused | None:
-        """What came of its start; None if it ended without a word."""
-        return await asyncio.to_thread(self._hear)
+    async def first_message(self) -> Ready | Refused | None:
+        """Waits for the worker's first message; None if it exited without one."""
+        return await asyncio.to_thread(self._receive)
 
-    def ask(self) -> None:
-        """Asks for its metrics."""
+    def request_metrics(self) -> None:
+        """Asks the worker for its metrics, and takes earlier answers that came too late."""
         with suppress(OSError):
-            while self.channel.poll() and self._take():  # an answer that came too late
+            while self.channel.poll() and self._receive_metrics():
                 pass
             self.channel.send(None)
 
-    def listen(self, until: float) -> None:
-        """Takes its metrics if they come until then, by time.monotonic()."""
+    def await_metrics(self, until: float) -> None:
+        """Takes the worker's metrics if they come before a time by time.monotonic()."""
         if self.channel.poll(max(0.0, until - time.monotonic())):
-            self._take()
+            self._receive_metrics()
 
     def signal(self, number: int) -> None:
-        """Sends it a signal, if it lives."""
+        """Sends the process a signal, if it is alive."""
         with suppress(ProcessLookupError):
             self.process.send_signal(number)
 
-    def _take(self) -> bool:
-        heard = self._hear()
-        self.metrics = heard or self.metrics
-        return heard is not None
+    def _receive_metrics(self) -> bool:
+        message = self._receive()
+        self.metrics = message or self.metrics
+        return message is not None
 
-    def _hear(self) -> Any:
+    def _receive(self) -> Any:
         try:
             return self.channel.recv()
         except (EOFError, OSError):
             return None
 
 
-class Crew(Collector):
-    """The workers.
+class WorkerPool(Collector):
+    """The worker processes of one server, and their metrics as one.
 
     Args:
-        settings: Each worker's; `workers` says how many there are to be.
+        settings: Each worker's settings; `workers` is the size of the pool.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._restarts = Metrics(CollectorRegistry()).worker_restarts
-        self._living: dict[int, Worker] = {}
+        self._alive: dict[int, Worker] = {}
         self._serving: dict[int, Worker] = {}
         self._was_complete = False
-        self._counted: list[Metric] = []
-        """By workers that ended."""
-        self._telling = Lock()
+        self._ended_counts: list[Metric] = []
+        """Counts of the workers that have ended."""
+        self._collecting = Lock()
 
-    async def keep(self, number: int, stop: asyncio.Event) -> None:
-        """Has a worker run, again if it ends, until stop is set and it has drained.
+    async def supervise(self, number: int, stop: asyncio.Event) -> None:
+        """Runs one worker, and restarts it when it ends, until stop is set and it has drained.
 
         Raises:
-            WorkerError: it cannot start, at the beginning or while no other serves.
+            WorkerError: it cannot start, at the beginning or while no other worker serves.
         """
-        pause_s = SHORTEST_PAUSE_S
+        pause_s = MIN_PAUSE_S
         while not stop.is_set():
             began = time.monotonic()
             ended = await self._run(number, stop)
@@ -153,73 +159,83 @@ class Crew(Collector):
             _log.error("worker %d %s; starting it again in %g s", number, ended, pause_s)
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), pause_s)
-            steady = time.monotonic() - began > STEADY_S
-            pause_s = SHORTEST_PAUSE_S if steady else min(2 * pause_s, LONGEST_PAUSE_S)
+            was_steady = time.monotonic() - began > STEADY_S
+            pause_s = MIN_PAUSE_S if was_steady else min(2 * pause_s, MAX_PAUSE_S)
 
     def terminate(self) -> None:
-        """Has the workers drain; those that take too long for it are killed."""
-        for worker in self._living.values():
+        """Asks the workers to drain; those that take too long are killed."""
+        for worker in self._alive.values():
             worker.signal(signal.SIGTERM)
-        asyncio.get_running_loop().call_later(self._settings.drain_s + LAST_WORDS_S, self.kill)
+        asyncio.get_running_loop().call_later(self._settings.drain_s + KILL_AFTER_S, self.kill)
 
     def kill(self) -> None:
-        """Ends the workers at once."""
-        for worker in self._living.values():
+        """Kills the workers."""
+        for worker in self._alive.values():
             worker.signal(signal.SIGKILL)
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics of all workers, and what those counted that ended, up to when they were last asked."""
-        with self._telling:
-            serving, until = list(self._serving.values()), time.monotonic() + ANSWER_S
+        """Returns the sum of all workers' metrics, with the counts of those that have ended."""
+        with self._collecting:
+            serving = list(self._serving.values())
+            until = time.monotonic() + METRICS_TIMEOUT_S
             for worker in serving:
-                worker.ask()
+                worker.request_metrics()
             for worker in serving:
-                worker.listen(until)
-            told = [family for worker in serving for family in worker.metrics]
-            return merged([*self._restarts.collect(), *self._counted, *told])
+                worker.await_metrics(until)
+            families = [family for worker in serving for family in worker.metrics]
+            return merged([*self._restarts.collect(), *self._ended_counts, *families])
 
     async def _run(self, number: int, stop: asyncio.Event) -> str:
-        """One process from start to end; how it ended."""
+        """Runs one process from start to end; returns how it ended, for the log.
+
+        Raises:
+            WorkerError: it never served, at the beginning or while no other worker serves.
+        """
         try:
-            worker = self._living[number] = await Worker.start(Task(number, self._settings))
+            worker = await Worker.start(Task(number, self._settings))
         except OSError as error:  # no memory, no processes left
             return self._not_started(str(error))
+        self._alive[number] = worker
         try:
-            if stop.is_set():  # too late to have been told
+            if stop.is_set():  # terminate() came before the process was there
                 worker.signal(signal.SIGTERM)
-            word = await worker.first_word()
-            if isinstance(word, Ready):
-                self._join(number, worker, word)
+            message = await worker.first_message()
+            if isinstance(message, Ready):
+                self._add_serving(number, worker, message)
             status = await worker.process.wait()
             served = self._serving.pop(number, None)
-            await asyncio.to_thread(self._count, worker)
+            await asyncio.to_thread(self._keep_counts, worker)
         finally:
-            del self._living[number]
+            del self._alive[number]
             worker.signal(signal.SIGKILL)
             await worker.process.wait()
         if served or stop.is_set():
             return f"ended with status {status}"
-        if isinstance(word, Refused):
-            return self._not_started(word.reason)
+        if isinstance(message, Refused):
+            return self._not_started(message.reason)
         return self._not_started(f"a worker ended with status {status} before it served")
 
     def _not_started(self, reason: str) -> str:
-        """How a worker ended that never served, if there are others."""
+        """Returns why a worker could not start, for the log, if other workers serve."""
         if self._was_complete and self._serving:
             return f"cannot start: {reason}"
         raise WorkerError(reason)
 
-    def _join(self, number: int, worker: Worker, word: Ready) -> None:
+    def _add_serving(self, number: int, worker: Worker, message: Ready) -> None:
         self._serving[number] = worker
         _log.info("worker %d serves, process %d", number, worker.process.pid)
         if len(self._serving) == self._settings.workers and not self._was_complete:
             self._was_complete = True
-            listen, many = self._settings.listen, self._settings.workers
-            _log.info("serving bundle %s on %s with %d workers", word.bundle_id[:12], listen, many)
+            _log.info(
+                "serving bundle %s on %s with %d workers",
+                message.bundle_id[:12],
+                self._settings.listen,
+                self._settings.workers,
+            )
 
-    def _count(self, worker: Worker) -> None:
-        """Keeps what a worker counted, so that the sums do not fall when it is gone."""
-        with self._telling:
-            kept = (family for family in worker.metrics if family.type in COUNTING)
-            self._counted = merged([*self._counted, *kept])
+    def _keep_counts(self, worker: Worker) -> None:
+        """Keeps an ended worker's counts, so that the sums do not fall."""
+        with self._collecting:
+            counts = (family for family in worker.metrics if family.type in ADDITIVE_TYPES)
+            self._ended_counts = merged([*self._ended_counts, *counts])
             worker.channel.close()

@@ -1,1 +1,1 @@
-"""Metrics and timings."""
+"""Measures the server: metrics, histograms, timings, and their exposition."""

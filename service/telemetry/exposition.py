@@ -1,20 +1,26 @@
-"""Metrics on their way out: over HTTP, and of several processes as one."""
+"""Serves metrics over HTTP, and adds up the metrics of several processes."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Metric, start_http_server
+from prometheus_client.samples import Sample
 
 from service.errors import StartError
 
-COUNTING = ("counter", "histogram")
-"""Kinds of metrics that only grow: what a process counted stays counted when it ends."""
+ADDITIVE_TYPES = ("counter", "histogram")
+"""Types of metrics that only grow, so that an ended process's values stay in the sum."""
+
+
+_SampleKey = tuple[str, frozenset[tuple[str, str]]]
+"""A sample's name and labels."""
 
 
 @contextmanager
 def metrics_endpoint(listen: str, port: int, registry: CollectorRegistry) -> Iterator[int]:
-    """Serves the registry over HTTP on the host of listen; yields the port, of which 0 takes a free one.
+    """Serves the registry over HTTP on the host of listen; yields the port.
+
+    Port 0 takes a free one.
 
     Raises:
         StartError: the port is in use.
@@ -33,24 +39,30 @@ def metrics_endpoint(listen: str, port: int, registry: CollectorRegistry) -> Ite
 
 
 def merged(families: Iterable[Metric]) -> list[Metric]:
-    """The metrics of several processes as those of one.
+    """Returns the metrics of several processes as those of one.
 
-    Counts, sums, buckets and gauges add up. What describes (an info's 1) stays as it is in each.
-    The sum is as old as the oldest.
+    Counts, sums, buckets and gauges are added. An info has the value 1 in each process and keeps
+    it. A sum was created when its oldest part was.
     """
-    made: dict[str, Metric] = {}
-    samples: dict[str, dict[tuple[str, frozenset[tuple[str, str]]], Any]] = {}
+    metrics: dict[str, Metric] = {}
+    samples: dict[str, dict[_SampleKey, Sample]] = {}
     for family in families:
-        made.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-        of_family = samples.setdefault(family.name, {})
+        metrics.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+        family_samples = samples.setdefault(family.name, {})
         for sample in family.samples:
-            key = sample.name, frozenset(sample.labels.items())
-            if (known := of_family.get(key)) is None:
-                of_family[key] = sample
-            elif sample.name.endswith("_created"):
-                of_family[key] = sample._replace(value=min(known.value, sample.value))
-            elif family.type != "info":
-                of_family[key] = sample._replace(value=known.value + sample.value)
-    for name, metric in made.items():
+            key = (sample.name, frozenset(sample.labels.items()))
+            earlier = family_samples.get(key)
+            if earlier is not None:
+                sample = _combined(family.type, earlier, sample)
+            family_samples[key] = sample
+    for name, metric in metrics.items():
         metric.samples = list(samples[name].values())
-    return list(made.values())
+    return list(metrics.values())
+
+
+def _combined(metric_type: str, earlier: Sample, later: Sample) -> Sample:
+    if later.name.endswith("_created"):
+        return earlier._replace(value=min(earlier.value, later.value))
+    if metric_type == "info":
+        return earlier
+    return earlier._replace(value=earlier.value + later.value)

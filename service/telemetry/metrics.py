@@ -1,21 +1,20 @@
-"""Prometheus metrics: one object, made for one registry."""
+"""Defines the server's Prometheus metrics."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from service.telemetry.histogram import Durations
 
-BUCKETS = (
-    0.00025, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.005,
-    0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 2.5,
-)  # fmt: skip
-"""Seconds; a warm request takes about one millisecond, so that is where most bounds are."""
+_BOUNDS_MS = (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7.5, 10, 20, 50, 100, 250, 1_000, 2_500)
+
+BUCKETS = tuple(bound / 1_000 for bound in _BOUNDS_MS)
+"""Upper bounds in seconds; most are near a warm request's time, about one millisecond."""
 
 
 class Metrics:
-    """What operators watch.
+    """The metrics of one server.
 
     Args:
-        registry: Where the metrics are registered; one for each server.
+        registry: The registry that collects them; each server has its own.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -37,19 +36,19 @@ class Metrics:
         self.in_flight = Gauge("trimtab_in_flight", "Calls being answered.", registry=registry)
         self.user_cache = Counter(
             "trimtab_user_cache",
-            "Where user embeddings came from: the cache, the encoder, a given history, nowhere.",
+            "User embeddings, by where they came from.",
             ["result"],
             registry=registry,
         )
         self.tier_reads = Counter(
             "trimtab_user_tier_reads",
-            "Users asked for: kept in this process, read from Redis, or read as changes are not heard.",
+            "Users read from the cache of this process, or from Redis.",
             ["result"],
             registry=registry,
         )
         self.tier_bytes = Gauge(
             "trimtab_user_tier_bytes",
-            "Memory of the users kept in this process.",
+            "Memory of the users cached in this process.",
             registry=registry,
         )
         self.sources = Counter(
@@ -60,7 +59,7 @@ class Metrics:
         )
         self.degradations = Counter(
             "trimtab_degradations",
-            "Replies that did without something, by rung.",
+            "Degraded replies, by what they were made without.",
             ["kind"],
             registry=registry,
         )
@@ -69,7 +68,7 @@ class Metrics:
         )
         self.not_computed = Counter(
             "trimtab_not_computed",
-            "Lists dropped before any work on them: their deadline had passed, or the caller was gone.",
+            "Lists dropped before they were computed, as nobody waits for them.",
             ["reason"],
             registry=registry,
         )
@@ -91,6 +90,6 @@ class Metrics:
         self.workers = Gauge("trimtab_workers", "Processes that serve now.", registry=registry)
         self.worker_restarts = Counter(
             "trimtab_worker_restarts",
-            "Workers that ended by themselves and were started again.",
+            "Workers that ended unasked and were restarted.",
             registry=registry,
         )

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from service.telemetry.histogram import KEPT, Durations
+from service.telemetry.histogram import MAX_BUFFERED, Durations
 from service.telemetry.metrics import BUCKETS
 
 
@@ -19,7 +19,7 @@ def test_the_page_is_that_of_prometheus_clients_own_histogram() -> None:
     durations = Durations("seconds", "Of something.", ("stage",), BUCKETS, ours)
     histogram = Histogram("seconds", "Of something.", ["stage"], buckets=BUCKETS, registry=theirs)
     draws = (
-        np.random.default_rng(0).choice(2**-12 * np.arange(12_000), KEPT + 7).tolist()
+        np.random.default_rng(0).choice(2**-12 * np.arange(12_000), MAX_BUFFERED + 7).tolist()
     )  # sums are exact
     for stage, seconds in (("search", draws), ("rank", [*BUCKETS, 0.0, 9.0])):
         for one in seconds:
@@ -38,9 +38,9 @@ def test_nothing_is_lost_while_somebody_asks() -> None:
 
     thread = threading.Thread(target=ask)
     thread.start()
-    for _ in range(20 * KEPT):
+    for _ in range(20 * MAX_BUFFERED):
         series.observe(0.5)
     done.set()
     thread.join()
     counts, total = series.totals()
-    assert (counts[-1], total) == (20 * KEPT, 10.0 * KEPT)
+    assert (counts[-1], total) == (20 * MAX_BUFFERED, 10.0 * MAX_BUFFERED)
