@@ -12,11 +12,12 @@ from service.bundle.encoder import Encoder
 from service.bundle.history import HistoryRule
 from service.bundle.label_set import Concept, LabelSet
 from service.bundle.normalisation import sae_scale, sae_shift
+from service.errors import StartError
 from service.retrieval.protocol import Index
 from service.steering.state import UserState
 
 
-class BundleError(Exception):
+class BundleError(StartError):
     """A bundle that must not be served; the message names the fault."""
 
 

@@ -25,7 +25,7 @@ class Refuse:
         if name.split(".")[0] in {"torch", "polars", "scipy", "onnx", "onnxscript", "training", "exporters"}:
             raise ImportError(f"the server imported {name}")
 sys.meta_path.insert(0, Refuse())
-import service.app, service.server, service.worker, service.workers
+import service.app, service.process.server, service.process.worker, service.process.supervisor
 """
     imported = run(sys.executable, "-c", program)
     assert imported.returncode == 0, imported.stderr

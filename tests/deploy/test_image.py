@@ -144,7 +144,9 @@ def test_torch_and_what_else_is_offline_cannot_be_imported_in_the_image(
     installed: Installed,
 ) -> None:
     assert (
-        installed.run("python", "-c", "import service.server, service.worker, trimtab").returncode
+        installed.run(
+            "python", "-c", "import service.process.server, service.process.worker, trimtab"
+        ).returncode
         == 0
     )
     for name in ("torch", "polars", "scipy", "onnx", "pytest"):
