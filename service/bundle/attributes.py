@@ -85,7 +85,8 @@ class NumberAttribute:
 
     def fault(self, condition: Condition) -> str | None:
         """Says that values are for texts, or what is wrong with the range."""
-        low, high = condition.minimum, condition.maximum
+        low = condition.minimum
+        high = condition.maximum
         if condition.values or (low is None and high is None):
             return "has numbers: expected min, max or both, and no values"
         if any(end is not None and np.isnan(end) for end in (low, high)):

@@ -42,7 +42,8 @@ class PackedTexts(Sequence[str]):
             place += len(self)
         if place < 0:
             raise IndexError(f"text {place - len(self)} of {len(self)}")
-        start, end = self._offsets[place], self._offsets[place + 1]
+        start = self._offsets[place]
+        end = self._offsets[place + 1]
         return self._bytes[start:end].decode()
 
     @property

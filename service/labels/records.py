@@ -78,28 +78,32 @@ def read_label_set(
         match record.WhichOneof("target"):
             case "neuron":
                 neuron = _neuron(record.neuron, own, f"{field}.neuron")
-                if len(labels[neuron]) == MAX_LABELS:
-                    raise InvalidRequest(
-                        field,
-                        f"expected at most {MAX_LABELS} labels of neuron {neuron}, found more",
-                    )
+                _check_room_for_label(labels, neuron, field)
                 labels[neuron].append(_label(record.label, f"{field}.label"))
             case "concept":
-                if record.concept in concepts:
-                    raise InvalidRequest(
-                        f"{field}.concept",
-                        f"expected each name once, found {record.concept[:100]!r} twice",
-                    )
-                if len(concepts) == MAX_CONCEPTS:
-                    raise InvalidRequest(
-                        field, f"expected at most {MAX_CONCEPTS} concepts, found more"
-                    )
+                _check_room_for_concept(concepts, record.concept, field)
                 concepts[record.concept] = _concept(record, own, attributes, field)
             case _:
                 raise InvalidRequest(field, "expected a neuron or a concept, found neither")
     made = own.overlaid("", list(concepts.values()), labels)
     made.version = _digest(records_of(made))
     return own if made.version == _digest(records_of(own)) else made
+
+
+def _check_room_for_label(labels: Sequence[Sequence[Label]], neuron: int, field: str) -> None:
+    if len(labels[neuron]) == MAX_LABELS:
+        raise InvalidRequest(
+            field, f"expected at most {MAX_LABELS} labels of neuron {neuron}, found more"
+        )
+
+
+def _check_room_for_concept(concepts: Collection[str], name: str, field: str) -> None:
+    if name in concepts:
+        raise InvalidRequest(
+            f"{field}.concept", f"expected each name once, found {name[:100]!r} twice"
+        )
+    if len(concepts) == MAX_CONCEPTS:
+        raise InvalidRequest(field, f"expected at most {MAX_CONCEPTS} concepts, found more")
 
 
 def _digest(records: Iterable[LabelRecord]) -> str:
@@ -128,6 +132,7 @@ def _label(message: LabelMessage, field: str) -> Label:
 def _concept(
     record: LabelRecord, own: LabelSet, attributes: Collection[str], field: str
 ) -> Concept:
+    """Reads a concept; one without weights is the bundle's own concept of that name."""
     name = record.concept
     if not name.strip() or len(name.encode()) > MAX_NAME_BYTES:
         size = len(name.encode())
@@ -141,17 +146,7 @@ def _concept(
                 f"expected weights, or a concept of the bundle, found neither: {name!r}",
             )
         return kept
-    if record.attribute not in attributes:
-        known = ", ".join(attributes) or "none"
-        raise InvalidRequest(
-            f"{field}.attribute",
-            f"expected an attribute of the items ({known}), found {record.attribute[:100]!r}",
-        )
-    for number in ("unit", "unsteered_share", "steered_share"):
-        if not (value := getattr(record, number)) >= 0 or math.isinf(value):
-            raise InvalidRequest(
-                f"{field}.{number}", f"expected a finite number from 0, found {value}"
-            )
+    _check_facts(record, attributes, field)
     weights = _weights(record, own, f"{field}.weights")
     share = np.abs(weights) / np.abs(weights).sum()
     blend = [_neuron(neuron, own, f"{field}.blend_neurons") for neuron in record.blend_neurons]
@@ -168,6 +163,21 @@ def _concept(
             name, weights, own.decoder, record.unit or float(share @ own.units), blend
         ),
     )
+
+
+def _check_facts(record: LabelRecord, attributes: Collection[str], field: str) -> None:
+    if record.attribute not in attributes:
+        known = ", ".join(attributes) or "none"
+        raise InvalidRequest(
+            f"{field}.attribute",
+            f"expected an attribute of the items ({known}), found {record.attribute[:100]!r}",
+        )
+    for number in ("unit", "unsteered_share", "steered_share"):
+        value = getattr(record, number)
+        if not value >= 0 or math.isinf(value):
+            raise InvalidRequest(
+                f"{field}.{number}", f"expected a finite number from 0, found {value}"
+            )
 
 
 def _weights(record: LabelRecord, own: LabelSet, field: str) -> Floats:

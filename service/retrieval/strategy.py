@@ -76,13 +76,13 @@ class ItemSearch(NamedTuple):
     costs: SearchCosts
 
     @property
-    def wanted(self) -> Bools | None:
+    def listable(self) -> Bools | None:
         """The allowed items without the excluded ones: bool [n_items]; None if allowed is None."""
         if self.allowed is None:
             return None
-        wanted = self.allowed.copy()
-        wanted[self.excluded] = False
-        return wanted
+        listable = self.allowed.copy()
+        listable[self.excluded] = False
+        return listable
 
 
 def make_search(
@@ -208,10 +208,10 @@ def over_fetch(
 
 def select(index: Index, search: ItemSearch, queries: Floats) -> Ints | None:
     """Has the index search among the allowed items only; None if it finds too few."""
-    wanted = search.wanted
-    if wanted is None:
+    listable = search.listable
+    if listable is None:
         return None
-    selected = index.search_among(queries, search.needed, wanted)
+    selected = index.search_among(queries, search.needed, listable)
     return _candidates(search, [row[row >= 0] for row in selected])
 
 
@@ -219,11 +219,11 @@ def find_exactly(search: ItemSearch, matrix: Floats, queries: Floats, n: int) ->
     """Scores every allowed item: the best n of each query, and the margin, as ascending indices."""
     exact = ExactIndex(matrix)
     keep = n + search.costs.margin
-    wanted = search.wanted
-    if wanted is None:
+    listable = search.listable
+    if listable is None:
         best = exact.search(queries, keep + len(search.excluded))
         return np.setdiff1d(best, search.excluded)
-    return distinct(*exact.search_among(queries, keep, wanted))
+    return distinct(*exact.search_among(queries, keep, listable))
 
 
 @dataclass(frozen=True, slots=True)

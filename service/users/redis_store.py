@@ -75,6 +75,8 @@ _CHANGES = "tt:changes"
 
 _STAMP_BYTES = 8
 
+_WORKER_BYTES = 8
+
 _WRITE_IF_UNCHANGED = """
 if redis.call('GETRANGE', KEYS[1], 8, 15) ~= ARGV[1] then return 0 end
 for i = 1, 2 do
@@ -150,7 +152,7 @@ class UserStore:
         self._models: set[str] = set()
         self._registered: set[str] = set()
         self._breaker = CircuitBreaker(on_recovery=self._registered.clear)
-        self._worker = os.urandom(8)
+        self._worker = os.urandom(_WORKER_BYTES)
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -237,9 +239,9 @@ class UserStore:
                 while not answered or time.monotonic() < asked + HEARTBEAT_S:
                     message = await self._next(channel) or {"type": None}
                     if message["type"] == "message":
-                        worker, user_id = message["data"][:8], message["data"][8:]
-                        if worker != self._worker:
-                            yield user_id.decode()
+                        data = message["data"]
+                        if data[:_WORKER_BYTES] != self._worker:
+                            yield data[_WORKER_BYTES:].decode()
                     elif message["type"] == "pong":
                         answered = True
                         yield Delivered(asked)

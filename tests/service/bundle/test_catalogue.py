@@ -29,7 +29,7 @@ TABLE = pa.table(
 
 @pytest.fixture(params=["few", "many"])
 def catalogue(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Catalogue:
-    """The same items, once held as a small catalogue is and once as a large one."""
+    """Makes the same items as a small and as a large catalogue holds them."""
     if request.param == "many":
         monkeypatch.setattr("service.bundle.text_column.MANY", 1)
         monkeypatch.setattr("service.bundle.catalogue.MANY", 1)
@@ -68,7 +68,7 @@ def test_packed_texts_take_about_four_bytes_more_than_their_own(
     monkeypatch.setattr("service.bundle.text_column.MANY", N_ITEMS)
     packed = read_texts(TABLE["item_id"])
     assert isinstance(packed, PackedTexts)
-    assert packed.size_bytes == sum(len(one.encode()) for one in IDS) + 4 * (N_ITEMS + 1)
+    assert packed.size_bytes == sum(len(item_id.encode()) for item_id in IDS) + 4 * (N_ITEMS + 1)
 
 
 def test_items_are_found_by_id_and_by_hash(catalogue: Catalogue) -> None:
@@ -108,7 +108,8 @@ def _expected(rows: Sequence[int]) -> list[bool]:
 
 def test_a_filter_allows_what_all_its_conditions_allow(catalogue: Catalogue) -> None:
     new = Condition("year", minimum=2000.0)
-    first, second = Condition("genre", ("genre 1",)), Condition("genre", ("genre 2",))
+    first = Condition("genre", ("genre 1",))
+    second = Condition("genre", ("genre 2",))
     rows = [row for row in range(N_ITEMS) if row % 70 >= 50 and row % 4 != 2]
     for _ in range(2):  # from the cache too
         allowed = catalogue.allowed(Filter(all_of=(new,), none_of=(second,)))

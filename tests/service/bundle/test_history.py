@@ -1,4 +1,4 @@
-"""What the encoder reads of a user's events."""
+"""The choice of the events that the encoder reads."""
 
 import numpy as np
 import pytest
@@ -11,8 +11,8 @@ RULE = HistoryRule(max_length=5, min_value=4.0)
 
 
 def read(items: list[int], positive: list[bool]) -> tuple[list[int], int]:
-    found = encoder_input(np.array(items, np.int64), np.array(positive, bool), RULE)
-    return found.items.tolist(), found.ignored_count
+    chosen = encoder_input(np.array(items, np.int64), np.array(positive, bool), RULE)
+    return chosen.items.tolist(), chosen.ignored_count
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,8 @@ def test_what_is_read_equals_a_naive_walk(events: list[tuple[int, bool]]) -> Non
 
 
 def test_events_are_sorted_by_time_only_if_all_have_one() -> None:
-    late, early, timeless = (
-        Event("late", EventKind.VIEW, time_ms=9),
-        Event("early", EventKind.VIEW, time_ms=1),
-        Event("timeless", EventKind.VIEW),
-    )
+    late = Event("late", EventKind.VIEW, time_ms=9)
+    early = Event("early", EventKind.VIEW, time_ms=1)
+    timeless = Event("timeless", EventKind.VIEW)
     assert list(in_time_order([late, early])) == [early, late]
     assert list(in_time_order([late, timeless, early])) == [late, timeless, early]

@@ -29,7 +29,7 @@ def copy(bundle_dir: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def indexed_dir(make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle with an approximate index, of which twice as much is fetched as is needed."""
+    """Makes a bundle whose approximate index needs an over-fetch of two."""
     index = IndexOptions(flat_limit=0, kinds=("pq4",))
     return make_bundle(tmp_path_factory.mktemp("indexed") / "bundle", index=index, n_items=800)
 
@@ -41,7 +41,7 @@ def indexed_copy(indexed_dir: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def gained_copy(tmp_path: Path) -> Path:
-    """A bundle with gains."""
+    """Makes a bundle with gains."""
     contents = make_contents()
     values = np.full((len(contents.concepts), 200), 0.5, np.float32)
     write_bundle(replace(contents, gains=Gains("ridge", values)), tmp_path / "gained")
@@ -213,12 +213,12 @@ def test_an_index_is_asked_for_as_many_items_as_its_scores_need(indexed_dir: Pat
     assert bundle.manifest.index.kind == "pq4"
     assert bundle.index.over_fetch == bundle.manifest.index.over_fetch >= 2.0
     with np.load(indexed_dir / "reference.npz") as reference:
-        found = recall(bundle.index, bundle.items, reference["steered_queries"])
-    assert found == pytest.approx(bundle.manifest.index.recall_steered, abs=2e-4)
+        measured = recall(bundle.index, bundle.items, reference["steered_queries"])
+    assert measured == pytest.approx(bundle.manifest.index.recall_steered, abs=2e-4)
 
 
 def test_a_bundle_of_an_earlier_exporter_opens(copy: Path, bundle: Bundle) -> None:
-    """It has a FAISS file even where every item is scored, and says nothing of over-fetching."""
+    """Opens one with a FAISS file for an exact index and without an over-fetch."""
     index = faiss.IndexFlatIP(bundle.manifest.dimensions.p)
     index.add(np.ascontiguousarray(bundle.items[:, :-1]))
     faiss.write_index(index, str(copy / "items.faiss"))

@@ -1,4 +1,4 @@
-"""Label sets: whole round trips, versions, overlays that never touch the bundle, and refusals by record."""
+"""Label sets: round trips, versions, imports that leave the bundle alone, refusals by record."""
 
 import asyncio
 import time
@@ -30,7 +30,7 @@ def neuron_label(neuron: int, text: str, score: float = 1.0) -> cp.LabelRecord:
 
 
 def renamed(bundle: Bundle, **names: str) -> list[cp.LabelRecord]:
-    """The bundle's own set with other names for some concepts; the empty name leaves one out."""
+    """Renames concepts of the bundle's own set; the empty name leaves one out."""
     records = []
     for record in records_of(bundle.own_labels):
         name = names.get(record.concept, record.concept)
@@ -55,7 +55,8 @@ def test_a_renamed_concept_keeps_weights_items_and_unit_and_makes_a_new_version(
     bundle: Bundle,
 ) -> None:
     made = read(bundle, renamed(bundle, Drama="Serious films"))
-    concept, before = made.concept("Serious films"), bundle.labels.concept("Drama")
+    concept = made.concept("Serious films")
+    before = bundle.labels.concept("Drama")
     assert made.concept("Drama") is None
     assert (concept.value, concept.attribute, concept.item_count) == (
         "Drama",
@@ -92,15 +93,23 @@ def test_a_concept_without_weights_is_the_bundles(bundle: Bundle) -> None:
 @pytest.mark.parametrize(
     ("records", "field", "text"),
     [
-        ([neuron_label(3, "x"), neuron_label(5000, "y")], "records[1].neuron", "a neuron from 0 to 127, found 5000"),
+        (
+            [neuron_label(3, "x"), neuron_label(5000, "y")],
+            "records[1].neuron",
+            "a neuron from 0 to 127, found 5000",
+        ),
         ([neuron_label(3, " ")], "records[0].label.text", "found none"),
         ([neuron_label(3, "x")] * (MAX_LABELS + 1), f"records[{MAX_LABELS}]", "at most 32 labels"),
         ([cp.LabelRecord(concept="Drama")] * 2, "records[1].concept", "twice"),
         ([cp.LabelRecord(concept="Nowhere")], "records[0].weights", "found neither: 'Nowhere'"),
-        ([cp.LabelRecord(label=cp.Label(text="x"))], "records[0]", "a neuron or a concept, found neither"),
+        (
+            [cp.LabelRecord(label=cp.Label(text="x"))],
+            "records[0]",
+            "a neuron or a concept, found neither",
+        ),
         ([neuron_label(1, "x", float("nan"))], "records[0].label.score", "nan"),
     ],
-)  # fmt: skip
+)
 def test_a_record_at_fault_is_named(
     bundle: Bundle, records: list[cp.LabelRecord], field: str, text: str
 ) -> None:
@@ -140,10 +149,10 @@ async def test_the_store_keeps_the_last_sets_and_always_the_current_one(valkey: 
         await store.add("b", "v0", [neuron_label(0, "zero")], current=True)
         for number in range(1, MAX_SETS + 5):
             await store.add("b", f"v{number}", [neuron_label(number, "more")], current=False)
-        shelf = await store.versions("b")
-        assert len(shelf.versions) == MAX_SETS
-        assert shelf.versions[0] == shelf.current == "v0"
-        assert shelf.versions[-1] == f"v{MAX_SETS + 4}"
+        stored = await store.versions("b")
+        assert len(stored.versions) == MAX_SETS
+        assert stored.versions[0] == stored.current == "v0"
+        assert stored.versions[-1] == f"v{MAX_SETS + 4}"
         assert await store.read("b", "v0") == [neuron_label(0, "zero")]
         assert await store.read("b", "v1") is None
         await store.use("b", "")
@@ -154,18 +163,18 @@ async def test_the_store_keeps_the_last_sets_and_always_the_current_one(valkey: 
 
 
 class GoneStore:
-    """A store that does not answer when it is to keep something."""
+    """A store that answers reads and fails writes."""
 
-    async def versions(self, bundle_id: str) -> StoredVersions:
+    async def versions(self, *_: object) -> StoredVersions:
         return StoredVersions((), "")
 
-    async def read(self, bundle_id: str, version: str) -> None:
+    async def read(self, *_: object) -> None:
         return None
 
-    async def add(self, *arguments: Any, **options: Any) -> None:
+    async def add(self, *_: object, **__: object) -> None:
         raise StoreUnavailable("Redis: gone")
 
-    async def use(self, bundle_id: str, version: str) -> None:
+    async def use(self, *_: object) -> None:
         raise StoreUnavailable("Redis: gone")
 
 
@@ -181,7 +190,8 @@ async def test_without_a_store_an_import_is_refused_and_nothing_changes(bundle: 
 async def test_a_stored_set_that_does_not_fit_the_bundle_is_left_out(
     bundle: Bundle, valkey: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store, bundles = LabelStore(valkey), BundleRegistry()
+    store = LabelStore(valkey)
+    bundles = BundleRegistry()
     bundles.add(bundle, "stable")
     try:
         await store.add(bundle.id, "strange", [neuron_label(5000, "x")], current=True)
@@ -194,10 +204,11 @@ async def test_a_stored_set_that_does_not_fit_the_bundle_is_left_out(
 
 
 class Labels:
-    """Calls of a server of the test's own."""
+    """Calls a server that the test started."""
 
     def __init__(self, channel: grpc.Channel) -> None:
-        self.concepts, self.lists = ConceptServiceStub(channel), RecommendationServiceStub(channel)
+        self.concepts = ConceptServiceStub(channel)
+        self.lists = RecommendationServiceStub(channel)
 
     def put(self, records: list[cp.LabelRecord], **options: Any) -> cp.ImportLabelsResponse:
         return self.concepts.ImportLabels(
@@ -217,7 +228,7 @@ class Labels:
 
     def sets(self) -> dict[str, tuple[bool, bool]]:
         listed = self.concepts.ListLabelSets(cp.ListLabelSetsRequest()).label_sets
-        return {found.label_set: (found.current, found.of_bundle) for found in listed}
+        return {entry.label_set: (entry.current, entry.of_bundle) for entry in listed}
 
 
 @pytest.fixture

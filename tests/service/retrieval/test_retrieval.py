@@ -15,9 +15,10 @@ from service.ranking.order import rank, score
 from service.retrieval.exact_index import ExactIndex
 from service.retrieval.faiss_index import FaissIndex
 from service.retrieval.protocol import Index
-from service.retrieval.strategy import find_candidates
+from service.retrieval.strategy import SearchPlan, find_candidates, make_search, plan_search
 
-N_ITEMS, P = 3_000, 16
+N_ITEMS = 3_000
+P = 16
 RNG = np.random.default_rng(5)
 MATRIX = np.hstack([RNG.normal(size=(N_ITEMS, P)), np.zeros((N_ITEMS, 1))]).astype(np.float32)
 
@@ -52,9 +53,9 @@ def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def exact(query: Floats, n: int, allowed: Bools | None, excluded: Ints) -> list[int]:
-    wanted = np.ones(N_ITEMS, bool) if allowed is None else allowed.copy()
-    wanted[excluded] = False
-    rows = np.flatnonzero(wanted)
+    listable = np.ones(N_ITEMS, bool) if allowed is None else allowed.copy()
+    listable[excluded] = False
+    rows = np.flatnonzero(listable)
     return rank(rows, score(MATRIX, rows, query), n).items.tolist()
 
 
@@ -72,14 +73,14 @@ def test_every_candidate_satisfies_the_filter_and_none_is_excluded(
     queries = rng.normal(size=(2, P)).astype(np.float32)
     allowed = None if share == 1.0 else rng.random(N_ITEMS) < share
     excluded = np.sort(rng.choice(N_ITEMS, excluded_count, replace=False))
-    found = run_alone(find_candidates(index, MATRIX, queries, n, allowed, excluded))
-    assert not found.degraded
-    assert not np.isin(found.items, excluded).any()
-    assert allowed is None or allowed[found.items].all()
-    assert np.array_equal(found.items, np.unique(found.items))
+    candidates = run_alone(find_candidates(index, MATRIX, queries, n, allowed, excluded))
+    assert not candidates.degraded
+    assert not np.isin(candidates.items, excluded).any()
+    assert allowed is None or allowed[candidates.items].all()
+    assert np.array_equal(candidates.items, np.unique(candidates.items))
     available = N_ITEMS if allowed is None else int(allowed.sum())
     if excluded_count == 0:
-        assert len(found.items) >= min(n, available)
+        assert len(candidates.items) >= min(n, available)
 
 
 @settings(max_examples=40, deadline=None)
@@ -89,9 +90,9 @@ def test_the_candidates_hold_the_exact_list(index: Index, seed: int, share: floa
     query = rng.normal(size=P).astype(np.float32)
     allowed = None if share == 1.0 else rng.random(N_ITEMS) < share
     excluded = np.sort(rng.choice(N_ITEMS, 50, replace=False))
-    found = run_alone(find_candidates(index, MATRIX, query[None], n, allowed, excluded))
+    candidates = run_alone(find_candidates(index, MATRIX, query[None], n, allowed, excluded))
     expected = exact(query, n, allowed, excluded)
-    missing = set(expected) - set(found.items.tolist())
+    missing = set(expected) - set(candidates.items.tolist())
     assert len(missing) <= 0.05 * n + (0 if share == 0.05 else 1), (
         "recall fell below what these settings give"
     )
@@ -105,9 +106,9 @@ def test_items_of_a_filter_that_lie_away_from_the_query_are_found(
     scores = score(MATRIX, np.arange(N_ITEMS), query)
     allowed = scores < np.quantile(scores, share)  # none of them among what an index names first
     nothing = np.empty(0, np.int64)
-    found = run_alone(find_candidates(index, MATRIX, query[None], 20, allowed, nothing))
-    assert allowed[found.items].all()
-    assert len(set(exact(query, 20, allowed, nothing)) - set(found.items.tolist())) <= 2
+    candidates = run_alone(find_candidates(index, MATRIX, query[None], 20, allowed, nothing))
+    assert allowed[candidates.items].all()
+    assert len(set(exact(query, 20, allowed, nothing)) - set(candidates.items.tolist())) <= 2
 
 
 def test_an_index_that_fails_is_replaced_by_an_exact_pass() -> None:
@@ -127,9 +128,11 @@ def test_an_index_that_fails_is_replaced_by_an_exact_pass() -> None:
     query = RNG.normal(size=P).astype(np.float32)
     excluded = np.array([3, 4])
     for allowed in (None, RNG.random(N_ITEMS) < 0.5, RNG.random(N_ITEMS) < 0.1):
-        found = run_alone(find_candidates(Broken(), MATRIX, query[None], 20, allowed, excluded))
-        assert found.degraded
-        assert set(exact(query, 20, allowed, excluded)) <= set(found.items.tolist())
+        candidates = run_alone(
+            find_candidates(Broken(), MATRIX, query[None], 20, allowed, excluded)
+        )
+        assert candidates.degraded
+        assert set(exact(query, 20, allowed, excluded)) <= set(candidates.items.tolist())
 
 
 @pytest.mark.parametrize("n", [50, 256, 257, 1_500, N_ITEMS + 5])
@@ -143,7 +146,8 @@ def test_an_index_is_searched_as_the_exporter_measured_it(
     if isinstance(made, faiss.IndexIVF):
         made.nprobe = 4
     faiss.write_index(made, str(tmp_path / "items.faiss"))
-    queries, allowed = RNG.normal(size=(6, P)).astype(np.float32), RNG.random(N_ITEMS) < 0.2
+    queries = RNG.normal(size=(6, P)).astype(np.float32)
+    allowed = RNG.random(N_ITEMS) < 0.2
     served = FaissIndex.read(tmp_path / "items.faiss", over_fetch=2.0)
     assert np.array_equal(served.search(queries, n), search(made, queries, n, over_fetch=2.0))
     assert served.can_select == isinstance(made, faiss.IndexIVF)
@@ -162,18 +166,11 @@ def test_biases_in_the_index_are_met_by_a_one_at_the_querys_end(tmp_path: Path) 
     made.add(matrix)
     faiss.write_index(made, str(tmp_path / "items.faiss"))
     query = RNG.normal(size=P).astype(np.float32)
-    found = run_alone(
-        find_candidates(
-            FaissIndex.read(tmp_path / "items.faiss"),
-            matrix,
-            query[None],
-            10,
-            None,
-            np.empty(0, np.int64),
-        )
-    )
+    index = FaissIndex.read(tmp_path / "items.faiss")
+    nothing = np.empty(0, np.int64)
+    candidates = run_alone(find_candidates(index, matrix, query[None], 10, None, nothing))
     expected = rank(np.arange(N_ITEMS), score(matrix, np.arange(N_ITEMS), query), 10)
-    assert set(expected.items.tolist()) <= set(found.items.tolist())
+    assert set(expected.items.tolist()) <= set(candidates.items.tolist())
 
 
 @settings(max_examples=40, deadline=None)
@@ -184,9 +181,30 @@ def test_an_exact_search_in_blocks_finds_the_best_of_each_query(
     queries = np.random.default_rng(seed).normal(size=(count, P)).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("service.retrieval.exact_index.SCORES_AT_ONCE", 700 * count)  # several blocks
-        found = ExactIndex(MATRIX).search(queries, n)
+        rows = ExactIndex(MATRIX).search(queries, n)
     scores = queries @ MATRIX[:, :-1].T
     best = -np.sort(-scores, axis=1)[:, :n]
     np.testing.assert_allclose(
-        -np.sort(-np.take_along_axis(scores, found, 1), axis=1), best, rtol=1e-5, atol=1e-5
+        -np.sort(-np.take_along_axis(scores, rows, 1), axis=1), best, rtol=1e-5, atol=1e-5
     )
+
+
+@pytest.mark.parametrize(
+    ("share", "can_select", "excluded_count", "plan"),
+    [
+        (None, True, 0, SearchPlan.OVER_FETCH),
+        (0.9, True, 0, SearchPlan.OVER_FETCH),
+        (0.1, True, 0, SearchPlan.SELECT),
+        (0.1, False, 0, SearchPlan.EXACT),
+        (0.05, True, 0, SearchPlan.EXACT),
+        (None, True, N_ITEMS - 10, SearchPlan.EXACT),
+    ],
+)
+def test_a_search_goes_the_way_that_its_costs_make_cheapest(
+    share: float | None, can_select: bool, excluded_count: int, plan: SearchPlan
+) -> None:
+    index = ExactIndex(MATRIX)
+    index.can_select = can_select
+    allowed = None if share is None else np.arange(N_ITEMS) < share * N_ITEMS
+    search = make_search(index, 10, allowed, np.arange(excluded_count))
+    assert plan_search(search, search.first_fetch) is plan

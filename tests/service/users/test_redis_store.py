@@ -80,33 +80,25 @@ def test_a_packed_embedding_comes_back_bit_for_bit(
     d: int, k: int, n_neurons: int, seed: int, context_size: int, precision: Precision
 ) -> None:
     packed = embedding(d, k, n_neurons, seed, context_size, precision)
-    found = unpack_embedding(pack_embedding(packed, STAMP, precision), STAMP, precision)
-    assert found is not None
-    assert np.array_equal(found.state.z, packed.state.z)
-    assert np.array_equal(found.state.context, packed.state.context)
-    assert np.array_equal(found.state.code.neurons, packed.state.code.neurons)
-    assert np.array_equal(found.state.code.activations, packed.state.code.activations)
-    assert found.ignored_count == 3
+    unpacked = unpack_embedding(pack_embedding(packed, STAMP, precision), STAMP, precision)
+    assert unpacked is not None
+    assert np.array_equal(unpacked.state.z, packed.state.z)
+    assert np.array_equal(unpacked.state.context, packed.state.context)
+    assert np.array_equal(unpacked.state.code.neurons, packed.state.code.neurons)
+    assert np.array_equal(unpacked.state.code.activations, packed.state.code.activations)
+    assert unpacked.ignored_count == 3
 
 
 def test_an_embedding_of_another_history_does_not_count() -> None:
-    assert (
-        unpack_embedding(pack_embedding(embedding(), STAMP, FLOAT16), b"87654321", FLOAT16) is None
-    )
+    blob = pack_embedding(embedding(), STAMP, FLOAT16)
+    assert unpack_embedding(blob, b"87654321", FLOAT16) is None
 
 
 def test_an_embedding_of_another_precision_does_not_count() -> None:
-    assert (
-        unpack_embedding(pack_embedding(embedding(), STAMP, FLOAT16), STAMP, Precision.INT8) is None
-    )
-    assert (
-        unpack_embedding(
-            pack_embedding(embedding(precision=Precision.INT8), STAMP, Precision.INT8),
-            STAMP,
-            FLOAT16,
-        )
-        is None
-    )
+    blob = pack_embedding(embedding(), STAMP, FLOAT16)
+    assert unpack_embedding(blob, STAMP, Precision.INT8) is None
+    blob = pack_embedding(embedding(precision=Precision.INT8), STAMP, Precision.INT8)
+    assert unpack_embedding(blob, STAMP, FLOAT16) is None
 
 
 @pytest.mark.parametrize("precision", Precision)
