@@ -77,8 +77,19 @@ def demo_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's run and bundle, made once by its own commands with their defaults: about a minute."""
     folder = tmp_path_factory.mktemp("demo")
     scripts = Path(sys.executable).parent
-    train = [scripts / "trimtab-train", "--data", "ml-100k", "--out", folder / "run"]
-    export = [scripts / "trimtab-export", folder / "run", "--out", folder / "bundle"]
+    train: list[str | Path] = [
+        scripts / "trimtab-train",
+        "--data",
+        "ml-100k",
+        "--out",
+        folder / "run",
+    ]
+    export: list[str | Path] = [
+        scripts / "trimtab-export",
+        folder / "run",
+        "--out",
+        folder / "bundle",
+    ]
     for command in (train, export):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -15,6 +15,8 @@ from trimtab.v1 import recommendation_pb2 as pb
 from trimtab.v1 import recommendation_pb2_grpc
 from trimtab.v1 import steering_pb2 as sp
 
+from tests.support.servers import Served
+
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(__file__).parent / "node"
 NO_REGISTRY = (
@@ -61,7 +63,9 @@ def _install(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def answers(node: Callable[..., "subprocess.CompletedProcess[str]"], served: Any) -> dict[str, Any]:
+def answers(
+    node: Callable[..., "subprocess.CompletedProcess[str]"], served: Served
+) -> dict[str, Any]:
     """What the server answered to Node."""
     spec = find_spec("google.rpc")
     assert spec
@@ -76,7 +80,7 @@ def answers(node: Callable[..., "subprocess.CompletedProcess[str]"], served: Any
 
 
 def test_a_steered_list_from_node_is_the_one_that_python_gets(
-    answers: dict[str, Any], served: Any
+    answers: dict[str, Any], served: Served
 ) -> None:
     stub = recommendation_pb2_grpc.RecommendationServiceStub(served.channel)
     edit = sp.Edit(concept="Documentary", operation=sp.OPERATION_ADD, strength=2.0)

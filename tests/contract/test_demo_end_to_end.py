@@ -1,6 +1,6 @@
 """The demo's own data through the demo's own commands: train, export, serve; then its promises by gRPC."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import torch
 from trimtab import Client
 from trimtab.v1 import recommendation_pb2 as pb
 
+from tests.support.servers import StartServer
 from training.recommenders import Recommender
 from training.run import Run, load_run
 
@@ -26,7 +27,7 @@ class Demo(NamedTuple):
 
 @pytest.fixture(scope="module")
 def demo(
-    demo_dir: Path, start_server: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+    demo_dir: Path, start_server: StartServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Demo]:
     run = load_run(demo_dir / "run")
     item_ids = run.catalogue.items["item_id"].to_list()

@@ -81,7 +81,7 @@ def _config(source: str, model: str, sae: str) -> TrainConfig:
     name, options = MODELS[model]
     row, column = list(MODELS).index(model), list(SAES).index(sae)
     normalise, loss = TURNS[(row + column + row // len(TURNS)) % len(TURNS)]
-    small = {"data_options": SyntheticOptions(n_users=300, n_items=120, n_concepts=6)}
+    small = SyntheticOptions(n_users=300, n_items=120, n_concepts=6)
     return TrainConfig(
         data=source,
         max_length=MAX_LENGTH,
@@ -89,7 +89,7 @@ def _config(source: str, model: str, sae: str) -> TrainConfig:
         recommender_options=options,
         sae=sae,
         sae_options=SAES[sae].options(**SHORT_SAE, normalise=normalise, loss=loss),
-        **(small if source == "synthetic" else {}),
+        data_options=small if source == "synthetic" else None,
     )
 
 

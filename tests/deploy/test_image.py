@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from trimtab.v1 import recommendation_pb2 as pb
 from trimtab.v1 import recommendation_pb2_grpc
 
 from service.settings import Settings
+from tests.support.servers import FindPort
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_INDEX = (
@@ -109,7 +110,7 @@ def serving(
     installed: Installed,
     bundle_dir: Path,
     tmp_path: Path,
-    free_port: Callable[[], int],
+    free_port: FindPort,
 ) -> Iterator[tuple["subprocess.Popen[str]", int]]:
     """The image's ENTRYPOINT under its ENV, but for ports and paths, and its port."""
     port = free_port()

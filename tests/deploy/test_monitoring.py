@@ -7,7 +7,7 @@ import subprocess
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from trimtab.v1 import steering_pb2 as sp
 
 from service.admission.ladder import Degradation
 from service.telemetry.metrics import BUCKETS
+from tests.support.servers import FindPort, StartServer
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -52,7 +53,7 @@ def calls(channel: grpc.Channel) -> None:
 
 @pytest.fixture(scope="module")
 def watched(
-    start_server: Callable[..., Any], bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory
+    start_server: StartServer, bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Any]:
     """A server of this module's own, so that its metrics are this module's."""
     with start_server(bundle_dir, tmp_path_factory.mktemp("watched")) as served:
@@ -191,7 +192,7 @@ def test_promtool_accepts_the_configuration_and_the_rules_do_what_their_tests_sa
 
 @pytest.fixture(scope="module")
 def prometheus(
-    watched: Any, free_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
+    watched: Any, free_port: FindPort, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """A Prometheus with our configuration, but for the target's address and the pace; its URL."""
     program = shutil.which("prometheus")

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from service.engine.audience import Source
 from service.settings import Settings
 from service.storage.embedded_valkey import embedded_valkey
 from service.users.codec import MAX_SEEN
+from tests.support.servers import Served, StartServer
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "operating.md"
@@ -61,7 +61,7 @@ def test_every_degradation_and_every_source_is_explained(page: str) -> None:
     assert all(f"`{source.value}`:" in lists[2] for source in Source)
 
 
-def test_every_stage_that_is_timed_is_explained(page: str, served: Any) -> None:
+def test_every_stage_that_is_timed_is_explained(page: str, served: Served) -> None:
     stub = recommendation_pb2_grpc.RecommendationServiceStub(served.channel)
     stub.Recommend(
         pb.RecommendRequest(history=pb.History(events=[pb.Event(item_id="item-3")]), n=1)
@@ -91,7 +91,7 @@ def test_the_unit_of_systemd_starts_programs_that_are_installed_and_sets_setting
 
 
 async def test_the_keys_in_redis_are_those_of_the_table_and_as_large_as_it_says(
-    page: str, start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path
+    page: str, start_server: StartServer, bundle_dir: Path, tmp_path: Path
 ) -> None:
     async with embedded_valkey(tmp_path / "store") as url:
         with start_server(bundle_dir, tmp_path / "data", "--redis", url) as served:
@@ -124,7 +124,7 @@ async def test_the_keys_in_redis_are_those_of_the_table_and_as_large_as_it_says(
 
 
 def test_a_copy_of_the_append_only_files_of_a_running_store_restores_the_histories(
-    start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path
+    start_server: StartServer, bundle_dir: Path, tmp_path: Path
 ) -> None:
     with start_server(bundle_dir, tmp_path / "data") as served:
         record(recommendation_pb2_grpc.RecommendationServiceStub(served.channel), "kept", "item-3")

@@ -10,14 +10,16 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 import pytest
 from trimtab import Client
+
+from tests.support.servers import FindPort, StartServer
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -52,7 +54,7 @@ class Bench(NamedTuple):
 
 @pytest.fixture(scope="module")
 def bench(
-    demo_dir: Path, start_server: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+    demo_dir: Path, start_server: StartServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Bench]:
     folder = tmp_path_factory.mktemp("examples")
     _write_folder(folder / "path" / "to" / "folder")
@@ -90,7 +92,7 @@ def _write_folder(folder: Path) -> None:
 @pytest.mark.parametrize(
     "example", examples(), ids=lambda example: f"{example.page}:{example.line}"
 )
-def test_an_example_runs(example: Example, bench: Bench, free_port: Callable[[], int]) -> None:
+def test_an_example_runs(example: Example, bench: Bench, free_port: FindPort) -> None:
     if example.language == "python":
         _succeed([sys.executable, "-c", example.text.replace(LISTEN, bench.target)], bench)
     elif example.language == "sh":

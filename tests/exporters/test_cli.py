@@ -102,7 +102,7 @@ def test_gains_are_written_and_shown_and_are_what_training_finds(
 def test_the_ways_of_gains_that_the_command_knows_are_those_of_training() -> None:
     assert cli.GAINS == gains.GAINS
     with pytest.raises(ConfigError, match="'magic' found, expected one of ridge"):
-        gains_of(SimpleNamespace(), "magic")  # type: ignore[arg-type]
+        gains_of(SimpleNamespace(), "magic")
 
 
 def test_the_index_that_is_asked_for_is_built_and_what_was_measured_is_shown(

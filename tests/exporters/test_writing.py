@@ -277,13 +277,14 @@ def test_parts_that_do_not_fit_are_refused_before_a_file_is_written(
 
 def test_an_sae_that_does_not_do_what_its_scale_rule_says_is_refused() -> None:
     contents = make_contents()
-    contents.sae.scale_rule = "standard"
-    contents.sae.scale = lambda z: z.std(dim=1, keepdim=True)  # of a sample: over d - 1
+    sae: Any = contents.sae
+    sae.scale_rule = "standard"
+    sae.scale = lambda z: z.std(dim=1, keepdim=True)  # of a sample: over d - 1
     with pytest.raises(
         ContentsError, match="the SAE's scale is not that of its scale rule 'standard'"
     ):
         _with(contents)
-    contents.sae.scale_rule = "whitened"
+    sae.scale_rule = "whitened"
     with pytest.raises(
         ContentsError, match="scale rule is 'whitened', which the format does not have"
     ):
@@ -292,11 +293,12 @@ def test_an_sae_that_does_not_do_what_its_scale_rule_says_is_refused() -> None:
 
 def test_a_context_that_does_not_fit_is_refused() -> None:
     contents = make_contents(with_context=True)
-    contents.recommender.context_size = 5
+    recommender: Any = contents.recommender
+    recommender.context_size = 5
     with pytest.raises(ContentsError, match="the context's width: 198 found, 5 expected"):
         _with(contents)
-    contents.recommender.context_size = 198
-    contents.recommender.has_head = False
+    recommender.context_size = 198
+    recommender.has_head = False
     with pytest.raises(
         ContentsError, match="a context of width 198 found, but no head that reads it"
     ):

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from training.checkpoint import Checkpoints
 from training.errors import ConfigError, DivergedError
-from training.loop import EpochReport, Schedule, fit
+from training.loop import EpochReport, fit
+from training.schedule import Schedule
 
 
 class Line(nn.Module):

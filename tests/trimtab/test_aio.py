@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 from collections import defaultdict
+from typing import Any
 
 import grpc
 import pytest
@@ -18,7 +19,7 @@ from trimtab import (
     recommend_request,
 )
 
-from tests.support.fake_server import FakeServer, fault, invalid
+from tests.support.fake_server import FakeServer, Fault, fault, invalid
 
 
 def _methods(kind: type) -> dict[str, inspect.Signature]:
@@ -39,7 +40,12 @@ def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
 
 
 async def test_both_clients_send_the_same_requests(fake: FakeServer) -> None:
-    arguments = {"n": 3, "steer": {"Film-Noir": 1}, "filter": {"genres": "Drama"}, "explain": True}
+    arguments: dict[str, Any] = {
+        "n": 3,
+        "steer": {"Film-Noir": 1},
+        "filter": {"genres": "Drama"},
+        "explain": True,
+    }
     async with AsyncClient(fake.target) as client:
         reply = await client.recommend(42, **arguments)
         await client.similar_items(50, n=3, steer="#1=+1")
@@ -95,11 +101,19 @@ async def test_only_unavailable_is_tried_again(fake: FakeServer) -> None:
             await client.recommend(42)
 
 
+def until(release: asyncio.Event) -> Fault:
+    """Holds a call of the server, in its own thread, until the event is set."""
+    loop = asyncio.get_running_loop()
+
+    def wait(_: grpc.ServicerContext) -> None:
+        asyncio.run_coroutine_threadsafe(release.wait(), loop).result(5)
+
+    return wait
+
+
 async def test_a_deadline_is_kept_and_named(fake: FakeServer) -> None:
     release = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    wait = asyncio.run_coroutine_threadsafe
-    fake.faults = [lambda context: wait(release.wait(), loop).result(5)]
+    fake.faults = [until(release)]
     async with AsyncClient(fake.target, timeout=0.2) as client:
         with pytest.raises(DeadlineExceeded, match=r"within 0\.2 s"):
             await client.recommend(42)
@@ -143,9 +157,7 @@ async def test_a_failed_recording_raises_the_error_itself_and_says_how_far_it_ca
 
 async def test_a_cancelled_call_is_cancelled_not_an_error_of_the_server(fake: FakeServer) -> None:
     release = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    wait = asyncio.run_coroutine_threadsafe
-    fake.faults = [lambda context: wait(release.wait(), loop).result(5)]
+    fake.faults = [until(release)]
     async with AsyncClient(fake.target) as client:
         call = asyncio.create_task(client.recommend(42))
         while not fake.requests:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 BLOCKED = (
     *(
@@ -51,7 +52,7 @@ def test_every_module_of_the_client_is_imported_without_the_extras() -> None:
     assert int(ran.stdout) > 30
 
 
-def test_parquet_without_pyarrow_says_what_to_install(tmp_path) -> None:
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path) -> None:
     path = tmp_path / "events.parquet"
     path.write_bytes(b"PAR1")
     ran = _python(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import grpc
 import pytest
 from google.protobuf import json_format
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from trimtab import parse_edit, parse_share
 from trimtab.cli import main
@@ -18,7 +19,7 @@ from trimtab.v1 import bundle_pb2, concept_pb2, recommendation_pb2
 from trimtab.v1.recommendation_pb2 import RecommendResponse
 from trimtab.v1.steering_pb2 import MODE_RECONSTRUCT
 
-from tests.support.fake_server import FakeServer, fault, invalid, steered_reply
+from tests.support.fake_server import FakeServer, fault, invalid, message, steered_reply
 
 Run = Callable[..., "Ran"]
 
@@ -26,7 +27,7 @@ Run = Callable[..., "Ran"]
 class Ran:
     """What a run of the command came to."""
 
-    def __init__(self, status: int, out: str, err: str) -> None:
+    def __init__(self, status: int | str | None, out: str, err: str) -> None:
         self.status, self.out, self.err = status, out, err
 
 
@@ -39,6 +40,7 @@ def run(
     monkeypatch.delenv("COLUMNS", raising=False)
 
     def run(*argv: str) -> Ran:
+        status: int | str | None
         try:
             status = main(argv)
         except SystemExit as stop:
@@ -160,7 +162,8 @@ def test_an_empty_list_says_so(run: Run, fake: FakeServer) -> None:
 
 
 def test_a_fallen_item_and_lists_of_unequal_length_are_shown(run: Run, fake: FakeServer) -> None:
-    fake.answers["RecommendRequest"] = RecommendResponse(
+    fake.answers["RecommendRequest"] = message(
+        RecommendResponse,
         items=[{"item_id": "a", "rank": 1, "score": 1, "unsteered_rank": 1}],
         unsteered=[{"item_id": "a", "rank": 1}, {"item_id": "b", "rank": 2}],
     )
@@ -189,8 +192,8 @@ def test_a_neurons_card_shows_all_that_is_known_of_it(run: Run, fake: FakeServer
 
 
 def test_a_dead_neuron_without_anything_is_a_card_too(run: Run, fake: FakeServer) -> None:
-    fake.answers["GetNeuronRequest"] = concept_pb2.GetNeuronResponse(
-        card={"neuron": 9, "dead": True}
+    fake.answers["GetNeuronRequest"] = message(
+        concept_pb2.GetNeuronResponse, card={"neuron": 9, "dead": True}
     )
     ran = run("neuron", "9")
     assert ran.status == 0
@@ -294,12 +297,11 @@ def test_a_contrast_shows_what_the_left_has_more_of(run: Run, fake: FakeServer) 
     ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
 )
 def test_json_is_the_message_under_the_schemas_names(
-    run: Run, command: tuple[str, ...], reply: type
+    run: Run, command: tuple[str, ...], reply: type[Message]
 ) -> None:
     fields = json.loads(run(*command, "--json").out)
     assert set(fields) <= set(reply.DESCRIPTOR.fields_by_name)
-    message = json_format.ParseDict(fields, reply())
-    assert message.ByteSize() > 0
+    assert json_format.ParseDict(fields, reply()).ByteSize() > 0
 
 
 def test_json_of_a_list_is_exactly_the_reply_and_names_unset_fields(run: Run) -> None:
@@ -419,7 +421,7 @@ def test_a_narrow_terminal_keeps_names_whole_and_drops_the_least_needed_columns(
 def test_titles_can_neither_style_nor_command_the_terminal(run: Run, fake: FakeServer) -> None:
     title = "\x1b[31mRed\x1b[0m [bold]\x07\nHeat"
     items = [{"item_id": "1", "title": title, "rank": 1, "score": 1}]
-    fake.answers["RecommendRequest"] = RecommendResponse(items=items)
+    fake.answers["RecommendRequest"] = message(RecommendResponse, items=items)
     out = run("recommend", "--user", "42").out
     assert "\x1b" not in out
     assert "\x07" not in out
@@ -442,8 +444,8 @@ def test_output_that_cannot_hold_every_character_is_no_reason_to_stop(
 def test_json_on_an_output_of_another_encoding_is_still_json(
     fake: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake.answers["RecommendRequest"] = RecommendResponse(
-        items=[{"item_id": "1", "title": "Amélie ☂"}]
+    fake.answers["RecommendRequest"] = message(
+        RecommendResponse, items=[{"item_id": "1", "title": "Amélie ☂"}]
     )
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
@@ -477,7 +479,7 @@ def test_the_command_runs_as_a_process_of_its_own(fake: FakeServer) -> None:
 def test_a_reader_that_leaves_early_is_no_crash(fake: FakeServer, flags: tuple[str, ...]) -> None:
     # Far more than a pipe holds, so that the command still writes when nobody reads any more.
     items = [{"item_id": str(i), "title": "x" * 2000, "rank": i, "score": 1} for i in range(3000)]
-    fake.answers["RecommendRequest"] = RecommendResponse(items=items)
+    fake.answers["RecommendRequest"] = message(RecommendResponse, items=items)
     command = [
         sys.executable,
         "-m",

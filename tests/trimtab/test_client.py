@@ -2,6 +2,7 @@
 
 import threading
 import time
+from typing import Any
 
 import grpc
 import pytest
@@ -37,7 +38,7 @@ def test_a_reply_is_the_message_that_the_server_sent(client: Client, fake: FakeS
 
 
 def test_every_argument_of_recommend_reaches_the_server(client: Client, fake: FakeServer) -> None:
-    arguments = {
+    arguments: dict[str, Any] = {
         "n": 7,
         "history": ["1", 2],
         "steer": "Film-Noir:set=2",
@@ -213,11 +214,16 @@ def test_every_call_has_a_deadline(fake: FakeServer) -> None:
     assert 59 < patients <= 60.1
 
 
+def wait_for(release: threading.Event) -> None:
+    """Holds a call of the server until its test is done."""
+    release.wait(5)
+
+
 def test_a_server_that_does_not_answer_in_time_is_an_error_that_says_so(
     client: Client, fake: FakeServer
 ) -> None:
     release = threading.Event()
-    fake.faults = [lambda context: release.wait(5)]
+    fake.faults = [lambda _: wait_for(release)]
     start = time.perf_counter()
     with pytest.raises(DeadlineExceeded, match=r"gave no answer within 0.2 s"):
         client.recommend(42, timeout=0.2)

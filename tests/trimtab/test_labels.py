@@ -1,17 +1,18 @@
 """trimtab concepts export, import, sets and use, against a real server."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from trimtab import AsyncClient, Client, FailedPrecondition
 from trimtab.cli import main
 
+from tests.support.servers import StartServer
+
 
 @pytest.fixture
-def target(start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path) -> Iterator[str]:
+def target(start_server: StartServer, bundle_dir: Path, tmp_path: Path) -> Iterator[str]:
     with start_server(bundle_dir, tmp_path / "data") as served:
         yield served.target
 

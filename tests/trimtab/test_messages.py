@@ -42,7 +42,7 @@ DIMMED = Edit(neuron=123, operation=OPERATION_ADD, strength=-0.5, unit=UNIT_TYPI
     ],
     ids=["names", "index", "numpy", "texts", "mixed", "iterator", "message"],
 )
-def test_edits_may_be_given_in_every_form(steer: object) -> None:
+def test_edits_may_be_given_in_every_form(steer: Any) -> None:
     assert list(recommend_request(42, steer=steer).steering.edits) == [NOIR, DIMMED]
 
 
@@ -146,7 +146,8 @@ def test_a_filter_that_means_nothing_is_refused(values: object) -> None:
 def test_a_history_may_mix_ids_and_events() -> None:
     event = Event(item_id="3", kind=EVENT_KIND_HIDE)
     expected = History(events=[Event(item_id="1"), Event(item_id="2"), event])
-    assert recommend_request(history=["1", np.int32(2), event]).history == expected
+    history: list[Any] = ["1", np.int32(2), event]
+    assert recommend_request(history=history).history == expected
     assert recommend_request(history=expected).history == expected
 
 

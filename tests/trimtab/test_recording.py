@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from trimtab import Client, Internal, interaction
 from trimtab.recording import MAX_CALL_BYTES, MAX_CALL_EVENTS, jobs, windows
 from trimtab.v1.recommendation_pb2 import (
+    Event,
     Interaction,
     RecordInteractionsRequest,
     RecordInteractionsResponse,
@@ -122,7 +123,7 @@ def test_an_event_with_a_time_or_an_id_is_sent_as_it_is() -> None:
 
 
 def test_the_callers_message_is_left_alone() -> None:
-    message = Interaction(user_id="1", event={"item_id": "2"})
+    message = Interaction(user_id="1", event=Event(item_id="2"))
     ((sent,),) = windows([message])
     assert sent.event.event_id
     assert not message.event.event_id
@@ -146,7 +147,7 @@ def test_progress_is_told_as_calls_are_answered(client: Client, fake: FakeServer
 def test_a_failed_call_stops_recording_and_says_how_far_it_came(
     client: Client, fake: FakeServer
 ) -> None:
-    def answer(request):
+    def answer(request: RecordInteractionsRequest) -> RecordInteractionsResponse:
         return RecordInteractionsResponse(accepted_count=len(request.interactions))
 
     fake.answers["RecordInteractionsRequest"] = answer

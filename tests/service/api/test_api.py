@@ -27,6 +27,7 @@ from trimtab.v1 import steering_pb2 as sp
 
 from service.bundle.bundle import Bundle
 from service.ranking.order import rank, score
+from tests.support.servers import Served, StartServer
 
 HISTORY = ("item-3", "item-17", "item-40", "item-41", "item-99")
 _ids = itertools.count()
@@ -39,12 +40,12 @@ def user_id() -> str:
 
 
 @pytest.fixture(scope="module")
-def stub(served: Any) -> recommendation_pb2_grpc.RecommendationServiceStub:
+def stub(served: Served) -> recommendation_pb2_grpc.RecommendationServiceStub:
     return recommendation_pb2_grpc.RecommendationServiceStub(served.channel)
 
 
 @pytest.fixture(scope="module")
-def concept_stub(served: Any) -> concept_pb2_grpc.ConceptServiceStub:
+def concept_stub(served: Served) -> concept_pb2_grpc.ConceptServiceStub:
     return concept_pb2_grpc.ConceptServiceStub(served.channel)
 
 
@@ -150,7 +151,7 @@ def test_a_cached_steered_list_equals_the_cold_one_bit_for_bit(stub: Any, user_i
 
 
 def test_with_int8_embeddings_cached_and_cold_lists_are_the_same_and_close_to_float16s(
-    start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path, stub: Any
+    start_server: StartServer, bundle_dir: Path, tmp_path: Path, stub: Any
 ) -> None:
     flags = ("--embedding-precision", "int8", "--user-tier-mb", "0")
     request = pb.RecommendRequest(user_id="u", n=20, steering=steered(edit("Comedy", 0.5)))
@@ -190,7 +191,7 @@ def test_steering_a_concept_raises_its_share(stub: Any, bundle: Bundle) -> None:
 @pytest.mark.parametrize("kind", ["plain", "head"])
 def test_reasons_sum_to_the_score(
     request: pytest.FixtureRequest,
-    start_server: Callable[..., Any],
+    start_server: StartServer,
     tmp_path: Path,
     kind: str,
     mode: Any,
@@ -283,7 +284,7 @@ def test_edits_that_cancel_leave_the_list_as_it_was(stub: Any) -> None:
 
 
 def test_seen_items_never_come_back(stub: Any, user_id: str, bundle: Bundle) -> None:
-    returned = set()
+    returned: set[str] = set()
     everything = len(bundle.catalogue)
     for _ in range(5):
         response = stub.Recommend(
@@ -552,7 +553,7 @@ def test_a_contrast_of_users_reads_their_stored_histories(
         assert one.auc == float(one.left_mean > one.right_mean)
 
 
-def test_bundles_are_listed_with_labels_and_manifest(served: Any, bundle: Bundle) -> None:
+def test_bundles_are_listed_with_labels_and_manifest(served: Served, bundle: Bundle) -> None:
     stub = bundle_pb2_grpc.BundleServiceStub(served.channel)
     (held,) = stub.ListBundles(bundle_pb2.ListBundlesRequest()).bundles
     assert held.bundle_id == bundle.id
@@ -566,9 +567,9 @@ def test_a_bundle_is_named_by_label_id_or_prefix(stub: Any, bundle: Bundle) -> N
         assert response.served_by.bundle_id == bundle.id
 
 
-def test_what_is_not_built_yet_says_so(served: Any, stub: Any) -> None:
+def test_what_is_not_built_yet_says_so(served: Served, stub: Any) -> None:
     policies = policy_pb2_grpc.PolicyServiceStub(served.channel)
-    calls = [
+    calls: list[Callable[[], object]] = [
         lambda: policies.ListPolicies(policy_pb2.ListPoliciesRequest()),
         lambda: stub.Recommend(
             pb.RecommendRequest(user_id="u", n=1, steering=sp.Steering(policy="p"))
@@ -578,10 +579,10 @@ def test_what_is_not_built_yet_says_so(served: Any, stub: Any) -> None:
         with pytest.raises(grpc.RpcError) as failure:
             call()
         assert failure.value.code() == grpc.StatusCode.UNIMPLEMENTED
-        assert "not served yet" in failure.value.details()
+        assert "not served yet" in (failure.value.details() or "")
 
 
-def test_health_and_reflection_answer_for_every_service(served: Any) -> None:
+def test_health_and_reflection_answer_for_every_service(served: Served) -> None:
     health = health_pb2_grpc.HealthStub(served.channel)
     names = ProtoReflectionDescriptorDatabase(served.channel).get_services()
     assert "trimtab.v1.RecommendationService" in names
@@ -590,7 +591,7 @@ def test_health_and_reflection_answer_for_every_service(served: Any) -> None:
         assert status == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_metrics_count_what_was_served(served: Any, stub: Any) -> None:
+def test_metrics_count_what_was_served(served: Served, stub: Any) -> None:
     def scrape() -> dict[str, float]:
         url = f"http://127.0.0.1:{served.running.metrics_port}/metrics"
         with urllib.request.urlopen(url, timeout=5) as answer:

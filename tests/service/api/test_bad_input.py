@@ -13,11 +13,15 @@ from trimtab.v1 import concept_pb2, concept_pb2_grpc, recommendation_pb2_grpc
 from trimtab.v1 import recommendation_pb2 as pb
 from trimtab.v1 import steering_pb2 as sp
 
+from tests.support.servers import Served
+
+UNKNOWN: Any = 99
+"""A number that no enum of the API has."""
 RECOMMEND = "/trimtab.v1.RecommendationService/Recommend"
 
 
 @pytest.fixture(scope="module")
-def stub(served: Any) -> recommendation_pb2_grpc.RecommendationServiceStub:
+def stub(served: Served) -> recommendation_pb2_grpc.RecommendationServiceStub:
     return recommendation_pb2_grpc.RecommendationServiceStub(served.channel)
 
 
@@ -34,11 +38,11 @@ def refusal(call: Any, request: Any) -> tuple[grpc.StatusCode, str, str]:
     error = failure.value
     status = rpc_status.from_call(error)
     if status is None:
-        return error.code(), "", error.details()
+        return error.code(), "", error.details() or ""
     detail = error_details_pb2.BadRequest()
     assert status.details[0].Unpack(detail)
     (violation,) = detail.field_violations
-    assert violation.description in error.details()
+    assert violation.description in (error.details() or "")
     return error.code(), violation.field, violation.description
 
 
@@ -231,7 +235,7 @@ CASES = [
         "found nan",
     ),
     (
-        pb.RecommendRequest(n=1, history=pb.History(events=[pb.Event(item_id="a", kind=99)])),
+        pb.RecommendRequest(n=1, history=pb.History(events=[pb.Event(item_id="a", kind=UNKNOWN)])),
         "history.events[0].kind",
         "found 99",
     ),
@@ -288,8 +292,8 @@ def test_a_bad_filter_is_named_with_its_condition(
         b"\x00",
     ],
 )
-def test_bytes_that_are_no_message_are_invalid_and_not_unknown(served: Any, data: bytes) -> None:
-    raw = served.channel.unary_unary(RECOMMEND)
+def test_bytes_that_are_no_message_are_invalid_and_not_unknown(served: Served, data: bytes) -> None:
+    raw: Any = served.channel.unary_unary(RECOMMEND)
     code, _, description = refusal(raw, data)
     assert code == grpc.StatusCode.INVALID_ARGUMENT
     assert f"expected a RecommendRequest with text in UTF-8, found {len(data)} bytes" in description
@@ -300,13 +304,14 @@ def test_bytes_that_are_no_message_are_invalid_and_not_unknown(served: Any, data
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.binary(max_size=80))
-def test_random_bytes_never_cause_an_internal_fault(served: Any, data: bytes) -> None:
-    call = served.channel.unary_unary(RECOMMEND).future(data)
+def test_random_bytes_never_cause_an_internal_fault(served: Served, data: bytes) -> None:
+    raw: Any = served.channel.unary_unary(RECOMMEND)
+    call = raw.future(data)
     allowed = (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED)
     assert call.code() in allowed
 
 
-def test_an_unknown_method_is_unimplemented(served: Any) -> None:
+def test_an_unknown_method_is_unimplemented(served: Served) -> None:
     code, _, _ = refusal(
         served.channel.unary_unary("/trimtab.v1.RecommendationService/Nothing"), b""
     )
@@ -355,7 +360,7 @@ def contrast(
     return concept_pb2.ContrastRequest(left=sets[0], right=sets[1], n=n)
 
 
-def test_bad_questions_about_concepts_are_named(served: Any) -> None:
+def test_bad_questions_about_concepts_are_named(served: Served) -> None:
     stub = concept_pb2_grpc.ConceptServiceStub(served.channel)
     for call, request, field in [
         (stub.GetNeuron, concept_pb2.GetNeuronRequest(neuron=9_999), "neuron"),

@@ -1,14 +1,14 @@
 """On the demo's own bundle: the share that a target promises is the share of the items in the reply."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from trimtab import Client, recommend_request
 
+from tests.support.servers import StartServer
 from training.run import load_run
 
 N = 20
@@ -17,7 +17,7 @@ USERS = 40
 
 @pytest.fixture(scope="module")
 def client(
-    demo_dir: Path, start_server: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+    demo_dir: Path, start_server: StartServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Client]:
     with (
         start_server(demo_dir / "bundle", tmp_path_factory.mktemp("promises")) as served,

@@ -1,7 +1,6 @@
 """What is large, late or damaged is bounded and named, and never an internal fault."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,13 @@ from service.bundle.encoder import Activation
 from service.bundle.onnx_encoder import OnnxEncoder
 from service.retrieval.strategy import find_candidates
 from service.settings import read_settings
+from tests.support.servers import Served, StartServer
 
 HISTORY = pb.History(events=[pb.Event(item_id=f"item-{n}") for n in (3, 17, 40)])
 
 
 @pytest.fixture(scope="module")
-def stub(served: Any) -> recommendation_pb2_grpc.RecommendationServiceStub:
+def stub(served: Served) -> recommendation_pb2_grpc.RecommendationServiceStub:
     return recommendation_pb2_grpc.RecommendationServiceStub(served.channel)
 
 
@@ -36,8 +36,7 @@ def refused(call: Any, request: Any) -> str:
     with pytest.raises(grpc.RpcError) as failure:
         call(request)
     assert failure.value.code() == grpc.StatusCode.INVALID_ARGUMENT, failure.value
-    details: str = failure.value.details()
-    return details
+    return failure.value.details() or ""
 
 
 def edited(*edits: sp.Edit) -> pb.RecommendRequest:
@@ -66,7 +65,7 @@ def test_times_that_are_none_are_refused(stub: Any) -> None:
         assert "interactions[0].event.time" in refused(stub.RecordInteractions, record)
 
 
-def test_a_refusal_that_quotes_a_long_text_still_arrives(served: Any, stub: Any) -> None:
+def test_a_refusal_that_quotes_a_long_text_still_arrives(served: Served, stub: Any) -> None:
     assert (
         len(refused(stub.Recommend, pb.RecommendRequest(user_id="u", n=1, bundle="x" * 20_000)))
         < 600
@@ -168,7 +167,7 @@ def test_an_embedding_beyond_float16_is_bounded(
 
 
 async def test_a_user_is_forgotten_whole_though_the_store_was_gone_at_the_start(
-    start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path, valkey: str
+    start_server: StartServer, bundle_dir: Path, tmp_path: Path, valkey: str
 ) -> None:
     link = tmp_path / "late.sock"
     with (
@@ -192,7 +191,7 @@ async def test_a_user_is_forgotten_whole_though_the_store_was_gone_at_the_start(
 
 
 def test_an_embedded_store_that_ends_is_started_again_with_its_histories(
-    start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path
+    start_server: StartServer, bundle_dir: Path, tmp_path: Path
 ) -> None:
     with start_server(bundle_dir, tmp_path) as served, Client(served.target) as client:
         client.record([("u", "item-3")])
@@ -210,7 +209,7 @@ def test_an_embedded_store_that_ends_is_started_again_with_its_histories(
         assert reply.served_by.source == pb.SOURCE_PERSONAL
 
 
-def test_a_batch_larger_than_a_message_is_sent_in_parts(served: Any) -> None:
+def test_a_batch_larger_than_a_message_is_sent_in_parts(served: Served) -> None:
     history = [f"item-{n % 150:04d}-{'x' * 40}" for n in range(2_000)] + ["item-3"]
     requests = [
         pb.RecommendRequest(n=1, history=pb.History(events=[pb.Event(item_id=i) for i in history]))

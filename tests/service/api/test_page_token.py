@@ -9,17 +9,19 @@ from trimtab.v1 import recommendation_pb2 as pb
 from trimtab.v1 import recommendation_pb2_grpc
 from trimtab.v1 import steering_pb2 as sp
 
+from tests.support.servers import Served
+
 HISTORY = pb.History(events=[pb.Event(item_id=f"item-{n}") for n in (3, 17, 40)])
 STEERING = sp.Steering(edits=[sp.Edit(concept="Drama", strength=1.0)])
 
 
 @pytest.fixture(scope="module")
-def stub(served: Any) -> recommendation_pb2_grpc.RecommendationServiceStub:
+def stub(served: Served) -> recommendation_pb2_grpc.RecommendationServiceStub:
     return recommendation_pb2_grpc.RecommendationServiceStub(served.channel)
 
 
 def pages(stub: Any, request: pb.RecommendRequest, most: int = 100) -> list[pb.RecommendResponse]:
-    found = []
+    found: list[pb.RecommendResponse] = []
     while len(found) < most:
         found.append(stub.Recommend(request))
         if not found[-1].next_page_token:
@@ -69,7 +71,7 @@ def test_a_token_that_is_none_is_refused(stub: Any, token: str) -> None:
     with pytest.raises(grpc.RpcError) as failure:
         stub.Recommend(pb.RecommendRequest(history=HISTORY, n=5, page_token=token))
     assert failure.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert "page_token" in failure.value.details()
+    assert "page_token" in (failure.value.details() or "")
 
 
 def test_a_token_of_another_request_is_refused(stub: Any) -> None:
@@ -83,7 +85,7 @@ def test_a_token_of_another_request_is_refused(stub: Any) -> None:
         other.page_token = token
         with pytest.raises(grpc.RpcError) as failure:
             stub.Recommend(other)
-        assert "the token of another request" in failure.value.details()
+        assert "the token of another request" in (failure.value.details() or "")
     assert stub.Recommend(pb.RecommendRequest(user_id="a", n=9, page_token=token)).items
 
 
@@ -114,5 +116,5 @@ def test_a_batch_of_257_is_refused_and_an_empty_one_is_empty(stub: Any) -> None:
     with pytest.raises(grpc.RpcError) as failure:
         stub.BatchRecommend(pb.BatchRecommendRequest(requests=[pb.RecommendRequest()] * 257))
     assert failure.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert "expected at most 256 requests, found 257" in failure.value.details()
+    assert "expected at most 256 requests, found 257" in (failure.value.details() or "")
     assert not stub.BatchRecommend(pb.BatchRecommendRequest()).results

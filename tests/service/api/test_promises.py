@@ -13,20 +13,22 @@ from trimtab import Client, parse_share, recommend_request, steering
 from trimtab.v1 import recommendation_pb2 as pb
 from trimtab.v1 import steering_pb2 as sp
 
+from tests.support.servers import Served, StartServer
+
 HISTORIES = [[f"item-{(7 * user + 31 * place) % 199}" for place in range(6)] for user in range(8)]
 GENRES = ("Action", "Comedy", "Documentary", "Drama", "Horror", "Romance")
 N = 20
 
 
 @pytest.fixture(scope="module")
-def client(served: Any) -> Iterator[Client]:
+def client(served: Served) -> Iterator[Client]:
     with Client(served.target) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def head_client(
-    start_server: Callable[..., Any],
+    start_server: StartServer,
     head_bundle_dir: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Client]:
@@ -110,7 +112,7 @@ def test_a_multiple_of_the_unsteered_share_is_in_the_list_and_the_report_counts_
 
 
 def test_an_edit_is_strengthened_just_as_far_as_its_target_needs(client: Client) -> None:
-    asked = {"steer": {"Horror": 3}, "n": N, "include_report": True}
+    asked: dict[str, Any] = {"steer": {"Horror": 3}, "n": N, "include_report": True}
     for history in HISTORIES:
         whole = client.recommend(history=history, **asked).report.concepts[0]
         wanted = (whole.unsteered_item_share + whole.item_share) / 2
@@ -327,7 +329,9 @@ def test_an_unknown_user_gets_the_share_from_the_mean_user(
         assert share_of(genre, reply.items) >= 0.4 - 1e-6
 
 
-def test_similar_items_can_be_a_mix_and_solving_has_its_time(client: Client, served: Any) -> None:
+def test_similar_items_can_be_a_mix_and_solving_has_its_time(
+    client: Client, served: Served
+) -> None:
     mix = steering(shares="Horror>=0.5")
     assert client.similar_items("item-17", n=N, steer=mix).items
     reply = client.recommend(history=HISTORIES[5], n=N, shares="Horror>=0.5")

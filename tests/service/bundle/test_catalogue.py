@@ -1,6 +1,7 @@
 """Items by id, by hash and by index, few or many, and the bitmaps of filters."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -48,7 +49,7 @@ def test_packed_texts_are_the_columns_texts(chunks: list[list[str | None]]) -> N
     assert packed[1:-1:2] == expected[1:-1:2]
     if expected:
         assert packed[-1] == expected[-1]
-        assert packed[np.int64(0)] == expected[0]
+        assert packed[np.int64(0)] == expected[0]  # type: ignore[call-overload]
 
 
 def test_packed_texts_of_a_part_of_a_column_are_of_that_part() -> None:
@@ -103,7 +104,8 @@ def test_titles_and_popularity_are_in_index_order(catalogue: Catalogue) -> None:
 
 
 def _expected(rows: Sequence[int]) -> list[bool]:
-    return np.isin(np.arange(N_ITEMS), rows).tolist()
+    mask: list[bool] = np.isin(np.arange(N_ITEMS), rows).tolist()
+    return mask
 
 
 def test_a_filter_allows_what_all_its_conditions_allow(catalogue: Catalogue) -> None:
@@ -136,7 +138,7 @@ def test_bitmaps_stay_within_their_memory_and_the_least_used_goes_first() -> Non
         return _bitmap()
 
     for key in (0, 1, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0):
-        assert cache.get(key, lambda key=key: make(key)).all()
+        assert cache.get(key, partial(make, key)).all()
         assert cache.size_bytes <= 60_000
     assert made == [0, 1, 2, 3, 4, 5, 6]  # 0 was in use all the time
     cache.get(1, lambda: make(1))

@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import faiss
 import numpy as np
@@ -19,7 +18,8 @@ from exporters.index import IndexOptions
 from service.bundle.bundle import Bundle, BundleError
 from service.bundle.open import open_bundle
 from service.bundle.replay import recall
-from tests.support.bundle_factory import make_contents
+from tests.support.bundle_factory import MakeBundle, make_contents
+from tests.support.variants import MakeVariant
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def copy(bundle_dir: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def indexed_dir(make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def indexed_dir(make_bundle: MakeBundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Makes a bundle whose approximate index needs an over-fetch of two."""
     index = IndexOptions(flat_limit=0, kinds=("pq4",))
     return make_bundle(tmp_path_factory.mktemp("indexed") / "bundle", index=index, n_items=800)
@@ -49,7 +49,7 @@ def gained_copy(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def context_copy(variant: Callable[[str], Any], tmp_path: Path) -> Path:
+def context_copy(variant: MakeVariant, tmp_path: Path) -> Path:
     return Path(shutil.copytree(variant("context").path, tmp_path / "context"))
 
 
@@ -201,7 +201,7 @@ def test_a_context_size_that_does_not_fit_is_refused(
 
 def test_an_unknown_scale_rule_is_refused(copy: Path) -> None:
     def change(manifest: BundleManifest) -> None:
-        manifest.scale_rule = 9
+        setattr(manifest, "scale_rule", 9)  # noqa: B010  no value of the enum
 
     reseal(copy, change)
     with pytest.raises(BundleError, match="scale rule 9 is not known"):

@@ -26,6 +26,7 @@ from service.steering.state import NO_CONTEXT, SparseCode
 from service.telemetry.timings import Timings
 from service.users.codec import pack_embedding
 from service.users.state import UNKNOWN_USER, CachedEmbedding
+from tests.support.servers import StartServer
 
 ITEMS = [3, 17, 40, 41, 99, 120, 7, 64]
 IDS = [f"item-{item}" for item in ITEMS]
@@ -46,7 +47,7 @@ def user_id() -> str:
 
 @pytest.fixture(scope="module")
 def client(
-    variant: Variants, start_server: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+    variant: Variants, start_server: StartServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Client]:
     with (
         start_server(variant("context").path, tmp_path_factory.mktemp("context")) as served,
@@ -212,7 +213,7 @@ UNFIT: dict[str, Callable[[CachedEmbedding, bytes], bytes]] = {
 
 
 async def test_a_cached_state_that_is_not_of_this_model_is_computed_again(
-    variant: Variants, start_server: Callable[..., Any], tmp_path: Path, valkey: str
+    variant: Variants, start_server: StartServer, tmp_path: Path, valkey: str
 ) -> None:
     path, bundle, _ = variant("context")
     (state,) = bundle.encoder.encode([np.array(ITEMS)])
@@ -221,7 +222,9 @@ async def test_a_cached_state_that_is_not_of_this_model_is_computed_again(
         for user_id, blob in UNFIT.items():
             client.record((user_id, item) for item in IDS)
             async with redis.Redis.from_url(valkey) as store:
-                stamp = (await store.get(f"tt:{{{user_id}}}:s"))[8:16]
+                stored = await store.get(f"tt:{{{user_id}}}:s")
+                assert isinstance(stored, bytes)
+                stamp = stored[8:16]
                 key = f"tt:{{{user_id}}}:e:{bundle.cache_key}"
                 await store.set(key, blob(CachedEmbedding(state, 0), stamp))
             reply = client.recommend(user_id, n=N, steer={"Drama": 1.0})

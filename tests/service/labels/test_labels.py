@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from service.errors import InvalidRequest, StoreUnavailable
 from service.labels.records import MAX_LABELS, read_label_set, records_of
 from service.labels.redis_store import MAX_SETS, LabelStore, StoredVersions
 from service.labels.sync import LabelSync
+from tests.support.servers import StartServer
 
 HISTORY = pb.History(events=[pb.Event(item_id=f"item-{number}") for number in (3, 17, 40)])
 
@@ -57,6 +58,7 @@ def test_a_renamed_concept_keeps_weights_items_and_unit_and_makes_a_new_version(
     made = read(bundle, renamed(bundle, Drama="Serious films"))
     concept = made.concept("Serious films")
     before = bundle.labels.concept("Drama")
+    assert before is not None
     assert made.concept("Drama") is None
     assert (concept.value, concept.attribute, concept.item_count) == (
         "Drama",
@@ -133,7 +135,7 @@ def test_a_record_at_fault_is_named(
 def test_a_concept_that_cannot_be_steered_is_refused(
     bundle: Bundle, changes: dict[str, Any], text: str
 ) -> None:
-    good = {
+    good: dict[str, Any] = {
         "concept": "Mine",
         "attribute": "genres",
         "weights": [sp.WeightedNeuron(neuron=7, weight=1)],
@@ -232,7 +234,7 @@ class Labels:
 
 
 @pytest.fixture
-def labels(start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path) -> Iterator[Labels]:
+def labels(start_server: StartServer, bundle_dir: Path, tmp_path: Path) -> Iterator[Labels]:
     with start_server(bundle_dir, tmp_path / "data") as served:
         yield Labels(served.channel)
 
@@ -256,7 +258,7 @@ def test_an_import_renames_and_what_it_lost_is_said_to_be_lost_unless_it_is_pinn
     with pytest.raises(grpc.RpcError) as lost:
         labels.steer("Drama")
     assert lost.value.code() == grpc.StatusCode.FAILED_PRECONDITION
-    assert "nearest: Dramatic" in lost.value.details()
+    assert "nearest: Dramatic" in (lost.value.details() or "")
     with pytest.raises(grpc.RpcError) as unknown:
         labels.steer("Drivel")
     assert unknown.value.code() == grpc.StatusCode.INVALID_ARGUMENT
@@ -295,8 +297,8 @@ def test_a_faulty_import_changes_nothing(labels: Labels, bundle: Bundle) -> None
     with pytest.raises(grpc.RpcError) as failure:
         labels.put([neuron_label(1, "x"), neuron_label(128, "y")])
     assert failure.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert (
-        "records[1].neuron: expected a neuron from 0 to 127, found 128" in failure.value.details()
+    assert "records[1].neuron: expected a neuron from 0 to 127, found 128" in (
+        failure.value.details() or ""
     )
     assert list(labels.sets()) == [bundle.labels.version]
     with pytest.raises(grpc.RpcError) as failure:
@@ -305,7 +307,7 @@ def test_a_faulty_import_changes_nothing(labels: Labels, bundle: Bundle) -> None
 
 
 def test_imports_outlive_the_server_and_reach_other_servers(
-    start_server: Callable[..., Any], bundle_dir: Path, bundle: Bundle, tmp_path: Path, valkey: str
+    start_server: StartServer, bundle_dir: Path, bundle: Bundle, tmp_path: Path, valkey: str
 ) -> None:
     with (
         start_server(bundle_dir, tmp_path / "a", "--redis", valkey) as one,

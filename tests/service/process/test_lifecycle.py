@@ -21,6 +21,7 @@ from trimtab.v1 import recommendation_pb2 as pb
 from service.bundle.bundle import BundleError
 from service.storage.embedded_valkey import DataDirectoryError
 from service.users.redis_store import SILENCE_S
+from tests.support.servers import FindPort, StartServer
 
 Program = Callable[..., AbstractContextManager["subprocess.Popen[str]"]]
 
@@ -42,7 +43,7 @@ def record(stub: Any, user_id: str, *item_ids: str) -> None:
 
 
 def test_a_client_can_wait_for_a_server_that_is_starting_and_gives_up_on_none(
-    program: Program, bundle_dir: Path, tmp_path: Path, free_port: Callable[[], int]
+    program: Program, bundle_dir: Path, tmp_path: Path, free_port: FindPort
 ) -> None:
     port = free_port()
     with Client(f"127.0.0.1:{port}") as client:
@@ -53,7 +54,7 @@ def test_a_client_can_wait_for_a_server_that_is_starting_and_gives_up_on_none(
 
 
 def test_sigterm_drains_and_a_restart_keeps_the_histories(
-    program: Program, bundle_dir: Path, tmp_path: Path, free_port: Callable[[], int]
+    program: Program, bundle_dir: Path, tmp_path: Path, free_port: FindPort
 ) -> None:
     port = free_port()
     with program(bundle_dir, tmp_path, port) as process, connect(port) as channel:
@@ -71,7 +72,7 @@ def test_sigterm_drains_and_a_restart_keeps_the_histories(
 
 
 def test_killed_without_warning_it_leaves_no_process_and_no_acknowledged_event_is_lost(
-    program: Program, bundle_dir: Path, tmp_path: Path, free_port: Callable[[], int]
+    program: Program, bundle_dir: Path, tmp_path: Path, free_port: FindPort
 ) -> None:
     port = free_port()
     with program(bundle_dir, tmp_path, port) as process, connect(port) as channel:
@@ -91,7 +92,7 @@ def test_killed_without_warning_it_leaves_no_process_and_no_acknowledged_event_i
 
 
 def test_a_second_server_on_one_data_directory_is_refused_by_name(
-    start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path
+    start_server: StartServer, bundle_dir: Path, tmp_path: Path
 ) -> None:
     with (
         start_server(bundle_dir, tmp_path),
@@ -106,7 +107,7 @@ def test_a_second_server_on_one_data_directory_is_refused_by_name(
 
 
 def test_the_program_says_what_is_wrong_with_a_bundle_and_a_flag(
-    program: Program, tmp_path: Path, free_port: Callable[[], int]
+    program: Program, tmp_path: Path, free_port: FindPort
 ) -> None:
     with program(tmp_path / "nowhere", tmp_path, free_port()) as process:
         _, error = process.communicate(timeout=30)
@@ -120,7 +121,7 @@ def test_the_program_says_what_is_wrong_with_a_bundle_and_a_flag(
 
 
 def test_a_port_that_is_taken_is_named(
-    program: Program, start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path
+    program: Program, start_server: StartServer, bundle_dir: Path, tmp_path: Path
 ) -> None:
     with start_server(bundle_dir, tmp_path / "first") as first:
         with program(bundle_dir, tmp_path / "second", first.running.port) as process:
@@ -131,14 +132,14 @@ def test_a_port_that_is_taken_is_named(
 
 
 def test_nothing_is_served_from_a_bundle_that_is_refused(
-    start_server: Callable[..., Any], tmp_path: Path
+    start_server: StartServer, tmp_path: Path
 ) -> None:
     with pytest.raises(BundleError), start_server(tmp_path, tmp_path / "data"):
         pass
 
 
 def test_without_redis_lists_go_on_marked_and_recording_is_refused(
-    start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path
+    start_server: StartServer, bundle_dir: Path, tmp_path: Path
 ) -> None:
     url = f"unix://{tmp_path}/nothing.sock"
     with start_server(bundle_dir, tmp_path, "--redis", url) as served:
@@ -163,7 +164,7 @@ def test_without_redis_lists_go_on_marked_and_recording_is_refused(
 
 
 def test_without_redis_items_can_be_contrasted_and_users_cannot(
-    start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path
+    start_server: StartServer, bundle_dir: Path, tmp_path: Path
 ) -> None:
     sets = [concept_pb2.ContrastSet(item_ids=[item_id]) for item_id in ("item-3", "item-17")]
     with start_server(bundle_dir, tmp_path, "--redis", f"unix://{tmp_path}/nothing.sock") as served:
@@ -176,7 +177,7 @@ def test_without_redis_items_can_be_contrasted_and_users_cannot(
 
 
 async def test_redis_that_is_full_refuses_recording_and_answers_on(
-    start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path, valkey: str
+    start_server: StartServer, bundle_dir: Path, tmp_path: Path, valkey: str
 ) -> None:
     async with redis.Redis.from_url(valkey) as client:
         with start_server(bundle_dir, tmp_path, "--redis", valkey) as served:
@@ -187,7 +188,7 @@ async def test_redis_that_is_full_refuses_recording_and_answers_on(
             with pytest.raises(grpc.RpcError) as failure:
                 record(stub, "u", "item-17")
             assert failure.value.code() == grpc.StatusCode.UNAVAILABLE
-            assert "OutOfMemory" in failure.value.details()
+            assert "OutOfMemory" in (failure.value.details() or "")
             response = stub.Recommend(pb.RecommendRequest(user_id="u", n=5))
             assert response.served_by.source == pb.SOURCE_PERSONAL
             assert not response.served_by.degradations
@@ -196,7 +197,7 @@ async def test_redis_that_is_full_refuses_recording_and_answers_on(
 
 
 def test_redis_that_is_killed_is_done_without(
-    start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path
+    start_server: StartServer, bundle_dir: Path, tmp_path: Path
 ) -> None:
     with start_server(bundle_dir, tmp_path) as served:
         stub = recommendation_pb2_grpc.RecommendationServiceStub(served.channel)
@@ -210,7 +211,7 @@ def test_redis_that_is_killed_is_done_without(
 
 
 async def test_a_restart_with_an_external_redis_keeps_the_histories(
-    start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path, valkey: str
+    start_server: StartServer, bundle_dir: Path, tmp_path: Path, valkey: str
 ) -> None:
     for turn in range(2):
         with start_server(bundle_dir, tmp_path, "--redis", valkey) as served:
@@ -222,7 +223,7 @@ async def test_a_restart_with_an_external_redis_keeps_the_histories(
 
 
 def test_a_request_past_its_deadline_is_not_computed(
-    start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path
+    start_server: StartServer, bundle_dir: Path, tmp_path: Path
 ) -> None:
     with start_server(bundle_dir, tmp_path, "--store-timeout-s", "1") as served:
         stub = recommendation_pb2_grpc.RecommendationServiceStub(served.channel)
@@ -244,7 +245,7 @@ def test_a_request_past_its_deadline_is_not_computed(
 
 
 def test_redis_that_hangs_and_comes_back_is_done_without_and_found_again(
-    start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path
+    start_server: StartServer, bundle_dir: Path, tmp_path: Path
 ) -> None:
     with start_server(bundle_dir, tmp_path) as served:
         stub = recommendation_pb2_grpc.RecommendationServiceStub(served.channel)
@@ -279,7 +280,7 @@ def test_redis_that_hangs_and_comes_back_is_done_without_and_found_again(
 
 
 def test_when_no_permit_is_left_calls_are_refused_at_once_low_priority_first(
-    start_server: Callable[..., Any], bundle_dir: Path, tmp_path: Path
+    start_server: StartServer, bundle_dir: Path, tmp_path: Path
 ) -> None:
     with start_server(
         bundle_dir, tmp_path, "--max-in-flight", "2", "--store-timeout-s", "3"

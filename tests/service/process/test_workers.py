@@ -22,6 +22,7 @@ from trimtab.v1.recommendation_pb2_grpc import RecommendationServiceStub
 
 from service.telemetry.exposition import merged
 from service.telemetry.metrics import Metrics
+from tests.support.servers import FindPort
 
 Program = Callable[..., AbstractContextManager["subprocess.Popen[str]"]]
 MANY = 12
@@ -88,7 +89,7 @@ def two_workers(
 
 @pytest.fixture
 def workers(
-    program: Program, bundle_dir: Path, tmp_path: Path, free_port: Callable[[], int]
+    program: Program, bundle_dir: Path, tmp_path: Path, free_port: FindPort
 ) -> Iterator[Workers]:
     """Workers of one test's own."""
     with two_workers(program, bundle_dir, tmp_path, free_port(), free_port()) as running:
@@ -100,7 +101,7 @@ def shared(
     program: Program,
     bundle_dir: Path,
     tmp_path_factory: pytest.TempPathFactory,
-    free_port: Callable[[], int],
+    free_port: FindPort,
 ) -> Iterator[Workers]:
     """Workers of all tests that leave them as they were, with user ids of their own."""
     data_dir = tmp_path_factory.mktemp("workers")
@@ -253,7 +254,7 @@ def test_a_port_with_workers_on_it_is_taken_for_every_other_server(
 
 
 def test_a_bundle_that_is_refused_ends_all_and_is_named_once(
-    program: Program, tmp_path: Path, free_port: Callable[[], int]
+    program: Program, tmp_path: Path, free_port: FindPort
 ) -> None:
     with program(tmp_path / "nowhere", tmp_path, free_port(), "--workers", "2") as process:
         _, error = process.communicate(timeout=30)

@@ -56,7 +56,8 @@ def exact(query: Floats, n: int, allowed: Bools | None, excluded: Ints) -> list[
     listable = np.ones(N_ITEMS, bool) if allowed is None else allowed.copy()
     listable[excluded] = False
     rows = np.flatnonzero(listable)
-    return rank(rows, score(MATRIX, rows, query), n).items.tolist()
+    items: list[int] = rank(rows, score(MATRIX, rows, query), n).items.tolist()
+    return items
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,8 +1,7 @@
 """BOOST against brute force over whole catalogues, and what replies say of it."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,8 @@ from service.steering.edits import Operation, RawEdit
 from service.steering.plan import Plan
 from service.telemetry.timings import Timings
 from service.users.state import UNKNOWN_USER
-from tests.support.bundle_factory import make_contents
+from tests.support.bundle_factory import MakeBundle, make_contents
+from tests.support.servers import Served
 from training.studies.frontier.relevance import places as offline_places
 
 GENRES = ("Action", "Comedy", "Drama", "Horror")
@@ -40,7 +40,7 @@ scores_of_some = st.lists(st.integers(-40, 40), min_size=1, max_size=400)
 
 @given(scores_of_some)
 def test_a_place_is_worth_its_exposure_and_worths_rise_with_scores(drawn: list[int]) -> None:
-    scores = np.array(drawn, np.float32) / 8
+    scores = np.array(drawn, np.float32) / np.float32(8)
     places = Places(scores)
     best = np.sort(scores)[::-1]
     for rank in range(1, min(len(best), PLACES) + 1):
@@ -54,7 +54,7 @@ def test_a_place_is_worth_its_exposure_and_worths_rise_with_scores(drawn: list[i
 
 @given(scores_of_some)
 def test_the_service_and_the_evaluation_know_the_same_places(drawn: list[int]) -> None:
-    scores = np.array(drawn, np.float32) / 8
+    scores = np.array(drawn, np.float32) / np.float32(8)
     np.testing.assert_allclose(
         Places(scores).worths(scores), offline_places(scores[None])[0], rtol=1e-6, atol=1e-6
     )
@@ -67,7 +67,7 @@ def test_no_items_have_places_too() -> None:
 
 
 @pytest.fixture(scope="module")
-def gained(make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def gained(make_bundle: MakeBundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle of 3,000 items with gains: about .8 for items of the genre, and .2 for the others."""
     contents = make_contents(n_items=3000)
     genres = contents.catalogue.items["genres"].to_list()
@@ -202,10 +202,13 @@ def test_a_concepts_items_are_searched_for_only_where_that_can_change_the_list(
     gained: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     by_tags = replace(gained, gains={})
-    searched = []
-    monkeypatch.setattr(
-        "service.engine.candidates.better_off", lambda boosts: searched.append(boosts) or []
-    )
+    searched: list[Sequence[Boost]] = []
+
+    def note(boosts: Sequence[Boost]) -> list[Any]:
+        searched.append(boosts)
+        return []
+
+    monkeypatch.setattr("service.engine.candidates.better_off", note)
     for amount in (0.01, 1.0):
         for history in HISTORIES:
             ask(by_tags, history, Plan((edit_of(by_tags, "Drama", Operation.BOOST, amount),)))
@@ -273,7 +276,7 @@ def test_reasons_sum_to_the_score_and_tell_what_each_boost_added(
 
 
 @pytest.fixture(scope="module")
-def client(served: Any) -> Any:
+def client(served: Served) -> Any:
     with Client(served.target) as client:
         yield client
 

@@ -66,7 +66,7 @@ def naive(code: SparseCode, edits: list[RawEdit]) -> np.ndarray[Any, Any]:
             group[edit.target.blend_neurons] = 1 / len(edit.target.blend_neurons)
             s = (1 - x) * s + x * s.sum() * group
         else:
-            new = {
+            new: Any = {
                 Operation.ADD: c + x,
                 Operation.SET: x,
                 Operation.SCALE: x * c,

@@ -1,6 +1,7 @@
 """Concepts: membership, contrast, TF-IDF, units and effects, against naive formulas and planted truth."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -24,7 +25,7 @@ from training.measures.metrics import exposure_share
 from training.run import Run
 
 
-def catalogue(**attributes: list[object]) -> Catalogue:
+def catalogue(**attributes: Sequence[object]) -> Catalogue:
     count = len(next(iter(attributes.values())))
     ids = [str(item) for item in range(count)]
     return Catalogue(

@@ -100,6 +100,7 @@ def test_jumprelu_and_its_penalty_have_the_papers_pseudo_gradients(
     assert rule.log_theta.grad is not None
     # d/d log(theta) = theta d/d theta
     expected = theta * (upstream.numpy() * -(theta / epsilon) * K).sum(axis=0)
+    assert rule.log_theta.grad is not None
     assert rule.log_theta.grad.numpy() == pytest.approx(expected, rel=1e-3, abs=1e-4)
     rule.log_theta.grad = None
     penalty = rule.penalty(torch.from_numpy(pre))
@@ -107,6 +108,7 @@ def test_jumprelu_and_its_penalty_have_the_papers_pseudo_gradients(
     assert penalty.item() == pytest.approx((l0 / k - 1) ** 2, rel=1e-4, abs=1e-6)
     penalty.backward()
     expected = 2 * (l0 / k - 1) / k * theta * (-K / epsilon).mean(axis=0)
+    assert rule.log_theta.grad is not None
     assert rule.log_theta.grad.numpy() == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 

@@ -145,7 +145,9 @@ def test_a_drift_is_the_mean_distance_of_the_other_concepts() -> None:
     moves = np.array([[0.1, -0.2], [0.3, -0.4]])
     one = side_effects.Drift(("a", "b"), moves)
     assert one.distance.mean() == pytest.approx((0.2 + 0.3) / 2)
-    assert one.furthest == ("b", pytest.approx(-0.3))
+    name, distance = one.furthest
+    assert name == "b"
+    assert distance == pytest.approx(-0.3)
 
 
 def test_runs_are_joined_in_one_report(planted_run: Run) -> None:

@@ -30,6 +30,7 @@ from training.studies.frontier.linear_scores import (
     top_n,
 )
 from training.studies.frontier.measure import FrontierOptions, measure, paired
+from training.studies.frontier.method_ids import MethodId
 from training.studies.frontier.methods import METHODS
 from training.studies.frontier.probes import logistic_probe
 from training.studies.frontier.relevance import DEPTH, Relevance, worth
@@ -223,7 +224,7 @@ def test_no_concept_is_on_more_than_half_of_the_items(planted_run: Run) -> None:
 def test_every_method_gives_each_concept_a_finite_gain(
     known: Knowledge, users: Users, name: str
 ) -> None:
-    gain = METHODS[name].fit(known)(0)
+    gain = METHODS[MethodId(name)].fit(known)(0)
     n_items = known.tags.shape[1]
     assert gain.values.shape in ((n_items,), (len(users.z), n_items))
     assert gain.values.dtype == np.float32
@@ -235,9 +236,9 @@ def test_no_method_but_the_oracle_sees_hidden_tags(known: Knowledge) -> None:
     """What is hidden is all that Knowledge lacks; the tag boost gives it nothing."""
     hidden = hide(known.tags, np.arange(known.tags.shape[1]), 0.5, np.random.default_rng(0))
     left = Knowledge(known.models, known.tags & ~hidden)
-    boost = METHODS["tag boost"].fit(left)(0).values
+    boost = METHODS[MethodId("tag boost")].fit(left)(0).values
     assert (boost[hidden[0]] == 0).all()
-    completed_tags = METHODS["completed tags, z"].fit(left)(0).values
+    completed_tags = METHODS[MethodId("completed tags, z")].fit(left)(0).values
     assert completed_tags[hidden[0]].mean() > 2 * completed_tags[~known.tags[0]].mean()
 
 
@@ -248,7 +249,7 @@ def test_a_direction_moves_scores_as_the_edit_of_the_code_does(
 
     features = known.models.neurons
     w = torch.from_numpy(known.contrast(features)[0])
-    gain = METHODS["contrast"].fit(known)(0).values
+    gain = METHODS[MethodId("contrast")].fit(known)(0).values
     z = torch.from_numpy(users.z)
     sae, recommender = planted_run.sae, planted_run.recommender
     steered = recommender.scores(z + sae.scale(z) * (0.7 * w @ sae.W_dec)) / sae.scale(z)
@@ -263,7 +264,7 @@ def test_blending_moves_scores_as_the_papers_mix_does(
     import torch
 
     models = known.models
-    gain = METHODS["BLEND, 5 neurons"].fit(known)(0).values
+    gain = METHODS[MethodId("BLEND, 5 neurons")].fit(known)(0).values
     code = torch.from_numpy(models.user_codes)
     without = (
         users.base + gain
@@ -295,7 +296,7 @@ def test_a_share_near_its_target_is_raised_though_a_few_users_have_more(
 
 @pytest.mark.parametrize("way", STRENGTHS)
 def test_a_request_gives_each_list_at_least_what_it_asks_for_and_leaves_lists_that_have_it(
-    rng: np.random.Generator, way: str
+    rng: np.random.Generator, way: MethodId
 ) -> None:
     base = rng.normal(size=(50, 400)).astype(np.float32)
     base[rng.random(base.shape) < 0.1] = -np.inf
@@ -319,7 +320,7 @@ def test_a_lift_is_the_least_that_puts_enough_items_into_the_list(rng: np.random
     flags = rng.random(100) < 0.2
     lists = ShareRequests.of(base, base[0], flags, np.zeros(1)).lists(0.5)
     for lift in np.arange(0.5, 100.0, 1.0):  # the first that gives ten of them
-        raised = base + lift * flags
+        raised = (base + lift * flags).astype(np.float32)
         expected = best_first(top_n(raised, 20), raised)
         if flags[expected].sum() >= 10:
             break
@@ -371,9 +372,14 @@ def test_the_first_table_says_of_each_bar_whether_it_is_met() -> None:
         "methods": {way: {"0.5": cell} for way, cell in found.items()},
     }
     neurons = {"Drama": {str(count): 0.96 if count >= 50 else 0.5 for count in COUNTS}}
-    run = {"data_set": "a", "seen": seen, "hidden 0.5": hidden, "effects": {"neurons": neurons}}
+    run: dict[str, Any] = {
+        "data_set": "a",
+        "seen": seen,
+        "hidden 0.5": hidden,
+        "effects": {"neurons": neurons},
+    }
     run["seen"]["pairs"] = run["hidden 0.5"]["pairs"] = {}
-    rows = dict(verdict_table([run, run]).rows)
+    rows: dict[Any, Any] = dict(verdict_table([run, run]).rows)  # type: ignore[arg-type]  # rows of 2
     assert rows["seen: target share + score"] == "0.5: -0.0030 ± 0.0007: missed"
     assert rows["seen: tag boost + relevance"].endswith("met")  # 0 is within two standard errors
     assert rows["50% hidden: ridge on z + relevance"] == "-1.5% ± 0.4%, hidden part 0.95: met"

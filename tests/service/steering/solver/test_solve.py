@@ -104,7 +104,9 @@ class World:
             np.float32(w) * part for w, part in zip(weights, self.parts, strict=True)
         )
         query = self.bundle.encoder.head(moved[None], None)[0]
-        return np.vecdot(self.rows[self.items], np.append(query, np.float32(1))).astype(np.float64)
+        rows = self.rows[self.items]
+        scores: np.ndarray = np.vecdot(rows, np.append(query, np.float32(1))).astype(np.float64)
+        return scores
 
     def loss(self, listed: np.ndarray) -> float:
         """Relevance loss of a list of rows of `items`."""
@@ -115,7 +117,8 @@ class World:
 
 
 def listed(found: Found, n: int) -> list[int]:
-    return found.items[best(np.asarray(found.scores, np.float64), n)].tolist()
+    items: list[int] = found.items[best(np.asarray(found.scores, np.float64), n)].tolist()
+    return items
 
 
 seeds = st.integers(0, 10**6)
