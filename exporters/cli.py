@@ -14,13 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from trimtab.v1.bundle_pb2 import BundleManifest
 
 from exporters.errors import ExportError
-from exporters.kinds import FLAT, KINDS
+from exporters.index_kinds import FLAT, KINDS
+from exporters.progress import STAGES
 from exporters.sealed import verify_files
-from exporters.stages import STAGES
-from exporters.summary import print_carried, print_details, print_summary
+from exporters.show import print_carried, print_details, print_summary
 
 if TYPE_CHECKING:  # it needs torch, which takes seconds to load
-    from exporters.index import IndexOptions
+    from exporters.choose_index import IndexOptions
 
 BUNDLES = Path("bundles")
 GAINS = ("ridge",)
@@ -119,11 +119,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _export(console: Console, arguments: argparse.Namespace, out: Path) -> int:
     # torch takes a second or two to load, which --help and --inspect need not wait for.
-    from exporters.bundle import refuse_what_is_no_bundle, write_bundle
-    from exporters.carrying import carry
-    from exporters.earlier import read_earlier
+    from exporters.carry_over import carry
+    from exporters.from_run import contents_of
     from exporters.labels import read_labels
-    from exporters.reading import contents_of
+    from exporters.previous_bundle import read_earlier
+    from exporters.publish import refuse_what_is_no_bundle, write_bundle
     from training.errors import TrainingError
     from training.run import load_run
 
@@ -165,7 +165,7 @@ def _export(console: Console, arguments: argparse.Namespace, out: Path) -> int:
 
 
 def _index_options(arguments: argparse.Namespace) -> "IndexOptions":
-    from exporters.index import IndexOptions
+    from exporters.choose_index import IndexOptions
 
     given: dict[str, Any] = {}
     if arguments.index is not None:

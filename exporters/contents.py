@@ -11,11 +11,11 @@ from torch import Tensor
 from trimtab.v1.bundle_pb2 import HistoryRule, Provenance, ScaleRule
 
 from exporters.cards import NeuronCards, encode_population, make_cards
+from exporters.determinism import one_thread
 from exporters.errors import ContentsError
 from exporters.models import Floats, HookedRecommender, NamedConcept, NeuronLabel, SparseCoder
 from exporters.normalisation import scale_rule
-from exporters.stages import Report, silent
-from exporters.threads import one_thread
+from exporters.progress import Report, silent
 from training.concepts.mapping.purity import Purity
 from training.histories import Histories
 from training.interactions import Catalogue

@@ -3,8 +3,8 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from exporters.earlier import labels_of, read_records
 from exporters.errors import ContentsError
+from exporters.previous_bundle import labels_of, read_records
 from training.concepts import Label
 
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from benchmarks.retrieval.catalogues import CatalogueOptions, Queries, make_catalogue, make_index
 from benchmarks.retrieval.report import write_report
-from exporters.kinds import KINDS
+from exporters.index_kinds import KINDS
 from service.arrays import Bools, Floats
 from service.batching.joint_calls import run_alone
 from service.bundle.catalogue import Catalogue

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from exporters.index import IndexOptions, choose_index
+from exporters.choose_index import IndexOptions, choose_index
 from exporters.recall import best_scores
 
 QUERIES = 128

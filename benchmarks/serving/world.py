@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from torch.nn.functional import normalize
 from trimtab.v1.bundle_pb2 import HistoryRule, Provenance
 
-from exporters.bundle import write_bundle
+from exporters.choose_index import FLAT_LIMIT, IndexOptions
 from exporters.contents import Users, assemble
-from exporters.index import FLAT_LIMIT, IndexOptions
+from exporters.from_run import contents_of
 from exporters.models import NeuronLabel
-from exporters.reading import contents_of
+from exporters.publish import write_bundle
 from training.concepts.config import ConceptConfig
 from training.concepts.fitting import fit_concepts
 from training.histories import Histories

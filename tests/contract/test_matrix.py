@@ -17,9 +17,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from exporters.bundle import write_bundle
+from exporters.from_run import contents_of
 from exporters.graphs import RecommenderGraphs, export_recommender
-from exporters.reading import contents_of
+from exporters.publish import write_bundle
 from service.batching.joint_calls import run_alone
 from service.bundle.bundle import Bundle
 from service.bundle.history import Event, EventKind

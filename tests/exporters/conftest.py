@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from exporters.bundle import BundleContents, write_bundle
-from exporters.index import IndexOptions
+from exporters.choose_index import IndexOptions
+from exporters.contents import BundleContents
+from exporters.publish import write_bundle
 from tests.support.bundle_factory import WorldOptions, make_contents
 
 VARIANTS: dict[str, WorldOptions] = {

@@ -14,7 +14,7 @@ import pytest
 
 from exporters import cli
 from exporters.cli import main
-from exporters.reading import contents_of
+from exporters.from_run import contents_of
 from exporters.sealed import verify_files
 from service.bundle.open import open_bundle
 from training.concepts.gains import item_gains as gains

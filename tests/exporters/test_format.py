@@ -13,9 +13,10 @@ import pytest
 from trimtab.manifest import combined_digest, from_json
 from trimtab.v1.bundle_pb2 import AttributeKind, BundleManifest, ScaleRule
 
-from exporters.bundle import BundleContents, write_bundle
+from exporters.choose_index import IndexOptions
+from exporters.contents import BundleContents
 from exporters.graphs import session
-from exporters.index import IndexOptions
+from exporters.publish import write_bundle
 from tests.support.bundle_factory import make_world
 
 

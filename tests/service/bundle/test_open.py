@@ -12,9 +12,9 @@ import pytest
 from trimtab import manifest as sealing
 from trimtab.v1.bundle_pb2 import BundleManifest, IndexInfo
 
-from exporters.bundle import write_bundle
+from exporters.choose_index import IndexOptions
 from exporters.contents import Gains
-from exporters.index import IndexOptions
+from exporters.publish import write_bundle
 from service.bundle.bundle import Bundle, BundleError
 from service.bundle.open import open_bundle
 from service.bundle.replay import recall

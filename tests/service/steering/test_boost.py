@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from trimtab import Client, parse_edit
 from trimtab.v1 import recommendation_pb2 as pb
 
-from exporters.bundle import write_bundle
 from exporters.contents import Gains
+from exporters.publish import write_bundle
 from service.arrays import Floats
 from service.batching.joint_calls import run_alone
 from service.bundle.bundle import Bundle

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from trimtab.manifest import from_json, to_json
 
-from exporters.bundle import BundleContents, write_bundle
-from exporters.contents import Gains
+from exporters.contents import BundleContents, Gains
 from exporters.errors import BundleExistsError, BundleFaultError, BundleWriteError, ContentsError
+from exporters.publish import write_bundle
 from exporters.sealed import verify_files
 from tests.support.bundle_factory import make_bundle, make_contents
 
@@ -24,7 +24,8 @@ SCRIPT = """
 import os, resource, signal, sys
 from pathlib import Path
 from tests.support.bundle_factory import make_contents
-from exporters.bundle import BundleContents, write_bundle
+from exporters.contents import BundleContents
+from exporters.publish import write_bundle
 from exporters.errors import ExportError
 contents, out = make_contents(), Path(sys.argv[1])
 """

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from exporters.bundle import write_bundle
-from exporters.carrying import ALIKE, carry
+from exporters.carry_over import ALIKE, carry
 from exporters.cli import main
-from exporters.earlier import Earlier, read_earlier
 from exporters.errors import ContentsError
-from exporters.reading import contents_of
+from exporters.from_run import contents_of
+from exporters.previous_bundle import Earlier, read_earlier
+from exporters.publish import write_bundle
 from training.concepts import Label, item_codes
 from training.config import TrainConfig
 from training.datasets.synthetic import SyntheticOptions

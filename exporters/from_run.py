@@ -9,7 +9,7 @@ from trimtab.v1.bundle_pb2 import HistoryRule, Provenance
 from exporters.contents import BundleContents, Gains, Users, assemble
 from exporters.errors import ContentsError
 from exporters.models import NeuronLabel
-from exporters.stages import Report, silent
+from exporters.progress import Report, silent
 from training.concepts import item_codes
 from training.concepts.gains.item_gains import gains_of
 from training.concepts.mapping.evidence import Evidence

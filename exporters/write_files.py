@@ -17,11 +17,11 @@ from torch import Tensor
 from trimtab.manifest import file_digest
 from trimtab.v1.bundle_pb2 import BundleFile
 
+from exporters.choose_index import ChosenIndex, IndexOptions, choose_index
 from exporters.contents import BundleContents
 from exporters.errors import BundleWriteError
 from exporters.graphs import RecommenderGraphs, export_graphs
-from exporters.index import ChosenIndex, IndexOptions, choose_index
-from exporters.stages import Report
+from exporters.progress import Report
 from exporters.tables import concept_table, item_table, neuron_table
 
 # The earliest time that a zip entry can carry: the time of writing must not show in the bytes.

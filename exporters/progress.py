@@ -5,6 +5,7 @@ from collections.abc import Callable
 Report = Callable[[str], None]
 """Told the name of each stage as it begins."""
 
+
 STAGES = (
     "reading the run",
     "finding gains",

@@ -6,6 +6,7 @@ from typing import NamedTuple
 FLAT = "flat"
 """No index: every item is scored."""
 
+
 _CELL_SHARES = (1 / 256, 1 / 128, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4)
 
 

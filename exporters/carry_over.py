@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from exporters.earlier import Earlier, EarlierConcept
 from exporters.errors import ContentsError
 from exporters.models import Floats
+from exporters.previous_bundle import Earlier, EarlierConcept
 from training.concepts import FittedConcept, Label, item_codes
 from training.concepts.describing.dictionary import DICTIONARY
 from training.concepts.effect import Audience, measure
@@ -21,8 +21,12 @@ from training.run import Run
 
 ALIKE = 0.7
 """Correlation of levels, or cosine of activations, from which a name still means the same."""
+
+
 LEAST_SHARED = 20
 """Items below which nothing can be said of likeness."""
+
+
 _HELD_OUT = 5
 """Of so many shared items one judges what was fitted to the others."""
 

@@ -12,18 +12,24 @@ from trimtab.v1.bundle_pb2 import BundleManifest
 from exporters.contents import BundleContents, as_stored, random_code_edits
 from exporters.errors import ParityError
 from exporters.graphs import session
-from exporters.kinds import FLAT
+from exporters.index_kinds import FLAT
 from exporters.models import Floats
 from exporters.normalisation import Normalisation, normalisation
 from exporters.recall import measure_recall
 
 # Rounding differs between torch's and onnxruntime's kernels; a wrong graph is off by far more.
 RELATIVE_TOLERANCE = 1e-4
+
+
 # Activations below this share of the norm of what the SAE reads are differences of larger numbers,
 # and carry the rounding of those: they are judged relative to this share.
 SMALLEST_ACTIVATION = 0.02
+
+
 # z rounded to float16 is off by up to 2**-11 = 5e-4 of itself, so scores this close have no order.
 SCORE_TOLERANCE = 1e-3
+
+
 LIST_LENGTH = 100
 
 

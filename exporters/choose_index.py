@@ -15,32 +15,57 @@ import faiss
 import numpy as np
 import torch
 
-from exporters.kinds import FLAT, KINDS, Kind
+from exporters.determinism import one_thread
+from exporters.index_kinds import FLAT, KINDS, Kind
 from exporters.models import Floats
 from exporters.recall import Recalls, Truth, search
-from exporters.threads import one_thread
 
 # Up to so many items, scoring all of them is about as quick as anything, and nothing is lost.
 FLAT_LIMIT = 10_000
 
+
 # FAISS cannot learn cells and codes from a handful of vectors.
 _SMALLEST_INDEXED = 100
+
+
 # Of two kinds that are about as quick, the simpler one: it must be beaten by more than measurements
 # wander.
 _CLEARLY_QUICKER = 0.9
+
+
 _ROUNDS = 7
+
+
 _BATCH = 32
+
+
 _SINGLES = 16
+
+
 _LARGEST_TIMED_FLAT = 1_000_000
+
+
 # A wider search that finds this little more has met the limit of its codes.
 _LEAST_GAIN = 0.001
+
+
 _ALL = Recalls(1.0, 1.0, 1.0, 1.0)
+
+
 # What a list of 20 asks for, with as many seen items again to drop and some to spare.
 _TIMED_DEPTH = 64
+
+
 # In a large catalogue more items would be of several kinds, and be read for the sake of one.
 _CELL_SIZE = 800
+
+
 _TRAINING_VECTORS_PER_CELL = 40
+
+
 _ITEMS_AT_ONCE = 2**18
+
+
 _HNSW_BUILD_BREADTH = 80
 
 

@@ -12,10 +12,11 @@ from rich.markup import escape
 from rich.table import Table
 from trimtab.v1.bundle_pb2 import AttributeKind, BundleManifest, IndexInfo, ScaleRule
 
-from exporters.kinds import FLAT
+from exporters.index_kinds import FLAT
 
 if TYPE_CHECKING:  # it needs torch, which takes seconds to load
-    from exporters.carrying import Carried
+    from exporters.carry_over import Carried
+
 
 CONCEPTS_SHOWN = 20
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from exporters.errors import ParityError
+from exporters.parity import SCORE_TOLERANCE, check_parity, compare_lists
 from exporters.sealed import read_manifest
-from exporters.verify import SCORE_TOLERANCE, check_parity, compare_lists
 
 Arrays = dict[str, NDArray[Any]]
 

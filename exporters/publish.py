@@ -17,17 +17,15 @@ from trimtab.manifest import FORMAT_VERSION, MANIFEST_NAME, combined_digest, con
 from trimtab.v1.bundle_pb2 import AttributeInfo, BundleManifest, Dimensions, IndexInfo, IndexTrial
 from trimtab.v1.bundle_pb2 import AttributeKind as WireKind
 
+from exporters.choose_index import ChosenIndex, IndexOptions, Trial
 from exporters.contents import BundleContents
 from exporters.errors import BundleExistsError, BundleFaultError, BundleWriteError
-from exporters.files import Written, new_file, write_files
 from exporters.graphs import OPSET, RecommenderGraphs
-from exporters.index import ChosenIndex, IndexOptions, Trial
+from exporters.parity import check_parity
+from exporters.progress import Report, silent
 from exporters.sealed import read_manifest, verify_files
-from exporters.stages import Report, silent
-from exporters.verify import check_parity
+from exporters.write_files import Written, new_file, write_files
 from training.interactions import AttributeKind
-
-__all__ = ["BundleContents", "refuse_what_is_no_bundle", "write_bundle"]
 
 _WIRE_KINDS = {
     AttributeKind.TAGS: WireKind.ATTRIBUTE_KIND_TAGS,

@@ -9,8 +9,8 @@ import faiss
 import numpy as np
 import pytest
 
-from exporters.index import IndexOptions, choose_index
-from exporters.kinds import KINDS
+from exporters.choose_index import IndexOptions, choose_index
+from exporters.index_kinds import KINDS
 from exporters.models import Floats
 from exporters.recall import Truth, measure_recall
 from exporters.recall import search as find
