@@ -51,7 +51,10 @@ def stages(world: World, requests: Path) -> dict[str, float]:
     parts = [range(start, start + TOGETHER) for start in range(0, len(queries), TOGETHER)]
     replies = [reply for part in parts for reply in answers(part)]
     who = [run_alone(audience(query, stored[query.user_id])) for query in queries]
-    changes = [steer(query, one).parts.sum(axis=0) for query, one in zip(queries, who, strict=True)]
+    changes = [
+        steer(query.plan, one.state, bundle.sae_decoder).parts.sum(axis=0)
+        for query, one in zip(queries, who, strict=True)
+    ]
     moved = [one.state.z + change for one, change in zip(who, changes, strict=True)]
     figures = {
         "parse the request": _cost(
@@ -61,7 +64,10 @@ def stages(world: World, requests: Path) -> dict[str, float]:
             ],
             parts,
         ),
-        "steer": _cost(lambda part: [steer(queries[i], who[i]) for i in part], parts),
+        "steer": _cost(
+            lambda part: [steer(queries[i].plan, who[i].state, bundle.sae_decoder) for i in part],
+            parts,
+        ),
         "search the index": _cost(
             lambda part: bundle.index.search(np.array([moved[i] for i in part]), CHOSEN_DEPTH),
             parts,

@@ -23,14 +23,14 @@ from rich.console import Console
 from rich.table import Table
 
 from service.arrays import Floats
+from service.engine.candidates import solve_candidates
 from service.engine.query import Query
 from service.ranking.measures import RELEVANCE_DEPTH, relevance_loss
 from service.ranking.order import rank
 from service.retrieval.exact_index import ExactIndex
 from service.steering.plan import Bounds, Plan, TargetShare
-from service.steering.solver.linear import STEPS, Lines, best, first_within
-from service.steering.solver.solution import Found
-from service.steering.solver.solve import solve
+from service.steering.solver.linear import STEPS, LinearScores, first_within, top_n
+from service.steering.solver.solution import ScoredCandidates
 from service.steering.steer import Steered
 from service.telemetry.timings import Timings
 
@@ -77,9 +77,8 @@ class World:
             items=items,
             index=ExactIndex(items),
             encoder=SimpleNamespace(has_head=False, head=lambda z, _: z),
-            catalogue=SimpleNamespace(
-                members=lambda _, concept: self.members[concept], allowed=lambda _: None
-            ),
+            catalogue=SimpleNamespace(allowed=lambda _: None),
+            gain_of=None,
         )
 
     def user(self) -> tuple[Any, list[int]]:
@@ -91,38 +90,45 @@ class World:
         z = self.V[self.draw.choice(near, 20)].sum(axis=0)
         return SimpleNamespace(z=z, context=np.empty(0, np.float32)), concepts
 
-    def ask(self, state: Any, plan: Plan, moves: list[Floats], timings: Timings) -> Found:
+    def ask(
+        self, state: Any, plan: Plan, moves: list[Floats], timings: Timings
+    ) -> ScoredCandidates:
         length = MOVE * np.linalg.norm(state.z)
         parts = np.stack([length * move for move in moves])
         whole = Steered((), (), parts, None, None)
-        return solve(Query(self.bundle, N, plan=plan), state, whole, np.empty(0, np.int64), timings)
+        query = Query(self.bundle, N, plan=plan)
+        return solve_candidates(query, state, whole, np.empty(0, np.int64), timings)
+
+    def share(self, concept: int, least: float, edit: int) -> TargetShare:
+        return TargetShare(
+            name=str(concept),
+            members=self.members[concept],
+            bounds=Bounds(least),
+            edits=(edit,),
+            own=True,
+        )
 
 
-def share(concept: int, least: float, edit: int) -> TargetShare:
-    named: Any = SimpleNamespace(attribute="", value=concept, name=str(concept))
-    return TargetShare(named, Bounds(least), (edit,), own=True)
-
-
-def cases(concepts: list[int]) -> dict[str, tuple[Plan, list[int]]]:
+def cases(world: World, concepts: list[int]) -> dict[str, tuple[Plan, list[int]]]:
     """Plans for a user, and the concepts whose directions their edits take."""
     liked, _, _, other, another = concepts
-    both = (share(other, 0.25, 0), share(another, 0.25, 1))
+    both = (world.share(other, 0.25, 0), world.share(another, 0.25, 1))
     return {
         "budget .05, two edits": (Plan(max_relevance_loss=0.05), [other, another]),
         "budget .2, two edits": (Plan(max_relevance_loss=0.2), [other, another]),
-        "share >= .7 of a liked concept": (Plan(targets=(share(liked, 0.7, 0),)), [liked]),
+        "share >= .7 of a liked concept": (Plan(targets=(world.share(liked, 0.7, 0),)), [liked]),
         "the same beside an edit, budget .1": (
-            Plan(targets=(share(liked, 0.7, 0),), max_relevance_loss=0.1),
+            Plan(targets=(world.share(liked, 0.7, 0),), max_relevance_loss=0.1),
             [liked, other],
         ),
-        "share >= .3 of another concept": (Plan(targets=(share(other, 0.3, 0),)), [other]),
+        "share >= .3 of another concept": (Plan(targets=(world.share(other, 0.3, 0),)), [other]),
         "shares >= .25 of two others": (Plan(targets=both), [other, another]),
         "the same, budget .1": (Plan(targets=both, max_relevance_loss=0.1), [other, another]),
     }
 
 
 def is_exact(
-    world: World, state: Any, plan: Plan, moves: list[Floats], found: Found
+    world: World, state: Any, plan: Plan, moves: list[Floats], found: ScoredCandidates
 ) -> bool | None:
     """Against brute force over the whole catalogue; None where the definition is not one of a single way."""
     strengths = found.applied.targets
@@ -139,19 +145,19 @@ def is_exact(
         slope = np.vecdot(world.V, move).astype(np.float64)
     else:
         slope = np.sum([w * gain for w, gain in zip(weights, gains, strict=True)], axis=0)
-    t, whole = found.applied.fraction, Lines(plain.astype(np.float64), slope)
-    listed = found.items[best(np.asarray(found.scores, np.float64), N)]
-    right = set(listed.tolist()) == set(best(whole.at(t), N).tolist())
+    t, whole = found.applied.fraction, LinearScores(plain.astype(np.float64), slope)
+    listed = found.items[top_n(np.asarray(found.scores, np.float64), N)]
+    right = set(listed.tolist()) == set(top_n(whole.at(t), N).tolist())
     if plan.max_relevance_loss is not None and t < 1.0:
         unsteered = rank(np.arange(len(plain)), plain, RELEVANCE_DEPTH).scores
-        beyond = plain[best(whole.at(t + 1 / STEPS), N)]
+        beyond = plain[top_n(whole.at(t + 1 / STEPS), N)]
         right &= relevance_loss(unsteered, plain[listed]) <= plan.max_relevance_loss
         right &= relevance_loss(unsteered, beyond) > plan.max_relevance_loss
     if strengths:
         base = plain + sum(gains[1:], np.zeros(len(plain)))
-        carriers = world.members[plan.targets[0].concept.value]  # type: ignore[call-overload]
+        carriers = plan.targets[0].members
         first = first_within(
-            Lines(base, gains[0]), carriers, N, plan.targets[0].bounds.counts(N, 0)
+            LinearScores(base, gains[0]), carriers, N, plan.targets[0].bounds.counts(N, 0)
         )
         right &= first is not None and first - 1 / STEPS < strengths[0].fraction <= first
     return right
@@ -167,7 +173,7 @@ def measure(world: World, rounds: int, checks: int) -> dict[str, dict[str, float
         start = time.thread_time()
         world.bundle.index.search(state.z[None], N)
         passes.append(time.thread_time() - start)
-        for name, (plan, moved) in cases(concepts).items():
+        for name, (plan, moved) in cases(world, concepts).items():
             moves, timings = [world.directions[concept] for concept in moved], BothTimes()
             found = world.ask(state, plan, moves, timings)
             if turn < 5:  # warm up

@@ -15,6 +15,7 @@ from service.bundle.normalisation import sae_scale, sae_shift
 from service.errors import StartError
 from service.retrieval.protocol import Index
 from service.steering.state import UserState
+from service.steering.steer import SaeDecoder
 
 
 class BundleError(StartError):
@@ -95,6 +96,18 @@ class Bundle:
         if gain is None:
             return self.catalogue.members(concept.attribute, concept.value)
         return gain
+
+    def gain_of(self, name: str) -> AnyArray:
+        """Returns the gain of a concept of the label set by its name; see gain."""
+        concept = self.labels.concept(name)
+        if concept is None:
+            raise ValueError(f"expected a concept, found {name!r}")
+        return self.gain(concept)
+
+    @cached_property
+    def sae_decoder(self) -> SaeDecoder:
+        """What steering reads of the sparse autoencoder."""
+        return SaeDecoder(self.labels.decoder, self.labels.bias, self.scale, self.shift)
 
     def scale(self, z: Floats) -> float:
         """Computes what z [d] is divided by before the SAE reads it; see sae_scale."""

@@ -15,7 +15,7 @@ from service.batching.joint_calls import Computation, run_alone
 from service.bundle.bundle import Bundle
 from service.bundle.history import Event, EventKind
 from service.engine.audience import NO_ITEMS, Audience, Source, audience
-from service.engine.candidates import find_scored_candidates
+from service.engine.candidates import find_scored_candidates, solve_candidates
 from service.engine.explain import Term, explain
 from service.engine.popular import popular_reply
 from service.engine.query import Query
@@ -26,8 +26,7 @@ from service.ranking.order import Ranking, rank
 from service.steering.edits import Operation, RawEdit
 from service.steering.lift import lifts
 from service.steering.plan import WHOLLY, Applied, Plan
-from service.steering.solver.solution import Found
-from service.steering.solver.solve import solve
+from service.steering.solver.solution import ScoredCandidates
 from service.steering.steer import Steered, steer
 from service.telemetry.timings import Timings
 from service.users.state import UNKNOWN_USER, StoredUser
@@ -49,7 +48,7 @@ class _SteeredCandidates(NamedTuple):
     """The steering at the strength that is used, and the candidates scored under it."""
 
     steered: Steered
-    candidates: Found
+    candidates: ScoredCandidates
 
 
 class _Listed(NamedTuple):
@@ -84,7 +83,7 @@ def answer(
     if query.plan.degraded:
         degradations = (*degradations, Degradation.UNSTEERED)
     solved = query.page.applied if query.page else None
-    steered = steer(query, who, solved or WHOLLY)
+    steered = _steer(query, who, solved or WHOLLY)
     timings.lap("steer")
     if who.source is not Source.PERSONAL and not _acts(query, steered):
         return _popular(query, who, steered, exclusions, degradations)
@@ -140,6 +139,16 @@ def _exclusions(query: Query, who: Audience) -> _Exclusions:
     return _Exclusions(unwanted, catalogue.indices_of_hashes(query.page.returned))
 
 
+def _steer(query: Query, who: Audience, applied: Applied) -> Steered:
+    return steer(
+        query.plan,
+        who.state,
+        query.bundle.sae_decoder,
+        applied,
+        with_effects=query.include_report,
+    )
+
+
 def _acts(query: Query, steered: Steered) -> bool:
     """Returns whether the steering can change the list."""
     return steered.change is not None or bool(query.plan.targets) or query.plan.boosts
@@ -176,8 +185,8 @@ def _find(
         timings: Receives the time of each stage.
     """
     if query.plan.solves and solved is None:
-        candidates = solve(query, who.state, steered, exclusions.unwanted, timings)
-        return _SteeredCandidates(steer(query, who, candidates.applied), candidates)
+        candidates = solve_candidates(query, who.state, steered, exclusions.unwanted, timings)
+        return _SteeredCandidates(_steer(query, who, candidates.applied), candidates)
     candidates = yield from find_scored_candidates(
         query,
         who.state,
@@ -190,7 +199,7 @@ def _find(
     return _SteeredCandidates(steered, candidates)
 
 
-def _rank(query: Query, candidates: Found, returned: Ints) -> _Listed:
+def _rank(query: Query, candidates: ScoredCandidates, returned: Ints) -> _Listed:
     """Ranks the candidates that no earlier page returned, and takes the n best."""
     items = candidates.items
     scores = candidates.scores
@@ -203,7 +212,7 @@ def _rank(query: Query, candidates: Found, returned: Ints) -> _Listed:
     return _Listed(ranking, rows, candidates.plain[rows])
 
 
-def _rank_unsteered(query: Query, candidates: Found, depth: int) -> Ranking | None:
+def _rank_unsteered(query: Query, candidates: ScoredCandidates, depth: int) -> Ranking | None:
     """Ranks the candidates without steering, as deep as the relevance loss reads; None if unused."""
     if not query.compares:
         return None
@@ -233,7 +242,7 @@ def _terms(
         listed.unsteered_scores,
         found.steered,
         boosted,
-        lifts(query, found.candidates.applied, listed.ranking.items),
+        lifts(query.plan, found.candidates.applied, listed.ranking.items),
     )
 
 

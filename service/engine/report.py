@@ -86,7 +86,7 @@ def report(
     length = max(1, len(ranking.items))  # an empty list has no share of anything
     targets = []
     for target, strength in zip(plan.targets, applied.targets, strict=True):
-        before_count, count = carriers[target.concept.name]
+        before_count, count = carriers[target.name]
         targets.append(
             TargetResult(target, strength, target.bounds.counts(length, before_count), count)
         )

@@ -1,1 +1,1 @@
-"""Order of candidates, and measures on lists."""
+"""Orders candidates, and measures lists, in numpy alone."""

@@ -1,7 +1,7 @@
-"""From candidates to lists: exact scores, order, reasons, and what steering cost. Pure.
+"""Scores candidates exactly and orders them. Pure.
 
-Candidates are rescored here by one dot product a row, whose result does not depend on which other
-candidates there are: a cached and a fresh answer, a batch and a single request give the same bits.
+Each candidate is scored by one dot product, whose result does not depend on the other candidates: a
+cached and a fresh answer, a batch and a single request give the same bits.
 """
 
 from typing import NamedTuple
@@ -19,13 +19,13 @@ class Ranking(NamedTuple):
 
 
 def score(items: Floats, rows: Ints, queries: Floats) -> Floats:
-    """Q . V_i + b_i for the given rows of [V | b]: [n_items, p + 1], [m], [..., p] -> [..., m]."""
+    """Computes q . V_i + b_i for rows of [V | b]: [n_items, p + 1], [m], [..., p] -> [..., m]."""
     extended = np.ones((*queries.shape[:-1], 1, queries.shape[-1] + 1), np.float32)
     extended[..., 0, :-1] = queries
     return np.asarray(np.vecdot(items.take(rows, axis=0), extended))
 
 
 def rank(candidates: Ints, scores: Floats, n: int) -> Ranking:
-    """The n best candidates, ties by item index."""
+    """Returns the n best candidates in order; equal scores are ordered by item index."""
     order = np.lexsort((candidates, -scores))[:n]
     return Ranking(candidates[order], scores[order])

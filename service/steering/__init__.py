@@ -1,1 +1,1 @@
-"""The algebra of steering, in numpy alone."""
+"""Computes steering: edits, boosts, lifts and the solver, in numpy alone."""

@@ -1,43 +1,47 @@
-"""BOOST: items move up, or down, through the user's own order, by how much of a concept they carry. Pure.
+"""Computes BOOST: moves items through the user's own order, by how much of a concept they carry.
 
-A place r of the unsteered order is worth 1 / log2(1 + r), the exposure that it gets. A boost of x
-adds x times its gain to the worth of each item: by tags the gain is 1 for those that have it, else
-it is the bundle's. What the item's score becomes is the score that is worth as much. So scores stay
-in their unit, whatever the model's is, and what a boost added to one is a number: a reason.
+Rank r of the unsteered order is worth 1 / log2(1 + r), the exposure that it gets. A boost of x adds
+x times an item's gain to the worth of its score. By tags, the gain is 1 for items with the tag;
+otherwise it comes from the bundle. The item's new score is the score with the new worth. So scores
+keep their unit, whatever the model's is, and what a boost adds to a score is a number: a reason.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 
-from service.arrays import AnyArray, Bools
-from service.engine.query import Query
+from service.arrays import AnyArray, Bools, Doubles, Ints
 from service.ranking.measures import discounts
-from service.steering.plan import Applied
-from service.steering.solver.linear import Doubles
+from service.steering.plan import Applied, Plan
 
 PLACES = 160
-"""Places whose worth is their own. More would serve rare tags a little better, and cost each list time."""
+"""Ranks whose worth is exact. More would serve rare tags slightly better, and slow down each list."""
 
-
-MOST_APART = 4
-"""Concepts boosted by tags whose every combination is searched among; it is at most 16 sets of items."""
-
+MAX_COMBINED = 4
+"""Concepts boosted by tags whose every combination is searched among: at most 16 sets of items."""
 
 LEVELS = (1 / 4, 1 / 2, 3 / 4, 7 / 8, 15 / 16)
-"""Of the range of what is added: what is searched among where that is not one of a few values."""
+"""Fractions of the range of total boosts: items above each are searched among.
 
+Used where total boosts are not one of a few values. More levels miss fewer items, and cost a search
+each.
+"""
 
 _ROUNDING = 1e-6
 
 
 class Boost(NamedTuple):
-    """A plan's boost: where it stands among the edits, the concept, and the worth that it adds, times a gain.
+    """One boost of a plan.
 
-    gain is of all items of the catalogue or of some: bool, or from 0 to 1.
+    Attributes:
+        position: Its edit's position in the plan.
+        concept: The concept's name.
+        amount: Worth that it adds to an item of gain 1.
+        gain: How much of the concept each item carries, of the catalogue or of some items: bool, or
+            0 to 1.
     """
 
     position: int
@@ -45,16 +49,16 @@ class Boost(NamedTuple):
     amount: float
     gain: AnyArray
 
-    def of(self, items: AnyArray) -> "Boost":
-        """The same, of some items."""
+    def of(self, items: Ints) -> "Boost":
+        """Restricts the boost to some items."""
         return self._replace(gain=self.gain[items].astype(np.float64))
 
 
 class Places:
-    """What scores are worth to a user, and the scores of worths: both strictly rising, and straight lines.
+    """Converts scores of one user to worths and back; both functions rise strictly.
 
-    Between the scores of two places their worths are joined; above the first place and below the
-    last the line goes on, rising as it does on the whole between that place and the middle one.
+    Between the scores of adjacent ranks the function is linear. Above the first rank and below the
+    last it goes on with the mean slope from that rank to the middle one.
 
     Args:
         unsteered: Scores of at least the best PLACES items, or of all, in any order.
@@ -64,39 +68,46 @@ class Places:
         best = np.sort(unsteered.astype(np.float64))[::-1][:PLACES]
         if not len(best):
             best = np.zeros(1)
-        firsts = np.append(True, best[1:] < best[:-1])  # equal scores are worth the better place
+        firsts = np.append(True, best[1:] < best[:-1])  # equal scores have the better rank's worth
         self._scores: Doubles = best[firsts][::-1]
         self._worths: Doubles = discounts(len(best)).astype(np.float64)[firsts][::-1]
 
     def worths(self, scores: AnyArray) -> Doubles:
-        """Of scores, in any order."""
-        return _along(self._scores, self._worths, scores)
+        """Computes the worths of scores, in any order."""
+        return _interpolate(self._scores, self._worths, scores)
 
     def scores(self, worths: AnyArray) -> Doubles:
-        """Of worths, in any order."""
-        return _along(self._worths, self._scores, worths)
+        """Computes the scores of worths, in any order."""
+        return _interpolate(self._worths, self._scores, worths)
 
 
-def boosts_of(query: Query, applied: Applied) -> list[Boost]:
-    """The plan's boosts, as strong as the steering goes."""
-    if not query.plan.boosts:
+def boosts_of(plan: Plan, applied: Applied, gain_of: Callable[[str], AnyArray]) -> list[Boost]:
+    """Returns the plan's boosts at the strength that is applied.
+
+    Args:
+        plan: The plan.
+        applied: How far the steering goes.
+        gain_of: Returns a concept's gain over the whole catalogue, [n_items], by its name.
+    """
+    if not plan.boosts:
         return []
     return [
-        Boost(position, edit.target.name, edit.strength * fraction, _gain(query, edit.target.name))
-        for position, (edit, fraction) in enumerate(query.plan.solved_edits(applied))
+        Boost(position, edit.target.name, edit.strength * fraction, gain_of(edit.target.name))
+        for position, (edit, fraction) in enumerate(plan.solved_edits(applied))
         if edit.is_boost and edit.strength * fraction
     ]
 
 
 def better_off(boosts: Sequence[Boost]) -> Iterator[Bools]:
-    """Sets of items [n_items]: each of the best of all is among the best, unboosted, of one of them.
+    """Yields sets of items, bool [n_items], to search among by unboosted score.
 
-    All that get a value or more: an item's betters among those that get at least what it gets are
-    its betters in the end. By tags the values are all that there are, and the lists exact; else
-    they are some levels, and an item may be missed that is just below one.
+    Each item of the boosted list is among the best of one set: a set holds all items whose total
+    boost is at least some value, and items that are better than another with at most its total boost
+    are better in the end. By tags, all values occur, and lists are exact. Otherwise there are some
+    levels, and an item just below a level may be missed.
     """
     first = boosts[0]
-    if len(boosts) == 1 and first.gain.dtype == bool:  # the sets are at hand
+    if len(boosts) == 1 and first.gain.dtype == bool:
         yield first.gain if first.amount > 0 else ~first.gain
         return
     amounts: dict[str, float] = defaultdict(float)
@@ -104,31 +115,30 @@ def better_off(boosts: Sequence[Boost]) -> Iterator[Bools]:
     for boost in boosts:
         amounts[boost.concept] += boost.amount
         total += boost.amount * boost.gain.astype(np.float32)
-    if len(amounts) <= MOST_APART and all(boost.gain.dtype == bool for boost in boosts):
-        some = (
-            part
-            for size in range(len(amounts) + 1)
-            for part in combinations(amounts.values(), size)
-        )
-        values = sorted({sum(part) for part in some})
+    by_tags = all(boost.gain.dtype == bool for boost in boosts)
+    if by_tags and len(amounts) <= MAX_COMBINED:
+        values = _sums(list(amounts.values()))
     else:
-        least, most = total.min(), total.max()
-        values = [least, *(least + level * (most - least) for level in LEVELS)]
-    for value in values[1:]:  # the first, or more, is what all items get
-        found = total >= value - _ROUNDING
-        if found.any():
-            yield found
+        least = total.min()
+        span = total.max() - least
+        values = [least, *(least + level * span for level in LEVELS)]
+    for value in values[1:]:  # every item has at least the first
+        items = total >= value - _ROUNDING
+        if items.any():
+            yield items
 
 
 def added(places: Places, scores: AnyArray, boosts: Sequence[Boost]) -> list[Doubles]:
-    """What each boost adds to the scores, beside those before it: float64 [m] each.
+    """Computes what each boost adds to the scores, after the boosts before it: float64 [m] each.
 
     Args:
-        places: The user's.
-        scores: Without the boosts, [m].
-        boosts: Of the items whose scores these are.
+        places: The user's worths.
+        scores: Scores without the boosts, [m].
+        boosts: Boosts restricted to the same items.
     """
-    before, worths, parts = scores.astype(np.float64), places.worths(scores), []
+    before = scores.astype(np.float64)
+    worths = places.worths(scores)
+    parts = []
     for boost in boosts:
         worths = worths + boost.amount * boost.gain
         after = np.where(boost.gain > 0, places.scores(worths), before)
@@ -137,36 +147,46 @@ def added(places: Places, scores: AnyArray, boosts: Sequence[Boost]) -> list[Dou
     return parts
 
 
-def settles(every: AnyArray, boosts: Sequence[Boost], depth: int, found: int) -> bool:
-    """Whether the best of some candidates are the best of all: no other item gets among them by its boosts.
+def settles(scores: AnyArray, boosts: Sequence[Boost], depth: int, candidate_depth: int) -> bool:
+    """Returns whether the best candidates are the best of all items, boosts included.
 
     Args:
-        every: The candidates' scores, unsteered first, steered last, [q, m].
-        boosts: Of the candidates.
-        depth: How many best are wanted.
-        found: So many best of each row are among the candidates.
+        scores: The candidates' scores, unsteered in the first row, steered in the last: [q, m].
+        boosts: Boosts restricted to the candidates.
+        depth: How many of the best items are needed.
+        candidate_depth: How many of the best items of each row are among the candidates.
     """
-    plain, scores = every[0], every[-1]
-    if len(scores) < found:
+    steered = scores[-1]
+    if len(steered) < candidate_depth:
         return True
-    places = Places(plain)
-    worths = places.worths(scores) + sum(boost.amount * boost.gain for boost in boosts)
-    cut = np.partition(scores, -found)[-found]
-    most = places.worths(cut) + sum(max(boost.amount, 0.0) for boost in boosts)
-    return bool(np.partition(worths, -depth)[-depth] >= most)
+    places = Places(scores[0])
+    worths = places.worths(steered) + sum(boost.amount * boost.gain for boost in boosts)
+    cut = np.partition(steered, -candidate_depth)[-candidate_depth]
+    outside = places.worths(cut) + sum(max(boost.amount, 0.0) for boost in boosts)
+    return bool(np.partition(worths, -depth)[-depth] >= outside)
 
 
-def _along(x: Doubles, y: Doubles, at: AnyArray) -> Doubles:
-    """The line through the points, x and y strictly rising, which goes on at both ends."""
-    middle, last = len(x) // 2, len(x) - 1
-    ends = (0, middle), (min(middle, max(last - 1, 0)), last)
-    below, above = ((y[b] - y[a]) / (x[b] - x[a]) if b > a else 1.0 for a, b in ends)
+def _sums(amounts: Sequence[float]) -> list[float]:
+    """Returns the sums of all subsets, ascending, each once."""
+    subsets = (subset for size in range(len(amounts) + 1) for subset in combinations(amounts, size))
+    return sorted({sum(subset) for subset in subsets})
+
+
+def _interpolate(x: Doubles, y: Doubles, at: AnyArray) -> Doubles:
+    """Interpolates linearly through points, and extrapolates with the mean slope of each half.
+
+    Args:
+        x: Strictly rising, [k].
+        y: Strictly rising, [k].
+        at: Where to evaluate.
+    """
+    middle = len(x) // 2
+    last = len(x) - 1
+    below = _slope(x, y, 0, middle)
+    above = _slope(x, y, min(middle, max(last - 1, 0)), last)
     beyond: Doubles = below * np.minimum(at - x[0], 0.0) + above * np.maximum(at - x[-1], 0.0)
     return np.interp(at, x, y) + beyond
 
 
-def _gain(query: Query, name: str) -> AnyArray:
-    concept = query.bundle.labels.concept(name)
-    if concept is None:
-        raise ValueError(f"a boost of {name!r}, which is no concept")
-    return query.bundle.gain(concept)
+def _slope(x: Doubles, y: Doubles, start: int, end: int) -> float:
+    return (y[end] - y[start]) / (x[end] - x[start]) if end > start else 1.0

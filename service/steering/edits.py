@@ -1,9 +1,9 @@
-"""Edits of a user's code, as algebra: s' = s + (new level - c) w, put back as a change of z.
+"""Applies edits to a user's code: s' = s + (new level - c) w, returned as changes of D(s). Pure.
 
-A target is a weight vector w over neurons: a neuron is a unit vector, a concept a fitted vector.
-Its level in a code s is c = <s, w> / <w, w>. No clamping at zero and no re-sparsifying: either
-would break linearity, and make suppression of a silent neuron do nothing. Everything here is pure,
-and needs no model: a cached (z, s) is enough.
+A target is a weight vector w over neurons: a unit vector for a neuron, a fitted vector for a
+concept. Its level in a code s is c = <s, w> / <w, w>. The code is not clamped at zero and not made
+sparse again: either would break linearity, and suppressing a silent neuron would do nothing. No
+model is needed: a cached (z, s) is enough.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from service.steering.targets import Target
 
 
 class Operation(Enum):
-    """What an edit does to the level c of its target, given the strength x in units of the code."""
+    """The operation of an edit with strength x, in units of the code, on its target's level c."""
 
     ADD = "add"  # c + x
     SET = "set"  # x
@@ -26,14 +26,20 @@ class Operation(Enum):
     CAP = "cap"  # min(c, x)
     ABLATE = "ablate"  # 0
     BLEND = "blend"  # (1 - x) s + x sum(s) / |N| on the target's neurons N: arXiv 2601.11182
-    BOOST = "boost"  # leaves the code as it is: moves items in the order, see boosting.py
+    BOOST = "boost"  # leaves the code as it is, and moves items in the order: see boost.py
 
 
 _NEUTRAL = {Operation.ADD: 0.0, Operation.SCALE: 1.0, Operation.BLEND: 0.0, Operation.BOOST: 0.0}
 
 
 class RawEdit(NamedTuple):
-    """One edit with its strength x in units of the code (SCALE and BLEND: the bare factor; BOOST: worth)."""
+    """One edit.
+
+    Attributes:
+        target: What it acts on.
+        operation: What it does.
+        strength: In units of the code; a factor for SCALE and BLEND, a worth for BOOST.
+    """
 
     target: Target
     operation: Operation
@@ -41,22 +47,24 @@ class RawEdit(NamedTuple):
 
     @property
     def is_identity(self) -> bool:
-        """True for edits that change nobody's list: ADD 0, SCALE 1, BLEND 0, BOOST 0."""
+        """Whether it changes no user's list: ADD 0, SCALE 1, BLEND 0, BOOST 0."""
         return _NEUTRAL.get(self.operation) == self.strength
 
     @property
     def is_boost(self) -> bool:
-        """True if it moves items instead of the code."""
+        """Whether it moves items instead of the code."""
         return self.operation is Operation.BOOST
 
 
 class EditEffect(NamedTuple):
-    """What one edit did to its target's level, and how.
+    """The effect of one edit on its target's level.
 
     Attributes:
-        amount: How far the code was moved along w; of BLEND and BOOST the strength; 0 where it had
-            no effect.
-        total: For BLEND, the code's sum before it.
+        level_before: The level that the edit found.
+        level_after: The level that it left.
+        amount: How far it moved the code along w; the strength for BLEND and BOOST; 0 if it had no
+            effect.
+        total: For BLEND, the sum of the code before it.
     """
 
     level_before: float
@@ -66,11 +74,11 @@ class EditEffect(NamedTuple):
 
 
 class Edited(NamedTuple):
-    """What edits did, in their order.
+    """The results of E edits, in order.
 
     Attributes:
-        changes: Of D(s), float32 [E, d]; zeros for an edit without effect.
-        effects: None where nobody asked for them.
+        changes: Changes of D(s), float32 [E, d]; zeros for an edit without effect.
+        effects: Their effects on levels; None if they were not asked for.
     """
 
     changes: Floats
@@ -80,14 +88,14 @@ class Edited(NamedTuple):
 def apply_edits(
     code: SparseCode, edits: Sequence[RawEdit], decoder: Floats, *, with_effects: bool = True
 ) -> Edited:
-    """Applies edits in order to a code: each sees what the ones before it left.
+    """Applies edits in order: each reads the code that the ones before it left.
 
     Args:
         code: The user's code s.
-        edits: In order.
+        edits: The edits, in order.
         decoder: W_dec, float32 [n_neurons, d].
-        with_effects: Whether they are wanted where the changes can be had without: of ADD and BOOST
-            alone.
+        with_effects: Whether effects are needed. Without them, ADD and BOOST are not applied to the
+            code, because their changes do not depend on it.
     """
     directions = np.array([edit.target.direction for edit in edits], np.float32)
     directions = directions.reshape(len(edits), decoder.shape[1])
@@ -99,16 +107,16 @@ def apply_edits(
         0.0 if edit.is_boost else effect.amount for edit, effect in zip(edits, effects, strict=True)
     ]
     changes = np.array(amounts, np.float32)[:, None] * directions
-    for place, (edit, effect) in enumerate(zip(edits, effects, strict=True)):
+    for position, (edit, effect) in enumerate(zip(edits, effects, strict=True)):
         if edit.operation is Operation.BLEND and effect.amount:
             mixed_in = np.float32(effect.total) * decoder[edit.target.blend_neurons].mean(axis=0)
-            decoded = decode(code, decoder) + changes[:place].sum(axis=0)
-            changes[place] = np.float32(effect.amount) * (mixed_in - decoded)
+            decoded = decode(code, decoder) + changes[:position].sum(axis=0)
+            changes[position] = np.float32(effect.amount) * (mixed_in - decoded)
     return Edited(changes, effects)
 
 
 def decode(code: SparseCode, decoder: Floats) -> Floats:
-    """The product s W_dec of a sparse code: [d]."""
+    """Computes the product s W_dec of a sparse code: [d]."""
     return np.asarray(code.activations @ decoder[code.neurons], np.float32)
 
 
@@ -121,12 +129,12 @@ def _walk(code: SparseCode, edits: Sequence[RawEdit], n_neurons: int) -> tuple[E
 
 
 def _shift(dense: Floats, edit: RawEdit) -> EditEffect:
-    """All operations but BLEND: moves the level to its new value along w."""
+    """Applies any operation but BLEND: moves the level to its new value along w."""
     level = edit.target.level(dense)
     if edit.is_boost:
         return EditEffect(level, level, edit.strength)
     new_level = _new_level(edit.operation, level, edit.strength)
-    # Of ADD the strength itself, so that it does the same whether or not the level was looked at.
+    # ADD takes the strength itself: new_level - level could round differently.
     amount = edit.strength if edit.operation is Operation.ADD else new_level - level
     if amount:
         edit.target.add_to(dense, amount)
@@ -150,9 +158,14 @@ def _new_level(operation: Operation, level: float, strength: float) -> float:
 
 
 def _blend(dense: Floats, edit: RawEdit) -> EditEffect:
-    """P1's convex mix: keeps (1 - alpha) of the code, spreads alpha of its sum over the target's neurons."""
-    alpha, neurons = edit.strength, edit.target.blend_neurons
-    before, total = edit.target.level(dense), float(dense.sum())
+    """Mixes the code with the target's neurons (arXiv 2601.11182).
+
+    Keeps (1 - alpha) of the code, and spreads alpha of its sum over the neurons.
+    """
+    alpha = edit.strength
+    neurons = edit.target.blend_neurons
+    before = edit.target.level(dense)
+    total = float(dense.sum())
     if alpha == 0.0 or total == 0.0:
         return EditEffect(before, before, 0.0)
     dense *= np.float32(1.0 - alpha)

@@ -1,29 +1,27 @@
-"""Lifts: what target shares add to the scores of their concept's items."""
+"""Computes lifts: numbers that target shares add to the scores of their concept's items."""
 
 import numpy as np
 
 from service.arrays import Bools, Floats, Ints
-from service.engine.query import Query
-from service.steering.plan import Applied, TargetShare
+from service.steering.plan import Applied, Plan
 
 
-def lifts(query: Query, applied: Applied, items: Ints) -> list[Floats]:
-    """What each target that lifts its concept's items adds to the scores of some items: float32 [m]."""
+def lifts(plan: Plan, applied: Applied, items: Ints) -> list[Floats]:
+    """Computes what each target that lifts adds to the scores of some items, int64 [m]: float32 [m]."""
     return [
-        np.float32(applied.fraction * strength.lift) * _carriers(query, target)[items]
-        for target, strength in zip(query.plan.targets, applied.targets, strict=False)
+        np.float32(applied.fraction * strength.lift) * target.members[items]
+        for target, strength in zip(plan.targets, applied.targets, strict=False)
         if strength.lift
     ]
 
 
-def lifted_items(query: Query, applied: Applied) -> list[Bools]:
-    """For each target that lifts, or lowers, the items that this leaves better off: bool [n_items]."""
+def lifted_items(plan: Plan, applied: Applied) -> list[Bools]:
+    """Returns, for each target that lifts, the items that gain by it: bool [n_items].
+
+    A negative lift lowers the items of the concept, so that the others gain.
+    """
     return [
-        _carriers(query, target) ^ (strength.lift < 0)
-        for target, strength in zip(query.plan.targets, applied.targets, strict=False)
+        target.members ^ (strength.lift < 0)
+        for target, strength in zip(plan.targets, applied.targets, strict=False)
         if strength.lift
     ]
-
-
-def _carriers(query: Query, target: TargetShare) -> Bools:
-    return query.bundle.catalogue.members(target.concept.attribute, target.concept.value)

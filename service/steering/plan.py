@@ -1,45 +1,48 @@
-"""A request's steering, resolved against one bundle."""
+"""Defines a request's steering, resolved against one bundle."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
-from service.bundle.label_set import Concept
+from service.arrays import Bools
 from service.steering.edits import RawEdit
+
+_FLOAT32 = 1e-3
+"""Error, in items of the longest list, of a share that was sent as a float32."""
 
 
 class Mode(Enum):
-    """How the edited code returns into the model; see the API's Mode."""
+    """How the edited code returns into the model; see Mode in steering.proto."""
 
     RESIDUAL = "residual"
     RECONSTRUCT = "reconstruct"
 
 
 class Counts(NamedTuple):
-    """How many of the n best may be members; both ends included."""
+    """The smallest and the largest right number of a list's items that are of a concept."""
 
     least: int
     most: int
 
     def hold(self, count: int) -> bool:
-        """Whether a number of members is right."""
+        """Returns whether a number is right."""
         return self.miss(count) == 0
 
     def miss(self, count: int) -> int:
-        """By how many a number of members is wrong."""
+        """Returns how far a number is from the nearest right one."""
         return max(self.least - count, count - self.most, 0)
 
 
 class Bounds(NamedTuple):
-    """How many of a list's items may be of a concept: all hold.
+    """Bounds on a concept's share of a list's items; all of them apply.
 
     Attributes:
-        least: Smallest share of the list, 0 to 1.
-        most: Largest.
-        least_times: Smallest multiple of what the unsteered list has; the whole list is always
-            enough.
-        most_times: Largest; None for any.
+        least: Smallest share, 0 to 1.
+        most: Largest share, 0 to 1.
+        least_times: Smallest multiple of the unsteered list's items of the concept; a list that
+            consists of them is always enough.
+        most_times: Largest multiple; None for no bound.
     """
 
     least: float = 0.0
@@ -49,67 +52,81 @@ class Bounds(NamedTuple):
 
     @property
     def from_below(self) -> bool:
-        """Whether a list may have too few."""
+        """Whether a list can have too few items of the concept."""
         return self.least > 0.0 or self.least_times > 0.0
 
     @property
     def from_above(self) -> bool:
-        """Whether a list may have too many."""
+        """Whether a list can have too many items of the concept."""
         return self.most < 1.0 or self.most_times is not None
 
     def counts(self, n: int, unsteered_count: int) -> Counts:
-        """The same for a list of n, in whole items. Where no whole number fits, the least counts."""
-        fewest = max(self.least * n, min(self.least_times * unsteered_count, n))
+        """Converts the bounds to numbers of items; if no integer fits, the lower bound decides.
+
+        Args:
+            n: Length of the list.
+            unsteered_count: Items of the concept in the unsteered list.
+        """
+        smallest = max(self.least * n, min(self.least_times * unsteered_count, n))
         largest = self.most * n
         if self.most_times is not None:
             largest = min(largest, self.most_times * unsteered_count)
-        least = math.ceil(fewest - _FLOAT32)
+        least = math.ceil(smallest - _FLOAT32)
         return Counts(least, max(least, math.floor(largest + _FLOAT32)))
 
 
 @dataclass(frozen=True, slots=True)
 class TargetShare:
-    """Bounds on how many of a list's items are of a concept, and what meets them.
+    """A target share: bounds on a concept's share of the list, and the edits that meet it.
 
     Attributes:
-        concept: Whose items are counted.
-        bounds: On their number.
-        edits: Positions in the plan's edits of those that are strengthened and weakened for it.
-        own: Whether it brought its edit itself, as strong as it may become, to be used as little as
-            can be.
+        name: The concept's name.
+        members: Which items are of the concept, bool [n_items].
+        bounds: Bounds on its share.
+        edits: Positions, in the plan, of the edits whose strength is solved for.
+        own: Whether the target added its edit itself. Such an edit has the largest strength
+            allowed, and is used as little as possible.
     """
 
-    concept: Concept
+    name: str
+    members: Bools = field(repr=False, compare=False)
     bounds: Bounds
     edits: tuple[int, ...]
     own: bool
 
     @property
     def rest(self) -> float:
-        """The fraction of its edits' strength that is used where it is right: none, or all if it is a cap."""
+        """The strength to start from: 0, or 1 for a target that only caps a share."""
         return 1.0 if not self.own and not self.bounds.from_below else 0.0
 
     @property
     def signs(self) -> tuple[float, ...]:
-        """Which ways its edits may be used: only its own also the other way round, to have fewer items."""
+        """The directions in which its edits may be used.
+
+        Only an own edit may be reversed, to have fewer items.
+        """
         if not self.own or not self.bounds.from_above:
             return (1.0,)
         return (1.0, -1.0) if self.bounds.from_below else (-1.0,)
 
     def direction(self, count: int, counts: Counts) -> float:
-        """Which way from there, where so many of the list's items are of the concept."""
+        """Returns the direction, 1 or -1, in which the strength changes from its rest strength.
+
+        Args:
+            count: Items of the concept in the list at the rest strength; not right.
+            counts: The right numbers.
+        """
         if self.own:
             return 1.0 if count < counts.least else -1.0
         return 1.0 - 2.0 * self.rest
 
 
 class TargetStrength(NamedTuple):
-    """What was solved for one target share.
+    """The solution for one target share.
 
     Attributes:
-        fraction: Of the strength of its edits that is used: 0 to 1, from -1 for an edit that it
-            brought.
-        lift: What its concept's items get on their score where no such strength is enough; else 0.
+        fraction: Fraction of its edits' strength that is used: 0 to 1, from -1 for an own edit.
+        lift: Number added to the scores of the concept's items if no strength is enough, else 0.
     """
 
     fraction: float
@@ -117,7 +134,12 @@ class TargetStrength(NamedTuple):
 
 
 class Applied(NamedTuple):
-    """How far a plan's steering goes: fraction, 0 to 1, multiplies all of it; a float32 can hold it."""
+    """How far a plan's steering goes.
+
+    Attributes:
+        fraction: Multiplies all steering, 0 to 1; a float32 can hold it.
+        targets: The solution for each target share; empty if none was solved.
+    """
 
     fraction: float = 1.0
     targets: tuple[TargetStrength, ...] = ()
@@ -126,12 +148,8 @@ class Applied(NamedTuple):
 WHOLLY = Applied()
 
 
-_FLOAT32 = 1e-3
-"""Of an item: what a share that was a float32 may be off, in the longest list."""
-
-
 class AppliedEdit(NamedTuple):
-    """An edit, and the fraction of what it does that is put back into the model."""
+    """An edit, and the fraction of its effect that goes back into the model."""
 
     edit: RawEdit
     fraction: float
@@ -139,16 +157,16 @@ class AppliedEdit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A request's steering, resolved against one bundle.
+    """A request's steering.
 
     Attributes:
-        edits: As in the request, so that reports line up with it, identities included; then those
-            that the targets brought.
-        mode: How the edited code returns.
-        targets: Shares of the list to be met.
+        edits: The request's edits in order, including those without effect, so that reports line up
+            with them; then the edits that target shares added.
+        mode: How the edited code returns into the model.
+        targets: The target shares.
         max_relevance_loss: The budget; None for none.
-        concepts: Names that the report gives shares of.
-        degraded: True if steering was asked for but cannot be applied.
+        concepts: Names of the concepts whose shares the report gives.
+        degraded: True if steering was requested but cannot be applied.
     """
 
     edits: tuple[RawEdit, ...] = ()
@@ -160,21 +178,21 @@ class Plan:
 
     @property
     def acts(self) -> bool:
-        """True if any user's list could differ. Identities are dropped, so that they cost nothing."""
+        """Whether any user's list could differ from the unsteered one."""
         return self.mode is Mode.RECONSTRUCT or any(not edit.is_identity for edit in self.edits)
 
     @property
     def boosts(self) -> bool:
-        """True if items are moved in the order, beside what the edits do to the query."""
+        """Whether items are moved in the order, in addition to changes of the query."""
         return any(edit.is_boost and not edit.is_identity for edit in self.edits)
 
     @property
     def solves(self) -> bool:
-        """True if how far the steering goes has to be found out."""
+        """Whether the strength has to be solved for."""
         return bool(self.targets) or self.max_relevance_loss is not None
 
     def solved_edits(self, applied: Applied) -> list[AppliedEdit]:
-        """The edits, with the strengths and fractions that were solved for."""
+        """Returns the edits with the strengths and fractions that were solved for."""
         edits = [AppliedEdit(edit, applied.fraction) for edit in self.edits]
         for target, solved in zip(self.targets, applied.targets, strict=False):
             for position in target.edits:

@@ -1,4 +1,4 @@
-"""A user's state: embedding and sparse code."""
+"""Defines a user's state: user embedding, sparse code, and context."""
 
 from typing import NamedTuple
 
@@ -18,10 +18,15 @@ NO_CONTEXT: Floats = np.empty(0, np.float32)
 
 
 class UserState(NamedTuple):
-    """A user embedding z, float32 [d], its code, and what else the head reads, float32 [context].
+    """A user embedding with all that steering and the head read.
 
-    All are as the precision they are kept in rounds them, on the cold path too, so that a cached
-    and a fresh answer are the same.
+    All numbers are rounded to the precision in which they are cached, also when they were just
+    computed, so that a cached and a fresh answer are the same.
+
+    Attributes:
+        z: The user embedding, float32 [d].
+        code: Its sparse code.
+        context: What the head reads besides z, float32 [context].
     """
 
     z: Floats

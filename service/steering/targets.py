@@ -1,4 +1,4 @@
-"""What an edit acts on: a neuron, a concept or weights over neurons."""
+"""Defines the target of an edit: a neuron, a concept, or weights over neurons."""
 
 from dataclasses import dataclass, field
 
@@ -9,15 +9,15 @@ from service.arrays import Floats, Ints
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A weight vector over neurons, with what edits of it need, worked out once.
+    """A weight vector w over neurons, with what edits of it read, computed once.
 
     Attributes:
-        name: As reports call it: a concept's name, "#7" or "weights".
-        neurons: Where the weights are, int64 [m], each once; None for all neurons in order.
+        name: The name in reports: a concept's name, "#7" or "weights".
+        neurons: The neurons of the weights, int64 [m], each once; None for all neurons in order.
         weights: float32 [m], or [n_neurons].
         direction: weights @ W_dec, float32 [d].
-        unit: One TYPICAL unit in units of the code.
-        blend_neurons: What BLEND mixes in.
+        unit: One TYPICAL unit, in units of the code.
+        blend_neurons: The neurons that BLEND mixes in, int64.
     """
 
     name: str
@@ -33,16 +33,16 @@ class Target:
 
     @property
     def is_concept(self) -> bool:
-        """Whether its weights are of all neurons; then its name is the concept's."""
+        """Whether it is a concept: its weights cover all neurons, and its name is the concept's."""
         return self.neurons is None
 
     def level(self, code: Floats) -> float:
-        """C = <s, w> / <w, w> in a dense code [n_neurons]."""
+        """Computes c = <s, w> / <w, w> in a dense code s, float32 [n_neurons]."""
         active = code if self.neurons is None else code[self.neurons]
         return float(np.dot(active, self.weights)) / self._square
 
     def add_to(self, code: Floats, amount: float) -> None:
-        """Moves a code by amount * w, in place."""
+        """Adds amount * w to a dense code [n_neurons], in place."""
         if self.neurons is None:
             code += amount * self.weights
         else:

@@ -65,9 +65,9 @@ def read_steering(message: steering.Steering, bundle: Bundle, field: str = "stee
     )
     targets = Targets()
     if message.targets:
-        targets = read_targets(message, bundle.labels, f"{field}.targets")
+        targets = read_targets(message, bundle, f"{field}.targets")
     named = [edit.target.name for edit in edits if edit.target.is_concept]
-    named += [share.concept.name for share in targets.shares]
+    named += [share.name for share in targets.shares]
     return Plan(
         edits=edits + targets.edits,
         targets=targets.shares,

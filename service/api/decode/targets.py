@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from trimtab.v1 import steering_pb2 as steering
 
 from service.api.decode.checks import check_count, find_concept, read_share
-from service.bundle.label_set import LabelSet
+from service.bundle.bundle import Bundle
 from service.errors import unexpected
 from service.steering.edits import Operation, RawEdit
 from service.steering.plan import Bounds, TargetShare
@@ -45,7 +45,7 @@ def read_budget(message: steering.Steering, field: str) -> float | None:
     return read_share(message.budget.max_relevance_loss, f"{field}.max_relevance_loss")
 
 
-def read_targets(message: steering.Steering, labels: LabelSet, field: str) -> Targets:
+def read_targets(message: steering.Steering, bundle: Bundle, field: str) -> Targets:
     """Returns the target shares of a request.
 
     A target share uses the request's edits of its concept; if there are none, it adds one.
@@ -56,7 +56,7 @@ def read_targets(message: steering.Steering, labels: LabelSet, field: str) -> Ta
     added: list[RawEdit] = []
     for number, target in enumerate(message.targets):
         path = f"{field}[{number}]"
-        concept = find_concept(target.concept, labels, f"{path}.concept")
+        concept = find_concept(target.concept, bundle.labels, f"{path}.concept")
         if concept.name in shares:
             raise unexpected(f"{path}.concept", "each concept once", f"{concept.name!r} twice")
         bounds = _bounds(target, path)
@@ -66,7 +66,13 @@ def read_targets(message: steering.Steering, labels: LabelSet, field: str) -> Ta
             edits = (len(message.edits) + len(added),)
             strength = OWN_EDIT_UNITS * concept.target.unit
             added.append(RawEdit(concept.target, Operation.ADD, strength))
-        shares[concept.name] = TargetShare(concept, bounds, edits, own)
+        shares[concept.name] = TargetShare(
+            name=concept.name,
+            members=bundle.catalogue.members(concept.attribute, concept.value),
+            bounds=bounds,
+            edits=edits,
+            own=own,
+        )
     return Targets(tuple(shares.values()), tuple(added))
 
 

@@ -36,7 +36,7 @@ def _concept_share(share: ConceptShare) -> steering.ConceptShare:
 
 def _target_report(result: TargetResult) -> steering.TargetReport:
     return steering.TargetReport(
-        concept=result.target.concept.name,
+        concept=result.target.name,
         met=result.asked.hold(result.found),
         lift=result.strength.lift,
         min_items=result.asked.least,

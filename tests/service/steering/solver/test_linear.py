@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from service.steering.plan import Counts
 from service.steering.solver.linear import (
     STEPS,
-    Lines,
-    best,
+    LinearScores,
     contenders,
     enclosed,
     first_within,
     largest_within,
+    top_n,
 )
 
 small = st.integers(-6, 6)
@@ -25,10 +25,10 @@ pairs = st.one_of(
     st.lists(st.tuples(small, small), min_size=1, max_size=14),
     st.lists(st.tuples(fine, fine), min_size=1, max_size=30),
 )
-families = pairs.map(lambda found: Lines(*np.array(found, np.float64).T))
+families = pairs.map(lambda found: LinearScores(*np.array(found, np.float64).T))
 
 
-def crossings(lines: Lines) -> list[Fraction]:
+def crossings(lines: LinearScores) -> list[Fraction]:
     """Every t in [0, 1] where two lines meet, and the two ends, in order."""
     exact = [
         (Fraction(a), Fraction(b)) for a, b in zip(*(part.tolist() for part in lines), strict=True)
@@ -40,36 +40,36 @@ def crossings(lines: Lines) -> list[Fraction]:
     return sorted(times)
 
 
-def listed(lines: Lines, t: float, n: int) -> list[int]:
+def listed(lines: LinearScores, t: float, n: int) -> list[int]:
     """The n best rows at t, naively."""
     scores = lines.at(t).tolist()
     return sorted(range(len(scores)), key=lambda row: (-scores[row], row))[:n]
 
 
-def distinct_steps(lines: Lines) -> list[int]:
+def distinct_steps(lines: LinearScores) -> list[int]:
     """Steps that between them see every list there is: at, before and after each crossing."""
     near = {step + k for t in crossings(lines) for step in [int(t * STEPS)] for k in (-1, 0, 1, 2)}
     return sorted(step for step in near if 0 <= step <= STEPS)
 
 
 @given(lines=families, n=st.integers(1, 16))
-def test_the_best_rows_are_those_of_a_full_sort(lines: Lines, n: int) -> None:
+def test_the_best_rows_are_those_of_a_full_sort(lines: LinearScores, n: int) -> None:
     for t in (0.0, 0.3, 1.0):
-        assert best(lines.at(t), n).tolist() == listed(lines, t, n)
+        assert top_n(lines.at(t), n).tolist() == listed(lines, t, n)
 
 
 @given(lines=families, n=st.integers(1, 16))
-def test_only_contenders_are_ever_listed(lines: Lines, n: int) -> None:
+def test_only_contenders_are_ever_listed(lines: LinearScores, n: int) -> None:
     kept = contenders(lines, n)
     for step in distinct_steps(lines):
         t = step / STEPS
-        assert kept[best(lines.take(kept).at(t), n)].tolist() == listed(lines, t, n)
+        assert kept[top_n(lines.take(kept).at(t), n)].tolist() == listed(lines, t, n)
 
 
 @settings(max_examples=200)
 @given(lines=families, n=st.integers(1, 16), data=st.data())
 def test_the_first_time_that_a_share_is_right_is_brute_forces(
-    lines: Lines, n: int, data: st.DataObject
+    lines: LinearScores, n: int, data: st.DataObject
 ) -> None:
     size = len(lines.start)
     n = min(n, size)
@@ -85,7 +85,7 @@ def test_the_first_time_that_a_share_is_right_is_brute_forces(
 
 
 @given(lines=families, n=st.integers(1, 4), cut=st.integers(0, 12))
-def test_lines_that_are_enclosed_keep_the_rest_out(lines: Lines, n: int, cut: int) -> None:
+def test_lines_that_are_enclosed_keep_the_rest_out(lines: LinearScores, n: int, cut: int) -> None:
     inside = contenders(lines, n)[: max(n, cut)]
     outside = np.setdiff1d(np.arange(len(lines.start)), inside)
     if not len(outside):
@@ -97,10 +97,10 @@ def test_lines_that_are_enclosed_keep_the_rest_out(lines: Lines, n: int, cut: in
 
 
 def test_well_separated_candidates_are_enclosed_and_too_few_are_not() -> None:
-    lines = Lines(np.array([3.0, 2.9, 2.8, 0.5]), np.array([0.5, 0.4, 0.3, 0.0]))
+    lines = LinearScores(np.array([3.0, 2.9, 2.8, 0.5]), np.array([0.5, 0.4, 0.3, 0.0]))
     assert enclosed(lines, 3, 1.0, 2.0)
     assert not enclosed(lines, 4, 1.0, 2.0)
-    crossing = Lines(np.array([3.0, 0.0]), np.array([-3.0, 3.0]))  # both are at 1.5 half way
+    crossing = LinearScores(np.array([3.0, 0.0]), np.array([-3.0, 3.0]))  # both are at 1.5 half way
     assert enclosed(crossing, 1, 1.0, 1.0)
     assert not enclosed(crossing, 1, 1.6, 1.6)
 

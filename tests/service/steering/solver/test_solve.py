@@ -9,13 +9,19 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from service.engine.candidates import solve_candidates
 from service.engine.query import Query
 from service.ranking.measures import RELEVANCE_DEPTH, relevance_loss
 from service.ranking.order import rank
 from service.steering.plan import Bounds, Counts, Plan, TargetShare
-from service.steering.solver.linear import STEPS, Lines, best, first_within, least_lift
-from service.steering.solver.solution import Found
-from service.steering.solver.solve import solve
+from service.steering.solver.linear import (
+    STEPS,
+    LinearScores,
+    first_within,
+    smallest_shift,
+    top_n,
+)
+from service.steering.solver.solution import ScoredCandidates
 from service.steering.steer import Steered
 from service.telemetry.timings import Timings
 
@@ -61,42 +67,47 @@ class World:
             items=self.rows,
             index=BruteIndex(self.rows),
             encoder=SimpleNamespace(has_head=head, head=lambda z, _: np.tanh(z @ H) if head else z),
-            catalogue=SimpleNamespace(
-                members=lambda _, concept: self.masks[concept], allowed=lambda _: self.allowed
-            ),
+            catalogue=SimpleNamespace(allowed=lambda _: self.allowed),
+            gain_of=None,
         )
         open_to = np.ones(N_ITEMS, bool) if self.allowed is None else self.allowed.copy()
         open_to[self.unwanted] = False
         self.items = np.flatnonzero(open_to)
 
     def target(self, concept: int, least: float, most: float, edit: int, own: bool) -> TargetShare:
-        named: Any = SimpleNamespace(attribute="", value=concept, name=str(concept))
-        return TargetShare(named, Bounds(least, most), (edit,), own)
+        return TargetShare(
+            name=str(concept),
+            members=self.masks[concept],
+            bounds=Bounds(least, most),
+            edits=(edit,),
+            own=own,
+        )
 
     def unsteered_count(self, concept: int, n: int) -> int:
         """How many of the concept's items are in the list without steering."""
-        plain = best(self.scores(np.zeros(len(self.parts))), n)
+        plain = top_n(self.scores(np.zeros(len(self.parts))), n)
         return int(self.masks[concept][self.items[plain]].sum())
 
-    def solve(self, n: int, *targets: TargetShare, budget: float | None = None) -> Found:
+    def solve(self, n: int, *targets: TargetShare, budget: float | None = None) -> ScoredCandidates:
         plan = Plan(targets=tuple(targets), max_relevance_loss=budget)
         state: Any = SimpleNamespace(z=self.z, context=np.empty(0, np.float32))
         whole = Steered((), (), np.array(self.parts), None, None)
-        return solve(Query(self.bundle, n, plan=plan), state, whole, self.unwanted, Timings())
+        query = Query(self.bundle, n, plan=plan)
+        return solve_candidates(query, state, whole, self.unwanted, Timings())
 
-    def lines(self, *weights: float) -> Lines:
+    def lines(self, *weights: float) -> LinearScores:
         """Of every item that may be listed, from no steering to these weights of the edits."""
         rows = self.rows[self.items]
         slope = np.zeros(len(rows))
         for weight, part in zip(weights, self.parts, strict=True):
             slope += weight * np.vecdot(rows[:, :-1], part).astype(np.float64)
-        return Lines(self.scores(np.zeros(len(weights))), slope)
+        return LinearScores(self.scores(np.zeros(len(weights))), slope)
 
-    def whole(self) -> Lines:
+    def whole(self) -> LinearScores:
         """The same for all edits together, whose parts are one move of z."""
         rows, move = self.rows[self.items], sum(self.parts, np.zeros(D, np.float32))
         slope = np.vecdot(rows[:, :-1], move).astype(np.float64)
-        return Lines(self.scores(np.zeros(len(self.parts))), slope)
+        return LinearScores(self.scores(np.zeros(len(self.parts))), slope)
 
     def scores(self, weights: Any) -> np.ndarray:
         """Of every item that may be listed, as a model gives them."""
@@ -116,8 +127,9 @@ class World:
         )
 
 
-def listed(found: Found, n: int) -> list[int]:
-    items: list[int] = found.items[best(np.asarray(found.scores, np.float64), n)].tolist()
+def listed(found: ScoredCandidates, n: int) -> list[int]:
+    scores = np.asarray(found.scores, np.float64)
+    items: list[int] = found.items[top_n(scores, n)].tolist()
     return items
 
 
@@ -135,11 +147,11 @@ def test_a_budget_is_spent_to_the_last_step_over_the_whole_catalogue(
     found = world.solve(n, budget=budget)
     lines, t = world.whole(), found.applied.fraction
     assert t * STEPS == int(t * STEPS)
-    at_t = best(lines.at(t), n)
+    at_t = top_n(lines.at(t), n)
     assert listed(found, n) == world.items[at_t].tolist()
     assert world.loss(at_t) <= budget
     if t < 1.0:
-        assert world.loss(best(lines.at(t + 1 / STEPS), n)) > budget
+        assert world.loss(top_n(lines.at(t + 1 / STEPS), n)) > budget
 
 
 @settings(max_examples=80, deadline=None)
@@ -163,14 +175,14 @@ def test_a_target_uses_the_least_strength_that_is_right_over_the_whole_catalogue
     counts = target.bounds.counts(length, 0)
     base = world.lines(1.0, 0.0).at(1.0)
 
-    def way(start: float, sign: float) -> Lines:
+    def way(start: float, sign: float) -> LinearScores:
         toward = world.lines(0.0, sign).slope
-        return Lines(base + world.lines(0.0, start).slope, toward)
+        return LinearScores(base + world.lines(0.0, start).slope, toward)
 
     if solved.lift == 0.0:
-        final = world.items[best(base + world.lines(0.0, solved.fraction).slope, length)]
+        final = world.items[top_n(base + world.lines(0.0, solved.fraction).slope, length)]
         assert listed(found, length) == final.tolist()
-    start_count = int(members[best(way(target.rest, 1.0).start, length)].sum())
+    start_count = int(members[top_n(way(target.rest, 1.0).start, length)].sum())
     if counts.hold(start_count):
         assert solved == (target.rest, 0.0)
         return
@@ -186,7 +198,7 @@ def test_a_target_uses_the_least_strength_that_is_right_over_the_whole_catalogue
         # Spans are divided more finely; and where several lines meet, their tie may be right for an
         # instant.
         assert ties or moved > first - 1 / STEPS
-        assert counts.hold(int(members[best(way(target.rest, sign).at(moved), length)].sum()))
+        assert counts.hold(int(members[top_n(way(target.rest, sign).at(moved), length)].sum()))
         assert solved.lift == 0.0
 
 
@@ -339,7 +351,7 @@ def test_a_nonlinear_heads_budget_is_near_that_of_a_fine_grid() -> None:
             continue
         found = world.solve(20, budget=0.1)
         grid = np.arange(0, 1_001) / 1_000
-        losses = [world.loss(best(world.scores([t, t]), 20)) for t in grid.tolist()]
+        losses = [world.loss(top_n(world.scores([t, t]), 20)) for t in grid.tolist()]
         within = grid[np.array(losses) <= 0.1]
         rows = np.searchsorted(world.items, listed(found, 20))
         assert world.loss(rows) <= 0.1
@@ -364,9 +376,9 @@ def test_the_least_lift_gives_the_right_number_and_half_of_it_does_not(
     exact = np.array(scores)
 
     def tally(lift: float) -> int:
-        return int(members[best(exact + lift * members, n)].sum())
+        return int(members[top_n(exact + lift * members, n)].sum())
 
-    lift = least_lift(exact, members, n, Counts(count, count))
+    lift = smallest_shift(exact, members, n, Counts(count, count))
     if tally(0.0) == count:
         return
     assert tally(lift) == count
