@@ -11,7 +11,7 @@ from training.errors import ConfigError
 
 @dataclass(frozen=True)
 class ConceptConfig:
-    """Which attribute values become concepts, how they and neurons' labels are found and measured."""
+    """Configures which attribute values become concepts, and how they and labels are found."""
 
     method: str = "contrast"
     """What gives a concept its weights over neurons: contrast, tfidf, tfidf-unique, auc,
@@ -20,9 +20,9 @@ class ConceptConfig:
     """What gives neurons their labels, in the order in which cards show them, separated by commas:
     any of the methods, and dictionary."""
     min_items: int = 10
-    """An attribute value is a concept if at least so many items, and not all, carry it."""
+    """Items that must carry an attribute value to make it a concept; not all may."""
     max_values: int = 1000
-    """Of each attribute, at most so many values, the most frequent."""
+    """Values of each attribute that become concepts, at most: the most frequent."""
     min_popularity: int = 5
     """Items with fewer events of training users take no part in fitting: their codes are mostly chance."""
     held_out_share: float = 0.2
@@ -51,5 +51,5 @@ class ConceptConfig:
 
     @property
     def label_methods(self) -> list[str]:
-        """The names in labels, in order."""
+        """Returns the names in labels, in order."""
         return [name.strip() for name in self.labels.split(",") if name.strip()]

@@ -1,4 +1,4 @@
-"""What steering a concept does to lists: its unit of strength, and its share before and after."""
+"""Users on whom steering is measured: a concept's unit of strength, its share before and after."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from training.recommenders.base import Recommender
 from training.saes.base import SparseAutoencoder
 
 LIST_LENGTH = 20
+"""Items of a list on which effects are measured."""
 _TOP_SHARE = 0.1
+"""Share of the users whose mean level defines a TYPICAL unit."""
 
 
 class Audience(NamedTuple):
@@ -44,12 +46,12 @@ class Audience(NamedTuple):
         return cls(recommender, sae, z, context, code, histories.matrix(recommender.n_items))
 
     def rows(self, rows: NDArray[np.int64]) -> Audience:
-        """The given users, in the given order."""
+        """Returns the given users, in the given order."""
         z, context, code = self.z[rows], self.context[rows], self.code[rows]
         return self._replace(z=z, context=context, code=code, seen=self.seen[rows])
 
     def lists(self, edit: Tensor | None = None, n: int = LIST_LENGTH) -> Lists:
-        """Top-n lists, with z' = z + scale(z) edit W_dec for an edit of the code, [n_neurons]."""
+        """Returns top-n lists for z' = z + scale(z) edit W_dec; the edit is [n_neurons]."""
         with torch.no_grad():
             z = (
                 self.z
@@ -59,7 +61,7 @@ class Audience(NamedTuple):
             return best_lists(self.recommender.scores(z, self.context), self.seen, n)
 
     def levels(self, w: Tensor) -> NDArray[np.float64]:
-        """C = <s, w> / <w, w> of each user, [users]."""
+        """Returns each user's level c = <s, w> / <w, w>: [users]."""
         levels: NDArray[np.float64] = (self.code @ w / w.dot(w)).double().numpy()
         return levels
 
@@ -73,7 +75,7 @@ class Effect(NamedTuple):
 
 
 def measure(audience: Audience, w: Tensor, members: NDArray[np.bool_], unsteered: Lists) -> Effect:
-    """The effect of a target w [n_neurons] on the share of its members [n_items]."""
+    """Measures the effect of a target w [n_neurons] on the share of its members [n_items]."""
     shares = exposure_share(unsteered, members)
     unit = typical_unit(audience.levels(w))
     steered = exposure_share(audience.lists(unit * w), members)
@@ -81,11 +83,11 @@ def measure(audience: Audience, w: Tensor, members: NDArray[np.bool_], unsteered
 
 
 def typical_unit(levels: NDArray[np.float64]) -> float:
-    """Mean level of the tenth of users who have most of a concept, minus the mean of all; levels [users].
+    """Returns the mean level of the tenth of users with the highest levels, minus the mean of all.
 
-    The tenth is chosen by level, not by share of their lists: few lists hold any of a rare concept,
-    and the difference would be chance. 1 where all levels are equal, so that a positive strength
-    always means "more".
+    levels [users]. The tenth is chosen by level, not by share of their lists: few lists hold any of
+    a rare concept, and the difference would be chance. 1 where all levels are equal, so that a
+    positive strength always means "more".
     """
     if np.ptp(levels) == 0.0:
         return 1.0

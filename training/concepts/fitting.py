@@ -1,4 +1,4 @@
-"""From a catalogue's attributes and an SAE to named concepts and labelled neurons."""
+"""Fits named concepts and neurons' labels to a catalogue's attributes and an SAE."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ class FittedConcept:
 
     @property
     def value(self) -> str:
-        """The attribute's value that items carry."""
+        """Returns the attribute's value that items carry."""
         return self.name.removeprefix(f"{self.attribute}=")
 
 
 class FittedConcepts(NamedTuple):
-    """concepts in the order of their attributes, then by item count; labels per neuron, best first."""
+    """Concepts by attribute, then by item count; labels for each neuron, best first."""
 
     concepts: list[FittedConcept]
     labels: list[list[Label]]
@@ -129,7 +129,10 @@ def fit_concepts(
 def fit_weights(
     method: str, evidence: Evidence, judged: NDArray[np.bool_]
 ) -> tuple[Floats, NDArray[np.float64]]:
-    """Weights [n_concepts, n_neurons] from all items, and the AUC on judged items of weights without them."""
+    """Returns weights [n_concepts, n_neurons] from all items, and the AUC on judged items.
+
+    The AUC is that of weights which were fitted without the judged items.
+    """
     fit = METHODS[method].map
     weights = np.where(evidence.tells_apart[:, None], fit(evidence), np.float32(0.0))
     return weights, weights_aucs(fit(evidence.of(~judged)), evidence.of(judged))
@@ -138,7 +141,7 @@ def fit_weights(
 def metadata_labels(
     members: Membership, evidence: Evidence, rng: np.random.Generator, n_neurons: int
 ) -> list[list[Label]]:
-    """Per neuron its entry in the dictionary of attribute values, or none."""
+    """Returns each neuron's entry in the dictionary of attribute values, or an empty list."""
     describer = MetadataDescriber(members.names, members.matrix)
     made = make_dictionary(evidence.codes, evidence.items, describer, DictionaryOptions(), rng)
     return dictionary_labels(made, describer.name, describer.provenance, n_neurons)
@@ -147,7 +150,7 @@ def metadata_labels(
 def dictionary_labels(
     made: Dictionary, method: str, provenance: str, n_neurons: int
 ) -> list[list[Label]]:
-    """Per neuron its entry as a label, scored by its confidence, or none."""
+    """Returns each neuron's entry as a label, scored by its confidence, or an empty list."""
     labels: list[list[Label]] = [[] for _ in range(n_neurons)]
     for entry in made.entries:
         tested = f"tested on {entry.on_count} items that fire it and {entry.off_count} that do not"
@@ -166,7 +169,7 @@ def _measure(
     audience: Audience,
     report: Callable[[int, int], None],
 ) -> list[FittedConcept]:
-    """The concepts whose weights are not all 0, with units and effects."""
+    """Returns the concepts whose weights are not all 0, with units and effects."""
     blend = top_neurons(tfidf(evidence), _BLEND_NEURONS)
     unsteered = audience.lists()
     concepts = []

@@ -25,10 +25,10 @@ class Label(NamedTuple):
 def labels_by(
     method: str, names: Sequence[str], evidence: Evidence, judged: NDArray[np.bool_], count: int
 ) -> list[list[Label]]:
-    """Per neuron the concepts that a mapping method puts first, at most count, best first.
+    """Returns the concepts that a mapping method ranks first for each neuron, at most count.
 
     A method that has a judge chooses without the items that judged [n_items] flags, and scores by
-    them; a label that they cannot tell of is left out.
+    them; a label that they cannot judge is left out.
     """
     found = METHODS[method]
     if found.judge is None:
@@ -52,7 +52,7 @@ def labels_by(
 
 
 def joined(parts: Iterable[list[list[Label]]]) -> list[list[Label]]:
-    """Each neuron's labels of all parts, in the order of the parts; last what its own test refuted."""
+    """Joins each neuron's labels in the order of the parts, those that a test refuted last."""
     rows = ([label for labels in row for label in labels] for row in zip(*parts, strict=True))
     return [
         sorted(row, key=lambda label: label.method == DICTIONARY and label.score < CONFIDENT)

@@ -1,4 +1,4 @@
-"""Which items carry which attribute value, and the names that the values get as concepts."""
+"""Membership of items in concepts, and the names that attribute values get as concepts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.interactions import AttributeKind, Catalogue
 
 
 class Membership(NamedTuple):
-    """One row a concept: name, attribute, and matrix float32 [n_concepts, n_items], 1 if an item has it."""
+    """Names and attributes of concepts, and matrix float32 [n_concepts, n_items], 1 for members."""
 
     names: tuple[str, ...]
     attributes: tuple[str, ...]
@@ -23,13 +23,13 @@ class Membership(NamedTuple):
 
     @property
     def item_counts(self) -> NDArray[np.int64]:
-        """Items per concept, [n_concepts]."""
+        """Returns the number of items of each concept, [n_concepts]."""
         counts: NDArray[np.int64] = np.diff(self.matrix.indptr).astype(np.int64)
         return counts
 
 
 def memberships(catalogue: Catalogue, config: ConceptConfig) -> Membership:
-    """Every value of a TAGS or TEXT attribute that enough items carry, and not all.
+    """Returns every value of a TAGS or TEXT attribute that enough items, but not all, carry.
 
     A value's name is the value itself, or "attribute=value" where two attributes share it.
     """
@@ -52,7 +52,7 @@ def memberships(catalogue: Catalogue, config: ConceptConfig) -> Membership:
 
 
 def items_with(catalogue: Catalogue, attribute: str, value: str) -> NDArray[np.bool_] | None:
-    """Which items carry a value of an attribute [n_items]; None if there is no such attribute of texts."""
+    """Flags the items that carry a value of an attribute, [n_items]; None if it has no texts."""
     kind = catalogue.attributes.get(attribute)
     if kind is None or kind is AttributeKind.NUMBER:
         return None
@@ -65,7 +65,7 @@ def items_with(catalogue: Catalogue, attribute: str, value: str) -> NDArray[np.b
 def _values(
     catalogue: Catalogue, attribute: str, config: ConceptConfig
 ) -> list[tuple[str, list[int]]]:
-    """(value, its items in order), the most frequent value first."""
+    """Lists pairs of a value and its items in order, the most frequent value first."""
     column = catalogue.items.select(
         pl.int_range(pl.len()).alias("item"), pl.col(attribute).alias("value")
     )

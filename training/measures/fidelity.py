@@ -1,4 +1,4 @@
-"""What the SAE costs: lists and embeddings from its reconstruction, beside the recommender's own."""
+"""Measures what the SAE costs: its reconstruction's lists and embeddings against the originals."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def measure_fidelity(
     max_length: int,
     n: int = 20,
 ) -> Fidelity:
-    """The cost of the SAE for the given held-out users."""
+    """Measures the cost of the SAE for the given held-out users."""
     histories, targets = split.histories(users), split.targets(users)
     own = recommend(ModelScorer(recommender, max_length), histories, split.n_items, n)
     rebuilt = recommend(
@@ -79,7 +79,7 @@ def fired_neurons(
     max_length: int,
     batch_size: int = 1024,
 ) -> Tensor:
-    """Which neurons are active for any training user's whole history: bool [n_neurons]."""
+    """Flags the neurons that are active for any training user's whole history: bool [n_neurons]."""
     fired = torch.zeros(sae.n_neurons, dtype=torch.bool)
     with torch.no_grad():
         for histories in split.histories(split.train).batches(batch_size):

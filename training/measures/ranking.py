@@ -1,4 +1,4 @@
-"""How well lists find held-out items: the recommender beside EASE, PureSVD and popularity."""
+"""Measures how well lists find held-out items, for the recommender and for reference methods."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from training.recommenders.puresvd import PureSvd, singular_vectors
 from training.splits import Split
 
 EASE_PENALTIES = (30.0, 100.0, 200.0, 300.0, 500.0, 1000.0, 2000.0)
+"""Ridge penalties that are tried on the validation users."""
 PURESVD_RANKS = (8, 16, 24, 32, 48, 64, 96, 128)
+"""Ranks that are tried on the validation users."""
 
 
 class RankingFigures(NamedTuple):
@@ -33,7 +35,7 @@ class RankingFigures(NamedTuple):
 def judge(
     method: str, scorer: Scorer, split: Split, users: Ints, n: int = 20, setting: str = ""
 ) -> RankingFigures:
-    """The figures of one scorer on the given held-out users."""
+    """Measures one scorer on the given held-out users."""
     targets = split.targets(users)
     lists = recommend(scorer, split.histories(users), split.n_items, n)
     ndcg = metrics.ndcg(lists, targets)
@@ -48,13 +50,16 @@ def judge(
 
 
 def mean_ndcg(scorer: Scorer, split: Split, users: Ints, n: int = 20) -> float:
-    """Mean nDCG@n over the given held-out users."""
+    """Returns the mean nDCG@n over the given held-out users."""
     lists = recommend(scorer, split.histories(users), split.n_items, n)
     return float(metrics.ndcg(lists, split.targets(users)).mean())
 
 
 def references(split: Split, max_length: int) -> list[tuple[str, str, Scorer]]:
-    """(method, setting, scorer) of EASE and PureSVD, each tuned on the validation users, and popularity."""
+    """Returns (method, setting, scorer) of EASE, PureSVD and popularity.
+
+    EASE and PureSVD are tuned on the validation users.
+    """
     X = split.input_matrix(split.train)
     ease = _tuned(EASE_PENALTIES, lambda lam: EaseScorer.fit(X, lam, max_length), split)
     V = singular_vectors(X, min(PURESVD_RANKS[-1], min(X.shape) - 1))
@@ -71,7 +76,7 @@ def references(split: Split, max_length: int) -> list[tuple[str, str, Scorer]]:
 def compare(
     recommender: Recommender, name: str, split: Split, max_length: int, n: int = 20
 ) -> list[RankingFigures]:
-    """Test users' figures of the recommender and of the references."""
+    """Measures the recommender and the references on the test users."""
     scorers = [(name, "", ModelScorer(recommender, max_length)), *references(split, max_length)]
     return [
         judge(method, scorer, split, split.test, n, setting) for method, setting, scorer in scorers

@@ -1,4 +1,4 @@
-"""Whatever gives every item a score for a history: the recommender, its SAE's reconstruction, references."""
+"""Scores every item for a history: the recommender, its SAE's reconstruction, and references."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class Scorer(Protocol):
     """Scores every item for each history."""
 
     def scores(self, histories: Histories) -> Tensor:
-        """-> float32 [len(histories), n_items]."""
+        """Returns float32 [len(histories), n_items]."""
 
 
 class ModelScorer(NamedTuple):
-    """The recommender as it is."""
+    """Scores by the recommender as it is."""
 
     recommender: Recommender
     max_length: int
 
     def scores(self, histories: Histories) -> Tensor:
-        """V head(z, context) + b."""
+        """Returns V head(z, context) + b."""
         with torch.no_grad():
             return self.recommender.scores(
                 *self.recommender.activations(histories, self.max_length)
@@ -38,26 +38,26 @@ class ModelScorer(NamedTuple):
 
 
 class ReconstructedScorer(NamedTuple):
-    """The recommender with z replaced by what the SAE makes of it: mode RECONSTRUCT without edits."""
+    """Scores with z replaced by the SAE's reconstruction: mode RECONSTRUCT without edits."""
 
     recommender: Recommender
     sae: SparseAutoencoder
     max_length: int
 
     def scores(self, histories: Histories) -> Tensor:
-        """V head(scale(z) D(s), context) + b."""
+        """Returns V head(scale(z) D(s), context) + b."""
         with torch.no_grad():
             z, context = self.recommender.activations(histories, self.max_length)
             return self.recommender.scores(self.sae.reconstruct(z), context)
 
 
 class PopularityScorer(NamedTuple):
-    """The same list for everyone: popularity [n_items]."""
+    """Gives every user the same scores: popularity [n_items]."""
 
     popularity: Tensor
 
     def scores(self, histories: Histories) -> Tensor:
-        """The training users' counts."""
+        """Returns the training users' counts."""
         return self.popularity.expand(histories.size, -1)
 
 
@@ -72,7 +72,7 @@ class EaseScorer(NamedTuple):
 
     @classmethod
     def fit(cls, X: csr_matrix, lam: float, max_length: int) -> Self:
-        """X [n_users, n_items] of the training users; lam is the ridge penalty."""
+        """Fits B to X [n_users, n_items] of the training users; lam is the ridge penalty."""
         G = (X.T @ X).toarray().astype(np.float64)
         G[np.diag_indices_from(G)] += lam
         P = scipy.linalg.inv(G, overwrite_a=True, check_finite=False)
@@ -81,13 +81,13 @@ class EaseScorer(NamedTuple):
         return cls(torch.from_numpy(B.astype(np.float32)), max_length)
 
     def scores(self, histories: Histories) -> Tensor:
-        """X B."""
+        """Returns X B."""
         X = histories.last(self.max_length).matrix(len(self.B))
         return torch.from_numpy(X @ self.B.numpy())
 
 
 def best_lists(scores: Tensor, seen: csr_matrix, n: int) -> Lists:
-    """The n items of highest score that were not seen, best first: scores [users, n_items] -> [users, n]."""
+    """Returns the n best unseen items, best first: scores [users, n_items] -> [users, n]."""
     rows = np.repeat(np.arange(seen.shape[0], dtype=np.int64), np.diff(seen.indptr))
     masked = scores.clone()
     masked[torch.from_numpy(rows), torch.from_numpy(seen.indices.astype(np.int64))] = -torch.inf
@@ -100,7 +100,10 @@ def best_lists(scores: Tensor, seen: csr_matrix, n: int) -> Lists:
 def recommend(
     scorer: Scorer, histories: Histories, n_items: int, n: int, batch_size: int = 256
 ) -> Lists:
-    """Top-n lists without seen items, [len(histories), n]; scores are held for batch_size users at a time."""
+    """Returns top-n lists without seen items, [len(histories), n].
+
+    Scores are held for batch_size users at a time.
+    """
     parts = [
         best_lists(scorer.scores(part), part.matrix(n_items), n)
         for part in histories.batches(batch_size)

@@ -1,11 +1,11 @@
-"""A concept dictionary: per neuron a description that was tested on items which it was not made from.
+"""Builds a concept dictionary: descriptions of neurons, tested on items they were not made from.
 
 Source: RecSAE (arXiv 2411.06112). Activations of one-item histories fall into 10 levels, the same
-    for all
-neurons. A neuron's samples of level 5 and more, and items that leave it silent, are split into
-those that it is described by and those that the description is tested on. The levels here are
-tenths of all activations: in ten equal steps up to the largest, that one outlier decides, and few
-neurons reach level 5 at all (of 1,024 on ml-100k 30, with tenths 813, had four such items).
+for all neurons. A neuron's samples of level 5 and more, and items that leave it silent, are split
+into those that it is described by and those that the description is tested on. The levels here are
+tenths of all activations: in ten equal steps up to the largest, one outlier decides, and few
+neurons reach level 5 at all (4 items or more at that level had 30 of 1,024 neurons on ml-100k; with
+tenths, 813).
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from training.errors import ConfigError
 DICTIONARY = "dictionary"
 """The labels' method where attribute values describe."""
 LEVELS = 10
+"""Number of activation levels."""
 ON_LEVEL = 5
+"""Level from which an item counts as firing a neuron."""
 CONFIDENT = 0.8
 """Confidence from which a neuron counts as interpretable (the paper's)."""
 
@@ -32,7 +34,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class DictionaryOptions:
-    """How many samples a neuron is described by and tested on."""
+    """Configures how many samples a neuron is described by and tested on."""
 
     on_samples: int = 10
     """Items that fire the neuron, of each set: those it is described by, and those it is tested on."""
@@ -50,7 +52,7 @@ class DictionaryOptions:
 
 
 class Samples(NamedTuple):
-    """Items that fire a neuron, with their levels (1 to 10), the strongest first; items that do not."""
+    """Items that fire a neuron, strongest first, with their levels (1 to 10); items that do not."""
 
     on: Ints
     levels: Ints
@@ -58,42 +60,45 @@ class Samples(NamedTuple):
 
 
 class Description(Protocol):
-    """What a neuron is said to mean."""
+    """The meaning of a neuron, as text and as a prediction."""
 
     @property
     def text(self) -> str:
-        """In words."""
+        """Returns the description in words."""
 
     def predict(self, items: Ints) -> NDArray[np.bool_]:
-        """Whether the neuron should fire for each item; raises DescriberError where that cannot be told."""
+        """Predicts whether the neuron fires for each item; raises DescriberError if it cannot."""
 
 
 class Describer(Protocol):
-    """Who finds out what a neuron means."""
+    """Finds out what a neuron means."""
 
     @property
     def name(self) -> str:
-        """What labels give as their method."""
+        """Returns the method's name in labels."""
 
     @property
     def provenance(self) -> str:
-        """What stands behind the descriptions."""
+        """Returns the source of the descriptions, for labels."""
 
     def describe(self, neuron: int, samples: Samples) -> Description | None:
-        """From the samples alone; None if nothing fits them. Raises DescriberError if it cannot work now."""
+        """Describes a neuron from the samples alone; None if nothing fits them.
+
+        Raises DescriberError if it cannot work now.
+        """
 
 
 class DescriberError(Exception):
-    """A description or a prediction could not be had; the neuron stays without, and the message says why."""
+    """Tells why a description or a prediction failed; the neuron stays undescribed."""
 
 
 class Entry(NamedTuple):
     """A neuron's description and how it did on unseen items.
 
     confidence = (correct on + correct off) / all with as many on as off, that is, the mean of the
-    share of firing items that were said to fire (recall) and of silent ones that were said to be
-    silent. precision is what that means at the neuron's true rate: few items fire it, so false
-    alarms weigh more.
+    share of firing items that were predicted to fire (recall) and of silent ones that were
+    predicted silent. precision is the same predictions' precision at the neuron's true rate: few
+    items fire it, so false alarms weigh more.
     """
 
     neuron: int
@@ -106,7 +111,7 @@ class Entry(NamedTuple):
 
 
 class Dictionary(NamedTuple):
-    """entries of the neurons that got one; undescribed counts the others that enough items fire."""
+    """The entries of described neurons; undescribed counts the others that enough items fire."""
 
     entries: list[Entry]
     undescribed: int
@@ -114,12 +119,12 @@ class Dictionary(NamedTuple):
 
     @property
     def confident(self) -> list[Entry]:
-        """Those of confidence >= .8."""
+        """Returns the entries of confidence 0.8 or more."""
         return [entry for entry in self.entries if entry.confidence >= CONFIDENT]
 
 
 def activation_levels(codes: csr_matrix) -> csc_matrix:
-    """Activations [n_items, n_neurons] -> levels 1 to 10, a tenth of all activations in each; 0 for 0."""
+    """Maps activations [n_items, n_neurons] to levels 1 to 10, a tenth in each; 0 stays 0."""
     levels = csc_matrix(codes)
     levels.eliminate_zeros()
     if levels.nnz:
@@ -173,7 +178,7 @@ def make_dictionary(
 def _split(
     levels: csc_matrix, neuron: int, options: DictionaryOptions, rng: np.random.Generator
 ) -> tuple[Samples, Samples]:
-    """Two disjoint sets of samples, drawn at random, the strongest first."""
+    """Draws two disjoint sets of samples, the strongest items first."""
     column = slice(levels.indptr[neuron], levels.indptr[neuron + 1])
     active, level = levels.indices[column].astype(np.int64), levels.data[column].astype(np.int64)
     strong = active[level >= ON_LEVEL], level[level >= ON_LEVEL]

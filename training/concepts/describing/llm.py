@@ -1,4 +1,4 @@
-"""The describer that asks a language model what a neuron's items have in common, and to tell others by it.
+"""Describes neurons by a language model, which also predicts the items that fit a description.
 
 Sources: a model that reads the items, arXiv 2606.29341; describer and predictor, arXiv 2411.06112.
 """
@@ -34,7 +34,7 @@ _PREDICT = (
 
 @dataclass(frozen=True)
 class LlmDescription:
-    """A text, and the model that tells items by it."""
+    """A text, and the model that finds the items that fit it."""
 
     text: str
     chat: Chat
@@ -42,7 +42,7 @@ class LlmDescription:
     """The catalogue's items in words."""
 
     def predict(self, items: Ints) -> NDArray[np.bool_]:
-        """Whether each item fits, by one question."""
+        """Asks the model which items fit."""
         listed = "\n".join(
             f"{number}. {self.items[item]}" for number, item in enumerate(items, start=1)
         )
@@ -77,11 +77,11 @@ class LlmDescriber:
 
     @property
     def provenance(self) -> str:
-        """What stands behind the descriptions."""
+        """Returns the source of the descriptions, for labels."""
         return f"described and told apart by {self._chat.options.model}"
 
     def describe(self, neuron: int, samples: Samples) -> LlmDescription:
-        """From the items' titles and attributes."""
+        """Describes a neuron from its items' titles and attributes."""
         on = [
             f"{level}: {self._items[item]}"
             for item, level in zip(samples.on, samples.levels, strict=True)
@@ -94,7 +94,7 @@ class LlmDescriber:
 
 
 def item_texts(catalogue: Catalogue) -> list[str]:
-    """Each item's title (or id) and attributes, in words."""
+    """Returns each item's title (or id) and attributes, in words."""
     names = list(catalogue.attributes)
     shown = catalogue.items.select(
         pl.coalesce(pl.col("title"), pl.col("item_id")).alias("title"),

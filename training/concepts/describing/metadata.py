@@ -20,7 +20,7 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Rule:
-    """Fires for items that carry all of the values, or any of them."""
+    """A rule that fits items which carry all of the values, or any of them."""
 
     names: tuple[str, ...]
     flags: Flags
@@ -29,11 +29,11 @@ class Rule:
 
     @property
     def text(self) -> str:
-        """In words."""
+        """Returns the values in words."""
         return f" {self.joint} ".join(self.names)
 
     def predict(self, items: Ints) -> Flags:
-        """Whether each item fits."""
+        """Predicts that exactly the fitting items fire the neuron."""
         return self.flags[items]
 
 
@@ -53,11 +53,11 @@ class MetadataDescriber:
 
     @property
     def provenance(self) -> str:
-        """What stands behind the descriptions."""
+        """Returns the source of the descriptions, for labels."""
         return f"attribute values enriched in the neuron's items, of {len(self._names)} values"
 
     def describe(self, neuron: int, samples: Samples) -> Rule | None:
-        """The better of the best rule of values joined by "and" and the best joined by "or"."""
+        """Returns the better of the best rule of values joined by "and" and by "or"."""
         on, off = self._members[:, samples.on], self._members[:, samples.off]
         found = [_greedy(on, off, np.logical_and), _greedy(on, off, np.logical_or)]
         (rows, gain), joint = max(zip(found, ("and", "or"), strict=True), key=lambda one: one[0][1])
@@ -71,7 +71,7 @@ class MetadataDescriber:
 def _greedy(
     on: Flags, off: Flags, join: Callable[[Flags, Flags], Flags]
 ) -> tuple[list[int], float]:
-    """Values added one by one while each widens the gap between the shares of on and off items that fit."""
+    """Adds values one by one while each widens the gap between fitting on and off items."""
     rows: list[int] = []
     best = 0.0
     fits_on, fits_off = on, off

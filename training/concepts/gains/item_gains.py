@@ -1,4 +1,4 @@
-"""How much of a concept each item carries, also where its tag is missing: what a bundle may boost by."""
+"""Computes a bundle's gains: how much of a concept each item carries, tagged or not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from training.saes.base import SparseAutoencoder
 
 RIDGE = "ridge"
 GAINS = (RIDGE,)
-"""Ways of making gains: the probability that leave-one-out ridge regression on the items' vectors gives."""
+"""Names of the methods for gains. ridge: the probability by leave-one-out ridge regression on the
+items' vectors."""
 _LEAST = 1e-12
 
 
@@ -31,11 +32,11 @@ class GainOptions(Protocol):
 
     @property
     def max_length(self) -> int:
-        """Length of histories that the recommender reads."""
+        """Returns the length of histories that the recommender reads."""
 
     @property
     def concepts(self) -> ConceptConfig:
-        """Options that the concepts were fitted with."""
+        """Returns the options that the concepts were fitted with."""
 
 
 class TrainedModel(Protocol):
@@ -43,30 +44,30 @@ class TrainedModel(Protocol):
 
     @property
     def config(self) -> GainOptions:
-        """The run's configuration."""
+        """Returns the run's configuration."""
 
     @property
     def catalogue(self) -> Catalogue:
-        """Items with their attributes."""
+        """Returns the items with their attributes."""
 
     @property
     def recommender(self) -> Recommender:
-        """The recommender whose item vectors are read."""
+        """Returns the recommender whose item vectors are read."""
 
     @property
     def sae(self) -> SparseAutoencoder:
-        """The SAE whose normalisation is applied to the vectors."""
+        """Returns the SAE whose normalisation is applied to the vectors."""
 
     @property
     def concepts(self) -> Sequence[FittedConcept]:
-        """The concepts that gains are computed for."""
+        """Returns the concepts that gains are computed for."""
 
 
 def gains_of(run: TrainedModel, way: str) -> Floats:
-    """The gain of every item for each of the run's concepts, 0 to 1: [n_concepts, n_items].
+    """Computes every item's gain for each of the run's concepts, 0 to 1: [n_concepts, n_items].
 
-    The largest of each concept is 1, so that strengths compare. Of a concept of which the vectors
-    tell nothing it is 1 for the items that have the tag.
+    The largest gain of each concept is 1, so that strengths are comparable. Where the vectors tell
+    nothing of a concept, the gain is 1 for the items that have the tag.
 
     Raises:
         ConfigError: the way is not known.
@@ -86,7 +87,7 @@ def gains_of(run: TrainedModel, way: str) -> Floats:
 def item_vectors(
     recommender: Recommender, sae: SparseAutoencoder, max_length: int, batch_size: int = 1024
 ) -> Floats:
-    """What the SAE reads of the one-item histories of the whole catalogue: [n_items, d]."""
+    """Returns the SAE's inputs for the one-item histories of the whole catalogue: [n_items, d]."""
     batches = Histories.single_items(recommender.n_items).batches(batch_size)
     with torch.no_grad():
         return np.concatenate(
@@ -95,7 +96,7 @@ def item_vectors(
 
 
 def tagged(catalogue: Catalogue, concepts: Sequence[FittedConcept]) -> NDArray[np.bool_]:
-    """Which items carry each concept's value of its attribute: [n_concepts, n_items]."""
+    """Flags the items that carry each concept's value of its attribute: [n_concepts, n_items]."""
     flags = [items_with(catalogue, concept.attribute, concept.value) for concept in concepts]
     nobody = np.zeros(catalogue.n_items, dtype=bool)
     return np.array([nobody if own is None else own for own in flags]).reshape(

@@ -1,4 +1,4 @@
-"""Scores of items as probabilities of a tag."""
+"""Turns scores of items into probabilities of a tag."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from scipy.special import expit
 Doubles = NDArray[np.float64]
 Floats = NDArray[np.float32]
 _STEPS = 50
+"""Newton steps, at most."""
 
 
 def logistic(features: Doubles, wanted: Doubles, ridge: float = 1e-3) -> Doubles:
-    """Weights of a logistic regression by Newton's method: [samples, m], [samples] -> [m]."""
+    """Fits a logistic regression by Newton's method: [samples, m], [samples] -> weights [m]."""
     weights = np.zeros(features.shape[1])
     for _ in range(_STEPS):
         p = expit(features @ weights)
@@ -26,7 +27,7 @@ def logistic(features: Doubles, wanted: Doubles, ridge: float = 1e-3) -> Doubles
 
 
 def platt(scores: Floats, tagged: NDArray[np.bool_], fitted: NDArray[np.bool_]) -> Floats:
-    """Probability of the tag by a sigmoid of the score: [n_concepts, n_items] -> the same shape.
+    """Computes the probability of the tag by a sigmoid of the score: [n_concepts, n_items].
 
     Fitted on the items flagged in fitted [n_items], with the softened targets of J. Platt,
     "Probabilistic outputs for support vector machines", 1999.

@@ -1,4 +1,4 @@
-"""Which items carry a concept, as their vectors tell: a probability for every item, its own tag left out."""
+"""Predicts from items' vectors which items carry a concept, leaving each item's own tag out."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from numpy.typing import NDArray
 from training.concepts.gains.platt import Doubles, Floats, platt
 
 _RIDGES = 10.0 ** np.arange(-2.0, 3.0)
+"""Penalties that are tried, in units of the mean eigenvalue."""
 
 
 class Spectrum(NamedTuple):
-    """What ridge regression on vectors needs, whatever is regressed: the eigenvalues of X^T X and X Q."""
+    """Eigenvalues of X^T X, and X Q, from which ridge regressions of any target follow."""
 
     values: Doubles
     XQ: Doubles
 
     @classmethod
     def of(cls, vectors: Floats, fitted: NDArray[np.bool_]) -> Self:
-        """Vectors [n_items, m], centred on the fitted items."""
+        """Decomposes vectors [n_items, m], centred on the fitted items."""
         X = vectors.astype(np.float64)
         X -= X[fitted].mean(axis=0)
         values, Q = np.linalg.eigh(X[fitted].T @ X[fitted])
@@ -28,9 +29,9 @@ class Spectrum(NamedTuple):
 
 
 def ridge_probe(spectrum: Spectrum, tagged: NDArray[np.bool_], fitted: NDArray[np.bool_]) -> Floats:
-    """Leave-one-out ridge regression, then Platt: -> probabilities [n_concepts, n_items].
+    """Computes probabilities by leave-one-out ridge regression and Platt: [n_concepts, n_items].
 
-    The linear kernel of the vectors; of each concept the penalty with the smallest leave-one-out
+    A linear kernel of the vectors; each concept gets the penalty with the smallest leave-one-out
     log loss.
     """
     values, XQ = spectrum

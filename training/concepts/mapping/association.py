@@ -1,4 +1,4 @@
-"""How well single neurons tell the items of a concept apart: AUC and point-biserial correlation."""
+"""Measures how well single neurons tell a concept's items apart: AUC and correlation."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from scipy.stats import rankdata
 from training.concepts.mapping.evidence import Evidence, Floats
 
 LEAST_JUDGED = 3
-"""Items with (and without) a concept below which an AUC would say nothing."""
+"""Items with (and without) a concept below which an AUC is too uncertain to be computed."""
 
 Figures = NDArray[np.float64]
 
 
 def area_under_curve(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
-    """Probability that a positive scores above a negative, ties half; NaN with fewer than 3 of either."""
+    """Returns the probability that a positive scores above a negative, ties counting half.
+
+    NaN with fewer than 3 positives or negatives.
+    """
     n_positive = int(positive.sum())
     n_negative = len(positive) - n_positive
     if min(n_positive, n_negative) < LEAST_JUDGED:
@@ -28,7 +31,7 @@ def area_under_curve(scores: NDArray[np.floating], positive: NDArray[np.bool_]) 
 
 
 def neuron_aucs(evidence: Evidence) -> Figures:
-    """The AUC of every neuron's activation for every concept: -> [n_concepts, n_neurons].
+    """Computes the AUC of every neuron's activation for every concept: [n_concepts, n_neurons].
 
     NaN as in area_under_curve. Only stored activations are ranked; all others tie at 0, so that
     sparse codes stay sparse.
@@ -46,19 +49,22 @@ def neuron_aucs(evidence: Evidence) -> Figures:
 
 
 def weights_aucs(weights: Floats, evidence: Evidence) -> Figures:
-    """How well each concept's weights [n_concepts, n_neurons] tell items apart: AUC, [n_concepts]."""
+    """Computes how well each concept's weights [n_concepts, n_neurons] tell items apart.
+
+    Returns an AUC for each concept, [n_concepts].
+    """
     scores = evidence.codes @ weights.T
     present = evidence.members.toarray() > 0
     return np.array([area_under_curve(scores[:, row], flags) for row, flags in enumerate(present)])
 
 
 def auc(evidence: Evidence) -> Floats:
-    """AUC above chance, AUC - 1/2, and 0 where it could not be told: [n_concepts, n_neurons]."""
+    """Computes AUC - 1/2, the AUC above chance, or 0 if undefined: [n_concepts, n_neurons]."""
     return np.asarray(np.nan_to_num(neuron_aucs(evidence), nan=0.5) - 0.5, dtype=np.float32)
 
 
 def correlation(evidence: Evidence) -> Floats:
-    """Point-biserial correlation of activation and tag presence, 0 where either never varies.
+    """Computes the point-biserial correlation of activation and tag, 0 where either is constant.
 
     r = (mean with - mean without) / sd x sqrt(p (1 - p)): [n_concepts, n_neurons].
     """
@@ -76,7 +82,7 @@ def correlation(evidence: Evidence) -> Floats:
 
 
 class _Ranks(NamedTuple):
-    """Mid-ranks of each column: zeros [n_neurons] is the rank of a 0, above_zeros what others add to it."""
+    """Mid-ranks of each column: zeros [n_neurons], the rank of a 0; above_zeros, added for rest."""
 
     zeros: Figures
     above_zeros: csr_matrix

@@ -1,4 +1,4 @@
-"""Causal choice: what raising a neuron does to a concept's share of users' lists."""
+"""Maps concepts to neurons by what raising a neuron does to the concept's share of users' lists."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _NO_AUDIENCE = "causal choice measures lists, so it needs an audience"
 
 
 def causal(evidence: Evidence) -> Floats:
-    """Change of each concept's mean exposure share in top-20 lists when a neuron is raised by one unit.
+    """Measures the change of each concept's exposure share when a neuron is raised by one unit.
 
-    One edit a neuron, for all users at once: -> [n_concepts, n_neurons]; 0 for neurons that fire
-    for no user.
+    Mean over users, in top-20 lists; one edit for each neuron, for all users at once: [n_concepts,
+    n_neurons]; 0 for neurons that fire for no user.
     """
     audience = evidence.audience
     if audience is None:
@@ -33,7 +33,10 @@ def causal(evidence: Evidence) -> Floats:
 
 
 def neuron_units(audience: Audience) -> Floats:
-    """One TYPICAL unit of each neuron, its 95th percentile where active, 0 for a dead one: [n_neurons]."""
+    """Returns a TYPICAL unit of each neuron, its 95th percentile where active: [n_neurons].
+
+    0 for a dead neuron.
+    """
     columns = audience.code.numpy().T
     active = [column[column > 0] for column in columns]
     return np.array(
@@ -42,7 +45,10 @@ def neuron_units(audience: Audience) -> Floats:
 
 
 def _shares(lists: Lists, evidence: Evidence, n_items: int) -> Floats:
-    """Mean exposure share of every concept's known items in the lists [users, n]: -> [n_concepts]."""
+    """Computes every concept's mean exposure share in lists [users, n]: [n_concepts].
+
+    Only known items count.
+    """
     filled = lists >= 0
     weights = np.where(filled, discounts(lists.shape[1]), 0.0)
     weights /= np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)

@@ -9,15 +9,15 @@ from training.concepts.mapping.evidence import Evidence, Floats
 
 
 def contrast(evidence: Evidence) -> Floats:
-    """Mean code with the concept minus mean code without: [n_concepts, n_neurons]."""
+    """Returns the mean code with the concept minus that without: [n_concepts, n_neurons]."""
     return contrast_weights(evidence.members, evidence.codes)
 
 
 def contrast_weights(members: csr_matrix, codes: csr_matrix) -> Floats:
-    """Mean code of the items with the concept minus mean code of the rest.
+    """Returns the mean code of the items with the concept minus that of all others.
 
     members [n_concepts, n_items] and codes [n_items, n_neurons] of one-item histories -> float32
-    [n_concepts, n_neurons]; zeros where either side is empty. Source: CALISSTA's concept vectors.
+    [n_concepts, n_neurons]; zeros where either side is empty.
     """
     counts = np.asarray(members.sum(axis=1), dtype=np.float64).reshape(-1, 1)
     others = codes.shape[0] - counts

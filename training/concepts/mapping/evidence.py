@@ -1,4 +1,4 @@
-"""The protocol of the methods that relate concepts to neurons: what they see, and what they give."""
+"""The protocol of the methods that relate concepts to neurons: their evidence and their results."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Figures = NDArray[np.floating]
 
 
 class Evidence(NamedTuple):
-    """What a mapping method may look at.
+    """The items, codes and users that a mapping method may use.
 
     members float32 [n_concepts, n_items], 1 where an item carries a concept; codes float32
     [n_items, n_neurons] of the items' one-item histories (or any other numbers per item, such as
-    raw dimensions); items int64 [n_items], which items of the catalogue these are; audience: users
-    on whose lists effects are measured, None where a method needs none.
+    raw dimensions); items int64 [n_items], their rows in the catalogue; audience: users on whose
+    lists effects are measured, None where a method needs none.
     """
 
     members: csr_matrix
@@ -34,11 +34,11 @@ class Evidence(NamedTuple):
     def whole(
         cls, members: csr_matrix, codes: csr_matrix, audience: Audience | None = None
     ) -> Evidence:
-        """Of all items of the catalogue."""
+        """Returns the evidence of all items of the catalogue."""
         return cls(members, codes, np.arange(codes.shape[0]), audience)
 
     def of(self, items: NDArray[np.bool_]) -> Evidence:
-        """The same of some of its items only: items [n_items] flags those that stay."""
+        """Returns the evidence of the items that items [n_items] flags."""
         rows = np.flatnonzero(items)
         return self._replace(
             members=self.members[:, rows], codes=self.codes[rows], items=self.items[rows]
@@ -46,27 +46,31 @@ class Evidence(NamedTuple):
 
     @property
     def tells_apart(self) -> NDArray[np.bool_]:
-        """Which concepts some items carry and some do not, [n_concepts]; of others nothing can be learnt."""
+        """Flags the concepts that some items carry and some do not, [n_concepts].
+
+        Nothing can be learnt about the others.
+        """
         counts = np.diff(self.members.indptr)
         apart: NDArray[np.bool_] = (counts > 0) & (counts < self.members.shape[1])
         return apart
 
 
 class Mapping(Protocol):
-    """A way to relate concepts to neurons."""
+    """Relates concepts to neurons."""
 
     def __call__(self, evidence: Evidence) -> Floats:
-        """-> float32 [n_concepts, n_neurons]: how strongly each neuron stands for each concept.
+        """Returns how strongly each neuron represents each concept: [n_concepts, n_neurons].
 
-        A row serves as a concept's weights over neurons, a column as a neuron's scores for labels.
+        float32. A row serves as a concept's weights over neurons, a column as a neuron's scores for
+        labels.
         """
 
 
 class Method(NamedTuple):
-    """A mapping, what it is in one line (help texts and provenance tell it), and how its labels are judged.
+    """A mapping, its one-line text for help and provenance, and how its labels are judged.
 
-    judge gives a label's score on held-out items, [n_concepts, n_neurons], NaN where it cannot be
-    told; None: the score is the mapping's own, on the items that it was fitted to.
+    judge returns a label's score on held-out items, [n_concepts, n_neurons], NaN where it is
+    undefined; None: the score is the mapping's own, on the items that it was fitted to.
     """
 
     text: str

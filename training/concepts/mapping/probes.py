@@ -18,19 +18,21 @@ from training.concepts.mapping.contrast import contrast_weights
 from training.concepts.mapping.evidence import Evidence, Floats
 
 PENALTY = 1e-3
-"""Times half a concept's squared weights, beside its mean loss; codes' mean squared norm is 1."""
+"""Weight of half the squared weights against a concept's mean loss; codes' mean squared norm is
+1."""
 SPARSE_NEURONS = 10
 """Neurons of a sparse probe."""
 _STEPS = 100
+"""Iterations of L-BFGS, at most."""
 
 
 def dense_probe(evidence: Evidence) -> Floats:
-    """Weights of one logistic regression a concept over all neurons: [n_concepts, n_neurons]."""
+    """Fits one logistic regression for each concept over all neurons: [n_concepts, n_neurons]."""
     return fit_probes(evidence.members, evidence.codes, None)
 
 
 def sparse_probe(evidence: Evidence) -> Floats:
-    """The same on the 10 neurons whose mean differs most between items with and without the concept.
+    """Fits probes on the 10 neurons whose mean differs most with and without the concept.
 
     Source of the choice by largest mean difference: W. Gurnee et al., "Finding Neurons in a
     Haystack", arXiv 2305.01610.
@@ -39,7 +41,7 @@ def sparse_probe(evidence: Evidence) -> Floats:
 
 
 def k_sparse_probe(evidence: Evidence, k: int) -> Floats:
-    """A logistic regression on each concept's k neurons of largest mean difference, 0 on all others.
+    """Fits probes on each concept's k neurons of largest mean difference, 0 on all others.
 
     Neurons are compared in units of their standard deviation, so that a change of a neuron's scale
     changes nothing.

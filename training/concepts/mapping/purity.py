@@ -1,4 +1,4 @@
-"""How pure neurons are: how alike the items are that fire them, and how many concepts they spread over."""
+"""Measures how pure neurons are: how alike their items are, and how few concepts they cover."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ Figures = NDArray[np.float64]
 
 
 class Purity(NamedTuple):
-    """Of every neuron [n_neurons]; NaN where nothing can be said."""
+    """Two measures of every neuron, [n_neurons]; NaN where they are undefined."""
 
     monosemanticity: Figures
     entropy: Figures
 
 
 def purity(evidence: Evidence, V: NDArray[np.float32]) -> Purity:
-    """V float32 [n_items, p] are the evidence's items as the recommender sees them."""
+    """Computes both measures; V float32 [n_items, p] holds the evidence's items as vectors."""
     return Purity(monosemanticity(evidence.codes, V), neuron_entropy(evidence))
 
 
 def monosemanticity(codes: csr_matrix, V: NDArray[np.float32]) -> Figures:
-    """MS(n) = sum_{i!=j} a_i a_j cos(v_i, v_j) / sum_{i!=j} a_i a_j, a min-max scaled: -> [n_neurons].
+    """Computes MS(n) = sum_{i!=j} a_i a_j cos(v_i, v_j) / sum_{i!=j} a_i a_j: [n_neurons].
 
-    codes [n_items, n_neurons], V [n_items, p]. The sums are |sum a_i v_i|^2 - sum a_i^2 and (sum
-    a_i)^2 - sum a_i^2 for unit v_i, so no pair is visited. NaN for neurons that fewer than two
-    items fire; between 0 and 1 where items are alike, about 0 where they are not. Source: arXiv
-    2606.29341.
+    a is min-max scaled; codes [n_items, n_neurons], V [n_items, p]. The sums are |sum a_i v_i|^2 -
+    sum a_i^2 and (sum a_i)^2 - sum a_i^2 for unit v_i, so no pair is visited. NaN for neurons that
+    fewer than two items fire; between 0 and 1 where items are alike, about 0 where they are not.
+    Source: arXiv 2606.29341.
     """
     codes, items = codes.astype(np.float64), V.astype(np.float64)
     norms = np.linalg.norm(items, axis=1, keepdims=True)
@@ -55,20 +55,21 @@ def monosemanticity(codes: csr_matrix, V: NDArray[np.float32]) -> Figures:
 
 
 def neuron_entropy(evidence: Evidence) -> Figures:
-    """How each neuron's activation is spread over the concepts, 0 (one) to 1 (all alike): [n_neurons].
+    """Computes how each neuron's activation spreads over the concepts: [n_neurons].
 
-    Entropy of A(t, n) / sum_t A(t, n) over ln(n_concepts), with A of arXiv 2601.11182.
+    From 0 (one concept) to 1 (all alike): the entropy of A(t, n) / sum_t A(t, n) over
+    ln(n_concepts), with A of arXiv 2601.11182.
     """
     return _entropy(np.abs(tag_activations(evidence.members, evidence.codes)).T)
 
 
 def concept_entropy(evidence: Evidence) -> Figures:
-    """How each concept is spread over the neurons, 0 (one) to 1 (all alike): [n_concepts]."""
+    """Computes how each concept spreads over the neurons, 0 (one) to 1 (alike): [n_concepts]."""
     return _entropy(np.abs(tag_activations(evidence.members, evidence.codes)))
 
 
 def _squares(codes: csr_matrix, lowest: Figures, counted: Figures) -> Figures:
-    """sum_i (c_i - lowest)^2 over the counted items: [n_neurons]."""
+    """Computes sum_i (c_i - lowest)^2 over the counted items: [n_neurons]."""
     plain = np.asarray(codes.T @ counted)
     squared = np.asarray(codes.multiply(codes).T @ counted)
     found: Figures = squared - 2 * lowest * plain + counted.sum() * lowest**2
@@ -76,7 +77,10 @@ def _squares(codes: csr_matrix, lowest: Figures, counted: Figures) -> Figures:
 
 
 def _entropy(table: Figures) -> Figures:
-    """[rows, columns] of amounts from 0 -> each row's entropy over ln(columns), NaN for a row of zeros."""
+    """Computes each row's entropy over ln(columns): amounts >= 0 [rows, columns] -> [rows].
+
+    NaN for a row of zeros.
+    """
     totals = table.sum(axis=1, keepdims=True)
     shares = np.divide(table, totals, out=np.zeros_like(table), where=totals > 0)
     logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
