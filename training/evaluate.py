@@ -70,7 +70,7 @@ def _frontier() -> Measure:
 
 
 def _steering() -> Measure:
-    from training.studies.control.report import add_control_flags, measure_control
+    from training.studies.control.command import add_control_flags, measure_control
 
     return Measure(add_control_flags, measure_control)
 

@@ -28,7 +28,7 @@ from training.recommenders.fitting.puresvd import PureSvdOptions
 from training.run import Run, load_run
 from training.saes.options import TopKOptions
 from training.splits import SplitConfig
-from training.studies.control.operations import operate
+from training.studies.control.operations import OperationId, operate
 
 TINY = TrainConfig(
     data="synthetic",
@@ -312,9 +312,8 @@ def test_on_movielens_a_genre_at_strength_1_gains_share_in_9_of_10_genres(demo_r
     changes = []
     for concept, row in zip(top, rows, strict=True):
         flags = members.matrix[row].toarray()[0] > 0
-        changes.append(
-            dict(operate(audience, concept, flags, targets, 1.0))["ADD +x"].change.mean()
-        )
+        operated = dict(operate(audience, concept, flags, targets, 1.0))
+        changes.append(operated[OperationId.ADD_UP].change.mean())
     assert len(changes) == 10
     assert sum(change > 0 for change in changes) >= 9
 

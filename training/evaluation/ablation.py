@@ -14,12 +14,16 @@ from training.concepts.effect import Audience
 from training.concepts.membership import memberships
 from training.errors import ConfigError, RunError
 from training.evaluation.report import Curve, Estimate, Plot, Report, Table
+from training.evaluation.runs import only_run, run_name
 from training.evaluation.steering import edited_lists, levels, shifted, silenced
 from training.measures import metrics
 from training.run import Run
 
-WAYS = ("ABLATE", "its neurons", "random neurons")
+METHODS = ("ABLATE", "its neurons", "random neurons")
 _LIKES = 1 / 3
+"""Share of the users that count as a concept's likers."""
+_NEAREST = 10
+"""Neurons of the nearest mean activation that a random one is drawn from."""
 
 
 class Ablation(NamedTuple):
@@ -55,7 +59,7 @@ def ablate(run: Run, count: int, neurons: int) -> list[Ablation]:
     audience = Audience.of(run.recommender, run.sae, histories, run.config.max_length)
     members = memberships(run.catalogue, run.config.concepts)
     rng = np.random.default_rng([run.config.seed, 0xAB])
-    found = []
+    ablations = []
     for concept in sorted(run.concepts, key=lambda one: -one.item_count)[:count]:
         flags = members.matrix[members.names.index(concept.name)].toarray()[0] > 0
         own = np.argsort(-concept.weights, kind="stable")[:neurons]
@@ -64,9 +68,11 @@ def ablate(run: Run, count: int, neurons: int) -> list[Ablation]:
             silenced(audience.code, own),
             silenced(audience.code, _as_active(audience.code, own, rng)),
         )
-        for way, code in zip(WAYS, codes, strict=True):
-            found.append(_judged(run, audience, concept.name, way, flags, code))
-    return found
+        ablations += [
+            _judged(run, audience, concept.name, method, flags, code)
+            for method, code in zip(METHODS, codes, strict=True)
+        ]
+    return ablations
 
 
 def _as_active(
@@ -77,17 +83,20 @@ def _as_active(
     free = np.setdiff1d(np.arange(len(activity)), neurons)
     drawn: list[int] = []
     for neuron in neurons[: len(free)]:
-        nearest = free[np.argsort(np.abs(activity[free] - activity[neuron]), kind="stable")[:10]]
+        nearest = free[
+            np.argsort(np.abs(activity[free] - activity[neuron]), kind="stable")[:_NEAREST]
+        ]
         drawn.append(int(rng.choice(nearest)))
         free = free[free != drawn[-1]]
     return np.array(drawn, dtype=np.int64)
 
 
 def _judged(
-    run: Run, audience: Audience, concept: str, way: str, flags: NDArray[np.bool_], code: Tensor
+    run: Run, audience: Audience, concept: str, method: str, flags: NDArray[np.bool_], code: Tensor
 ) -> Ablation:
     targets = run.split.targets(run.split.test)
-    before, after = audience.lists(), edited_lists(audience, code)
+    before = audience.lists()
+    after = edited_lists(audience, code)
     share = metrics.exposure_share(before, flags)
     change = metrics.ndcg(after, targets) - metrics.ndcg(before, targets)
     held = np.asarray(audience.seen @ flags.astype(np.float32))
@@ -95,11 +104,15 @@ def _judged(
     likers = np.zeros(len(liked), dtype=bool)
     likers[np.argsort(-liked, kind="stable")[: max(1, round(_LIKES * len(liked)))]] = True
     return Ablation(
-        concept, way, Estimate.over_users(share),
-        Estimate.over_users(metrics.exposure_share(after, flags) - share),
-        Estimate.over_users(metrics.overlap(before, after)), Estimate.over_users(change),
-        Estimate.over_users(change[likers]), Estimate.over_users(change[~likers]),
-    )  # fmt: skip
+        concept=concept,
+        way=method,
+        share=Estimate.over_users(share),
+        share_change=Estimate.over_users(metrics.exposure_share(after, flags) - share),
+        overlap=Estimate.over_users(metrics.overlap(before, after)),
+        ndcg_change=Estimate.over_users(change),
+        likers_change=Estimate.over_users(change[likers]),
+        others_change=Estimate.over_users(change[~likers]),
+    )
 
 
 def add_ablation_flags(command: argparse.ArgumentParser) -> None:
@@ -118,15 +131,13 @@ def ablation_report(runs: Sequence[Run], parsed: argparse.Namespace, command: st
     Raises:
         ConfigError: several runs, or counts without meaning.
     """
-    if len(runs) != 1:
-        raise ConfigError(f"{len(runs)} runs given, expected one")
-    (run,) = runs
+    run = only_run(runs)
     if parsed.concepts < 1 or not 1 <= parsed.neurons <= run.sae.n_neurons:
         raise ConfigError(
-            f"--concepts is {parsed.concepts} and --neurons {parsed.neurons}, expected at least 1 concept "
-            f"and 1 to {run.sae.n_neurons} neurons"
+            f"--concepts is {parsed.concepts} and --neurons {parsed.neurons}, "
+            f"expected at least 1 concept and 1 to {run.sae.n_neurons} neurons"
         )
-    found = ablate(run, parsed.concepts, parsed.neurons)
+    ablations = ablate(run, parsed.concepts, parsed.neurons)
     columns = (
         "concept",
         "way",
@@ -137,16 +148,21 @@ def ablation_report(runs: Sequence[Run], parsed: argparse.Namespace, command: st
         "its likers'",
         "others'",
     )
-    title = f"{run.data_set}, seed {run.config.seed}: RESIDUAL, {len(run.split.test)} test users, top 20"
+    about = f"RESIDUAL, {len(run.split.test)} test users, top 20"
     curves = []
-    for way in WAYS:
-        own = [one for one in found if one.way == way]
-        curves.append(Curve(way, [one.concept for one in own], [one.share_change for one in own]))
+    for method in METHODS:
+        own = [one for one in ablations if one.way == method]
+        changes = [one.share_change for one in own]
+        curves.append(Curve(method, [one.concept for one in own], changes))
     return Report(
-        "ablation", f"Ablation: {run.data_set}, {run.config.recommender} + {run.config.sae}", command,
-        (_ABOUT.format(neurons=parsed.neurons),), (Table(title, columns, found),),
-        Plot("", "change of the exposure share", curves), found,
-    )  # fmt: skip
+        name="ablation",
+        title=f"Ablation: {run_name(run)}",
+        command=command,
+        paragraphs=(_ABOUT.format(neurons=parsed.neurons),),
+        tables=(Table(f"{run.data_set}, seed {run.config.seed}: {about}", columns, ablations),),
+        plot=Plot("", "change of the exposure share", curves),
+        figures=ablations,
+    )
 
 
 _ABOUT = (

@@ -28,6 +28,7 @@ from training.concepts.labels import joined
 from training.concepts.membership import memberships
 from training.errors import ConfigError, RunError
 from training.evaluation.report import Curve, Estimate, Plot, Report, Table
+from training.evaluation.runs import only_run, run_name
 from training.run import Run
 
 KEY_VARIABLE = "TRIMTAB_LLM_KEY"
@@ -59,9 +60,7 @@ def dictionary_report(runs: Sequence[Run], parsed: argparse.Namespace, command: 
         ConfigError: flags that mean nothing.
         RunError: metadata should describe items that have none.
     """
-    if len(runs) != 1:
-        raise ConfigError(f"{len(runs)} runs given, expected one")
-    (run,) = runs
+    run = only_run(runs)
     off = _OFF_SAMPLES[parsed.describer] if parsed.off_samples is None else parsed.off_samples
     options = DictionaryOptions(parsed.on_samples, off)
     if parsed.neurons is not None and parsed.neurons < 1:
@@ -108,11 +107,11 @@ def _write_labels(run: Run, made: Dictionary, describer: Describer, path: Path) 
 
 
 def _report(run: Run, made: Dictionary, describer: Describer, command: str) -> Report:
-    name = f"{run.data_set}, {run.config.recommender} + {run.config.sae}"
+    name = run_name(run)
     confident = made.confident
     confidences = np.array([entry.confidence for entry in made.entries])
     counts, edges = np.histogram(confidences, bins=20, range=(0, 1))
-    found = [
+    figures = [
         ("neurons", run.sae.n_neurons),
         ("described and tested", len(made.entries)),
         ("enough items fire, but not described", made.undescribed),
@@ -126,32 +125,28 @@ def _report(run: Run, made: Dictionary, describer: Describer, command: str) -> R
     ]
     best = sorted(made.entries, key=lambda entry: -entry.confidence)[:_SHOWN]
     rows = [
-        (
-            f"#{entry.neuron}",
-            entry.text,
-            entry.confidence,
-            entry.precision,
-            entry.recall,
-            entry.on_count,
-        )
-        for entry in best
+        (f"#{one.neuron}", one.text, one.confidence, one.precision, one.recall, one.on_count)
+        for one in best
     ]
     columns = ("neuron", "description", "confidence", "precision", "recall", "tested on")
     faults = [
         f"Not described: {len(made.faults)} neurons, of which {fault}" for fault in made.faults[:1]
     ]
-    curve = Curve(
-        "", [float(x) for x in edges[:-1] + 0.025], [Estimate(float(y), None) for y in counts]
-    )
+    middles = [float(x) for x in edges[:-1] + 0.025]
+    curve = Curve("", middles, [Estimate(float(count), None) for count in counts])
+    about = "Confidence is measured on items that no description was made from."
     return Report(
-        "dictionary", f"Concept dictionary: {name}", command,
-        (f"{describer.provenance}. Confidence is measured on items that no description was made from.",
-         *faults),
-        (Table(f"{name}: seed {run.config.seed}", ("figure", "value"), found),
-         Table(f"The {len(rows)} most confident", columns, rows)),
-        Plot("confidence", "neurons", [curve]),
-        {"run": str(run.path), "describer": describer.name, **made._asdict()},
-    )  # fmt: skip
+        name="dictionary",
+        title=f"Concept dictionary: {name}",
+        command=command,
+        paragraphs=(f"{describer.provenance}. {about}", *faults),
+        tables=(
+            Table(f"{name}: seed {run.config.seed}", ("figure", "value"), figures),
+            Table(f"The {len(rows)} most confident", columns, rows),
+        ),
+        plot=Plot("confidence", "neurons", [curve]),
+        figures={"run": str(run.path), "describer": describer.name, **made._asdict()},
+    )
 
 
 def _mean(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +22,12 @@ from training.evaluation.interpretability import (
     stability,
 )
 from training.evaluation.report import Curve, Estimate, Picture, Plot, Report, Table
+from training.evaluation.runs import run_name, seeds_of
 from training.run import Run
 
 _CARDS = 6
 _CARD_ITEMS = 6
+_ACTIVATIONS = "How often and how strongly neurons fire in users"
 _MOST_USERS = 2_000
 """Training users on whom activations are drawn, so that cards show them as the bundle measures them."""
 _ROWS = {
@@ -53,40 +55,51 @@ def interpretability_report(
     """Figures of all runs, and cards and activations of the first."""
     if parsed.concepts < 1:
         raise ConfigError(f"--concepts is {parsed.concepts}, expected at least 1")
-    found = [interpret(run, parsed.concepts) for run in runs]
+    measured = [interpret(run, parsed.concepts) for run in runs]
     shares = stability(runs) if len(runs) > 1 else {}
-    per_representation = list(zip(*found, strict=True))
-    names = [same[0].representation for same in per_representation]
-    rows: list[list[object]] = [
-        [title, *(_known([getattr(one, field) for one in same]) for same in per_representation)]
-        for title, field in _ROWS.items()
-    ]
-    if shares:
-        rows.append(
-            [
-                f"partner of cosine >= {SAME_COSINE} in another run, share",
-                *map(Estimate.of, shares.values()),
-            ]
-        )
-    curves = [_probe_curve(same) for same in per_representation]
-    probes = [[curve.name, *curve.y] for curve in curves]
+    by_representation = list(zip(*measured, strict=True))
+    curves = [_probe_curve(same) for same in by_representation]
     run = runs[0]
-    name = f"{run.data_set}, {run.config.recommender} + {run.config.sae}"
-    about = f"{name}: seed {', '.join(str(one.config.seed) for one in runs)}"
-    figures = {"runs": [str(one.path) for one in runs], "measured": found, "stability": shares}
+    name = run_name(run)
+    about = f"{name}: seed {seeds_of(runs)}"
+    probes = Table(
+        title=f"{about}; AUC on held-out items of probes of so many neurons",
+        columns=("representation", *map(str, PROBE_SIZES)),
+        rows=[[curve.name, *curve.y] for curve in curves],
+    )
     return Report(
-        "interpretability", f"Interpretability: {name}", command, _PARAGRAPHS,
-        (
-            Table(f"{about}; AUC on held-out items of probes of so many neurons",
-                  ("representation", *map(str, PROBE_SIZES)), probes),
-            Table(f"{about}; neurons", ("figure", *names), rows),
-        ),
-        Plot("neurons of the probe", "AUC on held-out items, mean over concepts", curves), figures,
+        name="interpretability",
+        title=f"Interpretability: {name}",
+        command=command,
+        paragraphs=_PARAGRAPHS,
+        tables=(probes, _neurons(f"{about}; neurons", by_representation, shares)),
+        plot=Plot("neurons of the probe", "AUC on held-out items, mean over concepts", curves),
+        figures={
+            "runs": [str(one.path) for one in runs],
+            "measured": measured,
+            "stability": shares,
+        },
         pictures=(
             Picture("cards", "Cards of the neurons of most confident labels", _cards_of(run)),
-            Picture("activations", "How often and how strongly neurons fire in users", _activations_of(run)),
+            Picture("activations", _ACTIVATIONS, _activations_of(run)),
         ),
-    )  # fmt: skip
+    )
+
+
+def _neurons(
+    title: str,
+    by_representation: Sequence[Sequence[Interpretability]],
+    shares: Mapping[str, Sequence[float]],
+) -> Table:
+    rows: list[list[object]] = [
+        [text, *(_known([getattr(one, field) for one in same]) for same in by_representation)]
+        for text, field in _ROWS.items()
+    ]
+    if shares:
+        text = f"partner of cosine >= {SAME_COSINE} in another run, share"
+        rows.append([text, *map(Estimate.of, shares.values())])
+    names = [same[0].representation for same in by_representation]
+    return Table(title, ("figure", *names), rows)
 
 
 _PARAGRAPHS = (
@@ -124,34 +137,28 @@ def _cards_of(run: Run) -> Callable[[Path], None]:
 
         codes = item_codes(run.recommender, run.sae, run.config.max_length).tocsc()
         users = _user_codes(run)
-        best = sorted(range(run.sae.n_neurons), key=lambda neuron: -score(run.labels[neuron]))[
-            :_CARDS
-        ]
+        ranked = sorted(range(run.sae.n_neurons), key=lambda neuron: -score(run.labels[neuron]))
         figure = Figure(figsize=(11, 6.5), layout="constrained")
-        for axes, neuron in zip(figure.subplots(2, 3).flat, best, strict=False):
+        for axes, neuron in zip(figure.subplots(2, 3).flat, ranked[:_CARDS], strict=False):
             column = slice(codes.indptr[neuron], codes.indptr[neuron + 1])
             order = np.argsort(-codes.data[column])[:_CARD_ITEMS]
-            titles = [_title(run, int(item)) for item in codes.indices[column][order]]
+            titles = "\n".join(_title(run, int(item)) for item in codes.indices[column][order])
             active = users[:, neuron][users[:, neuron] > 0]
             axes.hist(active, bins=20, color="tab:blue", alpha=0.5)
-            label = run.labels[neuron][0] if run.labels[neuron] else None
-            text = (
-                "no label" if label is None else f"{label.text} ({label.method} {label.score:.2f})"
-            )
-            axes.set_title(f"#{neuron}: {textwrap.shorten(text, 44)}", fontsize="small")
-            axes.text(
-                0.98,
-                0.95,
-                "\n".join(titles),
-                transform=axes.transAxes,
-                ha="right",
-                va="top",
-                fontsize=7,
-            )
+            axes.set_title(f"#{neuron}: {_label(run.labels[neuron])}", fontsize="small")
+            place = {"transform": axes.transAxes, "ha": "right", "va": "top"}
+            axes.text(0.98, 0.95, titles, fontsize=7, **place)
             axes.set(xlabel="activation", ylabel="users")
         figure.savefig(path, dpi=100, metadata={"Software": None})
 
     return draw
+
+
+def _label(labels: Sequence[Label]) -> str:
+    if not labels:
+        return "no label"
+    best = labels[0]
+    return textwrap.shorten(f"{best.text} ({best.method} {best.score:.2f})", 44)
 
 
 def _activations_of(run: Run) -> Callable[[Path], None]:
@@ -167,10 +174,9 @@ def _activations_of(run: Run) -> Callable[[Path], None]:
         alive = density[density > 0]
         left.hist(np.log10(alive), bins=30)
         left.set(xlabel="log10 of the share of users", ylabel="neurons")
-        left.set_title(
-            f"{len(density) - len(alive)} of {len(density)} neurons fire for none of {len(users):,} users",
-            fontsize="small",
-        )
+        dead = len(density) - len(alive)
+        title = f"{dead} of {len(density)} neurons fire for none of {len(users):,} users"
+        left.set_title(title, fontsize="small")
         right.hist(users[users > 0], bins=40, log=True)
         right.set(xlabel="activation where active", ylabel="neurons x users")
         figure.savefig(path, dpi=100, metadata={"Software": None})
@@ -187,8 +193,6 @@ def _user_codes(run: Run) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
 
 
 def _title(run: Run, item: int) -> str:
-    titles = run.catalogue.items["title"]
-    # matplotlib reads dollars as mathematics.
-    return textwrap.shorten(str(titles[item] or run.catalogue.items["item_id"][item]), 34).replace(
-        "$", r"\$"
-    )
+    items = run.catalogue.items
+    title = textwrap.shorten(str(items["title"][item] or items["item_id"][item]), 34)
+    return title.replace("$", r"\$")  # matplotlib reads dollars as mathematics

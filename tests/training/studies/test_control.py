@@ -12,7 +12,8 @@ from training.studies.control import methods, pairs, side_effects
 from training.studies.control.halving import FALLS, halve
 from training.studies.control.hidden_tags import halve_hidden
 from training.studies.control.measure import ControlOptions, measure
-from training.studies.control.operations import NEURONS, OPERATIONS, operate
+from training.studies.control.method_ids import ControlMethod
+from training.studies.control.operations import NEURONS, OPERATIONS, OperationId, operate
 from training.studies.control.report import control_report
 from training.studies.control.setting import Setting
 from training.studies.frontier.audience import exposure
@@ -24,17 +25,17 @@ def setting(planted_run: Run) -> Setting:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_an_operation_brings_every_level_where_it_says(planted_run: Run, name: str) -> None:
+def test_an_operation_brings_every_level_where_it_says(planted_run: Run, name: OperationId) -> None:
     concept = planted_run.concepts[0]
     w = concept.weights.astype(np.float64)
     code = np.random.default_rng(1).random((5, len(w)), dtype=np.float32)
     edited = OPERATIONS[name](torch.from_numpy(code), concept, 0.5).numpy()
     before, after = code @ w / (w @ w), edited @ w / (w @ w)
     wanted = {
-        "ADD +x": before + 0.5 * concept.unit,
-        "ADD -x": before - 0.5 * concept.unit,
-        "ABLATE": np.zeros(5),
-        "CAP 0": np.minimum(before, 0.0),
+        OperationId.ADD_UP: before + 0.5 * concept.unit,
+        OperationId.ADD_DOWN: before - 0.5 * concept.unit,
+        OperationId.ABLATE: np.zeros(5),
+        OperationId.CAP: np.minimum(before, 0.0),
     }
     if name in wanted:
         np.testing.assert_allclose(after, wanted[name], atol=1e-5)
@@ -54,9 +55,11 @@ def test_adding_raises_each_planted_concept_and_subtracting_lowers_it(planted_ru
     for row, concept in enumerate(run.concepts):
         flags = members.matrix[row].toarray()[0] > 0
         found = dict(operate(audience, concept, flags, targets, 1.0))
-        assert found["ADD +x"].change.mean() > found["ADD +x"].share.mean()
-        assert found["ADD -x"].change.mean() < found["ABLATE"].change.mean() < 0
-        assert found["ADD +x"].ndcg_change.mean() < 0
+        assert found[OperationId.ADD_UP].change.mean() > found[OperationId.ADD_UP].share.mean()
+        assert (
+            found[OperationId.ADD_DOWN].change.mean() < found[OperationId.ABLATE].change.mean() < 0
+        )
+        assert found[OperationId.ADD_UP].ndcg_change.mean() < 0
 
 
 @pytest.mark.parametrize("target", [0.5, 2.0])
@@ -123,7 +126,7 @@ def test_halving_reports_every_way_and_leaves_half(setting: Setting) -> None:
     found = halve(setting, 1)
     assert list(found) == list(FALLS)
     shares = {concept.name: concept.share for concept in setting.judged}
-    for name, one in found["ADD -x"].items():
+    for name, one in found[ControlMethod.ADD_DOWN].items():
         assert one.share == pytest.approx(shares[name] / 2, abs=2e-3)
         assert one.ndcg.shape == one.random.shape == one.unsteered.shape == (60,)
 
@@ -131,7 +134,11 @@ def test_halving_reports_every_way_and_leaves_half(setting: Setting) -> None:
 def test_where_tags_are_hidden_a_direction_halves_what_a_lift_cannot_see(setting: Setting) -> None:
     found = halve_hidden(setting, np.random.default_rng(2))
     reached = {way: sum(loss is not None for loss in ones.values()) for way, ones in found.items()}
-    assert reached["ADD -x"] == len(found["ADD -x"]) > reached["lift -x"]
+    assert (
+        reached[ControlMethod.ADD_DOWN]
+        == len(found[ControlMethod.ADD_DOWN])
+        > reached[ControlMethod.LIFT_DOWN]
+    )
 
 
 def test_both_shares_of_a_pair_are_reached(setting: Setting) -> None:

@@ -1,4 +1,4 @@
-"""Suppression: each concept's share halved, beside leaving out as many of its items at random."""
+"""Suppression: each concept's share is halved, and compared with removing as many items at random."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from training.studies.control import methods
+from training.studies.control.method_ids import ControlMethod
 from training.studies.control.methods import Method
 from training.studies.control.operations import Doubles
 from training.studies.control.setting import Setting
@@ -15,22 +16,23 @@ from training.studies.frontier.audience import exposure
 from training.studies.frontier.tags import Concept
 
 LEAST_SHARE = 0.02
-"""Of a concept that is worth halving: mean exposure share, unsteered."""
+"""Unsteered mean exposure share from which a concept is halved."""
 _DRAWS = 5
-FALLS: dict[str, Method] = {
-    "ADD -x": methods.added,
-    "CAP x": methods.capped,
-    "neurons scaled down": methods.silenced,
-    "lift -x": methods.lifted,
-    "BOOST -x": methods.boosted,
-    "each at most half: ADD, lift": lambda setting, row, _: methods.bounded(setting, row, 0.5),
-    "each at most half: lift": lambda setting, row, _: methods.lowered_to(setting, row, 0.5),
+"""Random removals that are averaged."""
+FALLS: dict[ControlMethod, Method] = {
+    ControlMethod.ADD_DOWN: methods.added,
+    ControlMethod.CAP: methods.capped,
+    ControlMethod.NEURONS_DOWN: methods.silenced,
+    ControlMethod.LIFT_DOWN: methods.lifted,
+    ControlMethod.BOOST_DOWN: methods.boosted,
+    ControlMethod.HALF_BY_ADD_AND_LIFT: lambda setting, row, _: methods.bounded(setting, row, 0.5),
+    ControlMethod.HALF_BY_LIFT: lambda setting, row, _: methods.lowered_to(setting, row, 0.5),
 }
-"""Those with x have one for all users, so that the mean exposure share is half; others bound each list."""
+"""Methods with one strength for all users, so that the mean share is half; the last two bound each list."""
 
 
 class Halved(NamedTuple):
-    """A concept whose share was halved, [users]: nDCG@20 unsteered, then, and with random ones left out.
+    """A concept whose share was halved: nDCG@20 [users] unsteered, halved, and with random items removed.
 
     share is the mean exposure share that is left.
     """
@@ -42,24 +44,27 @@ class Halved(NamedTuple):
 
 
 def frequent(setting: Setting) -> list[Concept]:
-    """The judged concepts that are worth halving."""
+    """Returns the judged concepts that are frequent enough to be halved."""
     return [concept for concept in setting.judged if concept.share >= LEAST_SHARE]
 
 
-def halve(setting: Setting, seed: int) -> dict[str, dict[str, Halved]]:
-    """By way and concept; without those that a way cannot bring so far."""
+def halve(setting: Setting, seed: int) -> dict[ControlMethod, dict[str, Halved]]:
+    """Halves each share by each method that can: returns results by method and concept."""
     audience = setting.audience
     unsteered = audience.ndcg(audience.unsteered)
-    found: dict[str, dict[str, Halved]] = {name: {} for name in FALLS}
+    halved: dict[ControlMethod, dict[str, Halved]] = {name: {} for name in FALLS}
     for concept in frequent(setting):
         flags = setting.concepts.tags[concept.row]
         before = flags[audience.unsteered].sum(axis=1)
         rng = np.random.default_rng([seed, concept.row])
         removed = partial(methods.randomly_removed, setting, concept.row, rng=rng, draws=_DRAWS)
-        for name, way in FALLS.items():
-            lists = way(setting, concept.row, concept.share / 2)
+        for name, method in FALLS.items():
+            lists = method(setting, concept.row, concept.share / 2)
             if lists is not None:
-                random = removed(before - flags[lists].sum(axis=1))
-                left = float(exposure(lists, flags).mean())
-                found[name][concept.name] = Halved(unsteered, audience.ndcg(lists), random, left)
-    return found
+                halved[name][concept.name] = Halved(
+                    unsteered=unsteered,
+                    ndcg=audience.ndcg(lists),
+                    random=removed(before - flags[lists].sum(axis=1)),
+                    share=float(exposure(lists, flags).mean()),
+                )
+    return halved

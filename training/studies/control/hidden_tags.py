@@ -1,63 +1,72 @@
-"""Suppression where tags are missing: the whole share halved by ways that know some of the items only."""
+"""Suppression with missing tags: the whole share is halved by methods that know only some of the items."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from training.studies.control.halving import frequent
+from training.studies.control.method_ids import ControlMethod
 from training.studies.control.operations import Doubles
 from training.studies.control.setting import Setting
 from training.studies.frontier.audience import reach
 from training.studies.frontier.calibration import completed
 from training.studies.frontier.knowledge import Knowledge, Models
 from training.studies.frontier.linear_scores import Floats
+from training.studies.frontier.method_ids import Base
 from training.studies.frontier.tags import hide
 
 HIDDEN = 0.5
-"""Of each concept's tags, equally at every popularity; the methods are fitted without them."""
+"""Share of each concept's tags that is hidden from the methods, equally at every popularity."""
+
+
+class _Gains(NamedTuple):
+    """A unit of a method's strength for each item, [n_concepts, n_items], and the base it is added to."""
+
+    method: ControlMethod
+    base: Base
+    values: Floats
 
 
 def halve_hidden(
     setting: Setting, rng: np.random.Generator
-) -> dict[str, dict[str, Doubles | None]]:
-    """NDCG@20 lost [users] with the share of all of a concept's items halved: by way and concept.
+) -> dict[ControlMethod, dict[str, Doubles | None]]:
+    """Halves the share of all of a concept's items: returns nDCG@20 lost [users] by method and concept.
 
-    None where a way cannot: items that it does not know take the places of those that it removes.
+    None where a method cannot: items that it does not know take the places of those that it removes.
     """
-    audience, tags = setting.audience, setting.concepts.tags
+    audience = setting.audience
+    tags = setting.concepts.tags
     unsteered = audience.ndcg(audience.unsteered)
     shown = tags & ~hide(tags, setting.run.catalogue.popularity, HIDDEN, rng)
-    found: dict[str, dict[str, Doubles | None]] = {}
-    for name, base, gains in _ways(
-        setting, Knowledge(Models.of(setting.run, audience.users), shown)
-    ):
-        found[name] = {}
+    known = Knowledge(Models.of(setting.run, audience.users), shown)
+    lost: dict[ControlMethod, dict[str, Doubles | None]] = {}
+    for gains in _gains(setting, known):
+        lost[gains.method] = {}
         for concept in frequent(setting):
-            linear, flags = setting.linear(-gains[concept.row], base=base), tags[concept.row]
-            (point,) = reach(linear, setting.best_at_0, flags, [concept.share / 2])
-            found[name][concept.name] = (
-                None if point is None else unsteered - audience.ndcg(point.lists)
-            )
-    return found
+            scores = setting.linear(-gains.values[concept.row], base=gains.base)
+            flags = tags[concept.row]
+            (point,) = reach(scores, setting.best_at_0, flags, [concept.share / 2])
+            own = None if point is None else unsteered - audience.ndcg(point.lists)
+            lost[gains.method][concept.name] = own
+    return lost
 
 
-def _ways(setting: Setting, known: Knowledge) -> Iterator[tuple[str, str, Floats]]:
-    """A way's name, its base, and what a unit of strength adds to it for each item, [n_concepts, n_items]."""
-    models, tagged = known.models, known.tags.astype(np.float32)
+def _gains(setting: Setting, known: Knowledge) -> Iterator[_Gains]:
+    models = known.models
+    tagged = known.tags.astype(np.float32)
     added = setting.moved(known.contrast(models.neurons))
-    dense = known.contrast(models.dense) @ models.item_matrix.T
-    spread = [np.std(part, axis=1, keepdims=True) for part in (added, tagged)]
+    means = known.contrast(models.dense) @ models.item_matrix.T
+    spread_added, spread_tagged = (np.std(part, axis=1, keepdims=True) for part in (added, tagged))
+    alike = added / spread_added + tagged / np.maximum(spread_tagged, 1e-12)
     gains = known.ridge("dense")
-    yield "ADD -x", "score", added
-    yield "difference of means -x", "score", dense
-    yield "lift -x", "score", tagged
-    yield (
-        "ADD and lift, alike in spread",
-        "score",
-        added / spread[0] + tagged / np.maximum(spread[1], 1e-12),
-    )
-    yield "lift by completed tags -x", "score", completed(gains, known.tags, models.fitted)
-    yield "BOOST -x", "places", tagged
-    yield "BOOST by gains -x", "places", gains
+    whole = completed(gains, known.tags, models.fitted)
+    yield _Gains(ControlMethod.ADD_DOWN, Base.SCORE, added)
+    yield _Gains(ControlMethod.DIFFERENCE_OF_MEANS_DOWN, Base.SCORE, means)
+    yield _Gains(ControlMethod.LIFT_DOWN, Base.SCORE, tagged)
+    yield _Gains(ControlMethod.ADD_AND_LIFT, Base.SCORE, alike)
+    yield _Gains(ControlMethod.LIFT_BY_COMPLETED_TAGS_DOWN, Base.SCORE, whole)
+    yield _Gains(ControlMethod.BOOST_DOWN, Base.PLACES, tagged)
+    yield _Gains(ControlMethod.BOOST_BY_GAINS_DOWN, Base.PLACES, gains)

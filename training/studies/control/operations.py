@@ -1,8 +1,9 @@
-"""What each operation on a concept does to lists, and which levels of the concept it acts on."""
+"""Measures what each operation on a concept does to lists, and the levels of the concept it acts on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
@@ -20,10 +21,21 @@ Doubles = NDArray[np.float64]
 Operation = Callable[[Tensor, FittedConcept, float], Tensor]
 """Edits codes [users, n_neurons]; a strength is in TYPICAL units."""
 NEURONS = 10
+"""Largest neurons of a concept that count as its own."""
+
+
+class OperationId(StrEnum):
+    """An operation that is measured; the value is its title in tables and figures."""
+
+    ADD_UP = "ADD +x"
+    ADD_DOWN = "ADD -x"
+    ABLATE = "ABLATE"
+    CAP = "CAP 0"
+    NEURONS = f"its {NEURONS} neurons to 0"
 
 
 def own_neurons(concept: FittedConcept) -> NDArray[np.int64]:
-    """The neurons of a concept's largest weights."""
+    """Returns the neurons of a concept's largest weights."""
     return np.argsort(-concept.weights, kind="stable")[:NEURONS]
 
 
@@ -31,17 +43,17 @@ def _cap(code: Tensor, concept: FittedConcept, _: float) -> Tensor:
     return shifted(code, concept, -levels(code, concept).clamp(min=0.0))
 
 
-OPERATIONS: dict[str, Operation] = {
-    "ADD +x": lambda code, concept, x: shifted(code, concept, x * concept.unit),
-    "ADD -x": lambda code, concept, x: shifted(code, concept, -x * concept.unit),
-    "ABLATE": lambda code, concept, _: shifted(code, concept, -levels(code, concept)),
-    "CAP 0": _cap,
-    f"its {NEURONS} neurons to 0": lambda code, concept, _: silenced(code, own_neurons(concept)),
+OPERATIONS: dict[OperationId, Operation] = {
+    OperationId.ADD_UP: lambda code, concept, x: shifted(code, concept, x * concept.unit),
+    OperationId.ADD_DOWN: lambda code, concept, x: shifted(code, concept, -x * concept.unit),
+    OperationId.ABLATE: lambda code, concept, _: shifted(code, concept, -levels(code, concept)),
+    OperationId.CAP: _cap,
+    OperationId.NEURONS: lambda code, concept, _: silenced(code, own_neurons(concept)),
 }
 
 
 class Operated(NamedTuple):
-    """A concept under one operation: its exposure share before, its change, and that of nDCG@20, [users]."""
+    """A concept under one operation: its share before, its change, and the change of nDCG@20, [users]."""
 
     share: Doubles
     change: Doubles
@@ -49,7 +61,7 @@ class Operated(NamedTuple):
 
 
 class Levels(NamedTuple):
-    """Where a concept's levels lie: of users, and of items with and without it (one-item histories)."""
+    """A concept's levels for users, and for one-item histories of items with and without it."""
 
     users: Doubles
     items_with: float
@@ -62,29 +74,24 @@ def operate(
     flags: NDArray[np.bool_],
     targets: csr_matrix,
     strength: float,
-) -> Iterator[tuple[str, Operated]]:
-    """Every operation on one concept, mode RESIDUAL; flags [n_items] are its items.
+) -> Iterator[tuple[OperationId, Operated]]:
+    """Measures every operation on one concept, in mode RESIDUAL.
 
-    targets [users, n_items] are the audience's held-out items.
+    flags [n_items] are the concept's items; targets [users, n_items] are the audience's held-out items.
     """
     before = audience.lists()
-    share, ndcg = metrics.exposure_share(before, flags), metrics.ndcg(before, targets)
+    share = metrics.exposure_share(before, flags)
+    ndcg = metrics.ndcg(before, targets)
     for name, operation in OPERATIONS.items():
         after = edited_lists(audience, operation(audience.code, concept, strength))
-        yield (
-            name,
-            Operated(
-                share,
-                metrics.exposure_share(after, flags) - share,
-                metrics.ndcg(after, targets) - ndcg,
-            ),
-        )
+        change = metrics.exposure_share(after, flags) - share
+        yield name, Operated(share, change, metrics.ndcg(after, targets) - ndcg)
 
 
 def levels_of(
     audience: Audience, concept: FittedConcept, flags: NDArray[np.bool_], item_codes: csr_matrix
 ) -> Levels:
-    """The levels of users and items; item_codes [n_items, n_neurons] are of the items that flags tells of."""
+    """Returns the levels of users and items; item_codes [n_items, n_neurons] belong to flags [n_items]."""
     items = levels(torch.from_numpy(item_codes.toarray()), concept).numpy()
     users = levels(audience.code, concept).double().numpy()
     return Levels(users, float(items[flags].mean()), float(items[~flags].mean()))

@@ -1,4 +1,4 @@
-"""Two concepts at once: both shares brought to targets, and the cost beside that of each alone."""
+"""Two concepts at once: both shares are brought to targets, and the cost compared with each alone."""
 
 from __future__ import annotations
 
@@ -7,29 +7,34 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from training.studies.control.halving import frequent
+from training.studies.control.method_ids import ControlMethod
 from training.studies.control.operations import Doubles
 from training.studies.control.setting import Setting
 from training.studies.frontier.audience import exposure, reach
 from training.studies.frontier.effects import reach_both
-from training.studies.frontier.linear_scores import LinearScores
+from training.studies.frontier.linear_scores import LinearScores, SearchPoint
+from training.studies.frontier.method_ids import Base
 from training.studies.frontier.tags import Concept
 
-LINES: dict[str, Callable[[Setting, int, np.float32], LinearScores]] = {
-    "ADD": lambda setting, row, sign: setting.linear(sign * setting.directions[row]),
-    "lift": lambda setting, row, sign: setting.linear(sign * setting.concepts.tags[row]),
-    "BOOST": lambda setting, row, sign: setting.linear(
-        sign * setting.concepts.tags[row], base="places"
+UnitScores = Callable[[Setting, int, np.float32], LinearScores]
+"""Returns the scores of a concept (a row) with a strength that counts up (1) or down (-1)."""
+UNITS: dict[ControlMethod, UnitScores] = {
+    ControlMethod.ADD: lambda own, row, sign: own.linear(sign * own.directions[row]),
+    ControlMethod.LIFT: lambda own, row, sign: own.linear(sign * own.concepts.tags[row]),
+    ControlMethod.BOOST: lambda own, row, sign: own.linear(
+        sign * own.concepts.tags[row], base=Base.PLACES
     ),
 }
-"""A strength of one, up or down."""
 _MOST = 5
+"""Most frequent concepts that are paired: pairs grow with its square."""
 _RAISED = "0.3"
 
 
 class Pair(NamedTuple):
-    """Two concepts: how far the mean exposure shares fall short; nDCG@20 lost by both, and by each alone."""
+    """Two concepts: how far the mean shares fall short, and nDCG@20 lost by both and by each alone."""
 
     names: tuple[str, str]
     short: float
@@ -37,50 +42,64 @@ class Pair(NamedTuple):
     single_losses: tuple[Doubles, Doubles]
 
 
-def raised_together(setting: Setting) -> dict[str, list[Pair | None]]:
-    """Pairs of the most frequent concepts whose share is below .3, both brought to .3: by way."""
-    chosen = [(concept, 0.3) for concept in setting.judged if _RAISED in concept.targets][:_MOST]
-    return {name: _pairs(setting, chosen, linear, np.float32(1)) for name, linear in LINES.items()}
+class _Single(NamedTuple):
+    """One concept with its target; point is None if the method does not reach it."""
+
+    concept: Concept
+    target: float
+    scores: LinearScores
+    flags: NDArray[np.bool_]
+    point: SearchPoint | None
 
 
-def halved_together(setting: Setting) -> dict[str, list[Pair | None]]:
-    """Pairs of the most frequent concepts, both shares halved: by way; None for those not reached."""
-    chosen = [(concept, concept.share / 2) for concept in frequent(setting)[:_MOST]]
-    return {name: _pairs(setting, chosen, linear, np.float32(-1)) for name, linear in LINES.items()}
+def raised_together(setting: Setting) -> dict[ControlMethod, list[Pair | None]]:
+    """Brings pairs of the most frequent concepts with a share below 0.3 both to 0.3: by method."""
+    raised = [concept for concept in setting.judged if _RAISED in concept.targets][:_MOST]
+    targets = [(concept, 0.3) for concept in raised]
+    return {name: _pairs(setting, targets, unit, 1.0) for name, unit in UNITS.items()}
+
+
+def halved_together(setting: Setting) -> dict[ControlMethod, list[Pair | None]]:
+    """Halves both shares of pairs of the most frequent concepts: by method; None if not reached."""
+    targets = [(concept, concept.share / 2) for concept in frequent(setting)[:_MOST]]
+    return {name: _pairs(setting, targets, unit, -1.0) for name, unit in UNITS.items()}
 
 
 def _pairs(
-    setting: Setting,
-    chosen: list[tuple[Concept, float]],
-    linear_of: Callable[[Setting, int, np.float32], LinearScores],
-    sign: np.float32,
+    setting: Setting, targets: list[tuple[Concept, float]], unit: UnitScores, sign: float
 ) -> list[Pair | None]:
+    singles = []
+    for concept, target in targets:
+        scores = unit(setting, concept.row, np.float32(sign))
+        flags = setting.concepts.tags[concept.row]
+        (point,) = reach(scores, setting.best_at_0, flags, [target])
+        singles.append(_Single(concept, target, scores, flags, point))
+    return [_pair(setting, one, two, sign) for one, two in itertools.combinations(singles, 2)]
+
+
+def _pair(setting: Setting, one: _Single, two: _Single, sign: float) -> Pair | None:
+    if one.point is None or two.point is None:
+        return None
     audience = setting.audience
+    lists = reach_both(
+        audience,
+        (one.scores, two.scores),
+        (one.flags, two.flags),
+        (one.target, two.target),
+        (one.point.t, two.point.t),
+    )
+    if lists is None:
+        return None
     unsteered = audience.ndcg(audience.unsteered)
-    scores = [linear_of(setting, concept.row, sign) for concept, _ in chosen]
-    flags = [setting.concepts.tags[concept.row] for concept, _ in chosen]
-    targets = [target for _, target in chosen]
-    alone = [
-        reach(linear, setting.best_at_0, own, [target])[0]
-        for linear, own, target in zip(scores, flags, targets, strict=True)
-    ]
-    found: list[Pair | None] = []
-    for one, two in itertools.combinations(range(len(chosen)), 2):
-        first, second = alone[one], alone[two]
-        lists = None
-        if first is not None and second is not None:
-            start, wanted = (first.t, second.t), (targets[one], targets[two])
-            lists = reach_both(
-                audience, (scores[one], scores[two]), (flags[one], flags[two]), wanted, start
-            )
-        if first is None or second is None or lists is None:
-            found.append(None)
-            continue
-        short = max(
-            float(sign) * (targets[row] - float(exposure(lists, flags[row]).mean()))
-            for row in (one, two)
-        )
-        losses = (unsteered - audience.ndcg(first.lists), unsteered - audience.ndcg(second.lists))
-        names = (chosen[one][0].name, chosen[two][0].name)
-        found.append(Pair(names, max(short, 0.0), unsteered - audience.ndcg(lists), losses))
-    return found
+    short = max(
+        sign * (own.target - float(exposure(lists, own.flags).mean())) for own in (one, two)
+    )
+    return Pair(
+        names=(one.concept.name, two.concept.name),
+        short=max(short, 0.0),
+        loss=unsteered - audience.ndcg(lists),
+        single_losses=(
+            unsteered - audience.ndcg(one.point.lists),
+            unsteered - audience.ndcg(two.point.lists),
+        ),
+    )

@@ -1,24 +1,21 @@
-"""The command trimtab-evaluate steering: figures of several runs joined, data set by data set."""
+"""The control study's report: figures of several runs joined, data set by data set."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-
-from training.commandline import add_flags, read_flags
 from training.evaluation.report import Curve, Estimate, Plot, Report, Table
-from training.run import Run
 from training.studies.control.halving import LEAST_SHARE
 from training.studies.control.hidden_tags import HIDDEN
-from training.studies.control.measure import ControlOptions, measure
-from training.studies.frontier.figures import several, signed
+from training.studies.frontier.figures import data_sets, several, signed
 
 Figures = Mapping[str, Any]
-"""What measure gives for a run."""
+"""What measure returns for a run, or the JSON of it."""
 _SHOWN = 10
+"""Concepts whose levels are shown."""
+_LEVELS = ("share", "users below 0", "items with", "items without")
+_COSTS = ("loss", "random", "over random", "over ADD")
 _PARAGRAPHS = (
     "Exposure shares (a place weighs 1 / log2(1 + rank)) and nDCG@20 on the held-out items, of the top 20 of "
     "test users, mode RESIDUAL. ± is the standard error: over users as clusters within the runs or over the "
@@ -30,36 +27,28 @@ _PARAGRAPHS = (
 )
 
 
-def add_control_flags(parser: argparse.ArgumentParser) -> None:
-    """Those of ControlOptions."""
-    add_flags(parser, ControlOptions, title="steering")
-
-
-def measure_control(runs: Sequence[Run], parsed: argparse.Namespace, command: str) -> Report:
-    """The parts of each run, joined; says on the console which part of which run it is at."""
-    options = read_flags(ControlOptions, parsed)
-    with Console(stderr=True).status("steering") as status:
-        return control_report([measure(run, options, status.update) for run in runs], command)
-
-
 def control_report(runs: Sequence[Figures], command: str) -> Report:
-    """The report of any number of runs."""
-    names = list(dict.fromkeys(run["data_set"] for run in runs))
-    sets = {name: [run for run in runs if run["data_set"] == name] for name in names}
-    tables = [table for name, own in sets.items() for table in _tables(name, own)]
+    """Returns the report of any number of runs."""
+    sets = data_sets(runs)
     curves = [Curve(name, *_costs(own)) for name, own in sets.items() if "halved" in own[0]]
-    plot = Plot("", "nDCG@20 lost - by random", curves) if curves else None
     return Report(
-        "steering", f"Steering: {' and '.join(names)}", command, _PARAGRAPHS, tables, plot, runs
+        name="steering",
+        title=f"Steering: {' and '.join(sets)}",
+        command=command,
+        paragraphs=_PARAGRAPHS,
+        tables=[table for name, own in sets.items() for table in _tables(name, own)],
+        plot=Plot("", "nDCG@20 lost - by random", curves) if curves else None,
+        figures=runs,
     )
 
 
 def _costs(runs: Sequence[Figures]) -> tuple[list[str], list[Estimate]]:
-    ways = {
-        way: several([run["halved"][way]["over random"] for run in runs])
-        for way in runs[0]["halved"]
+    """Returns methods and what each costs more than random removal."""
+    by_method = {
+        method: _joined(_each(runs, "halved", method), "over random")
+        for method in runs[0]["halved"]
     }
-    known = {way: estimate for way, estimate in ways.items() if estimate}
+    known = {method: estimate for method, estimate in by_method.items() if estimate}
     return list(known), list(known.values())
 
 
@@ -76,41 +65,29 @@ def _tables(name: str, runs: Sequence[Figures]) -> Iterator[Table]:
         yield _drift_of_each(name, runs)
 
 
-def _operations(of: str, runs: Sequence[Figures]) -> Table:
+def _operations(name: str, runs: Sequence[Figures]) -> Table:
+    concepts = sum(len(run["concepts"]) for run in runs)
     rows = []
-    for name in runs[0]["operations"]:
-        found = [run["operations"][name] for run in runs]
-        more = sum(one["concepts with more"] for one in found)
-        rows.append(
-            [
-                name,
-                signed(several([one["change"] for one in found])),
-                f"{sum(one['users with more'] for one in found) / len(found):.0%}",
-                f"{more} of {sum(len(run['concepts']) for run in runs)}",
-                signed(several([one["ndcg"] for one in found])),
-            ]
-        )
-    columns = (
-        "operation",
-        "share changed by",
-        "users with more of it",
-        "concepts with more",
-        "nDCG@20",
-    )
-    return Table(
-        f"{of}: each concept under each operation, x = {runs[0]['strength']:g} TYPICAL",
-        columns,
-        rows,
-    )
+    for operation in runs[0]["operations"]:
+        results = _each(runs, "operations", operation)
+        users = sum(one["users with more"] for one in results) / len(results)
+        more = sum(one["concepts with more"] for one in results)
+        change = signed(_joined(results, "change"))
+        ndcg = signed(_joined(results, "ndcg"))
+        rows.append([operation, change, f"{users:.0%}", f"{more} of {concepts}", ndcg])
+    columns = ("share changed by", "users with more of it", "concepts with more", "nDCG@20")
+    strength = runs[0]["strength"]
+    title = f"{name}: each concept under each operation, x = {strength:g} TYPICAL"
+    return Table(title, ("operation", *columns), rows)
 
 
 def _levels(name: str, runs: Sequence[Figures]) -> Table:
     operations = list(runs[0]["operations"])
     rows = []
     for concept in list(runs[0]["concepts"])[:_SHOWN]:
-        found = [run["concepts"][concept] for run in runs if concept in run["concepts"]]
-        means = {key: sum(one[key] for one in found) / len(found) for key in _LEVELS}
-        changes = [several([one["change"][operation] for one in found]) for operation in operations]
+        results = [run["concepts"][concept] for run in runs if concept in run["concepts"]]
+        means = {key: sum(one[key] for one in results) / len(results) for key in _LEVELS}
+        changes = [several([one["change"][name] for one in results]) for name in operations]
         rows.append(
             [
                 concept,
@@ -120,28 +97,18 @@ def _levels(name: str, runs: Sequence[Figures]) -> Table:
                 *map(signed, changes),
             ]
         )
-    columns = (
-        "concept",
-        "share",
-        "users below level 0",
-        "items' level with / without",
-        *operations,
-    )
-    return Table(f"{name}: levels, and the change of the share", columns, rows)
-
-
-_LEVELS = ("share", "users below 0", "items with", "items without")
+    columns = ("concept", "share", "users below level 0", "items' level with / without")
+    return Table(f"{name}: levels, and the change of the share", (*columns, *operations), rows)
 
 
 def _halved(name: str, runs: Sequence[Figures]) -> Table:
     rows = []
-    for way in runs[0]["halved"]:
-        found = [run["halved"][way] for run in runs]
-        left = [one["left"] for one in found if one["left"] is not None]
-        rows.append(
-            [way, _reached(found), f"{sum(left) / len(left):.2f}" if left else "-"]
-            + [signed(several([one[key] for one in found])) for key in _COSTS]
-        )
+    for method in runs[0]["halved"]:
+        results = _each(runs, "halved", method)
+        shares = [one["left"] for one in results if one["left"] is not None]
+        left = f"{sum(shares) / len(shares):.2f}" if shares else "-"
+        costs = [signed(_joined(results, key)) for key in _COSTS]
+        rows.append([method, _reached(results), left, *costs])
     columns = (
         "way",
         "concepts reached",
@@ -149,82 +116,89 @@ def _halved(name: str, runs: Sequence[Figures]) -> Table:
         "nDCG@20 lost",
         "by random",
         "minus random's",
+        "minus ADD's",
     )
-    return Table(f"{name}: shares halved", (*columns, "minus ADD's"), rows)
-
-
-_COSTS = ("loss", "random", "over random", "over ADD")
+    return Table(f"{name}: shares halved", columns, rows)
 
 
 def _hidden(name: str, runs: Sequence[Figures]) -> Table:
     rows = []
-    for way in runs[0]["hidden"]:
-        found = [run["hidden"][way] for run in runs]
-        costs = [signed(several([one[key] for one in found])) for key in ("loss", "over ADD")]
-        rows.append([way, _reached(found), *costs])
+    for method in runs[0]["hidden"]:
+        results = _each(runs, "hidden", method)
+        costs = [signed(_joined(results, key)) for key in ("loss", "over ADD")]
+        rows.append([method, _reached(results), *costs])
     title = f"{name}: shares of all items halved by ways that do not know {HIDDEN:.0%} of the tags"
     return Table(title, ("way", "concepts reached", "nDCG@20 lost", "minus ADD's"), rows)
 
 
 def _together(name: str, runs: Sequence[Figures]) -> Table:
     rows = []
-    for goal, ways in runs[0]["together"].items():
-        for way in ways:
-            found = [run["together"][goal][way] for run in runs]
-            short = [one["short"] for one in found if one["short"] is not None]
-            rows.append(
-                [f"{goal}: {way}", _reached(found), f"{max(short):.4f}" if short else "-"]
-                + [
-                    signed(several([one[key] for one in found]))
-                    for key in ("loss", "alone", "over alone")
-                ]
-            )
+    for goal, methods in runs[0]["together"].items():
+        for method in methods:
+            results = [run["together"][goal][method] for run in runs]
+            shorts = [one["short"] for one in results if one["short"] is not None]
+            short = f"{max(shorts):.4f}" if shorts else "-"
+            costs = [signed(_joined(results, key)) for key in ("loss", "alone", "over alone")]
+            rows.append([f"{goal}: {method}", _reached(results), short, *costs])
     columns = (
         "both: way",
         "pairs reached",
         "a share short by at most",
         "nDCG@20 lost",
         "sum of the single losses",
+        "minus the sum",
     )
-    return Table(f"{name}: two concepts at once", (*columns, "minus the sum"), rows)
+    return Table(f"{name}: two concepts at once", columns, rows)
 
 
 def _drift(name: str, runs: Sequence[Figures]) -> Table:
     parts = [run["drift"] for run in runs]
     rows = []
-    for way in parts[0]["ways"]:
-        found = [part["ways"][way] for part in parts]
-        rows.append(
-            [way, str(sum(one["reached"] for one in found))]
-            + [signed(several([one[key] for one in found])) for key in ("moved", "over boost")]
-        )
+    for method in parts[0]["ways"]:
+        results = _each(parts, "ways", method)
+        moves = [signed(_joined(results, key)) for key in ("moved", "over boost")]
+        rows.append([method, str(sum(one["reached"] for one in results)), *moves])
     title = f"{name}: mean |move| of the other concepts' shares while one goes to {_goal(parts)}"
     return Table(title, ("way", "concepts", "others move by", "minus the tag boost's"), rows)
 
 
 def _drift_of_each(name: str, runs: Sequence[Figures]) -> Table:
-    parts = [run["drift"]["ways"] for run in runs]
-    ways = list(parts[0])
+    parts = [run["drift"] for run in runs]
+    methods = list(parts[0]["ways"])
     rows = []
-    for concept in list(parts[0][ways[0]]["concepts"]):
-        row: list[object] = [concept]
-        for way in ways:
-            found = [part[way]["concepts"].get(concept) for part in parts]
-            known = [one for one in found if one]
-            other, move = known[0]["furthest"] if known else ("-", 0.0)
-            row += [
-                signed(several([one["moved"] for one in known])),
-                f"{other} {move:+.3f}" if known else "-",
-            ]
+    for concept in parts[0]["ways"][methods[0]]["concepts"]:
+        row = [concept]
+        for method in methods:
+            moves = [own["concepts"].get(concept) for own in _each(parts, "ways", method)]
+            row += _moves([move for move in moves if move])
         rows.append(row)
-    columns = [column for way in ways for column in (way, "moves most (first run)")]
-    title = f"{name}: the same for each concept brought to {_goal([run['drift'] for run in runs])}"
+    columns = [column for method in methods for column in (method, "moves most (first run)")]
+    title = f"{name}: the same for each concept brought to {_goal(parts)}"
     return Table(title, ("concept", *columns), rows)
+
+
+def _moves(known: Sequence[Figures]) -> list[str]:
+    """Formats the mean move of the other concepts, and the one that moves most in the first run."""
+    mean = signed(_joined(known, "moved"))
+    if not known:
+        return [mean, "-"]
+    other, move = known[0]["furthest"]
+    return [mean, f"{other} {move:+.3f}"]
 
 
 def _goal(parts: Sequence[Figures]) -> str:
     return "its share x 4" if parts[0]["label"] == "4 x" else str(parts[0]["label"])
 
 
-def _reached(found: Sequence[Figures]) -> str:
-    return f"{sum(one['reached'] for one in found)} of {sum(one['asked'] for one in found)}"
+def _each(runs: Sequence[Figures], part: str, name: str) -> list[Figures]:
+    """Returns what each run has under a name in a part of its figures."""
+    return [run[part][name] for run in runs]
+
+
+def _joined(results: Sequence[Figures], key: str) -> Estimate | None:
+    return several([one[key] for one in results])
+
+
+def _reached(results: Sequence[Figures]) -> str:
+    reached = sum(one["reached"] for one in results)
+    return f"{reached} of {sum(one['asked'] for one in results)}"

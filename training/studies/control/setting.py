@@ -1,4 +1,4 @@
-"""Who is judged on what: test users with their codes; concepts with weights, units and items."""
+"""The control study's setting: test users with their codes, concepts with weights, units and items."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from training.studies.frontier.tags import Concept, Concepts, concepts_of, judge
 
 @dataclass(frozen=True)
 class Setting:
-    """A run's test users and concepts; every row is of one concept.
+    """A run's test users and concepts; a row is a concept.
 
-    judged are those that can be brought to some target share; tags bool [n_concepts, n_items].
+    judged holds the concepts that can be brought to some target share; tags bool [n_concepts, n_items].
     """
 
     run: Run
@@ -32,7 +32,7 @@ class Setting:
 
     @classmethod
     def of(cls, run: Run, users: NDArray[np.int64], most: int) -> Self:
-        """The most frequent concepts of a run, none on more than half of the items.
+        """Chooses the most frequent concepts of a run, none on more than half of the items.
 
         Raises:
             DataError: if there is none.
@@ -40,37 +40,41 @@ class Setting:
         validation = Audience.tuned(Users.of(run, run.split.validation))
         audience = Audience.of(Users.of(run, users), validation.relevance)
         fitted = {concept.name: concept for concept in run.concepts}
-        found = concepts_of(run, most)
-        known = [row for row, name in enumerate(found.names) if name in fitted]
-        concepts = Concepts(tuple(found.names[row] for row in known), found.tags[known])
+        named = concepts_of(run, most)
+        known = [row for row, name in enumerate(named.names) if name in fitted]
+        concepts = Concepts(tuple(named.names[row] for row in known), named.tags[known])
         return cls(
-            run, audience, concepts, judged(concepts, audience), [fitted[n] for n in concepts.names]
+            run=run,
+            audience=audience,
+            concepts=concepts,
+            judged=judged(concepts, audience),
+            fitted=[fitted[name] for name in concepts.names],
         )
 
     @cached_property
     def codes(self) -> Floats:
-        """The users' codes, [users, n_neurons]."""
+        """Returns the users' codes, [users, n_neurons]."""
         with torch.no_grad():
             codes: Floats = self.run.sae.encode(torch.from_numpy(self.audience.users.z)).numpy()
         return codes
 
     @cached_property
     def directions(self) -> Floats:
-        """What a level of 1 of each concept adds to the scores over scale(z), [n_concepts, n_items]."""
+        """Returns what a level of 1 adds to the scores over scale(z), [n_concepts, n_items]."""
         return self.moved(np.stack([concept.weights for concept in self.fitted]))
 
     def moved(self, change: Floats) -> Floats:
-        """What changes of codes [rows, n_neurons] add to the scores over scale(z): [rows, n_items]."""
+        """Returns what changes of codes [rows, n_neurons] add to scores over scale(z), [rows, n_items]."""
         W_dec = self.run.sae.W_dec.detach().numpy()
         return np.asarray(
             change @ W_dec @ self.run.recommender.item_matrix().V.numpy().T, dtype=np.float32
         )
 
     def linear(self, gain: Floats, limit: float = np.inf, base: str = "score") -> LinearScores:
-        """A base, and what a unit of strength adds to it: [n_items] or [users, n_items]."""
+        """Returns scores that add the gain [n_items] or [users, n_items] to a base."""
         return LinearScores(self.audience.bases[base], gain, limit=limit)
 
     @property
     def best_at_0(self) -> Lists:
-        """Each user's best items unsteered, whatever the base."""
+        """Returns each user's best unsteered items, which are the same for all bases."""
         return self.audience.best_at_0["score"]

@@ -1,4 +1,4 @@
-"""Side effects: how much the other concepts move while one concept's share is brought to a target."""
+"""Side effects: how much other concepts move while one concept's share is brought to a target."""
 
 from __future__ import annotations
 
@@ -9,53 +9,67 @@ from numpy.typing import NDArray
 
 from training.measures.metrics import discounts
 from training.studies.control import methods
+from training.studies.control.method_ids import ControlMethod
 from training.studies.control.methods import Method
 from training.studies.control.operations import Doubles
 from training.studies.control.setting import Setting
 from training.studies.frontier.linear_scores import LENGTH, Lists
 
-RISES: dict[str, Method] = {
-    "ADD": methods.added,
-    "BOOST": methods.boosted,
-    "tag boost": methods.lifted,
+RISES: dict[ControlMethod, Method] = {
+    ControlMethod.ADD: methods.added,
+    ControlMethod.BOOST: methods.boosted,
+    ControlMethod.TAG_BOOST: methods.lifted,
 }
 
 
+class Move(NamedTuple):
+    """The other concept that moves most, and its mean move."""
+
+    concept: str
+    mean: float
+
+
 class Drift(NamedTuple):
-    """One concept raised: the others' names, and the change of their exposure shares, [users, others]."""
+    """One concept raised: the others' names, and the changes of their exposure shares, [users, others]."""
 
     others: tuple[str, ...]
     moves: Doubles
 
     @property
     def distance(self) -> Doubles:
-        """Of each user, so that the mean over users is the mean over the others of |their mean move|."""
+        """Returns a figure for each user whose mean is the others' mean |mean move|, [users]."""
         distance: Doubles = (self.moves * np.sign(self.moves.mean(axis=0))).mean(axis=1)
         return distance
 
     @property
-    def furthest(self) -> tuple[str, float]:
-        """The other concept that moves most, and its mean move."""
+    def furthest(self) -> Move:
+        """Returns the other concept that moves most."""
         means = self.moves.mean(axis=0)
         most = int(np.abs(means).argmax())
-        return self.others[most], float(means[most])
+        return Move(self.others[most], float(means[most]))
 
 
-def drift(setting: Setting, label: str) -> dict[str, dict[str, Drift]]:
-    """Each concept brought to its target of that label: by way and concept, without those not reached."""
-    before = exposures(setting.audience.unsteered, setting.concepts.tags)
-    found: dict[str, dict[str, Drift]] = {name: {} for name in RISES}
+def drift(setting: Setting, label: str) -> dict[ControlMethod, dict[str, Drift]]:
+    """Brings each concept to its target of a label: returns results by method and concept.
+
+    Targets that a method does not reach are left out.
+    """
+    tags = setting.concepts.tags
+    before = exposures(setting.audience.unsteered, tags)
+    drifts: dict[ControlMethod, dict[str, Drift]] = {name: {} for name in RISES}
     for concept in setting.judged:
-        for name, way in RISES.items() if label in concept.targets else ():
-            lists = way(setting, concept.row, concept.targets[label])
+        if label not in concept.targets:
+            continue
+        others = tuple(other for other in setting.concepts.names if other != concept.name)
+        for name, method in RISES.items():
+            lists = method(setting, concept.row, concept.targets[label])
             if lists is not None:
-                moves = exposures(lists, setting.concepts.tags) - before
-                others = tuple(other for other in setting.concepts.names if other != concept.name)
-                found[name][concept.name] = Drift(others, np.delete(moves, concept.row, axis=1))
-    return found
+                moves = np.delete(exposures(lists, tags) - before, concept.row, axis=1)
+                drifts[name][concept.name] = Drift(others, moves)
+    return drifts
 
 
 def exposures(lists: Lists, tags: NDArray[np.bool_]) -> Doubles:
-    """Exposure share of every concept in every list: tags [n_concepts, n_items] -> [users, n_concepts]."""
+    """Returns every concept's exposure share: tags [n_concepts, n_items] -> [users, n_concepts]."""
     weights = discounts(LENGTH)
     return np.stack([flags[lists] @ (weights / weights.sum()) for flags in tags], axis=1)
