@@ -7,11 +7,10 @@ from typing import NamedTuple, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-Ints = NDArray[np.int64]
+from training.arrays import Bools, Ints
 
 
 class PaddedHistories(NamedTuple):
@@ -49,7 +48,7 @@ class Histories(NamedTuple):
         positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
         return Histories(offsets, self.items[np.repeat(self.offsets[rows], lengths) + positions])
 
-    def keep(self, kept: NDArray[np.bool_]) -> Histories:
+    def keep(self, kept: Bools) -> Histories:
         """The items where kept [n_events] is true; rows may become empty."""
         before = np.concatenate([[0], np.cumsum(kept)])
         return Histories(before[self.offsets].astype(np.int64), self.items[kept])

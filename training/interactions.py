@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from training.arrays import Doubles, Ints
 from training.errors import DataError
 from training.histories import Histories
 
@@ -57,7 +57,7 @@ class Catalogue:
         return self.items.height
 
     @property
-    def popularity(self) -> NDArray[np.int64]:
+    def popularity(self) -> Ints:
         """Positive events of the training users, [n_items]."""
         return self.items["popularity"].to_numpy()
 
@@ -70,7 +70,7 @@ class Catalogue:
                 kinds[name] = _attribute_kind(dtype)
         return kinds
 
-    def with_popularity(self, popularity: NDArray[np.int64]) -> Catalogue:
+    def with_popularity(self, popularity: Ints) -> Catalogue:
         """The same items with other counts, [n_items]."""
         return Catalogue(
             self.items.with_columns(pl.Series("popularity", popularity, dtype=pl.Int64))
@@ -88,10 +88,10 @@ class Interactions:
 
     user_ids: tuple[str, ...]
     item_ids: tuple[str, ...]
-    users: NDArray[np.int64]
-    items: NDArray[np.int64]
-    value: NDArray[np.float64]
-    time: NDArray[np.int64]
+    users: Ints
+    items: Ints
+    value: Doubles
+    time: Ints
     duplicate_count: int
 
     def positives(self, min_value: float | None) -> Histories:

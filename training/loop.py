@@ -70,7 +70,7 @@ class _Progress:
     waited: int = 0
 
 
-def fit(
+def run_epochs(
     task: Task,
     schedule: Schedule,
     seed: int,

@@ -14,11 +14,6 @@ from training.pooling import Bags
 _LEAST_NORM = 1e-12
 
 
-def relative_squared_error(prediction: Tensor, target: Tensor, variance: Tensor) -> Tensor:
-    """Mean squared error over a fixed scalar variance: 1 means "no better than the mean", [batch, d] each."""
-    return (prediction - target).square().mean() / variance
-
-
 def multinomial_loss(logits: Tensor, histories: Bags) -> Tensor:
     """Mean over the batch of -sum over a history's items of log softmax(logits), [batch, n_items]."""
     return -log_softmax(logits, dim=-1)[histories.rows, histories.items].sum() / len(logits)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from training.arrays import Bools, Ints
 from training.errors import ConfigError, DataError, RunError
-from training.histories import Histories, Ints, stacked
+from training.histories import Histories, stacked
 
 _SPLITS = ("users", "leave-one-out")
 
@@ -89,7 +89,7 @@ class Split:
         """What the given users' lists should hold, float32 [len(users), n_items]."""
         return self.target_items.rows(users).matrix(self.n_items)
 
-    def popularity(self) -> NDArray[np.int64]:
+    def popularity(self) -> Ints:
         """Positive events of the training users, [n_items]."""
         return np.bincount(self.histories(self.train).items, minlength=self.n_items).astype(
             np.int64
@@ -214,8 +214,8 @@ def _hold_out_users(
 
 
 def _draw_targets(
-    positives: Histories, held_out: NDArray[np.bool_], share: float, rng: np.random.Generator
-) -> NDArray[np.bool_]:
+    positives: Histories, held_out: Bools, share: float, rng: np.random.Generator
+) -> Bools:
     """Flags round(share x count) random events of each held-out user, at least one, never all: [n_events]."""
     lengths = positives.lengths
     draws = rng.random(len(positives.items))
@@ -223,5 +223,5 @@ def _draw_targets(
     place = np.empty_like(order)
     place[order] = np.arange(len(order)) - np.repeat(positives.offsets[:-1], lengths)
     count = np.where(held_out, np.clip(np.round(share * lengths), 1, np.maximum(lengths - 1, 1)), 0)
-    flags: NDArray[np.bool_] = place < np.repeat(count, lengths)
+    flags: Bools = place < np.repeat(count, lengths)
     return flags

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from training.arrays import Ints
 from training.checkpoint import write_json
-from training.histories import Histories, Ints
+from training.histories import Histories
 from training.interactions import Prepared, RawData
 
 FILES = ("data.json", "data.png")

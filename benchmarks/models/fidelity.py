@@ -25,10 +25,10 @@ import torch
 
 from benchmarks.models.fidelity_plan import BASE, VARIANTS, Cell, plan
 from benchmarks.models.fidelity_report import report
+from training.arrays import Ints
 from training.checkpoint import Checkpoints, load_tensors, read_json, save_tensors, write_json
 from training.datasets import load_data_set
 from training.datasets.folder import FolderOptions
-from training.histories import Ints
 from training.interactions import prepare
 from training.measures.fidelity import Fidelity, measure_fidelity
 from training.measures.ranking import mean_ndcg

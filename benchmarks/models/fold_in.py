@@ -111,11 +111,11 @@ def fitted(name: str, options: dict[str, Any], split: Split, seed: int) -> Fitte
             graph = GraphFactors(
                 model, Graph(histories, split.n_items), histories.size, settings.layers
             )
-            context.fit(LightGcnTask(graph, settings, context), settings.schedule())
+            context.optimise(LightGcnTask(graph, settings, context), settings.schedule())
             return Fitted(model, mean(graph.layers()).users.detach())
         module = Factors(model, histories.size)
         task = BprTask if name == "BPR" else LogisticTask
-        context.fit(task(module, settings, context), settings.schedule())
+        context.optimise(task(module, settings, context), settings.schedule())
         return Fitted(model, module.users.detach())
 
 

@@ -24,12 +24,13 @@ from benchmarks.models.cost_report import report
 from benchmarks.models.dense_training import DenseElsaTask, DenseSaeTask
 from training.checkpoint import Checkpoints, read_json, write_json
 from training.config import TrainConfig
+from training.data import load_data
 from training.histories import Histories
 from training.loop import EpochReport
 from training.measures.fidelity import measure_fidelity
 from training.measures.ranking import mean_ndcg
 from training.measures.scorers import ModelScorer
-from training.pipeline import Silent, load_data
+from training.progress import Silent
 from training.recommenders import RECOMMENDERS, FitContext, Recommender
 from training.recommenders.elsa import Elsa
 from training.recommenders.fitting.elsa import ElsaOptions, ElsaTask

@@ -34,11 +34,13 @@ from service.users.state import UNKNOWN_USER
 from training.checkpoint import Checkpoints
 from training.concepts import fit_concepts
 from training.config import TrainConfig
+from training.data import Data, load_data
 from training.datasets.synthetic import SyntheticOptions
-from training.pipeline import Data, Silent, fit_autoencoder, fit_context, fit_recommender, load_data
+from training.progress import Silent
 from training.recommenders import RECOMMENDERS, Recommender
 from training.run import Run
 from training.saes import SAES
+from training.stages import complete_autoencoder, complete_recommender, new_context
 
 N = 20
 USERS = 12
@@ -123,7 +125,7 @@ def make_cell(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, s
     def context(config: TrainConfig, folder: Path) -> Any:
         folder.mkdir()
         checkpoints = Checkpoints(folder / "checkpoints")
-        return fit_context(
+        return new_context(
             config, data(config.data).split, checkpoints, Silent(), torch.device("cpu")
         )
 
@@ -131,13 +133,15 @@ def make_cell(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, s
     def trained(source: str, model: str) -> Trained:
         config = _config(source, model, "topk")
         folder = tmp_path_factory.mktemp("matrix")
-        recommender = fit_recommender(config, folder / "model", context(config, folder / "model"))
+        recommender = complete_recommender(
+            config, folder / "model", context(config, folder / "model")
+        )
         return Trained(recommender, export_recommender(recommender, recommender.d), folder)
 
     def cell(source: str, model: str, sae: str) -> Cell:
         config, (recommender, graphs, parent) = _config(source, model, sae), trained(source, model)
         folder = parent / sae
-        coder = fit_autoencoder(config, folder, recommender, context(config, folder))
+        coder = complete_autoencoder(config, folder, recommender, context(config, folder))
         known = data(source)
         config = dataclasses.replace(
             config, min_value=known.min_value, implicit=known.min_value is None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from training.checkpoint import Checkpoints
 from training.errors import ConfigError, DivergedError
-from training.loop import EpochReport, fit
+from training.loop import EpochReport, run_epochs
 from training.schedule import Schedule
 
 
@@ -66,13 +66,13 @@ def stop_after(epoch: int) -> object:
 def test_an_interrupted_run_ends_in_the_same_bytes(tmp_path: Path) -> None:
     schedule = Schedule(epochs=20, lr=0.3, decay_from=0.5, validate_every=2, patience=20)
     whole = PullTo(peak=4.0)
-    expected = fit(whole, schedule, 1, Checkpoints(tmp_path / "whole"))
+    expected = run_epochs(whole, schedule, 1, Checkpoints(tmp_path / "whole"))
     for epoch in (3, 8, 19):
         folder = Checkpoints(tmp_path / str(epoch), every_s=0)
         with pytest.raises(Interrupted):
-            fit(PullTo(peak=4.0), schedule, 1, folder, stop_after(epoch))  # type: ignore[arg-type]
+            run_epochs(PullTo(peak=4.0), schedule, 1, folder, stop_after(epoch))  # type: ignore[arg-type]
         resumed = PullTo(peak=4.0)
-        assert fit(resumed, schedule, 1, folder) == expected
+        assert run_epochs(resumed, schedule, 1, folder) == expected
         assert torch.equal(resumed.module.w, whole.module.w)
         assert torch.equal(resumed.memory["steps"], whole.memory["steps"])
 
@@ -80,7 +80,7 @@ def test_an_interrupted_run_ends_in_the_same_bytes(tmp_path: Path) -> None:
 def test_the_best_state_is_kept_and_waiting_ends_the_training(tmp_path: Path) -> None:
     schedule = Schedule(epochs=500, lr=0.1, validate_every=1, patience=4)
     task = PullTo(peak=2.0)
-    result = fit(task, schedule, 0, Checkpoints(tmp_path))
+    result = run_epochs(task, schedule, 0, Checkpoints(tmp_path))
     assert result.epochs == result.best_epoch + 4 < 500
     assert result.best is not None
     assert task.validate() == result.best
@@ -89,7 +89,7 @@ def test_the_best_state_is_kept_and_waiting_ends_the_training(tmp_path: Path) ->
 
 def test_without_validation_the_last_state_is_the_result(tmp_path: Path) -> None:
     task = PullTo()
-    result = fit(task, Schedule(epochs=200, lr=0.5), 0, Checkpoints(tmp_path))
+    result = run_epochs(task, Schedule(epochs=200, lr=0.5), 0, Checkpoints(tmp_path))
     assert (result.epochs, result.best_epoch, result.best) == (200, 200, None)
     assert abs(float(task.module.w.detach()) - 10) < 1
 
@@ -99,7 +99,7 @@ def test_a_loss_that_is_no_number_stops_at_its_step_and_keeps_the_last_good_chec
 ) -> None:
     checkpoints = Checkpoints(tmp_path, every_s=0)
     with pytest.raises(DivergedError, match=r"line: the loss is nan at step 2 of epoch 5"):
-        fit(PullTo(fail_at=3 * 4 + 2), Schedule(epochs=20, lr=0.1), 0, checkpoints)
+        run_epochs(PullTo(fail_at=3 * 4 + 2), Schedule(epochs=20, lr=0.1), 0, checkpoints)
     kept = checkpoints.load("line")
     assert kept is not None
     assert kept.epoch == 4
@@ -116,12 +116,12 @@ def test_a_last_step_that_overflows_is_noticed(tmp_path: Path) -> None:
                 self.module.w.fill_(torch.inf)
 
     with pytest.raises(DivergedError, match="the last step left values that are no numbers"):
-        fit(Overflows(), Schedule(epochs=1, lr=0.1), 0, Checkpoints(tmp_path))
+        run_epochs(Overflows(), Schedule(epochs=1, lr=0.1), 0, Checkpoints(tmp_path))
 
 
 def test_only_the_newest_checkpoint_stays_and_a_half_written_one_is_ignored(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, every_s=0)
-    fit(PullTo(), Schedule(epochs=5, lr=0.1), 0, checkpoints)
+    run_epochs(PullTo(), Schedule(epochs=5, lr=0.1), 0, checkpoints)
     assert [path.name for path in tmp_path.iterdir()] == ["line-000005"]
     (tmp_path / "line-000009.writing").mkdir()
     found = checkpoints.load("line")

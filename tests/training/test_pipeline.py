@@ -22,7 +22,8 @@ from training.datasets.synthetic import SyntheticOptions
 from training.errors import ConfigError, DataError, DivergedError, RunError
 from training.loop import EpochReport
 from training.measures.ranking import compare
-from training.pipeline import Silent, train
+from training.pipeline import train
+from training.progress import Silent
 from training.recommenders.fitting.elsa import ElsaOptions
 from training.recommenders.fitting.puresvd import PureSvdOptions
 from training.run import Run, load_run

@@ -13,7 +13,7 @@ from torch import Tensor
 from training.histories import Histories
 from training.measures.metrics import Lists, exposure_share
 from training.measures.scorers import best_lists
-from training.recommenders.base import Recommender
+from training.recommender import Recommender
 from training.saes.base import SparseAutoencoder
 
 LIST_LENGTH = 20

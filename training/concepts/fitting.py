@@ -28,7 +28,7 @@ from training.concepts.mapping.tfidf import tfidf, top_neurons
 from training.concepts.membership import Membership, memberships
 from training.histories import Histories
 from training.interactions import Catalogue
-from training.recommenders.base import Recommender
+from training.recommender import Recommender
 from training.saes.base import SparseAutoencoder
 from training.splits import Split
 

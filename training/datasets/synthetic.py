@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from training.arrays import Bools
 from training.errors import ConfigError
 from training.interactions import RawData
 
@@ -88,7 +88,7 @@ def generate(source: str, options: SyntheticOptions, seed: int) -> RawData:
     return RawData("synthetic", events, _items(membership), min_value=None)
 
 
-def _membership(options: SyntheticOptions, rng: np.random.Generator) -> NDArray[np.bool_]:
+def _membership(options: SyntheticOptions, rng: np.random.Generator) -> Bools:
     """[n_items, n_concepts]: every concept is on some item, every item has one or two."""
     membership = np.zeros((options.n_items, options.n_concepts), dtype=np.bool_)
     membership[
@@ -99,7 +99,7 @@ def _membership(options: SyntheticOptions, rng: np.random.Generator) -> NDArray[
     return membership
 
 
-def _items(membership: NDArray[np.bool_]) -> pl.DataFrame:
+def _items(membership: Bools) -> pl.DataFrame:
     names = np.array([f"concept-{concept:02d}" for concept in range(membership.shape[1])])
     tags = [names[row].tolist() for row in membership]
     ids = [str(item) for item in range(len(tags))]

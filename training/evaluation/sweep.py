@@ -17,19 +17,14 @@ import torch
 
 from training.checkpoint import Checkpoints, read_json, write_json
 from training.config import TrainConfig
+from training.data import Data, load_data
 from training.evaluation.plan import Flags, Plan, config_of
 from training.measures.fidelity import measure_fidelity
 from training.measures.ranking import judge, references
 from training.measures.scorers import ModelScorer, Scorer
-from training.pipeline import (
-    Data,
-    Reporter,
-    fit_autoencoder,
-    fit_context,
-    fit_recommender,
-    load_data,
-)
+from training.progress import Reporter
 from training.recommenders import FitContext
+from training.stages import complete_autoencoder, complete_recommender, new_context
 
 Figures = dict[str, float]
 Kept = TypeVar("Kept")
@@ -84,16 +79,16 @@ class _Sweep:
 
     def _ranking(self, config: TrainConfig) -> Figures:
         data, home = self._data(config), self._home(config)
-        recommender = fit_recommender(config, home, self._context(config, home))
+        recommender = complete_recommender(config, home, self._context(config, home))
         epochs = float(read_json(home / "recommender.json")["fit"]["best_epoch"])
         return self._judged(data, ModelScorer(recommender, config.max_length)) | {"epochs": epochs}
 
     def _fidelity(self, config: TrainConfig) -> Figures:
         split, home = self._data(config).split, self._home(config)
-        recommender = fit_recommender(config, home, self._context(config, home))
+        recommender = complete_recommender(config, home, self._context(config, home))
         stage = home / _digest({name: config.to_json()[name] for name in _PARTS_OF_SAE})
         stage.mkdir(exist_ok=True)
-        sae = fit_autoencoder(config, stage, recommender, self._context(config, stage))
+        sae = complete_autoencoder(config, stage, recommender, self._context(config, stage))
         validation, test = (
             measure_fidelity(recommender, sae, split, users, config.max_length, self.plan.n)
             for users in (split.validation, split.test)
@@ -110,7 +105,7 @@ class _Sweep:
 
     def _context(self, config: TrainConfig, home: Path) -> FitContext:
         checkpoints = Checkpoints(home / "checkpoints")
-        return fit_context(
+        return new_context(
             config, self._data(config).split, checkpoints, self.reporter, self.device
         )
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.histories import Ints
+from training.arrays import Ints
 from training.measures import metrics
 from training.measures.scorers import ModelScorer, ReconstructedScorer, recommend
-from training.recommenders.base import Recommender
+from training.recommender import Recommender
 from training.saes.base import SparseAutoencoder
 from training.splits import Split
 

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from training.histories import Ints
+from training.arrays import Ints
 from training.measures import metrics
 from training.measures.scorers import EaseScorer, ModelScorer, PopularityScorer, Scorer, recommend
-from training.recommenders.base import Recommender
+from training.recommender import Recommender
 from training.recommenders.puresvd import PureSvd, singular_vectors
 from training.splits import Split
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from training.histories import Histories
 from training.measures.metrics import Lists
-from training.recommenders.base import Recommender
+from training.recommender import Recommender
 from training.saes.base import SparseAutoencoder
 
 

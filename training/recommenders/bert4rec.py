@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, pad
 
-from training.recommenders.base import ItemMatrix
+from training.recommender import ItemMatrix
 from training.recommenders.transformer import (
     PostNormBlock,
     Shape,

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from training.pooling import masked_sum
-from training.recommenders.base import ItemMatrix, Recommender
+from training.recommender import ItemMatrix, Recommender
 
 
 class Elsa(Recommender):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from training.recommenders.base import ItemMatrix, Recommender
+from training.recommender import ItemMatrix, Recommender
 from training.recommenders.foldin import fold_in
 
 _BIAS_PENALTY = 1e-4

@@ -10,7 +10,7 @@ from torch.nn.functional import linear
 from torch.nn.init import xavier_normal_
 
 from training.pooling import masked_sum
-from training.recommenders.base import ItemMatrix, Recommender
+from training.recommender import ItemMatrix, Recommender
 
 
 class MultDae(Recommender):

@@ -9,7 +9,7 @@ from scipy.sparse.linalg import svds
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from training.recommenders.base import ItemMatrix, Recommender
+from training.recommender import ItemMatrix, Recommender
 
 
 class PureSvd(Recommender):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, pad, relu
 
-from training.recommenders.base import ItemMatrix, Recommender
+from training.recommender import ItemMatrix, Recommender
 from training.recommenders.transformer import PostNormBlock, Shape, initialise
 
 

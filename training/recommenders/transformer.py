@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, pad, scaled_dot_product_attention
 
 from training.errors import ConfigError
-from training.recommenders.base import Activation, ItemMatrix, Recommender
+from training.recommender import Activation, ItemMatrix, Recommender
 
 
 class Window(NamedTuple):

@@ -1,8 +1,9 @@
 """Sparse autoencoders: one model, sparsity rules passed in; and the registry of those that can be trained."""
 
+from training.fit import SaeKind
 from training.saes.base import SparseAutoencoder, SparseCode, Sparsity
 from training.saes.batchtopk import BatchTopK
-from training.saes.fitting import SaeKind, SaeTask
+from training.saes.fitting import SaeTask, sae_kind
 from training.saes.jumprelu import JumpRelu
 from training.saes.matryoshka import MatryoshkaTask
 from training.saes.options import (
@@ -28,15 +29,15 @@ def _batchtopk(options: BatchTopKOptions, n_neurons: int) -> Sparsity:
     return BatchTopK(n_neurons, options.k, options.momentum)
 
 
-SAES: dict[str, SaeKind] = {
-    "relu": SaeKind(ReluOptions, _relu, PenalisedTask),
-    "topk": SaeKind(TopKOptions, lambda options, _: TopK(options.k), SaeTask),
-    "batchtopk": SaeKind(BatchTopKOptions, _batchtopk, SaeTask),
-    "jumprelu": SaeKind(
+SAES: dict[str, SaeKind[SparseAutoencoder]] = {
+    "relu": sae_kind(ReluOptions, _relu, PenalisedTask),
+    "topk": sae_kind(TopKOptions, lambda options, _: TopK(options.k), SaeTask),
+    "batchtopk": sae_kind(BatchTopKOptions, _batchtopk, SaeTask),
+    "jumprelu": sae_kind(
         JumpReluOptions, lambda options, n: JumpRelu(n, options.k, options.bandwidth), PenalisedTask
     ),
-    "matryoshka": SaeKind(MatryoshkaOptions, _batchtopk, MatryoshkaTask),
-    "tied": SaeKind(TiedOptions, _relu, TiedTask),
+    "matryoshka": sae_kind(MatryoshkaOptions, _batchtopk, MatryoshkaTask),
+    "tied": sae_kind(TiedOptions, _relu, TiedTask),
 }
 
 __all__ = ["SAES", "SaeKind", "SparseAutoencoder", "SparseCode", "Sparsity"]

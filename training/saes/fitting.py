@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from training.fit import FitContext, SaeKind
 from training.loop import FitResult
-from training.recommenders.base import Recommender
-from training.recommenders.fitting.base import FitContext
+from training.recommender import Recommender
 from training.saes.auxk import auxk_loss
 from training.saes.base import SparseAutoencoder, SparseCode, Sparsity
 from training.saes.losses import LOSSES
@@ -19,37 +19,13 @@ from training.saes.options import SaeOptions
 from training.saes.subhistories import SubHistories
 
 _CALIBRATION_ROWS = 4096
+"""Codes from which a sparsity rule takes its start; more make it steadier and cost memory."""
+
 _CAP_DRAWS = 3
+"""Draws of sub-histories in which the largest code is looked for; more miss fewer large codes."""
 
-
-class SaeKind(NamedTuple):
-    """A kind of SAE: its options, the sparsity rule that they and n_neurons make, and how it is trained."""
-
-    options: type[Any]
-    sparsity: Callable[[Any, int], Sparsity]
-    task: Callable[[SparseAutoencoder, Any, Recommender, FitContext], SaeTask]
-
-    def build(self, options: Any, d: int) -> SparseAutoencoder:
-        """An untrained SAE for activations of width d.
-
-        Raises:
-            ConfigError: if k is more than n_neurons.
-        """
-        n_neurons = options.n_neurons(d)
-        rule = self.sparsity(options, n_neurons)
-        return SparseAutoencoder(d, n_neurons, rule, options.normalisation())
-
-    def fit(
-        self, sae: SparseAutoencoder, options: Any, recommender: Recommender, context: FitContext
-    ) -> FitResult:
-        """Trains the SAE on the training users' activations."""
-        recommender.to(context.device)
-        task = self.task(sae, options, recommender, context)
-        task.start()
-        result = context.fit(task, options.schedule())
-        task.finish(np.random.default_rng([context.seed, 0x5AE]))
-        recommender.cpu()
-        return result
+_FINISH_SEED = 0x5AE
+"""Separates the draws after training from those of the epochs."""
 
 
 class SaeTask:
@@ -158,3 +134,32 @@ class SaeTask:
         else:
             fired = (code > 0).any(dim=0)
         self.silent.add_(size).masked_fill_(fired, 0)
+
+
+def sae_kind(
+    options: type[Any],
+    sparsity: Callable[[Any, int], Sparsity],
+    task: Callable[[SparseAutoencoder, Any, Recommender, FitContext], SaeTask],
+) -> SaeKind[SparseAutoencoder]:
+    """Makes a kind of SAE from its options, its sparsity rule and its training task.
+
+    sparsity makes the rule from options and n_neurons.
+    """
+
+    def build(options: Any, d: int) -> SparseAutoencoder:
+        n_neurons = options.n_neurons(d)
+        rule = sparsity(options, n_neurons)
+        return SparseAutoencoder(d, n_neurons, rule, options.normalisation())
+
+    def fit(
+        sae: SparseAutoencoder, options: Any, recommender: Recommender, context: FitContext
+    ) -> FitResult:
+        recommender.to(context.device)
+        training = task(sae, options, recommender, context)
+        training.start()
+        result = context.optimise(training, options.schedule())
+        training.finish(np.random.default_rng([context.seed, _FINISH_SEED]))
+        recommender.cpu()
+        return result
+
+    return SaeKind(options, build, fit)

@@ -7,8 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from training.recommenders.base import Recommender
-from training.recommenders.fitting.base import FitContext
+from training.fit import FitContext
+from training.recommender import Recommender
 from training.saes.base import SparseAutoencoder, SparseCode
 from training.saes.fitting import SaeTask
 from training.saes.options import PenalisedOptions

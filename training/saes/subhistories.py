@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.arrays import Ints
 from training.histories import Histories, stacked
-from training.recommenders.base import Recommender
+from training.recommender import Recommender
 
 _BATCHES_AT_ONCE = 16
 
@@ -30,7 +31,7 @@ class SubHistories:
     high: float
     joined: float
 
-    def draw(self, rows: np.typing.NDArray[np.int64], rng: np.random.Generator) -> Histories:
+    def draw(self, rows: Ints, rng: np.random.Generator) -> Histories:
         """One sub-history of each of the rows."""
         own = self._part(self.histories.rows(rows), rng, self.low, self.high)
         if not self.joined:

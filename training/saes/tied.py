@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.fit import FitContext
 from training.histories import Histories
-from training.recommenders.base import Recommender
-from training.recommenders.fitting.base import FitContext
+from training.recommender import Recommender
 from training.saes.base import SparseAutoencoder, SparseCode
 from training.saes.matryoshka import nested
 from training.saes.options import TiedOptions

@@ -23,8 +23,8 @@ from training.recommenders.fitting.autoencoders import (
     MultDaeTask,
     MultVaeOptions,
     MultVaeTask,
-    fit_multvae,
     pooled,
+    train_multvae,
 )
 from training.recommenders.fitting.elsa import ElsaOptions, ElsaTask
 from training.recommenders.multvae import MultDae, MultVae
@@ -143,7 +143,7 @@ def test_an_interrupted_training_of_multvae_ends_in_the_same_bytes(
     def fitted(context: FitContext) -> MultVae:
         torch.manual_seed(context.seed)
         model = MultVae(context.split.n_items, 4, options.p())
-        fit_multvae(model, options, context)
+        train_multvae(model, options, context)
         return model
 
     whole = fitted(context)
@@ -205,7 +205,7 @@ def test_elsas_gradient_is_right_to_first_order() -> None:
 
 def test_elsas_rows_keep_unit_norm(context: FitContext) -> None:
     task = ElsaTask(Elsa(context.split.n_items, 8), ElsaOptions(d=8, epochs=3), context)
-    context.fit(task, task.options.schedule())
+    context.optimise(task, task.options.schedule())
     torch.testing.assert_close(task.module.A.norm(dim=1), torch.ones(context.split.n_items))
 
 

@@ -16,8 +16,8 @@ from training.loop import EpochReport
 from training.recommenders import FitContext
 from training.recommenders.als import Als
 from training.recommenders.factorisation import Factorisation, FoldIn
-from training.recommenders.fitting.als import AlsOptions, build_als, fit_als, objective
-from training.recommenders.fitting.bpr import BprOptions, build_bpr, fit_bpr
+from training.recommenders.fitting.als import AlsOptions, build_als, objective, solve_als
+from training.recommenders.fitting.bpr import BprOptions, build_bpr, train_bpr
 from training.recommenders.fitting.factors import Factors
 from training.recommenders.fitting.lightgcn import GraphFactors, LightGcnOptions
 from training.recommenders.fitting.logistic import LogisticOptions, LogisticTask
@@ -73,7 +73,7 @@ def test_every_sweep_of_als_lowers_its_objective(context: FitContext) -> None:
     reports: list[EpochReport] = []
     options = AlsOptions(d=8, sweeps=6, steps=10)
     torch.manual_seed(0)
-    fit_als(
+    solve_als(
         build_als(options, context.split.n_items, 50),
         options,
         context._replace(report=reports.append),
@@ -102,7 +102,7 @@ def test_an_interrupted_als_ends_in_the_same_bytes(context: FitContext, tmp_path
         torch.manual_seed(1)
         models.append(build_als(options, context.split.n_items, 50))
         try:
-            result = fit_als(models[-1], options, part)
+            result = solve_als(models[-1], options, part)
         except Interrupted:
             assert len(list(checkpoints.folder.iterdir())) == 1
     assert result.epochs == 6
@@ -244,7 +244,7 @@ def test_after_training_the_model_holds_what_was_best_on_the_validation_users(
     options = BprOptions(d=8, epochs=12, lr=0.2, batch_size=2048, validate_every=2)
     torch.manual_seed(0)
     model = build_bpr(options, context.split.n_items, 50)
-    result = fit_bpr(model, options, context)
+    result = train_bpr(model, options, context)
     assert result.best == context.validate(model)
     again = build_bpr(options, context.split.n_items, 50)
     again.set_items(*model.item_matrix())

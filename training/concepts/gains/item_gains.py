@@ -17,7 +17,7 @@ from training.concepts.membership import items_with
 from training.errors import ConfigError
 from training.histories import Histories
 from training.interactions import Catalogue
-from training.recommenders.base import Recommender
+from training.recommender import Recommender
 from training.saes.base import SparseAutoencoder
 
 RIDGE = "ridge"

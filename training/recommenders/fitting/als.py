@@ -12,10 +12,10 @@ from torch import Tensor
 
 from training.checkpoint import Snapshot
 from training.errors import ConfigError
+from training.fit import FitContext
 from training.histories import Histories
 from training.loop import EpochReport, FitResult
 from training.recommenders.als import Als
-from training.recommenders.fitting.base import FitContext
 
 _CHUNK = 8_000
 """Entries of padded histories that are solved at a time: their vectors stay in a core's cache."""
@@ -50,7 +50,7 @@ def build_als(options: AlsOptions, n_items: int, max_length: int) -> Als:
     return Als(n_items, options.d, options.confidence, options.penalty, options.steps)
 
 
-def fit_als(model: Als, options: AlsOptions, context: FitContext) -> FitResult:
+def solve_als(model: Als, options: AlsOptions, context: FitContext) -> FitResult:
     """Solves for users and items in turn, going on from the newest checkpoint if there is one.
 
     Items are to their users what users are to their items, so a second model, whose items are the

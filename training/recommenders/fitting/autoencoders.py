@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from training.errors import ConfigError
+from training.fit import FitContext
 from training.loop import FitResult
 from training.losses import kl_from_standard_normal, multinomial_loss
 from training.pooling import Bags
-from training.recommenders.base import Recommender
-from training.recommenders.fitting.base import FitContext
+from training.recommender import Recommender
 from training.recommenders.multvae import MultDae, MultVae
 from training.schedule import Schedule
 
@@ -171,11 +171,11 @@ def pooled(E: Tensor, batch: HistoryBatch, input_dropout: float) -> Tensor:
     return batch.shown.sum(E) / (size * (1 - input_dropout))
 
 
-def fit_multdae(model: MultDae, options: MultDaeOptions, context: FitContext) -> FitResult:
+def train_multdae(model: MultDae, options: MultDaeOptions, context: FitContext) -> FitResult:
     """Trains Mult-DAE with early stopping on the validation users."""
-    return context.fit(MultDaeTask(model, options, context), options.schedule())
+    return context.optimise(MultDaeTask(model, options, context), options.schedule())
 
 
-def fit_multvae(model: MultVae, options: MultVaeOptions, context: FitContext) -> FitResult:
+def train_multvae(model: MultVae, options: MultVaeOptions, context: FitContext) -> FitResult:
     """Trains Mult-VAE with early stopping on the validation users."""
-    return context.fit(MultVaeTask(model, options, context), options.schedule())
+    return context.optimise(MultVaeTask(model, options, context), options.schedule())

@@ -10,9 +10,9 @@ import numpy as np
 from torch import Tensor
 from torch.nn.functional import embedding
 
+from training.fit import FitContext
 from training.loop import FitResult
 from training.recommenders.factorisation import Factorisation
-from training.recommenders.fitting.base import FitContext
 from training.recommenders.fitting.factors import Factors, FactorsOptions, FactorsTask
 from training.recommenders.fitting.pairs import PairBatch, Pairs, bpr_loss
 
@@ -63,7 +63,7 @@ def build_bpr(options: BprOptions, n_items: int, max_length: int) -> Factorisati
     return Factorisation(n_items, options.d, options.fold_in())
 
 
-def fit_bpr(model: Factorisation, options: BprOptions, context: FitContext) -> FitResult:
+def train_bpr(model: Factorisation, options: BprOptions, context: FitContext) -> FitResult:
     """Trains with early stopping on the validation users, who are folded in."""
     module = Factors(model, len(context.split.train))
-    return context.fit(BprTask(module, options, context), options.schedule())
+    return context.optimise(BprTask(module, options, context), options.schedule())

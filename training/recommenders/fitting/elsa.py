@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from training.errors import ConfigError
+from training.fit import FitContext
 from training.loop import FitResult
 from training.losses import elsa_loss, linear_elsa_loss
 from training.recommenders.elsa import Elsa
@@ -16,7 +17,6 @@ from training.recommenders.fitting.autoencoders import (
     AutoencoderTask,
     HistoryBatch,
 )
-from training.recommenders.fitting.base import FitContext
 
 _LOSSES = {"exact": elsa_loss, "linear": linear_elsa_loss}
 
@@ -60,6 +60,6 @@ class ElsaTask(AutoencoderTask[Elsa, ElsaOptions]):
         self.module.normalise_rows()
 
 
-def fit_elsa(model: Elsa, options: ElsaOptions, context: FitContext) -> FitResult:
+def train_elsa(model: Elsa, options: ElsaOptions, context: FitContext) -> FitResult:
     """Trains ELSA with early stopping on the validation users."""
-    return context.fit(ElsaTask(model, options, context), options.schedule())
+    return context.optimise(ElsaTask(model, options, context), options.schedule())

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from training.errors import ConfigError
+from training.fit import FitContext
 from training.recommenders.factorisation import Factorisation, FoldIn
-from training.recommenders.fitting.base import FitContext
 from training.schedule import Schedule
 
 _START = 0.1

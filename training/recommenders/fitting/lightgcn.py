@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
+from training.fit import FitContext
 from training.loop import FitResult
-from training.recommenders.fitting.base import FitContext
 from training.recommenders.fitting.factors import Factors, FactorsOptions, FactorsTask
 from training.recommenders.fitting.pairs import PairBatch, Pairs, bpr_loss
 from training.recommenders.lightgcn import Graph, Layer, LightGcn
@@ -97,9 +97,9 @@ def build_lightgcn(options: LightGcnOptions, n_items: int, max_length: int) -> L
     return LightGcn(n_items, options.d, options.fold_in(), options.propagation)
 
 
-def fit_lightgcn(model: LightGcn, options: LightGcnOptions, context: FitContext) -> FitResult:
+def train_lightgcn(model: LightGcn, options: LightGcnOptions, context: FitContext) -> FitResult:
     """Trains with early stopping on the validation users, who are folded in."""
     split = context.split
     graph = Graph(split.histories(split.train), split.n_items)
     module = GraphFactors(model, graph, len(split.train), options.layers)
-    return context.fit(LightGcnTask(module, options, context), options.schedule())
+    return context.optimise(LightGcnTask(module, options, context), options.schedule())

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding, softplus
 
+from training.arrays import Ints
 from training.errors import ConfigError
-from training.histories import Histories, Ints
+from training.fit import FitContext
+from training.histories import Histories
 from training.loop import FitResult
 from training.recommenders.factorisation import Factorisation
-from training.recommenders.fitting.base import FitContext
 from training.recommenders.fitting.factors import Factors, FactorsOptions, FactorsTask
 
 
@@ -115,7 +116,9 @@ def build_logistic(options: LogisticOptions, n_items: int, max_length: int) -> F
     return Factorisation(n_items, options.d, options.fold_in())
 
 
-def fit_logistic(model: Factorisation, options: LogisticOptions, context: FitContext) -> FitResult:
+def train_logistic(
+    model: Factorisation, options: LogisticOptions, context: FitContext
+) -> FitResult:
     """Trains with early stopping on the validation users, who are folded in."""
     module = Factors(model, len(context.split.train))
-    return context.fit(LogisticTask(module, options, context), options.schedule())
+    return context.optimise(LogisticTask(module, options, context), options.schedule())

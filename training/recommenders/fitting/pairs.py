@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from training.histories import Histories, Ints
+from training.arrays import Bools, Ints
+from training.histories import Histories
 
 
 class PairBatch(NamedTuple):
@@ -57,10 +57,10 @@ class Pairs:
                 torch.from_numpy(unknown.astype(np.float32)),
             )
 
-    def _has(self, users: Ints, items: Ints) -> NDArray[np.bool_]:
+    def _has(self, users: Ints, items: Ints) -> Bools:
         wanted = users * self.n_items + items
         places = np.minimum(np.searchsorted(self._known, wanted), len(self._known) - 1)
-        known: NDArray[np.bool_] = self._known[places] == wanted
+        known: Bools = self._known[places] == wanted
         return known
 
 

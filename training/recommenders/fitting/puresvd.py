@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from training.errors import ConfigError
+from training.fit import FitContext
 from training.loop import FitResult
-from training.recommenders.fitting.base import FitContext
 from training.recommenders.puresvd import PureSvd, singular_vectors
 
 
@@ -22,7 +22,7 @@ class PureSvdOptions:
             raise ConfigError(f"PureSVD: d is {self.d}, expected at least 1")
 
 
-def fit_puresvd(model: PureSvd, options: PureSvdOptions, context: FitContext) -> FitResult:
+def decompose_puresvd(model: PureSvd, options: PureSvdOptions, context: FitContext) -> FitResult:
     """Decomposes the training users' matrix; exact, so there is nothing to resume.
 
     Raises:

@@ -11,8 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from training.errors import ConfigError
+from training.fit import FitContext
 from training.histories import Histories
-from training.recommenders.fitting.base import FitContext
 from training.recommenders.transformer import Shape
 from training.schedule import Schedule
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from training.errors import ConfigError
+from training.fit import FitContext
 from training.histories import Histories, PaddedHistories
 from training.loop import FitResult
-from training.recommenders.fitting.base import FitContext
 from training.recommenders.fitting.sequential import (
     SequentialOptions,
     SequentialTask,
@@ -111,17 +111,17 @@ class CausalTask(SequentialTask):
         return full_cross_entropy(q, V, targets)
 
 
-def fit_sasrec(model: SasRec, options: SasRecOptions, context: FitContext) -> FitResult:
+def train_sasrec(model: SasRec, options: SasRecOptions, context: FitContext) -> FitResult:
     """Trains SASRec with early stopping on the validation users."""
     task = CausalTask(
         model, options, context, first=False, loss=options.loss, negatives=options.negatives
     )
-    return context.fit(task, options.schedule())
+    return context.optimise(task, options.schedule())
 
 
-def fit_gpt(model: Gpt, options: GptOptions, context: FitContext) -> FitResult:
+def train_gpt(model: Gpt, options: GptOptions, context: FitContext) -> FitResult:
     """Trains GPT with early stopping on the validation users."""
-    return context.fit(CausalTask(model, options, context, first=True), options.schedule())
+    return context.optimise(CausalTask(model, options, context, first=True), options.schedule())
 
 
 def _without(histories: Histories, newest: bool) -> Histories:

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, kl_div
 
 from training.errors import ConfigError
+from training.fit import FitContext
 from training.loop import FitResult
-from training.recommenders.fitting.base import FitContext
 from training.recommenders.fitting.sequential import SequentialOptions
 from training.recommenders.fitting.sequential_causal import CausalBatch, CausalTask
 from training.recommenders.fitting.sequential_losses import full_cross_entropy
@@ -88,6 +88,6 @@ class InterestTask(CausalTask):
         return Interests(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 
-def fit_timirec(model: TimiRec, options: TimiRecOptions, context: FitContext) -> FitResult:
+def train_timirec(model: TimiRec, options: TimiRecOptions, context: FitContext) -> FitResult:
     """Trains TiMiRec with early stopping on the validation users."""
-    return context.fit(InterestTask(model, options, context), options.schedule())
+    return context.optimise(InterestTask(model, options, context), options.schedule())

@@ -7,14 +7,14 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from training.arrays import Bools
 from training.errors import ConfigError
+from training.fit import FitContext
 from training.histories import Histories, PaddedHistories
 from training.loop import FitResult
 from training.recommenders.bert4rec import Bert4Rec
-from training.recommenders.fitting.base import FitContext
 from training.recommenders.fitting.sequential import SequentialTask, TransformerOptions
 from training.recommenders.fitting.sequential_losses import full_cross_entropy
 from training.recommenders.transformer import newest_last
@@ -78,22 +78,20 @@ class MaskedTask(SequentialTask):
         V = self.module.token.weight[: self.module.n_items]
         return full_cross_entropy(torch.cat(found), V, batch.targets, self.module.b)
 
-    def _drawn(self, group: Histories, rng: np.random.Generator) -> NDArray[np.bool_]:
+    def _drawn(self, group: Histories, rng: np.random.Generator) -> Bools:
         draws = rng.random(len(group.items))
         first, newest = group.offsets[:-1], group.offsets[1:] - 1
         lowest, highest = (
             np.repeat(part.reduceat(draws, first), group.lengths)
             for part in (np.minimum, np.maximum)
         )
-        masked: NDArray[np.bool_] = ((draws < self.options.mask_share) | (draws == lowest)) & (
-            draws != highest
-        )
+        masked: Bools = ((draws < self.options.mask_share) | (draws == lowest)) & (draws != highest)
         alone = rng.random(group.size) < self.options.newest_share
         masked &= ~np.repeat(alone, group.lengths)
         masked[newest[alone]] = True
         return masked
 
 
-def fit_bert4rec(model: Bert4Rec, options: Bert4RecOptions, context: FitContext) -> FitResult:
+def train_bert4rec(model: Bert4Rec, options: Bert4RecOptions, context: FitContext) -> FitResult:
     """Trains BERT4Rec with early stopping on the validation users."""
-    return context.fit(MaskedTask(model, options, context), options.schedule())
+    return context.optimise(MaskedTask(model, options, context), options.schedule())

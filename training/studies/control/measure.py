@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from training.arrays import Ints
 from training.concepts import item_codes
 from training.concepts.effect import Audience
 from training.concepts.membership import memberships
 from training.errors import ConfigError, RunError
-from training.histories import Ints
 from training.run import Run
 from training.studies.control.halving import frequent, halve
 from training.studies.control.hidden_tags import halve_hidden

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.histories import Ints
+from training.arrays import Ints
 from training.measures.metrics import discounts
 from training.run import Run
 from training.studies.frontier.linear_scores import (

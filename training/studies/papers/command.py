@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from training.arrays import Ints
 from training.errors import ConfigError, DataError
 from training.evaluation.report import Report
 from training.flags import RaisingParser, read_config
-from training.histories import Ints
-from training.pipeline import Reporter, train
+from training.pipeline import train
+from training.progress import Reporter
 from training.run import Run
 from training.studies.papers.gender import GENDER
 from training.studies.papers.inner_block import INNER_BLOCK

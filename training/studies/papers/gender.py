@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from training.arrays import Ints
 from training.concepts.effect import Audience, typical_unit
 from training.concepts.fitting import item_codes
 from training.concepts.mapping.association import area_under_curve, neuron_aucs
@@ -20,7 +21,6 @@ from training.concepts.mapping.purity import monosemanticity
 from training.errors import DataError
 from training.evaluation.report import Curve, Estimate, Plot, Table
 from training.evaluation.steering import edited_lists
-from training.histories import Ints
 from training.measures import metrics
 from training.measures.metrics import Figures
 from training.run import Run

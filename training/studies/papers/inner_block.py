@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from training.arrays import Ints
 from training.concepts.effect import Audience
 from training.concepts.mapping.association import area_under_curve, neuron_aucs
 from training.concepts.mapping.evidence import Evidence
@@ -19,7 +20,7 @@ from training.concepts.membership import Membership
 from training.evaluation.interpretability import sides, untrained_like
 from training.evaluation.report import Estimate, Plot, Table
 from training.evaluation.steering import neuron_unit
-from training.histories import Histories, Ints, stacked
+from training.histories import Histories, stacked
 from training.measures import metrics
 from training.measures.metrics import Figures, Lists
 from training.run import Run

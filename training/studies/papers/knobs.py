@@ -10,6 +10,7 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from training.arrays import Ints
 from training.concepts.effect import LIST_LENGTH, Audience
 from training.concepts.fitting import item_codes
 from training.concepts.mapping.tfidf import (
@@ -22,7 +23,6 @@ from training.concepts.mapping.tfidf import (
 from training.concepts.membership import Membership
 from training.evaluation.report import Estimate, Plot, Table
 from training.evaluation.steering import edited_lists
-from training.histories import Ints
 from training.measures import metrics
 from training.measures.scorers import best_lists
 from training.run import Run

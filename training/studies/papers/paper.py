@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from training.arrays import Ints
 from training.concepts.membership import Membership, memberships
 from training.errors import DataError
 from training.evaluation.report import Curve, Estimate, Picture, Plot, Table
-from training.histories import Ints
 from training.run import Run
 
 

@@ -10,6 +10,7 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from training.arrays import Ints
 from training.concepts.describing.dictionary import (
     CONFIDENT,
     DictionaryOptions,
@@ -24,7 +25,6 @@ from training.concepts.membership import Membership
 from training.evaluation.interpretability import Representation, representations
 from training.evaluation.report import Estimate, Plot, Table
 from training.evaluation.steering import edited_lists
-from training.histories import Ints
 from training.measures import metrics
 from training.measures.metrics import Figures
 from training.run import Run

@@ -18,11 +18,11 @@ from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from training.arrays import Ints
 from training.concepts.effect import LIST_LENGTH, Audience
 from training.concepts.membership import Membership
 from training.evaluation.report import Estimate
 from training.evaluation.steering import edited_lists
-from training.histories import Ints
 from training.measures import metrics
 from training.measures.metrics import Figures
 from training.measures.scorers import best_lists
