@@ -74,6 +74,7 @@ def complete_autoencoder(
 def measure_run(
     recommender: Recommender, sae: SparseAutoencoder, split: Split, max_length: int
 ) -> dict[str, float]:
+    """Measures ranking and the SAE's fidelity on the test users, at lists of LIST_LENGTH items."""
     ranking = judge("", ModelScorer(recommender, max_length), split, split.test, LIST_LENGTH)
     fidelity = measure_fidelity(recommender, sae, split, split.test, max_length, LIST_LENGTH)
     return {
