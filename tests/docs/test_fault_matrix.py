@@ -12,3 +12,10 @@ def test_every_test_that_the_fault_matrix_names_exists() -> None:
     tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     assert len(named) > 20
     assert [name for name in named if f"def test_{name}" not in tests] == []
+
+
+def test_every_file_that_the_fault_matrix_names_exists() -> None:
+    table = (ROOT / "docs" / "results" / "fault-matrix.md").read_text()
+    files = re.findall(r"`([\w/]+\.py)", table)
+    assert files
+    assert [name for name in files if not (ROOT / "tests" / name).is_file()] == []
