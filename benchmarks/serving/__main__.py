@@ -24,8 +24,8 @@ from trimtab.v1 import recommendation_pb2 as pb
 from trimtab.v1 import recommendation_pb2_grpc
 from trimtab.v1.steering_pb2 import Budget, TargetShare
 
+from benchmarks.page import machine
 from benchmarks.serving.bench import BATCH_SIZE, CONNECTIONS, Bench, Figures, N, fill
-from benchmarks.serving.blocks import machine
 from benchmarks.serving.load import Request, read_requests, write_requests
 from benchmarks.serving.report import write_report
 from benchmarks.serving.servers import (

@@ -10,7 +10,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,9 @@ from pathlib import Path
 import grpc
 from trimtab.v1 import recommendation_pb2_grpc
 
+from benchmarks.page import machine, page
 from benchmarks.serving.bench import Bench, Figures, fill
-from benchmarks.serving.blocks import machine, ratio, throughputs, values
+from benchmarks.serving.blocks import ratio, throughputs, values
 from benchmarks.serving.servers import Server, comparison_server, put_load, trimtab_server
 from benchmarks.serving.world import WorldOptions, make_world, user_id
 
@@ -30,6 +31,9 @@ COMPANIONS = tuple(
 )
 """They refuse a grpcio older than themselves."""
 EMPTY, OURS = "empty handler", "trimtab"
+ABOUT = """\
+The same servers with each version, in turn; load, cores and requests as in
+[serving](performance.md). The first version is the lowest that the generated code accepts."""
 
 
 def installed(number: str, folder: Path) -> Path:
@@ -81,20 +85,18 @@ def measure(
         return bench.interleaved({name: partial(put_load, sides[name], requests) for name in order})
 
 
-def report(blocks: dict[str, list[Figures]], first: str, others: Sequence[str]) -> Iterator[str]:
-    """As Markdown, line by line."""
-    yield "# Versions of grpcio: measured\n"
-    yield f"    python -m benchmarks.serving.grpc_versions --out .bench --versions {first} {' '.join(others)}\n"
-    yield "The same servers with each version, in turn; load, cores and requests as in"
-    yield "[serving](performance.md). The first version is the least that the generated code accepts.\n"
-    yield machine()
-    yield ""
-    yield from throughputs(blocks)
-    yield ""
+def report(blocks: dict[str, list[Figures]], first: str, others: Sequence[str]) -> str:
+    """Makes the page."""
+    versions = " ".join((first, *others))
+    command = f"python -m benchmarks.serving.grpc_versions --out .bench --versions {versions}"
+    lines = []
     for kind in (EMPTY, OURS):
         for other in others:
-            found = ratio(values(blocks[f"{kind}, {other}"]), values(blocks[f"{kind}, {first}"]))
-            yield f"- {kind}, calls a second with {other} / with {first}: {found}."
+            figure = ratio(values(blocks[f"{kind}, {other}"]), values(blocks[f"{kind}, {first}"]))
+            lines.append(f"- {kind}, calls a second with {other} / with {first}: {figure}.")
+    return page(
+        "Versions of grpcio", command, ABOUT, machine(), throughputs(blocks), "\n".join(lines)
+    )
 
 
 def main() -> None:
@@ -108,7 +110,7 @@ def main() -> None:
     arguments = parser.parse_args()
     first, *others = arguments.versions
     blocks = measure(arguments.out, arguments.versions, arguments.blocks, arguments.seconds)
-    print("\n".join(report(blocks, first, others)))
+    print(report(blocks, first, others), end="")
 
 
 if __name__ == "__main__":

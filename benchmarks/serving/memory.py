@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import redis.asyncio as redis
 
+from benchmarks.page import page, table
 from service.arrays import Floats, Ints
 from service.bundle.bundle import Bundle
 from service.bundle.open import open_bundle
@@ -33,6 +34,12 @@ AT_ONCE = 200
 N = 20
 MOST_BYTES, LEAST_OVERLAP = 1_500, 0.98
 """A user at float16, which makes 1.5 GB of a million; and what int8 must leave of a list of 20."""
+
+
+SIZES = ("kept as", "bytes written", "one key, by MEMORY USAGE", "growth a user", "a million users")
+OVERLAPS = """\
+Mean overlap of lists of 20 of rounded states with those of unrounded ones. Users are those of the
+bundle's references; steered means a typical ADD and a SET of two concepts drawn for each."""
 
 
 class Footprint(NamedTuple):
@@ -134,35 +141,41 @@ def _lists(
     return plain, steered
 
 
-def report(users: int, d: int, k: int, folders: Iterable[Path]) -> Iterable[str]:
-    """As Markdown, line by line."""
-    yield "# User states in Redis: measured\n"
-    yield f"    python -m benchmarks.serving.memory --users {users} --bundles BUNDLE...\n"
-    yield f"Embeddings of {users:,} users, d = {d}, k = {k}, each a key of its own in a real Valkey. The"
-    yield "growth is that of used_memory: keys, expiry and the server's own tables are in it.\n"
-    yield "| kept as | bytes written | one key, by MEMORY USAGE | growth a user | a million users |"
-    yield "| --- | ---: | ---: | ---: | ---: |"
+def report(users: int, d: int, k: int, folders: Iterable[Path]) -> str:
+    """Measures, and makes the page."""
+    sizes = []
     for precision in Precision:
-        found = asyncio.run(footprint(users, d, k, precision))
-        yield (
-            f"| {precision.value} | {found.blob:,} | {found.key:,} | {found.grown:,.0f} | "
-            f"{found.grown / 1_000:.2f} GB |"
+        size = asyncio.run(footprint(users, d, k, precision))
+        sizes.append(
+            (
+                precision.value,
+                f"{size.blob:,}",
+                f"{size.key:,}",
+                f"{size.grown:,.0f}",
+                f"{size.grown / 1_000:.2f} GB",
+            )
         )
-    yield f"\nThe bar: {MOST_BYTES / 1_000:.1f} GB at float16, and int8 about half.\n"
-    yield "Mean overlap of lists of 20 of rounded states with those of unrounded ones. Users are those of the"
-    yield "bundle's references; steered means a typical ADD and a SET of two concepts drawn for each.\n"
-    yield "| bundle | d | items | kept as | unsteered | steered |"
-    yield "| --- | ---: | ---: | --- | ---: | ---: |"
+    rows = []
     for folder in folders:
         bundle = open_bundle(folder)
-        dims, origin = bundle.manifest.dimensions, bundle.manifest.provenance
+        dims = bundle.manifest.dimensions
+        origin = bundle.manifest.provenance
+        name = f"{origin.data_set}, {origin.recommender} and {origin.sae}"
         for precision in Precision:
             plain, steered = overlaps(bundle, folder, precision)
-            yield (
-                f"| {origin.data_set}, {origin.recommender} and {origin.sae} | {dims.d} | {dims.n_items:,} | "
-                f"{precision.value} | {plain:.4f} | {steered:.4f} |"
-            )
-    yield f"\nThe bar for int8: {LEAST_OVERLAP:g}."
+            figures = (f"{plain:.4f}", f"{steered:.4f}")
+            rows.append((name, precision.value, dims.d, f"{dims.n_items:,}", *figures))
+    return page(
+        "User states in Redis",
+        f"python -m benchmarks.serving.memory --users {users} --bundles BUNDLE...",
+        f"Embeddings of {users:,} users, d = {d}, k = {k}, each a key of its own in a real Valkey. "
+        "The\ngrowth is that of used_memory: it includes keys, expiry and the server's own tables.",
+        table(SIZES, sizes),
+        f"The bar: {MOST_BYTES / 1_000:.1f} GB at float16, and int8 about half.",
+        OVERLAPS,
+        table(("bundle", "kept as", "d", "items", "unsteered", "steered"), rows, texts=2),
+        f"The bar for int8: {LEAST_OVERLAP:g}.",
+    )
 
 
 def main() -> None:
@@ -174,8 +187,7 @@ def main() -> None:
         "--bundles", type=Path, nargs="*", default=[], help="whose lists are compared"
     )
     arguments = parser.parse_args()
-    for line in report(arguments.users, arguments.d, arguments.k, arguments.bundles):
-        print(line, flush=True)
+    print(report(arguments.users, arguments.d, arguments.k, arguments.bundles), end="")
 
 
 if __name__ == "__main__":
