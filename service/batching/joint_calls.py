@@ -7,7 +7,7 @@ computations, run as one.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Generator, Hashable, Sequence
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -61,12 +61,7 @@ def run_jointly(computations: Sequence[Computation[T]]) -> list[T | Exception]:
     for number, computation in enumerate(computations):
         advance(number, partial(next, computation))
     while pending:
-        stage = min(call.stage for call in pending.values())
-        groups: dict[Hashable, list[int]] = defaultdict(list)
-        for number, call in pending.items():
-            if call.stage == stage:
-                groups[call.group].append(number)
-        for numbers in groups.values():
+        for numbers in _first_groups(pending):
             results = _run_group([pending.pop(number) for number in numbers])
             for number, result in zip(numbers, results, strict=True):
                 failed = isinstance(result, Exception)
@@ -83,8 +78,18 @@ def run_alone(computation: Computation[T]) -> T:
     return end
 
 
+def _first_groups(pending: Mapping[int, SharedCall]) -> list[list[int]]:
+    """Groups the calls of the lowest stage, by the numbers of their computations."""
+    stage = min(call.stage for call in pending.values())
+    groups: dict[Hashable, list[int]] = defaultdict(list)
+    for number, call in pending.items():
+        if call.stage == stage:
+            groups[call.group].append(number)
+    return list(groups.values())
+
+
 def _run_group(calls: Sequence[SharedCall]) -> Sequence[Any]:
-    """Runs calls of one group; if they fail together, runs each alone, so that one cannot fail others.
+    """Runs calls of one group; if that fails, runs each alone, so that one cannot fail others.
 
     Returns:
         For each call its result or its exception.

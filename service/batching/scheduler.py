@@ -55,7 +55,7 @@ class Batcher:
         """Runs a computation and returns its result.
 
         Args:
-            computation: Dropped if the caller has left, or its deadline has passed, before it starts.
+            computation: Dropped if, before it starts, the caller has left or its deadline passed.
             remaining_s: Returns the seconds until the deadline.
 
         Raises:

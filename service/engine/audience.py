@@ -1,4 +1,4 @@
-"""Works out who a list is for."""
+"""Finds the audience of a list: the user's state and seen items."""
 
 from enum import Enum
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from service.users.state import StoredUser
 
 
 class Source(Enum):
-    """Where a list comes from; see the API's Source."""
+    """The origin of a list; see Source in recommendation.proto."""
 
     PERSONAL = "personal"
     COLD_START = "cold_start"
@@ -23,16 +23,16 @@ class Source(Enum):
 
 
 class Audience(NamedTuple):
-    """Who a list is for.
+    """The user that a list is for.
 
     Attributes:
-        state: The user embedding and its code.
-        source: Where it comes from.
-        seen: Items never to be returned, int64 [m].
-        history: What the encoder read, int64 [m]; empty where a cached embedding made that
+        state: The user's state.
+        source: The origin of the state.
+        seen: Items that are never returned again, int64 [m].
+        history: The items that the encoder read, int64 [m]; empty if a cached embedding made that
             unnecessary.
-        ignored_count: Events on items that the bundle does not know.
-        cached: True if the state came from the cache.
+        ignored_count: Number of events whose item the bundle does not know.
+        cached: Whether the state came from the cache.
     """
 
     state: UserState
@@ -47,9 +47,14 @@ NO_ITEMS: Ints = np.empty(0, np.int64)
 
 
 def audience(query: Query, stored: StoredUser) -> Computation[Audience]:
-    """Who the list is for.
+    """Finds the audience of a query.
 
-    A given history, else the stored one, else the mean user if steering acts, else nobody.
+    It is the user of the given history, else of the stored one, else the mean user if steering
+    acts, else nobody.
+
+    Args:
+        query: The request.
+        stored: What the store knows of its user.
     """
     bundle = query.bundle
     seen = stored.seen_in(bundle.catalogue)
@@ -57,10 +62,8 @@ def audience(query: Query, stored: StoredUser) -> Computation[Audience]:
         state, ignored_count = stored.embedding
         return Audience(state, Source.PERSONAL, seen, NO_ITEMS, ignored_count, cached=True)
     if query.history is None:
-        items, positive = (
-            bundle.catalogue.find_hashes(stored.events["item"]),
-            stored.events["positive"],
-        )
+        items = bundle.catalogue.find_hashes(stored.events["item"])
+        positive = stored.events["positive"]
     else:
         events = in_time_order(query.history)
         items = bundle.catalogue.find([event.item_id for event in events])

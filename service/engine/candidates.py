@@ -1,4 +1,4 @@
-"""Finds and scores the candidates of a list, at a known strength or at one that is solved for."""
+"""Finds and scores the candidates of a list, at a known strength or one that is solved for."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -132,7 +132,7 @@ class _AllowedSearch:
 
 
 def _queries(query: Query, state: UserState, steered: Steered) -> Computation[Floats]:
-    """Computes the unsteered query and, if the steering changes it, the steered one: [1 or 2, p]."""
+    """Computes the unsteered query and, if steering changes it, the steered one: [1 or 2, p]."""
     unsteered = state.z
     queries = np.array(
         [unsteered] if steered.change is None else [unsteered, unsteered + steered.change]

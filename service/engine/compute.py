@@ -213,7 +213,7 @@ def _rank(query: Query, candidates: ScoredCandidates, returned: Ints) -> _Listed
 
 
 def _rank_unsteered(query: Query, candidates: ScoredCandidates, depth: int) -> Ranking | None:
-    """Ranks the candidates without steering, as deep as the relevance loss reads; None if unused."""
+    """Ranks the candidates without steering, as deep as losses need; None if it is not needed."""
     if not query.compares:
         return None
     return rank(candidates.items, candidates.plain, max(depth, RELEVANCE_DEPTH))

@@ -1,14 +1,9 @@
-"""One recommendation, start to end: the house's hallway. Each step of `answer` is a call into one module.
-
-`answer` is pure: it reads a query and what the store knew, and returns a reply; where it needs a
-model or the index it yields (see service.batching.joint_calls), so that lists asked for at once share their work.
-`Engine` puts it between the store and the caller.
-"""
+"""Answers queries: reads the user, computes the reply in a batch, and caches the embedding."""
 
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from service.admission.ladder import Degradation
 from service.batching.scheduler import Batcher
@@ -20,15 +15,15 @@ from service.errors import DeadlineExpired, StoreUnavailable
 from service.telemetry.timings import Timings
 from service.users.state import UNKNOWN_USER, CachedEmbedding, StoredUser
 
-MOST_WRITES_PENDING = 1_000
-"""Embeddings waiting to be cached; beyond that they are not: they will be computed again."""
+MAX_PENDING_WRITES = 1_000
+"""Embeddings that wait to be cached. Further ones are not cached, and computed again later."""
 
 
 class Store(Protocol):
-    """What the engine needs of user state; see UserStore."""
+    """What the engine needs of the store of users; see UserCache."""
 
     async def read(self, user_id: str, model: str | None) -> StoredUser:
-        """What is stored of a user."""
+        """Returns what is stored of a user."""
 
     async def remember(
         self, user_id: str, model: str, stamp: bytes, embedding: CachedEmbedding
@@ -36,12 +31,19 @@ class Store(Protocol):
         """Caches an embedding."""
 
 
+class _Read(NamedTuple):
+    """A stored user, and the degradations that reading it met."""
+
+    stored: StoredUser
+    degradations: tuple[Degradation, ...]
+
+
 class Engine:
     """Answers queries.
 
     Args:
-        store: User state.
-        batcher: Runs computations.
+        store: Stores users.
+        batcher: Runs computations in batches.
     """
 
     def __init__(self, store: Store, batcher: Batcher) -> None:
@@ -55,12 +57,12 @@ class Engine:
         """Answers one query.
 
         Args:
-            query: Valid.
-            timings: Gets the stages' times.
-            remaining_s: Seconds until the caller's deadline.
+            query: A valid request.
+            timings: Receives the time of each stage.
+            remaining_s: Returns the seconds until the caller's deadline.
 
         Raises:
-            DeadlineExpired: before a stage began.
+            DeadlineExpired: the deadline passed before a stage began.
         """
         if remaining_s() <= 0:
             raise DeadlineExpired("the deadline passed before reading the user")
@@ -72,38 +74,34 @@ class Engine:
         return reply
 
     async def inspect(self, query: Query, remaining_s: Callable[[], float]) -> Inspection:
-        """Who a query is for, with the history that the encoder reads, and without making a list."""
+        """Returns the audience of a query, with the history that the encoder reads."""
         stored, degradations = await self._read(query, cached=False)
-        return Inspection(
-            await self._batcher.run(audience(query, stored), remaining_s), degradations
-        )
+        who = await self._batcher.run(audience(query, stored), remaining_s)
+        return Inspection(who, degradations)
 
     async def close(self) -> None:
         """Waits for the embeddings that are being cached."""
         await asyncio.gather(*self._writes, return_exceptions=True)
 
-    async def _read(
-        self, query: Query, *, cached: bool = True
-    ) -> tuple[StoredUser, tuple[Degradation, ...]]:
+    async def _read(self, query: Query, *, cached: bool = True) -> _Read:
+        """Reads a query's user, with a cached embedding if there is one and cached is true."""
         if not query.user_id:
-            return UNKNOWN_USER, ()
+            return _Read(UNKNOWN_USER, ())
         try:
-            stored = await self._store.read(
-                query.user_id, query.bundle.cache_key if cached else None
-            )
+            model = query.bundle.cache_key if cached else None
+            stored = await self._store.read(query.user_id, model)
             if stored.embedding is not None and not query.bundle.fits(stored.embedding.state):
                 stored = await self._store.read(query.user_id, None)
-            return stored, (Degradation.NO_STORE,) if stored.is_stale else ()
+            return _Read(stored, (Degradation.NO_STORE,) if stored.is_stale else ())
         except StoreUnavailable:
-            return UNKNOWN_USER, (Degradation.NO_STORE,)
+            return _Read(UNKNOWN_USER, (Degradation.NO_STORE,))
 
     def _remember(self, query: Query, stamp: bytes, who: Audience) -> None:
-        """Caches the embedding after the reply, not on its path."""
-        if len(self._writes) >= MOST_WRITES_PENDING:
+        """Starts to cache an embedding; the reply does not wait for it."""
+        if len(self._writes) >= MAX_PENDING_WRITES:
             return
-        task = asyncio.create_task(
-            self._write(query, stamp, CachedEmbedding(who.state, who.ignored_count))
-        )
+        embedding = CachedEmbedding(who.state, who.ignored_count)
+        task = asyncio.create_task(self._write(query, stamp, embedding))
         self._writes.add(task)
         task.add_done_callback(self._writes.discard)
 

@@ -1,4 +1,4 @@
-"""Why an item is in the list: its score as a sum of terms."""
+"""Explains an item's score as a sum of terms."""
 
 from collections.abc import Sequence
 from enum import Enum
@@ -15,7 +15,7 @@ from service.steering.steer import Steered
 
 
 class TermKind(Enum):
-    """What a term of a score is; see the API's ReasonKind."""
+    """The kind of a term; see ReasonKind in recommendation.proto."""
 
     EDIT = "edit"
     UNSTEERED = "unsteered"
@@ -26,7 +26,7 @@ class TermKind(Enum):
 
 
 class Term(NamedTuple):
-    """One reason: what it is, and its contribution to every listed item's score, float32 [n]."""
+    """One reason: its kind, its contribution to each listed item's score, [n], and its edit."""
 
     kind: TermKind
     contributions: Floats
@@ -42,20 +42,19 @@ def explain(
     boosted: Sequence[tuple[RawEdit, AnyArray]] = (),
     lifts: Sequence[Floats] = (),
 ) -> tuple[Term, ...]:
-    """Splits the scores of the listed items into the unsteered score and one term a part of the change.
+    """Splits the listed items' scores into the unsteered score and one term for each part.
 
-    With an identity head scores are linear in z, so that the split is exact. With a nonlinear head
-    a part's term is what that part does alone, and one interaction term holds what they do together
-    beyond that.
+    With an identity head, scores are linear in z and the split is exact. With a nonlinear head, a
+    part's term is its effect alone, and one interaction term holds the rest.
 
     Args:
-        bundle: The models.
-        state: The unsteered user's.
+        bundle: The bundle.
+        state: The user's unsteered state.
         ranking: The steered list.
-        unsteered_scores: Of its items, float32 [n].
-        steered: The change and its parts.
-        boosted: What each boost adds to the listed items' scores, [n].
-        lifts: What each target adds besides, float32 [n].
+        unsteered_scores: Unsteered scores of its items, float32 [n].
+        steered: The change of z and its parts.
+        boosted: What each boost adds to the listed items' scores, [n], with its edit.
+        lifts: What the lift of each target adds, float32 [n].
     """
     terms = [
         Term(TermKind.UNSTEERED, unsteered_scores),

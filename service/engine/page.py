@@ -1,4 +1,4 @@
-"""Describes where a page of a list begins."""
+"""Defines where a page of a list begins."""
 
 from typing import NamedTuple
 
@@ -7,12 +7,12 @@ from service.steering.plan import Applied
 
 
 class Page(NamedTuple):
-    """Where a page begins.
+    """The beginning of a page.
 
     Attributes:
-        request_digest: Of the request that it belongs to.
+        request_digest: Digest of the request that it belongs to.
         applied: How far the first page's steering went; None on the first page.
-        returned: Hashes of the items returned so far.
+        returned: Hashes of the items on earlier pages, uint64 [m].
     """
 
     request_digest: bytes

@@ -1,4 +1,4 @@
-"""What is asked: one valid request for a list, resolved against one bundle."""
+"""Defines a query: one valid request for a list, resolved against one bundle."""
 
 from dataclasses import dataclass
 
@@ -16,13 +16,17 @@ class Query:
     """A valid request for one list.
 
     Attributes:
-        bundle: Taken once: a label that moves meanwhile does not touch the request.
-        n: How many recommendations.
-        user_id: "" for nobody.
-        history: Given events, oldest first; None to use the stored history.
-        exclude: Item ids not to be returned.
-        page: What earlier pages returned, which is not returned again.
-        explain: Whether reasons are wanted.
+        bundle: The bundle, taken once: a label that moves meanwhile does not change the request.
+        n: Number of recommendations.
+        user_id: The user; "" for nobody.
+        history: Events of the request, oldest first; None uses the stored history.
+        plan: The steering.
+        item_filter: Conditions on the items.
+        exclude: Ids of items that must not be returned.
+        page: The beginning of the page; None for a request that cannot be paged.
+        explain: Whether reasons are requested.
+        include_unsteered: Whether the unsteered list is requested.
+        include_report: Whether a report is requested.
     """
 
     bundle: Bundle
@@ -39,5 +43,5 @@ class Query:
 
     @property
     def compares(self) -> bool:
-        """True if the unsteered list is needed beside the steered one."""
+        """Whether the unsteered list is needed as well."""
         return self.include_unsteered or self.include_report

@@ -1,4 +1,4 @@
-"""What is answered: a list, and everything that the caller may ask about it."""
+"""Defines a reply: a list, and everything that the caller may ask about it."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from service.steering.plan import WHOLLY, Applied
 
 
 class Inspection(NamedTuple):
-    """Who a user is to the model, and what the server did without."""
+    """The audience of a query, and the degradations that finding it met."""
 
     audience: Audience
     degradations: tuple[Degradation, ...]
@@ -25,12 +25,15 @@ class Reply:
     """One list.
 
     Attributes:
+        query: The request.
+        audience: The user that the list is for.
         ranking: The list.
-        unsteered_scores: Of the listed items, float32 [n].
-        unsteered: The list without steering from its first rank to this page's last, where it was
-            asked for.
-        terms: Reasons, where they were asked for; they sum to the scores.
-        applied: How far the steering went.
+        unsteered_scores: Unsteered scores of the listed items, float32 [n].
+        unsteered: The unsteered list from its first rank to this page's last, if it was requested.
+        terms: Reasons, if they were requested; they sum to the scores.
+        report: The comparison with the unsteered list, if it was requested.
+        degradations: What the server did without.
+        applied: How far the steering goes.
     """
 
     query: Query

@@ -1,4 +1,4 @@
-"""What steering did to a list, against the unsteered one. Pure."""
+"""Reports what steering did to a list, against the unsteered one. Pure."""
 
 from collections.abc import Sequence
 from enum import Enum
@@ -14,7 +14,7 @@ from service.steering.steer import Steered
 
 
 class Bound(Enum):
-    """Which limit decided how far the steering went; see the API's Bound."""
+    """The limit that decided how far the steering goes; see Bound in steering.proto."""
 
     NONE = "none"
     BUDGET = "budget"
@@ -22,7 +22,7 @@ class Bound(Enum):
 
 
 class ConceptShare(NamedTuple):
-    """A concept's part of the unsteered and of the steered list: of their exposure, and of their items."""
+    """A concept's share of the exposure and of the items, in the unsteered and the steered list."""
 
     concept: str
     unsteered: float
@@ -32,7 +32,7 @@ class ConceptShare(NamedTuple):
 
 
 class TargetResult(NamedTuple):
-    """What became of a target share: how many items it asked for, and how many the list has."""
+    """The result of a target share: its solution, the right numbers of items, and the list's."""
 
     target: TargetShare
     strength: TargetStrength
@@ -41,7 +41,7 @@ class TargetResult(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What steering did to the list; see the API's SteeringReport."""
+    """The effect of steering on a list; see SteeringReport in steering.proto."""
 
     edits: tuple[AppliedEdit, ...]
     effects: tuple[EditEffect, ...]
@@ -61,35 +61,42 @@ def report(
     unsteered: Ranking,
     applied: Applied = WHOLLY,
 ) -> Report:
-    """Compares two lists.
+    """Compares the steered with the unsteered list.
 
     Args:
-        query: What was asked.
-        steered: What the edits did.
+        query: The request.
+        steered: The change that the edits made.
         ranking: The steered list.
         unsteered_scores: Unsteered scores of its items, float32 [n].
-        unsteered: The unsteered list, down to the depth of the relevance loss.
-        applied: How far the steering went.
+        unsteered: The unsteered list, as deep as the relevance loss reads.
+        applied: How far the steering goes.
     """
-    catalogue, plan = query.bundle.catalogue, query.plan
-    before, shares, carriers = unsteered.items[: query.n], [], {}
+    catalogue = query.bundle.catalogue
+    plan = query.plan
+    before = unsteered.items[: query.n]
+    shares = []
+    member_counts = {}
     for name in plan.concepts:
         if concept := query.bundle.labels.concept(name):
             members = catalogue.members(concept.attribute, concept.value)
-            old, new = members[before], members[ranking.items]
-            carriers[name] = int(old.sum()), int(new.sum())
+            old = members[before]
+            new = members[ranking.items]
+            member_counts[name] = (int(old.sum()), int(new.sum()))
             shares.append(
                 ConceptShare(
-                    name, exposure_share(old), exposure_share(new), item_share(old), item_share(new)
+                    concept=name,
+                    unsteered=exposure_share(old),
+                    steered=exposure_share(new),
+                    unsteered_items=item_share(old),
+                    steered_items=item_share(new),
                 )
             )
     length = max(1, len(ranking.items))  # an empty list has no share of anything
     targets = []
     for target, strength in zip(plan.targets, applied.targets, strict=True):
-        before_count, count = carriers[target.name]
-        targets.append(
-            TargetResult(target, strength, target.bounds.counts(length, before_count), count)
-        )
+        unsteered_count, count = member_counts[target.name]
+        asked = target.bounds.counts(length, unsteered_count)
+        targets.append(TargetResult(target, strength, asked, count))
     return Report(
         edits=steered.edits,
         effects=steered.effects or (),

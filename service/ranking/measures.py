@@ -22,7 +22,7 @@ def discounts(n: int) -> Floats:
 
 
 def exposure_share(members: Bools) -> float:
-    """Computes the share of a list's exposure that members get: bool [n] in rank order -> [0, 1]."""
+    """Computes members' share of a list's exposure: bool [n] in rank order -> [0, 1]."""
     if not len(members):
         return 0.0
     weights = discounts(len(members))

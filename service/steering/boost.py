@@ -18,7 +18,7 @@ from service.ranking.measures import discounts
 from service.steering.plan import Applied, Plan
 
 PLACES = 160
-"""Ranks whose worth is exact. More would serve rare tags slightly better, and slow down each list."""
+"""Ranks whose worth is exact. More serve rare tags slightly better, and slow down each list."""
 
 MAX_COMBINED = 4
 """Concepts boosted by tags whose every combination is searched among: at most 16 sets of items."""
@@ -101,9 +101,9 @@ def boosts_of(plan: Plan, applied: Applied, gain_of: Callable[[str], AnyArray]) 
 def better_off(boosts: Sequence[Boost]) -> Iterator[Bools]:
     """Yields sets of items, bool [n_items], to search among by unboosted score.
 
-    Each item of the boosted list is among the best of one set: a set holds all items whose total
-    boost is at least some value, and items that are better than another with at most its total boost
-    are better in the end. By tags, all values occur, and lists are exact. Otherwise there are some
+    A set holds all items whose total boost is at least some value. Within it, an item is beaten in
+    the end by all items that beat it unboosted, so each listed item is among the best of one set.
+    By tags there is a set for every value, and lists are exact. Otherwise the values are some
     levels, and an item just below a level may be missed.
     """
     first = boosts[0]

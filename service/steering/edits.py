@@ -107,12 +107,23 @@ def apply_edits(
         0.0 if edit.is_boost else effect.amount for edit, effect in zip(edits, effects, strict=True)
     ]
     changes = np.array(amounts, np.float32)[:, None] * directions
+    _set_blends(changes, code, edits, effects, decoder)
+    return Edited(changes, effects)
+
+
+def _set_blends(
+    changes: Floats,
+    code: SparseCode,
+    edits: Sequence[RawEdit],
+    effects: Sequence[EditEffect],
+    decoder: Floats,
+) -> None:
+    """Sets the changes that BLEND edits make; each depends on the changes before it."""
     for position, (edit, effect) in enumerate(zip(edits, effects, strict=True)):
         if edit.operation is Operation.BLEND and effect.amount:
             mixed_in = np.float32(effect.total) * decoder[edit.target.blend_neurons].mean(axis=0)
             decoded = decode(code, decoder) + changes[:position].sum(axis=0)
             changes[position] = np.float32(effect.amount) * (mixed_in - decoded)
-    return Edited(changes, effects)
 
 
 def decode(code: SparseCode, decoder: Floats) -> Floats:

@@ -7,7 +7,7 @@ from service.steering.plan import Applied, Plan
 
 
 def lifts(plan: Plan, applied: Applied, items: Ints) -> list[Floats]:
-    """Computes what each target that lifts adds to the scores of some items, int64 [m]: float32 [m]."""
+    """Computes what each target that lifts adds to the scores of m items: float32 [m] each."""
     return [
         np.float32(applied.fraction * strength.lift) * target.members[items]
         for target, strength in zip(plan.targets, applied.targets, strict=False)

@@ -136,7 +136,7 @@ def least_within(holds: Callable[[float], bool], end: float, steps: int) -> floa
 
 
 def first_within(lines: LinearScores, members: Bools, n: int, counts: Counts) -> float | None:
-    """Finds the least t at which the n best hold the right number of members; None if there is none.
+    """Finds the least t with the right number of members among the n best; None if none has.
 
     The number may rise and fall. It changes only where a member and another row cross.
 

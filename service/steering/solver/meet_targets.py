@@ -13,7 +13,7 @@ from service.steering.solver.scores import HEAD_STEPS
 from service.steering.solver.strengths import Strengths
 
 ROUNDS = 3
-"""Times that each of several targets is solved while the others stay. More rarely change anything."""
+"""Times that each of several targets is solved while the others stay. More rarely change it."""
 
 LIFT_ROUNDS = 50
 """Times that the lifts are corrected in turn: each may push another concept's items out."""

@@ -84,7 +84,7 @@ class StrengthPath:
         return int(members[self.listed(t)].sum())
 
     def _first_until(self, span: float, members: Bools, counts: Counts) -> float:
-        """Finds the least t up to a span at which the number is right, given that it is right there."""
+        """Finds the least t at which the number is right; at the span it is."""
         if self._scores.is_linear:
             lines = self._leading.until(span)
             rows = contenders(lines, self._n)

@@ -1,4 +1,4 @@
-"""Chooses the strengths at which candidates are searched for, and bounds all other items' scores."""
+"""Chooses the strengths at which candidates are searched for, and bounds other items' scores."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
