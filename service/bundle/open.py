@@ -1,5 +1,6 @@
 """Opens bundles and checks their files: a faulty bundle is refused before it is served."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,7 @@ def _open_gains(directory: Path, labels: LabelSet) -> dict[tuple[str, str], AnyA
 def _check_shapes(directory: Path, bundle: Bundle) -> None:
     """Compares the parts' shapes with the manifest's dimensions."""
     dims = bundle.manifest.dimensions
-    expect = _Expectation(directory)
+    expect = partial(_expect_shape, directory)
     expect("items.npy", bundle.items.shape, (dims.n_items, dims.p + 1))
     expect("items.parquet", len(bundle.catalogue), dims.n_items)
     expect("decoder.npy", bundle.labels.decoder.shape, (dims.n_neurons, dims.d))
@@ -194,15 +195,9 @@ def _check_shapes(directory: Path, bundle: Bundle) -> None:
             )
 
 
-class _Expectation:
-    """Refuses a shape that is not the expected one, by the name of its file."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-
-    def __call__(self, name: str, found: Any, expected: Any) -> None:
-        if found != expected:
-            raise BundleError(
-                f"{self._directory}: {name}: expected shape {expected} by the manifest's"
-                f" dimensions, found {found}"
-            )
+def _expect_shape(directory: Path, name: str, found: Any, expected: Any) -> None:
+    if found != expected:
+        raise BundleError(
+            f"{directory}: {name}: expected shape {expected} by the manifest's dimensions,"
+            f" found {found}"
+        )
