@@ -1,4 +1,4 @@
-"""The tables of training_cost.py."""
+"""Builds the report of training_cost.py."""
 
 from pathlib import Path
 from typing import Any
@@ -9,22 +9,22 @@ from training.evaluation.report import Report, Table
 
 
 def report(results: list[dict[str, Any]], command: str, threads: int) -> Report:
-    """All cells as one report."""
+    """Builds the report of all cells."""
 
     def of(measure: str) -> list[dict[str, Any]]:
         return [result for result in results if result["spec"]["measure"] == measure]
 
     paragraphs = [
         "Dense is arXiv 2601.11182's way: x and the scores are users x items matrices "
-        "(benchmarks/models/dense_training.py). Exact has the same loss and gradient from ragged histories and one "
-        "matrix of scores; linear leaves ELSA's ReLU out and holds no scores. The SAE's ways differ in "
-        "how its activations are made and its codes decoded.",
-        "The ways of one model take turns, epoch by epoch, with the same draws, in one process with "
-        f"{threads} threads. Seconds an epoch are medians, with the least and the most; CPU seconds say the "
-        "same where other work shares the machine. nDCG@20 is on the test users after the stated epochs, for "
-        "the SAE of what it reconstructs.",
-        "Peak memory is that of a process that does nothing else, torch and the data included; beside it is "
-        "what was held before the training began.",
+        "(benchmarks/models/dense_training.py). Exact has the same loss and gradient from ragged "
+        "histories and one matrix of scores; linear leaves ELSA's ReLU out and holds no scores. "
+        "The SAE's ways differ in how its activations are made and its codes decoded.",
+        "The ways of one model take turns, epoch by epoch, with the same draws, in one process "
+        f"with {threads} threads. Seconds an epoch are medians, with the least and the most; CPU "
+        "seconds say the same where other work shares the machine. nDCG@20 is on the test users "
+        "after the stated epochs, for the SAE of what it reconstructs.",
+        "Peak memory is that of a process that does nothing else, torch and the data included; "
+        "beside it is what was held before the training began.",
     ]
     tables = [
         Table(

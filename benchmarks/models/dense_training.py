@@ -18,7 +18,7 @@ from training.saes.fitting import SaeTask
 
 
 def dense(histories: Histories, n_items: int) -> Tensor:
-    """float32 [batch, n_items]."""
+    """Returns the rows of a batch as a dense matrix, float32 [batch, n_items]."""
     return torch.from_numpy(histories.matrix(n_items).toarray())
 
 
@@ -26,7 +26,10 @@ class DenseElsaTask(ElsaTask):
     """ELSA, written down as in the paper, and left to torch's gradients."""
 
     def batches(self, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[override]
-        """(x, what is shown of it), both [batch, n_items]; without input dropout they are the same."""
+        """Yields (x, the part of x that the model sees), both [batch, n_items].
+
+        Without input dropout they are the same.
+        """
         kept = 1 - self.options.input_dropout
         order = rng.permutation(self.histories.size)
         for part in self.histories.rows(order).batches(self.options.batch_size):
@@ -34,21 +37,21 @@ class DenseElsaTask(ElsaTask):
             yield x, dense(part.thinned(rng, kept, kept), self.module.n_items) if kept < 1 else x
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:  # type: ignore[override]
-        """Squared error of the l2-normalised scores and histories."""
+        """Computes the squared error of the l2-normalised scores and histories."""
         x, shown = batch
         A = normalize(self.module.A, dim=-1)
         scores = relu(shown @ A @ A.T - shown)
         return (normalize(scores, dim=-1) - normalize(x, dim=-1)).square().sum(dim=-1).mean()
 
     def before_step(self) -> None:
-        """Nothing: the gradient of normalised rows has no part along them."""
+        """Does nothing: the gradient of normalised rows has no component along them."""
 
 
 class DenseSaeTask(SaeTask):
     """The SAE, on activations made from dense batches, with dense codes."""
 
     def batches(self, rng: np.random.Generator) -> Iterator[Tensor]:
-        """User embeddings x A [batch, d] of random sub-histories."""
+        """Yields user embeddings x A [batch, d] of random sub-histories."""
         V = self.recommender.item_matrix().V
         order = rng.permutation(self.histories.size)
         for start in range(0, len(order), self.options.batch_size):
@@ -56,7 +59,7 @@ class DenseSaeTask(SaeTask):
             yield dense(drawn.last(self.max_length), len(V)) @ V
 
     def loss(self, batch: Tensor) -> Tensor:
-        """The error over that of the mean, and AuxK."""
+        """Computes the error, divided by that of the mean, and adds AuxK."""
         sae = self.module
         y = sae.normalised(batch)
         pre = (y - sae.b_dec) @ sae.W_enc + sae.b_enc

@@ -1,7 +1,7 @@
-"""What an SAE's reconstruction costs: every recommender, every SAE, and what the cost depends on.
+"""Measures the cost of an SAE's reconstruction: every recommender, every SAE, its settings.
 
-    python -m benchmarks.models.fidelity --data FOLDER --out DIR [--tables bars ablation ...] [--seeds 1 2
-    3] python -m benchmarks.models.fidelity --out DIR --report docs/results
+    python -m benchmarks.models.fidelity --data FOLDER --out DIR [--tables bars ...] [--seeds 1 2 3]
+    python -m benchmarks.models.fidelity --out DIR --report docs/results
 
 FOLDER holds the data sets ml-1m and amazon-beauty (see docs/data.md). A recommender is trained once
 for each data set and seed and kept under DIR/recommenders; each cell's figures are kept under
@@ -42,7 +42,7 @@ USERS = 4000
 
 
 class Source(NamedTuple):
-    """A data set, which of its events are positive, how it is split, and how much of a history is read."""
+    """A data set: its positive events, its split, and the longest history that is read."""
 
     folder: str
     where: str
@@ -87,7 +87,7 @@ def load(folder: Path, data: str, seed: int) -> Prepared:
 
 @cache
 def trained(folder: Path, out: Path, data: str, name: str, seed: int) -> Recommender:
-    """The recommender, from DIR/recommenders if it is there."""
+    """Trains the recommender, or reads it from DIR/recommenders."""
     kind_name, changed = VARIANTS.get(name, (name, {}))
     prepared, kind = load(folder, data, seed), RECOMMENDERS[kind_name]
     options = kind.options(**changed)
@@ -146,8 +146,8 @@ def run(cell: Cell, folder: Path, out: Path) -> None:
     write_json(path, figures | {"k": sae.k, "cpu_s": seconds})
     test = figures["test"]
     print(
-        f"{cell.name}: {100 * test['ndcg_loss']:.2f} %, overlap {test['overlap']:.3f}, l0 {test['l0']:.1f}, "
-        f"dead {test['dead_share']:.3f}, {seconds:.0f} CPU s",
+        f"{cell.name}: {100 * test['ndcg_loss']:.2f} %, overlap {test['overlap']:.3f}, l0 "
+        f"{test['l0']:.1f}, dead {test['dead_share']:.3f}, {seconds:.0f} CPU s",
         flush=True,
     )
 
@@ -159,7 +159,7 @@ def measured(
 
 
 def in_place(sae: SparseAutoencoder, lossless: bool = False) -> SparseAutoencoder:
-    """The SAE of a program that standardises z in place: it gives back no scale and shift.
+    """Copies an SAE as if z were standardised in place: it does not restore scale and shift.
 
     lossless takes its reconstruction for perfect, which leaves what the lost scale costs by itself.
     """

@@ -46,7 +46,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """What its figures depend on; cells of several tables may share them."""
+        """Names all that the figures depend on; cells of several tables may share a name."""
         defaults = SAES[self.sae].options(**BASE)
         changed = [
             (name, value) for name, value in self.options if value != getattr(defaults, name)
@@ -56,7 +56,7 @@ class Cell:
 
 
 def plan() -> Iterator[Cell]:
-    """Every cell but for its seed, the most wanted first."""
+    """Yields every cell without its seed, the most important first."""
 
     def cell(table: str, label: str, data: str, recommender: str, sae: str, **options: Any) -> Cell:
         return Cell(table, label, data, recommender, sae, tuple(options.items()))

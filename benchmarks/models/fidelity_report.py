@@ -1,4 +1,4 @@
-"""The tables and the plot of benchmarks/models/fidelity.py."""
+"""Builds the tables and the plot of fidelity.py."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Group:
     found: Sequence[Mapping[str, Any]]
 
     def of(self, figure: str, users: str = "test") -> Estimate | None:
-        """Mean and standard error over the seeds; None without any."""
+        """Computes mean and standard error over the seeds; None if no seed has the figure."""
         values = [one[users][figure] for one in self.found if users in one]
         return Estimate.of(values) if values else None
 
@@ -65,7 +65,7 @@ def short(estimate: Estimate | None) -> str:
 
 
 def report(plan: Sequence[Cell], found: Mapping[str, Any], seeds: Sequence[int]) -> Report:
-    """All that there is, of the given seeds."""
+    """Builds the report of the cells of the given seeds."""
     groups = []
     for cell in plan:
         names = [replace(cell, seed=seed).name for seed in seeds]
@@ -181,7 +181,7 @@ def matrix(groups: Sequence[Group]) -> list[Table]:
 
 
 def plot(groups: Iterable[Group]) -> Plot:
-    """Cost against k, a curve for each SAE."""
+    """Builds the plot of cost against k, one curve for each SAE."""
     by_sae: dict[str, list[Group]] = {}
     for group in sorted(groups, key=lambda group: dict(group.cell.options)["k"]):
         by_sae.setdefault(group.cell.sae, []).append(group)

@@ -1,9 +1,9 @@
-"""What it costs that a new user is known by a history alone, and which way of folding in costs least.
+"""Measures the cost of folding new users in by their history alone, for each way to do it.
 
-python -m benchmarks.models.fold_in --data ML-1M --cells CELLS [--report FOLDER]
-takes each model's options from the cells of benchmarks/models/references.py, and trains it twice for each
-seed: without the test users, and with their history parts in the training. Resumes as references.py
-    does.
+    python -m benchmarks.models.fold_in --data ML-1M --cells CELLS [--report FOLDER]
+
+Takes each model's options from the cells of references.py, and trains it twice for each seed:
+without the test users, and with their history parts in the training. Resumes as references.py does.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Newton(NamedTuple):
     steps: int
 
     def scores(self, histories: Histories) -> Tensor:
-        """[len(histories), n_items]."""
+        """Computes scores [len(histories), n_items]."""
         rows = [self._row(torch.from_numpy(part.items)) for part in histories.batches(1)]
         return self.model.scores(torch.stack(rows))
 
@@ -119,10 +119,11 @@ def fitted(name: str, options: dict[str, Any], split: Split, seed: int) -> Fitte
         return Fitted(model, module.users.detach())
 
 
-def ways(
-    name: str, model: Recommender, chosen: dict[str, Any], split: Split
-) -> Iterator[tuple[str, Scorer]]:
-    """Every way of folding a new user in, those with settings at the best ones of the validation users."""
+def ways(model: Recommender, chosen: dict[str, Any], split: Split) -> Iterator[tuple[str, Scorer]]:
+    """Yields every way to fold a new user in.
+
+    Settings of a way are the best ones of the validation users.
+    """
     if isinstance(model, Als):
         for steps in (1, 2, 3, 5, 10):
             other = Als(model.n_items, model.d, model.confidence, model.penalty, steps)
@@ -155,7 +156,7 @@ def ways(
 
 
 def measured(bench: Bench, setting: str, name: str, seed: int) -> dict[str, float]:
-    """nDCG@20 of the test users, by way."""
+    """Measures nDCG@20 of the test users for each way."""
     best = bench.kept(setting, name)[0]
     split = load(bench.data, SETTINGS[setting], seed)
     known = torch.from_numpy(split.popularity() > 0)
@@ -165,10 +166,10 @@ def measured(bench: Bench, setting: str, name: str, seed: int) -> dict[str, floa
 
     alone = fitted(name, best.options, split, seed)
     cell = bench.cell(setting, name, best.options, seed)
-    found = {way: ndcg(scorer) for way, scorer in ways(name, alone.model, cell.chosen, split)}
+    found = {way: ndcg(scorer) for way, scorer in ways(alone.model, cell.chosen, split)}
     train = np.sort(np.concatenate([split.train, split.test]))
     together = fitted(name, best.options, dataclasses.replace(split, train=train), seed)
-    scorers = dict(ways(name, together.model, cell.chosen, split))
+    scorers = dict(ways(together.model, cell.chosen, split))
     served = next(way for way in scorers if way.endswith("(as served)"))
     found[TRAINED_FOLDED] = ndcg(scorers[served])
     if together.users is not None:
@@ -179,7 +180,7 @@ def measured(bench: Bench, setting: str, name: str, seed: int) -> dict[str, floa
 
 
 def report(bench: Bench, setting: str, names: list[str], seeds: list[int]) -> Report:
-    """One table a model."""
+    """Builds the report, one table for each model."""
     tables, figures = [], {}
     for name in names:
         cells = [cell(bench, setting, name, seed) for seed in seeds]
@@ -193,18 +194,19 @@ def report(bench: Bench, setting: str, names: list[str], seeds: list[int]) -> Re
         tables.append(Table(name, ("test users", "nDCG@20", "against what is served"), rows))
         figures[name] = cells
     title = f"Folding new users in: {SETTINGS[setting].title}, seeds {', '.join(map(str, seeds))}"
-    command = f"python -m benchmarks.models.fold_in --data ML-1M --cells CELLS --setting {setting} --report FOLDER"
+    options = f"--data ML-1M --cells CELLS --setting {setting} --report FOLDER"
+    command = f"python -m benchmarks.models.fold_in {options}"
     return Report("fold-in", title, command, PARAGRAPHS, tables, None, figures)
 
 
 def percent(estimate: Estimate) -> str:
-    """A difference as text."""
+    """Formats a difference."""
     error = "" if estimate.error is None else f" ± {estimate.error:.1f}"
     return f"{estimate.mean:+.1f}{error} %"
 
 
 def cell(bench: Bench, setting: str, name: str, seed: int) -> dict[str, float]:
-    """A seed's figures, from the folder if they were measured before."""
+    """Measures a seed's figures, or reads them if they were measured before."""
     path = bench.out / f"fold-in.{setting}.{name}.{seed}.json"
     if not path.is_file():
         write_json(path, measured(bench, setting, name, seed))
@@ -214,14 +216,15 @@ def cell(bench: Bench, setting: str, name: str, seed: int) -> dict[str, float]:
 
 
 PARAGRAPHS = [
-    "'new' are test users of whom the training saw nothing; 'trained on' are the same users and histories, "
-    "part of the training (their targets never are). 'Their own factors' are what the training learned for "
-    "them, where it learns any. ± is the standard error over the seeds, which decide the split, too; "
-    "differences are paired by seed. Settings of each way are chosen on the validation users.",
-    "BPR and LightGCN are trained against items drawn by popularity. Their own factors so rank by how much "
-    "more a user likes an item than others do, which leaves popularity out and costs a third of the nDCG; "
-    "the step weighs a history against the whole catalogue and puts it back. More Newton steps get closer to "
-    "the users' own factors, and rank no better.",
+    "'new' are test users of whom the training saw nothing; 'trained on' are the same users and "
+    "histories, part of the training (their targets never are). 'Their own factors' are what the "
+    "training learned for them, where it learns any. ± is the standard error over the seeds, "
+    "which decide the split, too; differences are paired by seed. Settings of each way are "
+    "chosen on the validation users.",
+    "BPR and LightGCN are trained against items drawn by popularity. Their own factors so rank "
+    "by how much more a user likes an item than others do, which leaves popularity out and costs "
+    "a third of the nDCG; the step weighs a history against the whole catalogue and puts it "
+    "back. More Newton steps get closer to the users' own factors, and rank no better.",
 ]
 
 

@@ -1,4 +1,4 @@
-"""implicit's and RecBole's models on histories that benchmarks/models/references.py hands over, by their own Python.
+"""Trains implicit's and RecBole's models for references.py, in their own Python.
 
 python reference_libraries.py TASK.json IN.npz OUT.npz: trains on IN's training histories and writes
 what is needed to score anyone: item vectors V and biases b, EASE's B, LightGCN's layer 0 of users
@@ -32,7 +32,10 @@ def matrix(arrays: Any, name: str, n_items: int) -> csr_matrix:
 
 
 def with_implicit(task: dict[str, Any], X: csr_matrix) -> Iterator[tuple[int, Arrays]]:
-    """ALS, BPR or logistic factorisation; the constant columns that implicit adds become biases."""
+    """Trains ALS, BPR or logistic factorisation.
+
+    The constant columns that implicit adds become biases.
+    """
     from implicit.cpu.als import AlternatingLeastSquares
     from implicit.cpu.bpr import BayesianPersonalizedRanking
     from implicit.cpu.lmf import LogisticMatrixFactorization
@@ -58,7 +61,7 @@ def with_implicit(task: dict[str, Any], X: csr_matrix) -> Iterator[tuple[int, Ar
 def with_recbole(
     task: dict[str, Any], X: csr_matrix, held_out: csr_matrix
 ) -> Iterator[tuple[int, Arrays]]:
-    """Any of RecBole's general recommenders that take_from knows."""
+    """Trains any of RecBole's general recommenders that take_from knows."""
     from recbole.config import Config
     from recbole.data import create_dataset
     from recbole.data.utils import create_samplers, get_dataloader
@@ -108,7 +111,7 @@ def with_recbole(
 
 
 def write_pairs(folder: Path, X: csr_matrix) -> None:
-    """The atomic file of the training users' pairs; tokens are our own numbers."""
+    """Writes RecBole's atomic file of the training users' pairs; tokens are our indices."""
     folder.mkdir()
     pairs = X.tocoo()
     rows = "".join(f"{user}\t{item}\n" for user, item in zip(pairs.row, pairs.col, strict=True))
@@ -116,7 +119,10 @@ def write_pairs(folder: Path, X: csr_matrix) -> None:
 
 
 def take_from(model: Any, data: Any, n_items: int, held_out: csr_matrix) -> Callable[[], Arrays]:
-    """How to read a model's parameters, in our own numbering; items without pairs have zeros."""
+    """Returns a function that reads a model's parameters.
+
+    Rows are in our numbering; items without pairs have zeros.
+    """
     places = {
         field: np.array([-1, *map(int, data.field2id_token[field][1:])])
         for field in ("user_id", "item_id")

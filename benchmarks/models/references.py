@@ -1,4 +1,4 @@
-"""Every recommender of unordered histories beside a library's own: nDCG@20 and recall@20 of held-out users.
+"""Compares every recommender of unordered histories with the libraries' own.
 
 python -m benchmarks.models.references --data ML-1M --out DIR [--libraries PYTHON] [--settings ...]
 [--methods ...] trains a cell for each setting, method, choice of options and seed, keeps its
@@ -55,7 +55,7 @@ WHOLE = 10_000
 SEEDS = (1, 2, 3)
 FIRST_FOLD_IN = (4.0, 0.1)
 FOLD_INS = tuple(itertools.product((1.0, 4.0, 8.0), (0.01, 0.03, 0.1, 0.3)))
-"""Weight of the catalogue and penalty, for every model that folds new users in by Factorisation's step."""
+"""Weight of the catalogue, and penalty, of Factorisation's step for new users."""
 
 
 class Setting(NamedTuple):
@@ -77,7 +77,7 @@ TRIED_AGAIN = 3
 
 
 class Method(NamedTuple):
-    """One of ours, by its name in RECOMMENDERS, or a library's; grid holds the options that are tried."""
+    """A model of ours, by its name in RECOMMENDERS, or of a library; grid: the options to try."""
 
     library: str
     model: str
@@ -88,7 +88,7 @@ class Method(NamedTuple):
 
 
 def grid(**options: Iterable[Any]) -> tuple[dict[str, Any], ...]:
-    """All combinations."""
+    """Lists all combinations of the options."""
     return tuple(
         dict(zip(options, values, strict=True)) for values in itertools.product(*options.values())
     )
@@ -205,13 +205,13 @@ class Candidate(NamedTuple):
 
 
 class KnownItems(NamedTuple):
-    """Items without a training event are never listed: some methods give them scores, others cannot."""
+    """Leaves out items without a training event: some methods cannot score them."""
 
     scorer: Scorer
     known: torch.Tensor
 
     def scores(self, histories: Histories) -> torch.Tensor:
-        """[len(histories), n_items]."""
+        """Computes scores [len(histories), n_items]."""
         return self.scorer.scores(histories).masked_fill(~self.known, -torch.inf)
 
 
@@ -221,12 +221,12 @@ class GivenScores(NamedTuple):
     by_history: dict[bytes, torch.Tensor]
 
     def scores(self, histories: Histories) -> torch.Tensor:
-        """[len(histories), n_items]."""
+        """Computes scores [len(histories), n_items]."""
         return torch.stack([self.by_history[part.items.tobytes()] for part in histories.batches(1)])
 
 
 def load(data: str, setting: Setting, seed: int) -> Split:
-    """The split of a setting, by the seed."""
+    """Loads the split of a setting and a seed."""
     raw = load_data_set(data, FolderOptions(where=setting.where), seed)
     interactions = prepare(raw).interactions
     positives = interactions.positives(setting.min_value)
@@ -269,7 +269,7 @@ def of_ours(
 def of_library(
     method: Method, options: dict[str, Any], split: Split, seed: int, python: str
 ) -> Iterator[Candidate]:
-    """Trains a library's model; new users are folded in as ours are, with all of the step's settings."""
+    """Trains a library's model; folds new users in like ours, with all settings of the step."""
     held_out = split.histories(np.concatenate([split.validation, split.test]))
     results = library_arrays(method, options, split, held_out, seed, python)
     epochs = sorted({int(key.split("/")[0]) for key in results})
@@ -295,7 +295,7 @@ def library_arrays(
     seed: int,
     python: str,
 ) -> dict[str, torch.Tensor]:
-    """What reference_libraries.py gives, by EPOCH/NAME."""
+    """Runs reference_libraries.py and reads its arrays: EPOCH/NAME -> array."""
     task = {"library": method.library, "model": method.model, "options": options, "seed": seed}
     task |= {"threads": torch.get_num_threads(), "epochs": method.epochs, "every": method.every}
     parts = {"train": split.histories(split.train), "held_out": held_out}
@@ -325,7 +325,7 @@ def library_scorer(
     held_out: Histories,
     values: dict[str, torch.Tensor],
 ) -> Scorer:
-    """A library's model as a scorer of anybody's history, or of the held-out ones."""
+    """Makes a scorer of a library's model, for any history or for the held-out ones."""
     if method.model == "EASE":
         return EaseScorer(values["B"], WHOLE)
     if "scores" in values:
@@ -347,7 +347,7 @@ def library_scorer(
 def factorisation(
     V: torch.Tensor, b: torch.Tensor, negatives: float, penalty: float
 ) -> Factorisation:
-    """The model of given item vectors and biases."""
+    """Builds a model of given item vectors and biases."""
     n_items, d = V.shape
     model = Factorisation(n_items, d, FoldIn(negatives, penalty, steps=8))
     model.set_items(V, b)
@@ -355,7 +355,7 @@ def factorisation(
 
 
 def folded_in(V: torch.Tensor, b: torch.Tensor) -> Iterator[tuple[dict[str, Any], Scorer]]:
-    """Every setting of the step for new users."""
+    """Yields every setting of the step for new users."""
     for negatives, penalty in FOLD_INS:
         chosen = {"fold_in_negatives": negatives, "fold_in_penalty": penalty}
         yield chosen, ModelScorer(factorisation(V, b, negatives, penalty), WHOLE)
@@ -369,7 +369,7 @@ class Bench(NamedTuple):
     python: str | None
 
     def cell(self, setting: str, name: str, options: dict[str, Any], seed: int) -> Cell:
-        """A training's figures, from the folder if it was done before."""
+        """Trains and measures, or reads the figures if that was done before."""
         key = hashlib.sha256(
             json.dumps([setting, name, options, seed], sort_keys=True).encode()
         ).hexdigest()
@@ -380,11 +380,11 @@ class Bench(NamedTuple):
         return Cell(**read_json(path))
 
     def best(self, setting: str, name: str) -> Cell:
-        """The first seed's cell of the grid with the best validation figure."""
+        """Finds the first seed's cell of the grid with the best validation figure."""
         return self.searched(setting, name)[0]
 
     def searched(self, setting: str, name: str) -> list[Cell]:
-        """The first seed's cells of all choices that are tried, best first."""
+        """Lists the first seed's cells of all choices that are tried, best first."""
         choices: Iterable[dict[str, Any]] = METHODS[name].grid
         if setting == "all" and name not in CHEAP:
             choices = [cell.options for cell in self.searched("stars", name)[:TRIED_AGAIN]]
@@ -392,7 +392,7 @@ class Bench(NamedTuple):
         return sorted(cells, key=lambda cell: -cell.validation)
 
     def kept(self, setting: str, name: str) -> list[Cell]:
-        """All cells that are there: those of the best choice first, as the first seed's validation has it."""
+        """Lists the measured cells; those of the best choice by validation come first."""
         paths = sorted(self.out.glob(f"{setting}.{name.replace(' ', '-')}.*.json"))
         cells = [Cell(**read_json(path)) for path in paths]
         first = {

@@ -1,4 +1,4 @@
-"""The report of references.py's cells: ours beside the libraries', and what the search found."""
+"""Builds the report of references.py: our models, the libraries', and the search."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import numpy as np
 
 from training.evaluation.report import Estimate, Report, Table
 
-COMMAND = "python -m benchmarks.models.references --data ML-1M --out DIR --libraries PYTHON; the same with --report FOLDER"
+COMMAND = (
+    "python -m benchmarks.models.references --data ML-1M --out DIR --libraries PYTHON; "
+    "the same with --report FOLDER"
+)
 COLUMNS = (
     "method",
     "seeds",
@@ -22,21 +25,22 @@ COLUMNS = (
 
 
 PARAGRAPHS = [
-    "A new user is known by the whole history part alone (80 % of a held-out user's positives; the lists are "
-    "judged on the rest). The seed decides the split, too. ± is the standard error over the seeds. Items "
-    "without a training event are never listed. In a library's row, 'ours against it' says how much more "
-    "nDCG@20 ours has, seed by seed, on the same users.",
-    "Same fold-in for ours and theirs: ALS by its own equations; BPR, logistic factorisation and LightGCN by "
-    "Factorisation's step on the trained item vectors, its two settings chosen on the validation users for "
-    "each. What a library learned of its training users is not used. Our epochs are stopped on validation "
-    "users; RecBole's are chosen among the saved ones the same way. implicit 0.7.3 and RecBole 1.2.1, "
-    "unpatched, with torch 2.13.0, numpy 1.26.4 and scipy 1.11.4. Seconds are CPU time on one thread of a "
-    "machine with other work; the sum at the end is that of all trainings, the search included.",
+    "A new user is known by the whole history part alone (80 % of a held-out user's positives; "
+    "the lists are judged on the rest). The seed decides the split, too. ± is the standard error "
+    "over the seeds. Items without a training event are never listed. In a library's row, 'ours "
+    "against it' says how much more nDCG@20 ours has, seed by seed, on the same users.",
+    "Same fold-in for ours and theirs: ALS by its own equations; BPR, logistic factorisation and "
+    "LightGCN by Factorisation's step on the trained item vectors, its two settings chosen on "
+    "the validation users for each. What a library learned of its training users is not used. "
+    "Our epochs are stopped on validation users; RecBole's are chosen among the saved ones the "
+    "same way. implicit 0.7.3 and RecBole 1.2.1, unpatched, with torch 2.13.0, numpy 1.26.4 and "
+    "scipy 1.11.4. Seconds are CPU time on one thread of a machine with other work; the sum at "
+    "the end is that of all trainings, the search included.",
 ]
 
 
 class Cell(NamedTuple):
-    """What one training gave; chosen is what was picked on the validation users beside the options."""
+    """The figures of one training; chosen: settings picked on the validation users."""
 
     setting: str
     method: str

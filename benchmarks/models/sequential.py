@@ -1,6 +1,7 @@
-"""The sequential models, leave-one-out, full ranking, beside RecBole's SASRec: HR@10 and NDCG@10.
+"""Compares the sequential models with RecBole's SASRec: leave-one-out, HR@10 and NDCG@10.
 
-python -m benchmarks.models.sequential --data FOLDER --out DIR [--recbole-python PYTHON] [--models ...]
+python -m benchmarks.models.sequential --data FOLDER --out DIR [--recbole-python PYTHON]
+[--models ...]
 [--seeds ...] trains a cell for each model and seed, keeps its figures under DIR/cells and goes on
 where it was stopped; --report FOLDER writes sequential.md and sequential.json from all cells in
 DIR, of whatever data set.
@@ -34,6 +35,7 @@ from training.checkpoint import Checkpoints, read_json, write_json
 from training.datasets import load_data_set, options_type
 from training.evaluation.report import Estimate, Report, Table
 from training.interactions import prepare
+from training.loop import EpochReport
 from training.measures import metrics
 from training.measures.ranking import mean_ndcg
 from training.measures.scorers import ModelScorer, PopularityScorer, Scorer, best_lists
@@ -48,23 +50,24 @@ MAX_LENGTH = 50
 RECBOLE_MAX_LENGTH = 20
 VALIDATION_USERS = 8000
 RULES = (
-    "Every user with three items or more is tested on the last one and validated on the one before; the "
-    "history of a test holds all items before the last. All items of the catalogue are ranked. **The "
-    "history is masked**, for ours and for RecBole's alike, since the service never returns seen items; "
-    "the columns marked unmasked let the history's items take places in the list, as RecBole's own "
-    "evaluation and much of the literature do.",
-    "Of repeated user-item pairs the latest is kept, so a target never lies in its history, and masking "
-    "cannot hide it; how many were dropped stands over each table. (A repeat visit is thus nothing that "
-    "these models are asked to predict.)",
-    f"All read the newest {MAX_LENGTH} items but for the pair that is marked: RecBole pads every prefix of "
-    f"every history to the full length, so its SASRec, and ours beside it, read the newest "
-    f"{RECBOLE_MAX_LENGTH}. RecBole's keeps its own defaults (2 post-norm blocks, 2 heads, width 64, inner "
-    "width 256, dropout .5, Adam at 1e-3, 2,048 prefixes a step, full cross-entropy); ours are in "
-    "sequential.json. On both sides the best epoch is that of the highest NDCG@20 on validation users (all "
-    f"of them for RecBole, {VALIDATION_USERS:,} of them for ours), and training stops after five without a "
-    "better one.",
-    "± is the standard error over seeds. CPU seconds are of one thread, on a machine that other work "
-    "shared, so they are upper bounds; RecBole's hold its looks at the validation users, ours do not.",
+    "Every user with three items or more is tested on the last one and validated on the one "
+    "before; the history of a test holds all items before the last. All items of the catalogue "
+    "are ranked. **The history is masked**, for ours and for RecBole's alike, since the service "
+    "never returns seen items; the columns marked unmasked let the history's items take places "
+    "in the list, as RecBole's own evaluation and much of the literature do.",
+    "Of repeated user-item pairs the latest is kept, so a target never lies in its history, and "
+    "masking cannot hide it; how many were dropped stands over each table. (A repeat visit is "
+    "thus nothing that these models are asked to predict.)",
+    f"All read the newest {MAX_LENGTH} items but for the pair that is marked: RecBole pads every "
+    "prefix of every history to the full length, so its SASRec, and ours beside it, read the "
+    f"newest {RECBOLE_MAX_LENGTH}. RecBole's keeps its own defaults (2 post-norm blocks, 2 "
+    "heads, width 64, inner width 256, dropout .5, Adam at 1e-3, 2,048 prefixes a step, full "
+    "cross-entropy); ours are in sequential.json. On both sides the best epoch is that of the "
+    f"highest NDCG@20 on validation users (all of them for RecBole, {VALIDATION_USERS:,} of them "
+    "for ours), and training stops after five without a better one.",
+    "± is the standard error over seeds. CPU seconds are of one thread, on a machine that other "
+    "work shared, so they are upper bounds; RecBole's hold its looks at the validation users, "
+    "ours do not.",
 )
 MODELS: dict[str, tuple[str, Any]] = {
     "SASRec": ("sasrec", SasRecOptions()),
@@ -88,7 +91,7 @@ class Data(NamedTuple):
 
 
 def load(folder: Path) -> Data:
-    """Every user with three items or more is validated on the last but one and tested on the last."""
+    """Loads users with three items or more: the last is the test, the one before validates."""
     prepared = prepare(load_data_set(str(folder), options_type(str(folder))(), 0))
     interactions = prepared.interactions
     config = SplitConfig(kind="leave-one-out", min_positives=3)
@@ -98,7 +101,7 @@ def load(folder: Path) -> Data:
 
 
 def lists(scorer: Scorer, split: Split, masked: bool) -> metrics.Lists:
-    """Top N of every test user; unmasked, items of the history may come back."""
+    """Computes the top N of every test user; unmasked lists may contain items of the history."""
     parts = []
     for histories in split.histories(split.test).batches(256):
         seen = (
@@ -111,7 +114,7 @@ def lists(scorer: Scorer, split: Split, masked: bool) -> metrics.Lists:
 
 
 def judged(scorer: Scorer, split: Split) -> dict[str, float]:
-    """HR@N and NDCG@N, with and without the history masked."""
+    """Computes HR@N and NDCG@N, with and without the history masked."""
     targets = split.targets(split.test)
     figures = {}
     for name, masked in (("", True), ("_unmasked", False)):
@@ -124,7 +127,10 @@ def judged(scorer: Scorer, split: Split) -> dict[str, float]:
 def train(
     data: Data, kind: str, options: Any, max_length: int, seed: int, home: Path, precision: str
 ) -> dict[str, Any]:
-    """One model: figures, epochs, and CPU seconds of training with and without looks at validation users."""
+    """Trains one model.
+
+    Returns figures, epochs, and CPU seconds with and without validation.
+    """
     split = data.split
     drawn = np.random.default_rng(0).permutation(split.validation)[:VALIDATION_USERS]
     rows = drawn[np.argsort(split.histories(drawn).lengths, kind="stable")]
@@ -137,10 +143,11 @@ def train(
         looking += time.process_time() - began
         return value
 
-    context = FitContext(
-        split, max_length, seed, Checkpoints(home, 60.0), validate,
-        lambda report: print(f"  epoch {report.epoch} loss {report.loss:.4f} best {report.best}", flush=True),
-    )  # fmt: skip
+    def show(report: EpochReport) -> None:
+        loss = f"loss {report.loss:.4f}"
+        print(f"  epoch {report.epoch} {loss} best {report.best}", flush=True)
+
+    context = FitContext(split, max_length, seed, Checkpoints(home, 60.0), validate, show)
     torch.manual_seed(seed)
     torch.set_float32_matmul_precision(precision)
     model = RECOMMENDERS[kind].build(options, split.n_items, max_length)
@@ -163,7 +170,7 @@ def train(
 
 
 def run_recbole(data: Data, seed: int, home: Path, parsed: argparse.Namespace) -> dict[str, Any]:
-    """The same for RecBole's SASRec, from the same sequences, as its own Python makes its lists."""
+    """Trains RecBole's SASRec on the same sequences, in its own Python."""
     split, folder = data.split, home / "sequences"
     folder.mkdir(parents=True, exist_ok=True)
     whole = split.histories(split.test)
@@ -273,9 +280,10 @@ def report(cells: Sequence[dict[str, Any]]) -> Report:
             f"{first['repeats']:,} repeated pairs dropped"
         )
         columns = (
-            "model", "HR@10", "NDCG@10", "HR@10 unmasked", "NDCG@10 unmasked", "best epoch", "CPU s / epoch",
-            "seeds",
-        )  # fmt: skip
+            "model",
+            *("HR@10", "NDCG@10", "HR@10 unmasked", "NDCG@10 unmasked"),
+            *("best epoch", "CPU s / epoch", "seeds"),
+        )
         tables.append(Table(title, columns, rows))
         figures += chosen
     return Report(

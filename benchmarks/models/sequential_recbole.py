@@ -1,4 +1,4 @@
-"""RecBole's SASRec on the sequences that benchmarks/models/sequential.py hands over, by RecBole's own Python.
+"""Trains RecBole's SASRec on the sequences of sequential.py, in RecBole's own Python.
 
 python sequential_recbole.py FOLDER OUT.npz --seed N: reads FOLDER/sequences/sequences.inter (user,
 item, place in order), trains with full cross-entropy, leave-one-out, and writes lists of 10 item
@@ -51,7 +51,7 @@ def best(scores: torch.Tensor, tokens: Texts) -> Texts:
 
 
 def histories(folder: Path, data: Any) -> dict[int, torch.Tensor]:
-    """RecBole's numbers of each user's items but the last."""
+    """Reads RecBole's indices of each user's items except the last."""
     items: dict[int, list[int]] = {}
     with (folder / "sequences" / "sequences.inter").open() as file:
         next(file)

@@ -1,4 +1,6 @@
-"""What training costs: python -m benchmarks.models.training_cost --data ../shared/data/ml-1m --out docs/results.
+"""Measures the cost of training.
+
+    python -m benchmarks.models.training_cost --data ML-1M --out docs/results
 
 ELSA and a TopK SAE beside arXiv 2601.11182's way (dense_training.py), interleaved epoch by epoch;
 the same on a synthetic set of MovieLens 25M's size; and every recommender and SAE of the
@@ -45,7 +47,7 @@ EPOCHS = 4
 
 
 def synthetic_split(n_users: int, n_items: int, pairs: int, seed: int) -> Split:
-    """Random histories with a few very popular items and a few very active users; all users train."""
+    """Makes random histories with a few very popular items and a few very active users."""
     rng = np.random.default_rng(seed)
     activity = rng.lognormal(0.0, 1.1, n_users)
     counts = np.maximum(5, np.round(activity / activity.sum() * 1.12 * pairs)).astype(np.int64)
@@ -68,7 +70,7 @@ def synthetic_split(n_users: int, n_items: int, pairs: int, seed: int) -> Split:
 
 
 def split_of(spec: dict[str, Any]) -> Split:
-    """The data of a cell, every pair taken as positive."""
+    """Loads the data of a cell; every pair is positive."""
     if spec["data"] == "synthetic ML-25M":
         return synthetic_split(**ML_25M, seed=spec["seed"])
     config = TrainConfig(
@@ -83,7 +85,7 @@ def split_of(spec: dict[str, Any]) -> Split:
 def context_of(
     spec: dict[str, Any], split: Split, report_epoch: Callable[[EpochReport], None] = lambda _: None
 ) -> FitContext:
-    """What training needs; the synthetic set has no users to validate on."""
+    """Builds the context of a training; the synthetic set has no users to validate on."""
     max_length = spec.get("max_length", 200)
 
     def validate(model: Recommender) -> float:
@@ -107,7 +109,7 @@ class Training:
         self.cpu_s: list[float] = []
 
     def run(self, steps: int | None = None) -> int:
-        """An epoch as the loop runs it, or its first steps; returns how many there were."""
+        """Runs an epoch like the loop, or its first steps; returns the number of steps."""
         rng = np.random.default_rng([self.seed, self.epochs])
         wall, cpu, done = time.perf_counter(), time.process_time(), 0
         for batch in self.task.batches(rng):
@@ -130,7 +132,10 @@ class Training:
 def training(
     way: str, spec: dict[str, Any], context: FitContext, recommender: Recommender | None
 ) -> Training:
-    """way: dense, exact or linear for ELSA; dense or sparse for the SAE, which reads a recommender."""
+    """Builds a training.
+
+    way: dense, exact or linear for ELSA; dense or sparse for the SAE, which reads a recommender.
+    """
     torch.manual_seed(spec["seed"])
     if recommender is None:
         options = ElsaOptions(
@@ -151,7 +156,7 @@ def training(
 
 
 def fitted_elsa(spec: dict[str, Any], context: FitContext, epochs: int) -> Recommender:
-    """What the SAE reads."""
+    """Fits the recommender that the SAE reads."""
     torch.manual_seed(spec["seed"])
     model = Elsa(context.split.n_items, spec["d"])
     options = ElsaOptions(
@@ -185,7 +190,7 @@ def compare(spec: dict[str, Any], split: Split) -> dict[str, Any]:
 
 
 def alone(spec: dict[str, Any], split: Split) -> dict[str, Any]:
-    """One way alone, whole epochs or some steps: seconds an epoch, and the memory that training adds."""
+    """Trains one way alone, whole epochs or some steps: time of an epoch, and memory added."""
     context = context_of(spec, split)
     recommender = fitted_elsa(spec, context, 1) if spec["model"] == "sae" else None
     before = peak_mb()
@@ -197,7 +202,7 @@ def alone(spec: dict[str, Any], split: Split) -> dict[str, Any]:
 
 
 def recommender_cost(spec: dict[str, Any], split: Split) -> dict[str, Any]:
-    """A few epochs of one recommender of the registry at its defaults."""
+    """Measures a few epochs of one recommender of the registry at its defaults."""
     stamps: list[float] = []
     context = context_of(spec, split, lambda _: stamps.append(time.perf_counter()))
     kind = RECOMMENDERS[spec["name"]]
@@ -209,7 +214,7 @@ def recommender_cost(spec: dict[str, Any], split: Split) -> dict[str, Any]:
 
 
 def sae_cost(spec: dict[str, Any], split: Split) -> dict[str, Any]:
-    """The same of one SAE of the registry."""
+    """Measures a few epochs of one SAE of the registry at its defaults."""
     stamps: list[float] = []
     context = context_of(spec, split)
     recommender = fitted_elsa(spec, context, 5)
@@ -231,14 +236,14 @@ def _short(options: Any) -> Any:
 
 
 def _epochs(stamps: list[float], began: float) -> dict[str, Any]:
-    """Seconds between reports but for the first and last epoch's; in all where nothing was reported."""
+    """Seconds between reports, without the first and last epoch; the total without reports."""
     if len(stamps) < EPOCHS:
         return {"wall_s": [time.perf_counter() - began], "whole": True}
     return {"wall_s": list(np.diff(stamps[: EPOCHS - 1])), "whole": False}
 
 
 def peak_mb() -> float:
-    """The most memory that this process has held so far; by getrusage it would be the parent's, if more."""
+    """Reads the peak memory of this process; getrusage would give the parent's, if larger."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (peak,) = (line.split()[1] for line in lines if line.startswith("VmHWM"))
     return int(peak) / 1024
@@ -248,7 +253,7 @@ MEASURES = {"compare": compare, "alone": alone, "recommender": recommender_cost,
 
 
 def cells(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """What is measured, in order."""
+    """Lists the cells in the order of measuring."""
     ml, seed = {"data": str(arguments.data), "seed": arguments.seed}, arguments.seed
     large = {"data": "synthetic ML-25M", "seed": seed, "batch_size": 1024}
     d = ElsaOptions().d
@@ -284,7 +289,7 @@ def cells(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def run_cell(spec: dict[str, Any], folder: Path, threads: int) -> dict[str, Any]:
-    """Measures a cell in a process of its own, which gets its data ready split: reading takes memory, too."""
+    """Measures a cell in a process of its own, which reads data already split to save memory."""
     names = (Path(spec["data"]).name, spec.get("split", "users"), spec["seed"])
     path = folder / f"{'-'.join(map(str, names))}.npz"
     if not path.is_file():
@@ -299,7 +304,7 @@ def run_cell(spec: dict[str, Any], folder: Path, threads: int) -> dict[str, Any]
 
 
 def measure_all(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every cell that OUT does not hold yet, and those that it holds."""
+    """Measures the cells that OUT lacks, and reads the others."""
     kept = arguments.out / "training-cost.cells.json"
     results: list[dict[str, Any]] = read_json(kept) if kept.is_file() else []
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,7 @@
-"""Trimtab beside other servers with the same pipeline: compare.py --out DIR --venvs DIR --report FILE.
+"""Compares Trimtab with other servers of the same pipeline.
+
+    python -m benchmarks.peers --out DIR --venvs DIR --report FILE
+
 
 The base case of serving.py: one world, one Valkey with the same users for all, and both cores for
 whichever server is under load and for the load. Every peer's lists are compared with Trimtab's
@@ -35,7 +38,7 @@ CHECKED = 50
 """Requests whose lists are compared."""
 ON_LOOP = ("--compute-threads", "0")
 TRIMTAB = {"trimtab": ON_LOOP, "trimtab, users from Redis": (*ON_LOOP, "--user-tier-mb", "0")}
-"""Flags; computing on the loop is the quickest where each core has a worker (serving.py, part workers)."""
+"""Flags; computing on the loop is fastest where each core has a worker (serving, part workers)."""
 WORKERS = 2
 """Of Trimtab; the peers' files name their own."""
 
@@ -91,8 +94,8 @@ def loading(
     return partial(put_load, server, peer.write(setup, asked), cores=BOTH_CORES, **peer.load)
 
 
-def throughput(sides: Sides, cells: Path) -> Figures:
-    """As many calls as each answers, 32 under way."""
+def throughput(sides: Sides, _cells: Path) -> Figures:
+    """Measures the throughput of each, 32 calls under way."""
     return {
         "blocks": sides.bench.interleaved(sides.put),
         "overlap": sides.overlap,
@@ -101,7 +104,7 @@ def throughput(sides: Sides, cells: Path) -> Figures:
 
 
 def latency(sides: Sides, cells: Path) -> Figures:
-    """Of each peer and of Trimtab at a share of the throughput that the peer had in the other part."""
+    """Measures the latency of each peer and of Trimtab at a share of the peer's throughput."""
     closed = json.loads((cells / "peers-throughput.json").read_text())["blocks"]
     figures = {}
     for peer in [name for name in sides.put if name not in TRIMTAB]:
@@ -122,7 +125,7 @@ def trimtab_lists(server: Server, asked: list[pb.RecommendRequest]) -> list[list
 
 
 def overlap(lists: list[list[str]], others: list[list[str]]) -> float:
-    """Mean share of the items that both have."""
+    """Computes the mean share of items that both lists have."""
     pairs = zip(lists, others, strict=True)
     return sum(len(set(ours) & set(theirs)) / len(ours) for ours, theirs in pairs) / len(lists)
 

@@ -1,4 +1,4 @@
-"""The pipeline on FastAPI: uvicorn fastapi_server:app, with PREPARED and STORE in the environment."""
+"""Serves the pipeline on FastAPI; sides.py sets PREPARED and STORE in the environment."""
 
 import os
 from pathlib import Path

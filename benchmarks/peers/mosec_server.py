@@ -1,4 +1,4 @@
-"""The pipeline on mosec: python mosec_server.py --port PORT, with PREPARED and STORE in the environment."""
+"""Serves the pipeline on mosec; sides.py sets PREPARED and STORE in the environment."""
 
 import os
 from pathlib import Path

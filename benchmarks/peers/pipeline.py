@@ -1,4 +1,4 @@
-"""The same recommendations without Trimtab: numpy, faiss and a Redis reply, for any server to call.
+"""Recommends without Trimtab: numpy, faiss and a Redis reply, for any server to call.
 
 A user's embedding z from Redis; two edits, added as q = z + |z| sum(strength x unit x direction);
 the index; what the user has seen is dropped; the candidates' exact scores; the best 20. Nothing
@@ -24,7 +24,7 @@ _SEEN_FROM = (
 
 
 class Asked(NamedTuple):
-    """One request: the user, and edits as (target, strength); a target is a concept's name or "#neuron"."""
+    """A request: user, and edits (target, strength); a target is a concept's name or "#neuron"."""
 
     user_id: str
     edits: Sequence[tuple[str, float]]
@@ -38,7 +38,7 @@ class Listed(NamedTuple):
 
 
 class Pipeline:
-    """Everything of one process; `folder` is what prepare.py made."""
+    """The pipeline of one process; `folder` was made by prepare.py."""
 
     def __init__(self, folder: Path) -> None:
         faiss.omp_set_num_threads(1)
@@ -54,7 +54,7 @@ class Pipeline:
         self._index = faiss.read_index(str(bundle / "items.faiss"), faiss.IO_FLAG_MMAP_IFC)
 
     def keys(self, asked: Asked) -> tuple[str, str]:
-        """Where Redis has what is needed of a user."""
+        """Returns the Redis keys of a user's history and embedding."""
         return f"tt:{{{asked.user_id}}}:s", f"tt:{{{asked.user_id}}}:e:{self._model}"
 
     def recommend(self, many: Sequence[Asked], blobs: Sequence[Any]) -> list[Listed]:

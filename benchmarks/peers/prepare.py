@@ -1,4 +1,4 @@
-"""Writes what pipeline.py needs of a bundle: python -m benchmarks.peers.prepare --bundle DIR --out DIR."""
+"""Writes the arrays of a bundle that pipeline.py reads."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The peers: how each is started, asked and loaded. README.md says why so."""
+"""Starts, asks and loads each peer; README.md gives the reasons."""
 
 import json
 import os
@@ -30,7 +30,7 @@ HTTP_CONNECTIONS = 32
 
 
 class Setup(NamedTuple):
-    """Where things are."""
+    """Folders and the store's address."""
 
     venvs: Path
     out: Path
@@ -53,18 +53,18 @@ class Peer(Protocol):
 
     @property
     def name(self) -> str:
-        """In reports, and of its virtual environment."""
+        """Names the peer in reports, and its virtual environment."""
 
     def running(self, setup: Setup) -> AbstractContextManager[Server]:
         """Raises OSError if it does not start."""
 
     def write(self, setup: Setup, asked: Sequence[RecommendRequest]) -> Path:
-        """The requests as it takes them, in a file for load.py."""
+        """Writes the requests in the peer's form, in a file for load.py."""
 
     def ask(
         self, setup: Setup, server: Server, asked: Sequence[RecommendRequest]
     ) -> list[list[str]]:
-        """Its lists of item ids."""
+        """Asks for lists of item ids."""
 
 
 def as_json(asked: RecommendRequest) -> str:
@@ -97,7 +97,10 @@ class HttpPeer:
         return path
 
     def ask(
-        self, setup: Setup, server: Server, asked: Sequence[RecommendRequest]
+        self,
+        setup: Setup,  # noqa: ARG002  other peers need it
+        server: Server,
+        asked: Sequence[RecommendRequest],
     ) -> list[list[str]]:
         lists = []
         for one in asked:
@@ -163,7 +166,7 @@ class Triton:
 
 
 def wait_for(port: int, process: "subprocess.Popen[str]") -> None:
-    """Until somebody listens.
+    """Waits until the port accepts connections.
 
     Raises:
         OSError: the process ended, or took too long.

@@ -1,4 +1,4 @@
-"""JSON requests, a line each on standard input, as Triton takes them; in Triton's virtual environment.
+"""Turns JSON requests, one a line on standard input, into Triton's; runs in its environment.
 
 write FILE puts them into a file for load.py; ask TARGET prints the list that a server gives for
 each.
@@ -21,7 +21,7 @@ from benchmarks.serving.load import Request, write_requests
 
 
 def tensors(asked: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """Name, type and values, of one batch."""
+    """Yields name, type and values of a batch of one."""
     names, strengths = zip(*asked["edits"], strict=True)
     yield "user_id", "BYTES", np.array([[asked["user_id"].encode()]], np.object_)
     yield "targets", "BYTES", np.array([[name.encode() for name in names]], np.object_)

@@ -1,4 +1,7 @@
-"""How items are found, how quickly and how well: python -m benchmarks.retrieval --out DIR [--parts ...].
+"""Measures speed and recall of finding items.
+
+    python -m benchmarks.retrieval --out DIR [--parts ...]
+
 
 Kinds of index at 40,000 items of width 512, without and with filters, and catalogues of 100,000 to
 10,000,000 items of width 128. What is asked is what a request asks: candidates, scored again, in
@@ -63,7 +66,7 @@ class Side:
 
 
 def measure(sides: Mapping[str, Side], rounds: int = ROUNDS) -> dict[str, Figures]:
-    """Query by query, every side in turn: median microseconds, and recall of plain and steered queries."""
+    """Measures every side in turn, query by query: median microseconds, and recall."""
     times = {name: np.empty((rounds, len(side.queries))) for name, side in sides.items()}
     recall = {name: np.empty(len(side.queries)) for name, side in sides.items()}
     for turn in range(rounds):
@@ -110,7 +113,7 @@ def open_index(folder: Path, name: str, matrix: Floats) -> Index:
 
 
 def kinds(out: Path) -> Figures:
-    """Every kind: without a filter and with each; those whose setting finds enough."""
+    """Measures every kind with enough recall, without a filter and with each."""
     folder = out / "base"
     queries = _some(make_catalogue(BASE, folder))
     matrix = open_matrix(folder)
@@ -131,7 +134,7 @@ def kinds(out: Path) -> Figures:
 
 
 def _some(queries: Queries) -> Queries:
-    """Every fourth: so many sides take long."""
+    """Takes every fourth query, to save time."""
     return queries._replace(asked=queries.asked[::4], best=queries.best[::4])
 
 
@@ -158,7 +161,7 @@ def _filters(
 
 
 def curves(out: Path) -> Figures:
-    """Each kind with every setting: recall against time."""
+    """Measures recall against time, of each kind with every setting."""
     folder = out / "base"
     queries = _some(make_catalogue(BASE, folder))
     matrix, points = open_matrix(folder), {}
@@ -187,7 +190,7 @@ def curves(out: Path) -> Figures:
 
 
 def scale(out: Path) -> Figures:
-    """Catalogues of growing size, query by query in turn; memory and loading in processes of their own."""
+    """Measures catalogues of growing size; memory and loading in processes of their own."""
     sides: dict[str, Side] = {}
     sizes: dict[int, Figures] = {}
     for items in SIZES:
@@ -210,7 +213,7 @@ def scale(out: Path) -> Figures:
 
 
 def probe(folder: Path, name: str) -> Figures:
-    """What a catalogue takes in memory, and to load; nothing else was loaded in this process before."""
+    """Measures memory and loading of a catalogue in this process, which loaded nothing before."""
     before, begin = _memory(), time.monotonic()
     catalogue = Catalogue.read(folder / "items.parquet", ["genre", "year"])
     read, with_catalogue = time.monotonic(), _memory()
@@ -236,14 +239,14 @@ def probe(folder: Path, name: str) -> Figures:
 
 
 def _memory() -> dict[str, int]:
-    """Resident bytes of this process: its own, and those of files, which the system may drop."""
+    """Reads the resident bytes of this process: its own, and those of mapped files."""
     lines = Path("/proc/self/status").read_text().splitlines()
     pairs = (line.split() for line in lines if line.startswith("Rss"))
     return {name.rstrip(":"): int(kilobytes) * 1024 for name, kilobytes, _ in pairs}
 
 
 def _mapped(path: Path) -> int:
-    """Resident bytes of a file that is mapped into this process."""
+    """Reads the resident bytes of a file that is mapped into this process."""
     total, inside = 0, False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if "-" in line.split(" ")[0]:

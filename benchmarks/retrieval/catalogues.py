@@ -1,4 +1,4 @@
-"""Made-up catalogues of any size, with an index as the exporter chooses it, built in pieces.
+"""Makes catalogues of any size, with an index as the exporter chooses it, in pieces.
 
 Items lie in clusters; users like three of them; steering moves a user as far as edits move those of
 world.py. A catalogue's folder holds items.npy and items.parquet as a bundle has them, queries.npz,
@@ -76,7 +76,7 @@ def make_catalogue(options: CatalogueOptions, out: Path) -> Queries:
 
 
 def make_index(out: Path, kinds: tuple[str, ...]) -> dict[str, Any]:
-    """The quickest of the kinds, as out/KINDS.faiss, and its figures; what is there already stays."""
+    """Makes the fastest of the kinds as out/KINDS.faiss, unless it exists; returns its figures."""
     name = "+".join(kinds)
     note = out / f"{name}.json"
     if not note.is_file():
@@ -96,7 +96,7 @@ def make_index(out: Path, kinds: tuple[str, ...]) -> dict[str, Any]:
 def _write_items(
     options: CatalogueOptions, centres: Floats, out: Path, rng: np.random.Generator
 ) -> None:
-    """items.npy and items.parquet as a bundle has them, piece by piece."""
+    """Writes items.npy and items.parquet like a bundle's, piece by piece."""
     shape = options.items, options.d + 1
     items = np.lib.format.open_memmap(out / "items.npy", "w+", np.float32, shape)
     writer = None
@@ -122,7 +122,7 @@ def _write_items(
 
 
 def _queries(centres: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Twice QUERIES users [m, d], plain and steered."""
+    """Makes twice QUERIES users [m, d], plain and steered."""
     plain, steered = (np.empty((2 * QUERIES, centres.shape[1]), np.float32) for _ in range(2))
     for row in range(2 * QUERIES):
         liked = rng.choice(len(centres), 3)

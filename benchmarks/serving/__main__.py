@@ -1,4 +1,7 @@
-"""What serving costs in the base case: python -m benchmarks.serving --out DIR [--parts ...] [--quick].
+"""Measures the cost of serving in the base case.
+
+    python -m benchmarks.serving --out DIR [--parts ...] [--quick]
+
 
 40,000 items, d = 512, 4,096 neurons, k = 32, n = 20, two edits, one worker, 32 calls under way,
 10,000 users drawn Zipf-wise, their embeddings cached, no cache of replies. Server on core 0, load
@@ -48,7 +51,7 @@ SOAK_MINUTES = 30
 
 
 def comparison(bench: Bench) -> Figures:
-    """Against a handler that does nothing, and one that does a bare search; the same bytes from all."""
+    """Compares with an empty handler and one with a bare search; all reply the same bytes."""
     path = bench.requests("two edits", bench.steered)
     answer = bench.folder / "answer"
     with grpc.insecure_channel(bench.server.target) as channel:
@@ -75,7 +78,7 @@ def comparison(bench: Bench) -> Figures:
 
 
 def steering_cost(bench: Bench) -> Figures:
-    """Throughput with 0, 2, 8 and 64 edits, a boost, a budget, and a target share."""
+    """Measures throughput with 0, 2, 8 and 64 edits, a boost, a budget, and a target share."""
     share = TargetShare(concept=bench.world.concepts[3], min_share=0.3)
     kinds: dict[str, Callable[[str, random.Random], Message]] = {
         "no edit": partial(bench.steered, edits=0),
@@ -140,7 +143,7 @@ def batch(bench: Bench) -> Figures:
 
 
 def idle(bench: Bench) -> Figures:
-    """One request at a time: a warm user, and a history of 100 items that is nobody's."""
+    """Measures one request at a time: a cached user, and a given history of 100 items."""
 
     def cold(user: str, draw: random.Random) -> Message:
         events = [pb.Event(item_id=draw.choice(bench.world.item_ids)) for _ in range(100)]
@@ -177,7 +180,7 @@ def deadlines(bench: Bench) -> Figures:
 
 
 def cancelled(bench: Bench) -> Figures:
-    """Waves of 200 calls whose client cancels them after 5 ms: how many lists were computed all the same."""
+    """Counts the lists computed for waves of 200 calls whose client cancels them after 5 ms."""
     counter = 'trimtab_stage_seconds_count{stage="rank"}'
     before, draw, answered = bench.server.metrics()[counter], random.Random(2), 0
     with grpc.insecure_channel(bench.server.target) as channel:
@@ -197,7 +200,7 @@ def cancelled(bench: Bench) -> Figures:
 
 
 def latency_against_load(bench: Bench) -> Figures:
-    """Open-loop arrivals at shares of the capacity that a closed loop reaches."""
+    """Measures open-loop arrivals at shares of the capacity that a closed loop reaches."""
     path = bench.requests("two edits", bench.steered)
     most = capacity(bench, path)
     points = []
@@ -208,7 +211,7 @@ def latency_against_load(bench: Bench) -> Figures:
 
 
 def workers(bench: Bench) -> Figures:
-    """One worker and two, with both cores for them and for the load."""
+    """Measures one worker and two, with both cores for them and for the load."""
     path, log = bench.requests("two edits", bench.steered), bench.folder / "server.log"
     kinds: dict[str, tuple[int, tuple[str, ...]]] = {
         "1 worker": (1, ()),
@@ -230,7 +233,7 @@ def workers(bench: Bench) -> Figures:
 
 
 def soak(bench: Bench) -> Figures:
-    """Half an hour at 60 % of capacity: each minute's latencies, and the server's memory after it."""
+    """Measures latencies and memory in each of 30 minutes at 60 % of capacity."""
     path = bench.requests("two edits", bench.steered)
     rate, process = SHARE_OF_CAPACITY * capacity(bench, path), psutil.Process(bench.server.pid)
     minutes = []
@@ -248,7 +251,7 @@ def capacity(bench: Bench, requests: Path) -> float:
 
 
 def metrics_cost(bench: Bench) -> Figures:
-    """Throughput with metrics, and of the same server when it counts nothing."""
+    """Measures throughput with metrics, and of the same server without them."""
     path = bench.requests("two edits", bench.steered)
     program = (sys.executable, "-m", "benchmarks.serving.uncounted")
     data, log = bench.folder / "uncounted", bench.folder / "uncounted.log"
@@ -263,7 +266,7 @@ def metrics_cost(bench: Bench) -> Figures:
 
 
 def parts_of_a_call(bench: Bench) -> Figures:
-    """Each of our parts of a call alone."""
+    """Measures each of our parts of a call alone."""
     return stages(bench.world, bench.requests("two edits", bench.steered))
 
 
@@ -329,7 +332,8 @@ def main() -> None:
         world = trained_world(arguments.run, arguments.out / "world")
         about = (
             f"Here the bundle and the users are a training run's instead: {world.about}, "
-            f"{len(world.item_ids):,} items, {world.n_neurons:,} neurons, {world.histories.size:,} users."
+            f"{len(world.item_ids):,} items, {world.n_neurons:,} neurons, "
+            f"{world.histories.size:,} users."
         )
     else:
         world = make_world(WorldOptions(flat_limit=arguments.flat_limit), arguments.out / "world")

@@ -1,4 +1,4 @@
-"""What the parts of serving.py share: a server with its users, and the requests that are put on it."""
+"""A server with its users, and the requests of the load on it."""
 
 import random
 from collections.abc import Callable, Mapping
@@ -40,7 +40,7 @@ class Bench:
     """Of each block."""
 
     def requests(self, name: str, make: Callable[[str, random.Random], Message]) -> Path:
-        """A file of 20,000 requests, users drawn Zipf-wise; the same draws for every kind."""
+        """Writes a file of 20,000 requests, users drawn from a Zipf law, alike for every kind."""
         path, draw = self.folder / f"{name}.requests", random.Random(0)
         ranks = np.arange(1, self.world.histories.size + 1)
         odds = ranks**-ZIPF / (ranks**-ZIPF).sum()
@@ -52,7 +52,10 @@ class Bench:
     def interleaved(
         self, sides: Mapping[str, Callable[..., Figures]], times: float = 1.0
     ) -> dict[str, list[Figures]]:
-        """Blocks of each side in turn, each beginning elsewhere in the requests; times is how much longer."""
+        """Measures blocks of each side in turn, each from another place in the requests.
+
+        times multiplies the length of a block.
+        """
         seen: dict[str, list[Figures]] = {name: [] for name in sides}
         for block in range(self.blocks):
             for name, put in sides.items():
@@ -63,7 +66,10 @@ class Bench:
     def steered(
         self, user: str, draw: random.Random, edits: int = 2, **steering: Any
     ) -> pb.RecommendRequest:
-        """One concept and otherwise neurons, strengths of half to one typical unit, either way."""
+        """Makes a request that edits one concept and otherwise neurons.
+
+        Strengths are half to one typical unit, up or down.
+        """
         made = []
         for place in range(edits):
             strength = draw.choice((-1.0, 1.0)) * draw.uniform(0.5, 1.0)
@@ -75,7 +81,7 @@ class Bench:
         return pb.RecommendRequest(user_id=user, n=N, steering=asked)
 
     def boosted(self, user: str, draw: random.Random) -> pb.RecommendRequest:
-        """A BOOST of one concept by .1 to .3, either way."""
+        """Makes a request with a BOOST of one concept by 0.1 to 0.3, up or down."""
         strength = draw.choice((-1.0, 1.0)) * draw.uniform(0.1, 0.3)
         concept = draw.choice(self.world.concepts)
         edit = Edit(concept=concept, operation=Operation.OPERATION_BOOST, strength=strength)
@@ -83,7 +89,7 @@ class Bench:
 
 
 def fill(world: World, server: Server) -> None:
-    """Records every history and caches every embedding, in the store and in the server's own tier."""
+    """Records every history and caches every embedding, in the store and in the server."""
     histories = world.histories
     with grpc.insecure_channel(server.target) as channel:
         stub = recommendation_pb2_grpc.RecommendationServiceStub(channel)

@@ -1,4 +1,4 @@
-"""One connection of a load generator, as bytes in and bytes out: gRPC over HTTP/2, and HTTP/1.1.
+"""Speaks gRPC over HTTP/2, and HTTP/1.1, as bytes in and bytes out, for a load generator.
 
 A client library spends more on a call than a quick server does. What a load needs of HTTP/2 is
 little: one header block that never changes, sent in full once and by its indices in the peer's
@@ -27,7 +27,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 
 
 class Completion(NamedTuple, Generic[Tag]):
-    """The end of one call: what it was sent with, and its status: gRPC's, HTTP's, or "reset" or "broken"."""
+    """The end of a call: its tag, and the status of gRPC or HTTP, or "reset" or "broken"."""
 
     tag: Tag
     code: str
@@ -44,7 +44,7 @@ class Connection(Protocol[Tag]):
     """The server takes no more calls here."""
 
     def has_room(self) -> bool:
-        """True if another call can be sent now."""
+        """Returns true if another call can be sent now."""
 
     def call(self, body: bytes, tag: Tag) -> None:
         """Puts a call into `out`."""
@@ -205,7 +205,7 @@ def _grpc_status(block: bytes) -> str:
 
 
 def _indexed_literal(name: str, value: str) -> bytes:
-    """A header field that the peer is to put into its table (RFC 7541, 6.2.1), strings as they are."""
+    """Encodes a header field for the peer's table (RFC 7541, 6.2.1), without Huffman coding."""
     return b"\x40" + b"".join(_string(text.encode()) for text in (name, value))
 
 

@@ -1,4 +1,7 @@
-"""Versions of grpcio under the same servers: python -m benchmarks.serving.grpc_versions --out DIR.
+"""Compares versions of grpcio under the same servers.
+
+    python -m benchmarks.serving.grpc_versions --out DIR
+
 
 An empty handler and the service, each with each version, all on core 0 and under the same load from
 core 1, in turn. The versions are installed into DIR for it; the world is serving.py's. Prints the
@@ -37,7 +40,7 @@ The same servers with each version, in turn; load, cores and requests as in
 
 
 def installed(number: str, folder: Path) -> Path:
-    """A directory with this version and its companions alone."""
+    """Installs this version and its companions into a directory of their own."""
     place = folder / f"grpcio-{number}"
     if not place.exists():
         command = [

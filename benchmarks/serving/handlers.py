@@ -1,4 +1,7 @@
-"""What a server is compared with: python -m benchmarks.serving.handlers --answer FILE [--bundle DIR].
+"""Serves the two handlers that a server is compared with.
+
+    python -m benchmarks.serving.handlers --answer FILE [--bundle DIR]
+
 
 A grpc.aio server whose handler answers the bytes of FILE to every call, and nothing else; with a
 bundle it searches that bundle's FAISS index for one stored query before. Prints its port.
@@ -17,7 +20,7 @@ N = 20
 
 
 async def serve(answer: bytes, bundle: Path | None) -> None:
-    async def empty(data: bytes, context: object) -> bytes:
+    async def empty(_data: bytes, _context: object) -> bytes:
         return answer
 
     behave = empty
@@ -31,7 +34,7 @@ async def serve(answer: bytes, bundle: Path | None) -> None:
             index.add(np.ascontiguousarray(items[:, :-1]))
         queries = cycle(np.load(bundle / "reference.npz")["steered_queries"][:, None, :])
 
-        async def search(data: bytes, context: object) -> bytes:
+        async def search(_data: bytes, _context: object) -> bytes:
             index.search(next(queries), N)
             return answer
 

@@ -1,4 +1,7 @@
-"""How long one request takes, from a client on the same machine: python -m benchmarks.serving.latency --bundle DIR.
+"""Measures the time of one request from a client on the same machine.
+
+    python -m benchmarks.serving.latency --bundle DIR
+
 
 Starts trimtab-serve on the bundle with its embedded Valkey, records users with histories drawn from
 the catalogue, and times single requests in interleaved rounds, so that the machine's moods touch
@@ -131,9 +134,8 @@ def main() -> None:
             grpc.channel_ready_future(grpc.insecure_channel(target)).result(60)
             figures = measure(target, arguments.users, arguments.history, arguments.rounds)
     floor = next(iter(figures.values()))["p50_ms"]
-    table = Table(
-        title=f"one request at a time, n = 20, {arguments.rounds} interleaved rounds, {os.cpu_count()} cores"
-    )
+    rounds = f"{arguments.rounds} interleaved rounds, {os.cpu_count()} cores"
+    table = Table(title=f"one request at a time, n = 20, {rounds}")
     for column in ("request", "p50 ms", "p90 ms", "p99 ms", "p50 / floor"):
         table.add_column(column, justify="left" if column == "request" else "right")
     for name, row in figures.items():

@@ -1,4 +1,7 @@
-"""Puts a server under load and prints what it saw as JSON: python -m benchmarks.serving.load --requests FILE ...
+"""Puts a server under load and prints its figures as JSON.
+
+    python -m benchmarks.serving.load --requests FILE ...
+
 
 Closed loop (--concurrency): so many calls are always under way. Open loop (--rate): calls arrive as
 a Poisson process whether the server keeps up or not, and a call's time counts from when it should
@@ -39,7 +42,7 @@ ANSWERED = ("0", "200")
 """Only such calls count as throughput and have a latency; the others are counted by their code."""
 DRAIN_S = 5.0
 MOST_UNDER_WAY = 10_000
-"""A server that falls so far behind the arrivals does not keep up; further ones are dropped and counted."""
+"""Seconds behind the arrivals after which further calls are dropped and counted."""
 _RECORD = struct.Struct("<BI")
 
 
@@ -62,7 +65,7 @@ class LoadOptions:
     """What load is put on what."""
 
     requests: Path
-    """File of requests as write_requests writes it; they are sent in its order, again from its start."""
+    """File of write_requests; requests are sent in its order, and again from its start."""
     target: str
     """host:port."""
     method: str
@@ -245,7 +248,7 @@ class Generator:
         self._order.append(connection)
 
     def _cpu_s(self) -> tuple[float, ...]:
-        """Of this process, and of those that are watched."""
+        """Reads the CPU time of this process, and of the watched ones."""
         return time.process_time(), sum(map(_tree_cpu_s, self.options.watch))
 
     def _figures(self, cpu_s: list[float]) -> dict[str, Any]:
@@ -274,7 +277,7 @@ def _quantile(ordered: list[float], share: float) -> float | None:
 
 
 def _tree_cpu_s(pid: int) -> float:
-    """CPU time of a process and of all below it."""
+    """Reads the CPU time of a process and of its descendants."""
     folder = Path(f"/proc/{pid}")
     try:
         fields = (folder / "stat").read_text().rpartition(")")[2].split()

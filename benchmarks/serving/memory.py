@@ -1,4 +1,4 @@
-"""What a cached user embedding takes in Redis, and what its rounding costs: python -m benchmarks.serving.memory.
+"""Measures the memory of a cached user embedding in Redis, and the cost of its rounding.
 
 Fills an embedded Valkey through the service's own store, and divides the growth of used_memory,
 which holds keys, expiry and the server's own tables, by the number of users. Of bundles, the lists
@@ -43,10 +43,10 @@ bundle's references; steered means a typical ADD and a SET of two concepts drawn
 
 
 class Footprint(NamedTuple):
-    """Bytes a user."""
+    """Bytes for one user."""
 
     blob: int
-    """What the service writes."""
+    """Bytes that the service writes."""
     key: int
     """One key by MEMORY USAGE."""
     grown: float
@@ -54,7 +54,7 @@ class Footprint(NamedTuple):
 
 
 async def footprint(users: int, d: int, k: int, precision: Precision) -> Footprint:
-    """Of users with made-up states."""
+    """Measures users with random states."""
     draw = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         async with embedded_valkey(Path(folder)) as url, redis.Redis.from_url(url) as client:
@@ -89,7 +89,7 @@ async def footprint(users: int, d: int, k: int, precision: Precision) -> Footpri
 
 
 def overlaps(bundle: Bundle, folder: Path, precision: Precision) -> tuple[float, float]:
-    """Mean overlap@20 with lists of unrounded states, unsteered and steered, over the references' users.
+    """Computes the mean overlap@20 with lists of unrounded states, unsteered and steered.
 
     Those are all that the index was measured with where the head is the identity, else those of the
     replay.
@@ -113,7 +113,7 @@ def overlaps(bundle: Bundle, folder: Path, precision: Precision) -> tuple[float,
 def _lists(
     bundle: Bundle, z: Floats, context: Floats, rounded: Callable[[Floats], Floats]
 ) -> tuple[Ints, Ints]:
-    """The best items of users, and those under one typical ADD and one SET of concepts drawn for each."""
+    """Finds the best items of users, plain and under one typical ADD and one SET."""
     draw, targets = np.random.default_rng(0), [concept.target for concept in bundle.labels.concepts]
     z = rounded(z)
     neurons, activations = bundle.encoder.code(z)

@@ -1,4 +1,4 @@
-"""The plots of serving_report.py: latency against load, and what a call is made of."""
+"""Plots latency against load, and the parts of a call."""
 
 from functools import partial
 from pathlib import Path

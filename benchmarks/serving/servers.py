@@ -1,4 +1,4 @@
-"""Servers under test, each a process on a core of its own choice, and the load that is put on them."""
+"""Starts servers under test, each a process on chosen cores, and puts load on them."""
 
 import json
 import socket
@@ -20,7 +20,7 @@ BATCH = "/trimtab.v1.RecommendationService/BatchRecommend"
 
 
 class Server(NamedTuple):
-    """A server that answers."""
+    """A running server."""
 
     target: str
     method: str
@@ -28,7 +28,7 @@ class Server(NamedTuple):
     metrics_port: int = 0
 
     def metrics(self) -> dict[str, float]:
-        """What it counts, by the sample's name with its labels."""
+        """Reads the server's metrics: sample with labels -> value."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics") as page:
             lines = page.read().decode().splitlines()
         pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
@@ -79,7 +79,7 @@ def comparison_server(answer: Path, log: Path, bundle: Path | None = None) -> It
 def put_load(
     server: Server, requests: Path, method: str = "", *, cores: str = LOAD_CORE, **options: Any
 ) -> dict[str, Any]:
-    """What load.py prints of one block of load; options are LoadOptions'."""
+    """Runs one block of load and reads the figures of load.py; options are LoadOptions'."""
     command = ["taskset", "-c", cores, sys.executable, "-m", "benchmarks.serving.load"]
     command += [
         "--requests",
@@ -103,7 +103,7 @@ def put_load(
 def running(
     command: list[str], log: Path, cores: str = "", environment: dict[str, str] | None = None
 ) -> Iterator["subprocess.Popen[str]"]:
-    """A process, on certain cores if they are named, until exit; its errors go into the log."""
+    """Runs a process, on given cores if any, until the end of the block; logs its errors."""
     pinned = ["taskset", "-c", cores, *command] if cores else command
     with log.open("a") as file:
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What a call of the base case is made of: each of our parts alone, in this process, in CPU time."""
+"""Measures each of our parts of a call alone, in this process, in CPU time."""
 
 import time
 from collections.abc import Callable, Sequence

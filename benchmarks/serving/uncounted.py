@@ -1,4 +1,4 @@
-"""trimtab-serve that counts nothing, to tell what metrics cost: python -m benchmarks.serving.uncounted [FLAGS]."""
+"""Runs trimtab-serve without metrics, to measure their cost."""
 
 from prometheus_client import Counter, Gauge, Histogram
 

@@ -1,4 +1,7 @@
-"""A made-up catalogue with its users, on disk: python -m benchmarks.serving.world --out DIR.
+"""Makes a catalogue with its users, on disk.
+
+    python -m benchmarks.serving.world --out DIR
+
 
 Items lie in clusters, each of one genre; users like a few clusters; decoder rows point to items and
 to centres. The models are the ones that trimtab-train fits, with these weights put in, and go
@@ -64,7 +67,7 @@ class WorldOptions:
     noise: float = 1.0
     """Length of an item's own part beside its cluster's centre, which has length 1."""
     flat_limit: int = FLAT_LIMIT
-    """Catalogues above this size get the quickest index that finds enough; below, every item is scored."""
+    """Number of items above which the fastest index with enough recall is used; below, none."""
     seed: int = 0
     """Of all that is drawn."""
 
@@ -92,7 +95,7 @@ def item_id(index: int) -> str:
 
 
 def open_world(out: Path) -> World:
-    """A world that was made before.
+    """Opens a world that was made before.
 
     Raises:
         FileNotFoundError: there is none.
@@ -112,7 +115,7 @@ def open_world(out: Path) -> World:
 
 
 def trained_world(path: Path, out: Path) -> World:
-    """The bundle and the users of the training run in `path`, in `out`, made if it is not there."""
+    """Exports the run in `path` to `out`, unless it is there, and reads its bundle and users."""
     note, wanted = out / "world.json", {"run": str(path.resolve())}
     if not note.is_file() or json.loads(note.read_text()) != wanted:
         shutil.rmtree(out, ignore_errors=True)
@@ -125,7 +128,7 @@ def trained_world(path: Path, out: Path) -> World:
 
 
 def make_world(options: WorldOptions, out: Path) -> World:
-    """The world of these options in `out`, made if it is not there."""
+    """Makes the world of these options in `out`, unless it is there."""
     note, wanted = out / "world.json", asdict(options)
     if note.is_file() and json.loads(note.read_text()) == wanted:
         return open_world(out)
@@ -147,7 +150,7 @@ def make_world(options: WorldOptions, out: Path) -> World:
 
 
 def _histories(options: WorldOptions, cluster: Ints, rng: np.random.Generator) -> Histories:
-    """Each user likes three clusters; of each, popular items more often."""
+    """Draws histories: each user likes three clusters; of each, popular items more often."""
     members = [np.flatnonzero(cluster == one) for one in range(options.clusters)]
     members = [of_one for of_one in members if len(of_one)]
     rows = []
@@ -216,7 +219,7 @@ def _export(
 
 
 def _split(histories: Histories, n_items: int) -> Split:
-    """A fifth of the users is held out, whole: nobody asks for their targets here."""
+    """Holds out a fifth of the users; their targets are not used here."""
     rows = np.arange(histories.size)
     held_out = rows % 5 == 0
     nothing = Histories(np.zeros(histories.size + 1, np.int64), np.empty(0, np.int64))

@@ -1,4 +1,4 @@
-"""What budgets and target shares take to solve, and whether they are exact: python -m benchmarks.steering.budget.
+"""Measures the time of solving budgets and target shares, and checks exactness.
 
 Made-up vectors in clusters, a concept for each cluster, and users who are sums of items. Each case
 is solved for one user after the other, in this process, without gRPC: the time is that of the stage
@@ -82,7 +82,7 @@ class World:
         )
 
     def user(self) -> tuple[Any, list[int]]:
-        """The state of a user with a history of 20 items of three concepts, and these and two others."""
+        """Draws a user with 20 items of three concepts; returns these and two others."""
         concepts = self.draw.choice(CONCEPTS, 5, replace=False).tolist()
         near = np.flatnonzero(
             np.logical_or.reduce([self.members[concept] for concept in concepts[:3]])
@@ -130,7 +130,7 @@ def cases(world: World, concepts: list[int]) -> dict[str, tuple[Plan, list[int]]
 def is_exact(
     world: World, state: Any, plan: Plan, moves: list[Floats], found: ScoredCandidates
 ) -> bool | None:
-    """Against brute force over the whole catalogue; None where the definition is not one of a single way."""
+    """Compares with brute force over the whole catalogue; None where that is not defined."""
     strengths = found.applied.targets
     if len(strengths) > 1 or any(strength.lift for strength in strengths):
         return None
@@ -209,8 +209,8 @@ def main() -> None:
     arguments = parser.parse_args()
     figures = measure(World(arguments.items, arguments.d), arguments.rounds, arguments.checks)
     table = Table(
-        title=f"solving, n = {N}, {arguments.items:,} items, d = {arguments.d}, {arguments.rounds} users,"
-        f" {os.cpu_count()} cores"
+        title=f"solving, n = {N}, {arguments.items:,} items, d = {arguments.d}, "
+        f"{arguments.rounds} users, {os.cpu_count()} cores"
     )
     columns: list[tuple[str, Callable[[dict[str, float]], str]]] = [
         ("p50 ms", lambda row: f"{row['p50_ms']:.2f}"),

@@ -1,8 +1,8 @@
-"""How well requests control lists, on several runs: measures what is missing, writes the report.
+"""Measures on several runs how well requests control lists, and writes the report.
 
-    python -m benchmarks.steering.control --out DIR --runs RUN ... [--users 600] [--report docs/results]
+    python -m benchmarks.steering.control --out DIR --runs RUN ... [--users 600] [--report FOLDER]
 
-RUN are finished runs, those of benchmarks/steering/frontier.py for instance. Each one's figures are kept
+RUN are finished runs, those of frontier.py for instance. Each one's figures are kept
 under DIR, so that the same command goes on where it was stopped; the report is made from all that
 are there. For a few runs `trimtab-evaluate steering` does the same at once.
 """

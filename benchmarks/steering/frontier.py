@@ -1,7 +1,8 @@
-"""The steering frontier on each data set: trains what is missing, measures each run, writes the report.
+"""Measures the steering frontier on each data set: trains, measures, writes the report.
 
-    python -m benchmarks.steering.frontier --data FOLDER --out DIR [--sets ml-1m ...] [--seeds 1 2 3]
-    [--rotations 0] python -m benchmarks.steering.frontier --out DIR --report docs/results
+    python -m benchmarks.steering.frontier --data FOLDER --out DIR [--sets ml-1m ...]
+        [--seeds 1 2 3] [--rotations 0]
+    python -m benchmarks.steering.frontier --out DIR --report docs/results
 
 FOLDER holds the data sets (see docs/data.md). Runs are kept under DIR/runs and each one's figures
 under DIR/cells, so that the same command goes on where it was stopped. The report is made from all
@@ -36,12 +37,12 @@ SETS = {
     TAGS: FrontierOptions(USERS, max_concepts=30),
     "amazon-beauty": FrontierOptions(USERS, max_concepts=12),
 }
-"""ELSA and TopK with their defaults on each; TAGS is ml-latest-small with its users' tags for genres."""
+"""Options of each data set; TAGS is ml-latest-small with its users' tags as genres."""
 COMMAND = "python -m benchmarks.steering.frontier --data FOLDER --out DIR --report docs/results"
 
 
 def folder_of(name: str, data: Path, out: Path) -> Path:
-    """The data set's folder; that of the tags is made from the publisher's."""
+    """Finds the data set's folder; makes that of the tags from the publisher's."""
     if name != TAGS:
         return data / name
     folder, source = out / "data" / name, data / "ml-latest-small"
@@ -81,7 +82,7 @@ def run(
 
 
 def write(report: Report, cells: list[dict[str, Any]], folder: Path) -> None:
-    """The report, with one panel a data set."""
+    """Writes the report, with one panel for each data set."""
     report.write(folder)
     names = list(dict.fromkeys(cell["data_set"] for cell in cells))
     figure = Figure(figsize=(5 * len(names), 4), layout="constrained")

@@ -1,4 +1,4 @@
-"""Whether replies keep what requests and cards promise.
+"""Measures if replies keep the promises of requests and cards.
 
     python -m benchmarks.steering.promises --run RUN --out docs/results
 
@@ -57,7 +57,7 @@ Bounds = tuple[float | None, float | None]
 
 
 class World(NamedTuple):
-    """The run's users and concepts, and whom to ask; flags [n_concepts, n_items] are the concepts' items."""
+    """A run's users and concepts, and the server; flags [n_concepts, n_items]: their items."""
 
     run: Run
     users: NDArray[np.int64]
@@ -66,13 +66,13 @@ class World(NamedTuple):
     target: str
 
     def counts(self, lists: Lists, row: int) -> NDArray[np.int64]:
-        """A concept's items in each list."""
+        """Counts a concept's items in each list."""
         counts: NDArray[np.int64] = (self.flags[row][lists] & (lists >= 0)).sum(axis=1)
         return counts
 
 
 class Replies(NamedTuple):
-    """Of every user who was asked for, [asked]: rows, lists, and what the reports say."""
+    """Replies of the users who were asked for, [asked]: rows, lists, figures of the reports."""
 
     rows: NDArray[np.int64]
     lists: Lists
@@ -121,12 +121,12 @@ async def _ask(world: World, ask: Ask) -> Replies:
 
 
 def ask(world: World, what: Ask) -> Replies:
-    """The replies to one question about every user."""
+    """Asks one question about every user."""
     return asyncio.run(_ask(world, what))
 
 
 class Asked(NamedTuple):
-    """One question about every user, [asked], and the nDCG that it cost, [users], NaN where not asked."""
+    """The replies to a question, [asked], and the nDCG lost, [users], NaN where not asked."""
 
     bound: NDArray[np.float64]
     given: NDArray[np.float64]
@@ -139,19 +139,22 @@ class Asked(NamedTuple):
 
 
 def at_least(share: float) -> Callable[[int], Bounds | None]:
-    """Whatever the unsteered list has."""
-    return lambda count: (share, None)
+    """Bounds a share from below, whatever the unsteered list has."""
+    return lambda _: (share, None)
 
 
 def at_most_half(count: int) -> Bounds | None:
-    """Of the items that the unsteered list has; nothing is asked where it has none."""
+    """Bounds a share by half of the unsteered list's; None where that has no item."""
     return (None, (count // 2) / N) if count else None
 
 
 def ask_shares(
     world: World, plain: Lists, rows: Sequence[int], bounds_of: Callable[[int], Bounds | None]
 ) -> Asked:
-    """One request a user, with a target for each of the concepts (rows); plain are the unsteered lists."""
+    """Asks one request for each user, with a target for each concept.
+
+    rows: the concepts; plain: the unsteered lists.
+    """
     names = [world.concepts[row].name for row in rows]
     counts = np.stack([world.counts(plain, row) for row in rows], axis=1)
     bounds = [[bounds_of(count) for count in user] for user in counts.tolist()]
@@ -185,7 +188,7 @@ def ask_shares(
 
 
 def summed(promise: str, questions: Sequence[Asked]) -> Kept:
-    """Means over all requests of one kind."""
+    """Averages all requests of one kind."""
 
     def mean(of: Callable[[Asked], NDArray[Any]]) -> float:
         return float(np.concatenate([of(one) for one in questions]).mean())
@@ -205,7 +208,7 @@ def summed(promise: str, questions: Sequence[Asked]) -> Kept:
 
 
 def shares(world: World, plain: Lists) -> tuple[list[Kept], list[Together]]:
-    """Each kind of target share: of every concept alone, and of pairs of the most frequent ones."""
+    """Measures target shares of every concept alone, and of pairs of the most frequent ones."""
     every = range(len(world.concepts))
     paired = list(itertools.combinations(every[:PAIRED], 2))
     kept, together = [], []
@@ -231,7 +234,7 @@ KINDS: dict[str, Callable[[int], Bounds | None]] = {
 
 
 def over_users(columns: Sequence[NDArray[np.float64]]) -> Estimate:
-    """Mean over questions, with users as clusters; NaN where a user was not asked for."""
+    """Averages over questions, with users as clusters; NaN: a user was not asked for."""
     stacked = np.stack(columns)
     known = np.isfinite(stacked)
     total, count = np.where(known, stacked, 0.0).sum(axis=0), known.sum(axis=0)
@@ -241,7 +244,7 @@ def over_users(columns: Sequence[NDArray[np.float64]]) -> Estimate:
 
 
 def strengths(world: World) -> Iterator[Curves]:
-    """Every concept unsteered, at each strength of ADD and at each of BOOST."""
+    """Yields every concept unsteered, at each strength of ADD and at each of BOOST."""
     histories = world.run.split.histories(world.users)
     audience = Audience.of(
         world.run.recommender, world.run.sae, histories, world.run.config.max_length
@@ -287,7 +290,7 @@ def _curves(
 
 
 def measure(world: World) -> Report:
-    """Asks everything; the users' histories are recorded first."""
+    """Records the users' histories, asks all questions, and builds the report."""
     items = world.run.catalogue.items["item_id"].to_list()
     histories = world.run.split.histories(world.users)
     with Client(world.target) as client:

@@ -1,4 +1,4 @@
-"""The report of promises.py: what was asked and what the replies have."""
+"""Builds the report of promises.py: questions and replies."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -10,18 +10,20 @@ from training.evaluation.report import Curve, Estimate, Plot, Report, Table
 UNSTEERED, RAISED = "none", "ADD +1"
 """Edits of Curves that the report looks for."""
 ABOUT = """\
-A running `trimtab-serve`, asked over gRPC by `trimtab.AsyncClient`, lists of {n}. The users are held out of
-training; their histories were recorded. Unsteered nDCG@{n} on their held-out items: {ndcg}. A concept's
-items are counted in the replies by the run's catalogue.
+A running `trimtab-serve`, asked over gRPC by `trimtab.AsyncClient` for lists of {n}. The users
+are held out of training; their histories were recorded. Unsteered nDCG@{n} on their held-out
+items: {ndcg}. A concept's items are counted in the replies by the run's catalogue.
 
-A target share is kept if the list has the number of items that was asked for, or more (or fewer, for "at
-most"). Report right: whether `met` in the reply says so. Beyond: how far past the bound. Lifted: where no ADD
-of up to one typical unit was enough. Asked and given are means over requests; "at most half" asks for no
-more than half of the items that the user's unsteered list has, and only where it has any. ± is the standard
-error, users being clusters.
+A target share is kept if the list has the number of items that was asked for, or more (or fewer,
+for "at most"). Report right: share of replies whose `met` agrees. Beyond: distance past the
+bound. Lifted: share of requests for which no ADD of up to one typical unit was enough. Asked and
+given are means over requests; "at most half" asks for no more than half of the items that the
+user's unsteered list has, and only where it has any. ± is the standard error, users being
+clusters.
 
-The card's shares were measured offline on validation users when the concept was fitted, at strengths 0 and
-+1; "offline" is the same users' lists by torch, and for BOOST by the evaluation's own rank transform."""
+The card's shares were measured offline on validation users when the concept was fitted, at
+strengths 0 and +1; "offline" is the same users' lists by torch, and for BOOST by the evaluation's
+own rank transform."""
 
 
 class Kept(NamedTuple):
@@ -49,7 +51,7 @@ class Together(NamedTuple):
 
 
 class Curves(NamedTuple):
-    """A concept under one edit: mean exposure shares by the card, offline for the same users, and served."""
+    """A concept under one edit: mean exposure shares by the card, offline, and served."""
 
     concept: str
     edit: str
@@ -61,7 +63,7 @@ class Curves(NamedTuple):
 
 
 class Promises(NamedTuple):
-    """All that was measured; of says of what."""
+    """All figures; of names the data."""
 
     of: str
     n: int
@@ -72,7 +74,7 @@ class Promises(NamedTuple):
 
 
 def promises_report(found: Promises, data_set: str, command: str) -> Report:
-    """Tables, and a plot of the cards beside the replies."""
+    """Builds the tables, and a plot of cards and replies."""
     edits = list(dict.fromkeys(one.edit for one in found.curves))
     lost = f"nDCG@{found.n} lost"
     tables = [
@@ -97,21 +99,30 @@ def promises_report(found: Promises, data_set: str, command: str) -> Report:
 
 
 _KEPT = (
-    "target share", "requests", "asked", "given", "kept", "report right", "beyond", "lifted", "relevance loss"
-)  # fmt: skip
+    *("target share", "requests", "asked", "given", "kept"),
+    *("report right", "beyond", "lifted", "relevance loss"),
+)
 _TOGETHER = ("promise", "both", "sum of each alone", "difference")
 _DISTANCES = (
-    "edit", "concepts", "replies from card: mean", "most", "replies from offline: mean", "most", "overlap"
-)  # fmt: skip
+    *("edit", "concepts", "replies from card: mean", "most"),
+    *("replies from offline: mean", "most", "overlap"),
+)
 _EACH = ("concept", "card at 0", "replies at 0", "card at +1", "offline at +1", "replies at +1")
 
 
 def _row(one: Kept) -> tuple[object, ...]:
     return (
-        one.promise, f"{one.requests:,}", f"{one.asked:.3f}", f"{one.given:.3f}", f"{one.kept:.2%}",
-        f"{one.said_so:.2%}", f"{one.beyond:.3f}", f"{one.lifted:.0%}", f"{one.relevance_loss:.3f}",
+        one.promise,
+        f"{one.requests:,}",
+        f"{one.asked:.3f}",
+        f"{one.given:.3f}",
+        f"{one.kept:.2%}",
+        f"{one.said_so:.2%}",
+        f"{one.beyond:.3f}",
+        f"{one.lifted:.0%}",
+        f"{one.relevance_loss:.3f}",
         one.ndcg_loss,
-    )  # fmt: skip
+    )
 
 
 def _distances(curves: Sequence[Curves], edit: str) -> tuple[object, ...]:

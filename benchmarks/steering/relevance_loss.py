@@ -1,4 +1,4 @@
-"""How the relevance loss that a budget allows relates to held-out nDCG: python -m benchmarks.steering.relevance_loss.
+"""Relates the relevance loss that a budget allows to held-out nDCG.
 
 For every held-out test user of a run and every concept of its bundle, an edit of so many typical
 units is applied as far as each budget allows; the lists are judged by the items held out of the
@@ -92,7 +92,8 @@ def main() -> None:
     bundle = open_bundle(arguments.bundle)
     figures = measure(arguments.run, bundle, arguments.units, arguments.users)
     concepts = len(bundle.labels.concepts)
-    title = f"{arguments.units:g} units of each of {concepts} concepts, n = {N}, {figures[0]['users']} test users"
+    users = f"n = {N}, {figures[0]['users']} test users"
+    title = f"{arguments.units:g} units of each of {concepts} concepts, {users}"
     table = Table(title=title)
     for column in ("budget", "relevance loss", f"nDCG@{N} lost", "standard error"):
         table.add_column(column, justify="right")

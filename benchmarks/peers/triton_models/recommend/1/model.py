@@ -1,4 +1,4 @@
-"""The pipeline as a model of Triton's Python backend, with PREPARED and STORE in the environment."""
+"""Serves the pipeline as a model of Triton; sides.py sets PREPARED and STORE."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ from benchmarks.peers.pipeline import Asked, Pipeline
 class TritonPythonModel:
     """Requests that Triton put together; each has a batch of one."""
 
-    def initialize(self, args: dict[str, str]) -> None:
+    def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002  Triton passes it by name
         self._pipeline = Pipeline(Path(os.environ["PREPARED"]))
         self._store = Redis.from_url(os.environ["STORE"], protocol=3)
 
