@@ -8,8 +8,8 @@ import argparse
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
+from matplotlib import pyplot as plt
 from trimtab.v1 import steering_pb2 as wire
 
 from service.api.decode.steering import read_steering
@@ -21,21 +21,21 @@ from service.bundle.open import open_bundle
 from service.engine.compute import answer
 from service.engine.query import Query
 from service.ranking.order import score
+from service.steering.solver.search_points import PARTS
+from service.steering.solver.solve import MIN_DEPTH
 from service.telemetry.timings import Timings
 from service.users.state import UNKNOWN_USER
 
-matplotlib.use("svg")
-from matplotlib import pyplot as plt  # noqa: E402 -- after the backend is chosen
 
 N = 20
-CANDIDATES = 160
-"""Candidates of each search point, as the solver fetches them at first."""
-
-SEARCH_POINTS = (0.0, 1 / 4, 1 / 2, 1.0)
+SEARCH_POINTS = (0.0, *PARTS)
 """Strengths at which the solver searches for candidates."""
 
 STEPS = 400
 """Strengths that are drawn."""
+
+TOP_DRAWN = 8
+"""Highest rank that is drawn: those above only make the rest smaller."""
 
 
 class Solved(NamedTuple):
@@ -65,8 +65,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("bundle", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--history", default="50,181,172,174,210,100", help="item ids")
-    parser.add_argument("--concept", default="Romance")
+    parser.add_argument("--history", default="127,187,132,483,488,603", help="item ids")
+    parser.add_argument("--concept", default="Sci-Fi")
     parser.add_argument("--share", type=float, default=0.3)
     arguments = parser.parse_args()
     bundle = open_bundle(arguments.bundle)
@@ -111,14 +111,13 @@ def draw(solved: Solved, concept: str, out: Path) -> None:
     ranked = np.argsort(-scores, axis=1, kind="stable")[:, :N]
     counts = solved.members[ranked].sum(axis=1)
     last = np.take_along_axis(scores, ranked[:, -1:], axis=1)[:, 0]
-    bounds = [np.sort(solved.at(t))[-CANDIDATES] for t in SEARCH_POINTS]
+    bounds = [np.sort(solved.at(t))[-MIN_DEPTH] for t in SEARCH_POINTS]
 
     plt.rcParams["svg.hashsalt"] = "trimtab"
     figure, (upper, lower) = plt.subplots(
         2, 1, figsize=(7.5, 6.5), sharex=True, height_ratios=[3, 1], layout="constrained"
     )
-    nearby = _drawn_items(solved)
-    for item in nearby:
+    for item in _drawn_items(solved):
         is_member = solved.members[item]
         upper.plot(
             [0, 1],
@@ -137,22 +136,25 @@ def draw(solved: Solved, concept: str, out: Path) -> None:
         color="tab:blue",
         label="bound on all other items; points: searches",
     )
-    upper.set_ylim(min(bounds) - 0.05 * np.ptp(last), scores[:, nearby].max())
+    upper.set_ylim(min(bounds) - 0.05, np.sort(scores, axis=1)[:, -TOP_DRAWN].max())
     upper.set_ylabel("score")
-    upper.legend(loc="upper left", fontsize=8)
+    upper.legend(loc="center left", fontsize=8, framealpha=0.95)
     lower.step(times, counts, where="post", color="tab:orange", label=f"{concept} in the list")
     lower.axhline(solved.asked, color="0.4", linestyle=":", label=f"asked: {solved.asked} of {N}")
     lower.set_ylabel("items")
+    lower.yaxis.get_major_locator().set_params(integer=True)
+    lower.set_ylim(0, counts.max() + 1)
     lower.set_xlabel("strength t of the edit")
-    lower.legend(loc="upper left", fontsize=8)
+    lower.legend(loc="lower right", fontsize=8)
     for axes in (upper, lower):
         axes.axvline(solved.strength, color="tab:red", linewidth=1.2)
         axes.set_xlim(0, 1)
     lower.annotate(
         f"solved: t = {solved.strength:.4f}",
         (solved.strength, 0),
-        xytext=(6, 6),
+        xytext=(-6, 6),
         textcoords="offset points",
+        ha="right",
         color="tab:red",
         fontsize=8,
     )
@@ -166,7 +168,7 @@ def _allowed(bundle: Bundle, seen: Ints) -> Ints:
 
 def _drawn_items(solved: Solved) -> Ints:
     """Lists the candidates of all search points, which are the lines of the picture."""
-    tops = [np.argsort(-solved.at(t), kind="stable")[:CANDIDATES] for t in SEARCH_POINTS]
+    tops = [np.argsort(-solved.at(t), kind="stable")[:MIN_DEPTH] for t in SEARCH_POINTS]
     return np.unique(np.concatenate(tops))
 
 
