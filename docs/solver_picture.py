@@ -26,7 +26,6 @@ from service.steering.solver.solve import MIN_DEPTH
 from service.telemetry.timings import Timings
 from service.users.state import UNKNOWN_USER
 
-
 N = 20
 SEARCH_POINTS = (0.0, *PARTS)
 """Strengths at which the solver searches for candidates."""
