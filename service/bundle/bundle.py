@@ -106,7 +106,7 @@ class Bundle:
 
     @cached_property
     def sae_decoder(self) -> SaeDecoder:
-        """What steering reads of the sparse autoencoder."""
+        """The parts of the sparse autoencoder that steering reads."""
         return SaeDecoder(self.labels.decoder, self.labels.bias, self.scale, self.shift)
 
     def scale(self, z: Floats) -> float:
