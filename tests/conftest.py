@@ -13,9 +13,12 @@ from service.bundle.open import open_bundle
 from service.storage.embedded_valkey import embedded_valkey
 from tests.support import bundle_factory
 from tests.support.bundle_factory import MakeBundle
+from tests.support.grpc_log import silence_poller
 from tests.support.servers import FindPort, Served, StartServer, find_port, serve
 
 ROOT = Path(__file__).resolve().parents[1]
+
+silence_poller()
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +77,7 @@ def free_port() -> FindPort:
 
 @pytest.fixture(scope="session")
 def demo_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's run and bundle, made once by its own commands with their defaults: about a minute."""
+    """The run and bundle of the demo, made once by its commands in about a minute."""
     folder = tmp_path_factory.mktemp("demo")
     scripts = Path(sys.executable).parent
     train: list[str | Path] = [

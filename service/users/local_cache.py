@@ -10,7 +10,7 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
@@ -65,14 +65,15 @@ class UserCache:
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
-        """Drops users that other workers change, until exit."""
+        """Drops users that other workers change, until exit; then cancels reads under way."""
         task = asyncio.create_task(self._follow())
         try:
             yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            tasks = [task, *self._reading.values()]
+            for each in tasks:
+                each.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def read(self, user_id: str, model: str | None) -> StoredUser:
         """Returns a known user: the embedding for a bundle's cache key, else the history.

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -60,10 +60,11 @@ def serve(bundle_dir: Path, data_dir: Path, *flags: str) -> Iterator[Served]:
     settings = read_settings(arguments)
     started: list[RunningServer | BaseException] = []
     ready = threading.Event()
-    loop = asyncio.new_event_loop()
+    loops: list[asyncio.AbstractEventLoop] = []
     stop = asyncio.Event()
 
     async def run() -> None:
+        loops.append(asyncio.get_running_loop())
         try:
             async with running_server(settings) as running:
                 started.append(running)
@@ -73,7 +74,8 @@ def serve(bundle_dir: Path, data_dir: Path, *flags: str) -> Iterator[Served]:
             started.append(error)
             ready.set()
 
-    thread = threading.Thread(target=loop.run_until_complete, args=(run(),), daemon=True)
+    # asyncio.run ends what the server's libraries leave: tasks, generators and threads.
+    thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
     thread.start()
     assert ready.wait(START_S), f"the server did not start within {START_S} s"
     try:
@@ -83,12 +85,12 @@ def serve(bundle_dir: Path, data_dir: Path, *flags: str) -> Iterator[Served]:
         with grpc.insecure_channel(target) as channel:
             yield Served(started[0], target, channel, data_dir)
     finally:
-        loop.call_soon_threadsafe(stop.set)
+        with suppress(RuntimeError):  # the loop is closed if the server could not start
+            loops[0].call_soon_threadsafe(stop.set)
         thread.join(STOP_S)
         assert not thread.is_alive(), (
-            f"the server did not stop within {STOP_S} s: {asyncio.all_tasks(loop)}"
+            f"the server did not stop within {STOP_S} s: {asyncio.all_tasks(loops[0])}"
         )
-        loop.close()
 
 
 @contextmanager

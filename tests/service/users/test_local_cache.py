@@ -147,18 +147,20 @@ async def test_a_read_that_began_before_a_change_is_not_kept(
         await one.cache.record({"anna": event(1)})
         read = one.store.read
         gate = asyncio.Event()
+        read_times: asyncio.Queue[float] = asyncio.Queue()
 
         async def slow(user_id: str, model: str | None) -> object:
             stored = await read(user_id, model)
+            read_times.put_nowait(asyncio.get_running_loop().time())
             await gate.wait()
             return stored
 
         monkeypatch.setattr(one.store, "read", slow)
         early = asyncio.create_task(one.seen("anna"))
-        await asyncio.sleep(0.05)
+        await read_times.get()
         await one.cache.record({"anna": event(2)})
         late = asyncio.create_task(one.seen("anna"))
-        await asyncio.sleep(0.05)
+        await read_times.get()
         gate.set()
         assert (await early, await late) == ([1], [1, 2])
         assert await one.seen("anna") == [1, 2]
