@@ -1,1 +1,1 @@
-"""How good lists are, and what steering does to them: formulas, lists, and the comparisons made of both."""
+"""Reports on finished runs: how good lists are, what neurons mean, and what steering changes."""

@@ -1,4 +1,4 @@
-"""What silencing a concept takes from lists, and from users who like it or do not."""
+"""Measures what silencing a concept takes from lists, and from users who like it or do not."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from training.measures import metrics
 from training.run import Run
 
 METHODS = ("ABLATE", "its neurons", "random neurons")
+"""Titles of the ways to silence a concept."""
 _LIKES = 1 / 3
 """Share of the users that count as a concept's likers."""
 _NEAREST = 10
@@ -27,10 +28,10 @@ _NEAREST = 10
 
 
 class Ablation(NamedTuple):
-    """One concept ablated one way; means over the test users, changes against the unsteered lists.
+    """One concept silenced one way; means over the test users, changes against the unsteered lists.
 
-    share is the exposure share of the concept; overlap that of the lists; likers are the third of
-    the users whose histories have most of the concept.
+    share is the concept's exposure share; overlap the lists' overlap; likers are the third of the
+    users whose histories have most of the concept.
     """
 
     concept: str
@@ -44,11 +45,11 @@ class Ablation(NamedTuple):
 
 
 def ablate(run: Run, count: int, neurons: int) -> list[Ablation]:
-    """Each of the most frequent concepts by every way of WAYS.
+    """Silences each of the most frequent concepts by every one of METHODS.
 
     ABLATE is the operation on the concept's weights over all neurons; the second sets the neurons
-    of its largest weights to 0, the third as many that are drawn among those about as active over
-    the users.
+    of its largest weights to 0, the third as many random ones that are about as active over the
+    users.
 
     Raises:
         RunError: the run has no concepts.
@@ -78,7 +79,7 @@ def ablate(run: Run, count: int, neurons: int) -> list[Ablation]:
 def _as_active(
     code: Tensor, neurons: NDArray[np.int64], rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """For each neuron another, drawn among the ten others of the nearest mean activation; no two alike."""
+    """Draws another neuron for each, among the ten of the nearest mean activation; no two alike."""
     activity = code.mean(dim=0).numpy()
     free = np.setdiff1d(np.arange(len(activity)), neurons)
     drawn: list[int] = []
@@ -116,7 +117,7 @@ def _judged(
 
 
 def add_ablation_flags(command: argparse.ArgumentParser) -> None:
-    """How many concepts and neurons."""
+    """Adds the flags for the numbers of concepts and neurons."""
     command.add_argument(
         "--concepts", type=int, default=10, help="The most frequent ones (default: 10)."
     )
@@ -126,10 +127,10 @@ def add_ablation_flags(command: argparse.ArgumentParser) -> None:
 
 
 def ablation_report(runs: Sequence[Run], parsed: argparse.Namespace, command: str) -> Report:
-    """The table of every concept and way, of one run.
+    """Reports every concept and method of one run.
 
     Raises:
-        ConfigError: several runs, or counts without meaning.
+        ConfigError: several runs, or numbers out of range.
     """
     run = only_run(runs)
     if parsed.concepts < 1 or not 1 <= parsed.neurons <= run.sae.n_neurons:

@@ -1,4 +1,4 @@
-"""The concept dictionary of a run as a report, and as labels for bundles and servers."""
+"""Reports the concept dictionary of a run, and writes it as labels for bundles and servers."""
 
 from __future__ import annotations
 
@@ -34,10 +34,11 @@ from training.run import Run
 KEY_VARIABLE = "TRIMTAB_LLM_KEY"
 _OFF_SAMPLES = {"metadata": 200, "llm": 10}
 _SHOWN = 20
+"""Most confident entries that are shown."""
 
 
 def add_dictionary_flags(command: argparse.ArgumentParser) -> None:
-    """Who describes, how many samples, and where labels go."""
+    """Adds the flags for the describer, the samples, and the labels' file."""
     text = "Who describes: metadata (attribute values; needs no model, the default) or llm."
     command.add_argument("--describer", choices=_OFF_SAMPLES, default="metadata", help=text)
     text = "Describe at most so many neurons, those that most items fire (default: all)."
@@ -57,7 +58,7 @@ def dictionary_report(runs: Sequence[Run], parsed: argparse.Namespace, command: 
     """Describes and tests the neurons of one run.
 
     Raises:
-        ConfigError: flags that mean nothing.
+        ConfigError: several runs, or numbers out of range.
         RunError: metadata should describe items that have none.
     """
     run = only_run(runs)
@@ -94,7 +95,7 @@ def _describer(run: Run, parsed: argparse.Namespace) -> Describer:
 
 
 def _write_labels(run: Run, made: Dictionary, describer: Describer, path: Path) -> None:
-    """The run's concepts by name, the new labels, and after them those that the run has by other methods."""
+    """Writes the run's concepts by name, the new labels, then its labels by other methods."""
     fresh = dictionary_labels(made, describer.name, describer.provenance, run.sae.n_neurons)
     lines: list[dict[str, object]] = [{"concept": concept.name} for concept in run.concepts]
     kept = [[label for label in row if label.method != describer.name] for row in run.labels]

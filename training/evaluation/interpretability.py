@@ -1,4 +1,4 @@
-"""What neurons mean, measured: the SAE's beside the raw dimensions and beside an untrained SAE's.
+"""Measures what neurons mean, for the SAE, the raw dimensions and an untrained SAE.
 
 Everything is measured on the codes of one-item histories of the items that enough training users
 have.
@@ -29,14 +29,15 @@ from training.saes.base import SparseAutoencoder
 from training.saes.topk import TopK
 
 PROBE_SIZES = (1, 2, 5, 10, 50)
+"""Neurons of the probes."""
 SAME_COSINE = 0.7
-"""Two neurons of this cosine or more count as the same."""
+"""Cosine from which two neurons count as the same."""
 
 Floats = NDArray[np.float32]
 
 
 class Representation(NamedTuple):
-    """Numbers that stand for items, each with a direction in the space of user embeddings.
+    """Numbers that represent items, each with a direction in the space of user embeddings.
 
     codes float32 [n_items, n_neurons]; effects float32 [n_neurons, n_items], unit rows: what a
     direction does to the items' scores, centred, so that it can be compared between recommenders.
@@ -50,13 +51,11 @@ class Representation(NamedTuple):
 class Interpretability(NamedTuple):
     """Figures of one representation of one run.
 
-    probe_aucs[i]: mean over concepts of the AUC on held-out items of probes of PROBE_SIZES[i]
-    neurons.
-    confident_share: neurons whose description has confidence >= .8 on unseen items, of all that
-        fire;
-    described_share: neurons that enough items fire for a description; confidence: mean of those;
-        precision
-    and recall: means over the confident. Entropies are from 0 (pure) to 1.
+    probe_aucs[i] is the mean over concepts of the AUC on held-out items of probes of PROBE_SIZES[i]
+    neurons. confident_share counts neurons whose description has confidence 0.8 or more on unseen
+    items, described_share neurons that enough items fire for a description, both among all that
+    fire. confidence is the mean of the described; precision and recall are means of the confident.
+    Entropies are from 0 (pure) to 1.
     """
 
     representation: str
@@ -74,7 +73,7 @@ class Interpretability(NamedTuple):
 
 
 def representations(run: Run, seed: int = 0) -> list[Representation]:
-    """The SAE's codes, those of an SAE of its shape that nobody trained, and the raw dimensions.
+    """Returns the codes of the SAE and of an untrained one of its shape, and the raw dimensions.
 
     A raw dimension counts as two neurons, its positive and its negative side, because an SAE's fire
     one way.
@@ -99,7 +98,7 @@ def representations(run: Run, seed: int = 0) -> list[Representation]:
 
 
 def untrained_like(sae: SparseAutoencoder, seed: int) -> SparseAutoencoder:
-    """Of the same shape, with the random weights that training starts from, TopK."""
+    """Returns a TopK SAE of the same shape, with the random weights that training starts from."""
     generator = torch.random.get_rng_state()
     torch.manual_seed(seed)
     untrained = SparseAutoencoder(sae.d, sae.n_neurons, TopK(min(sae.k, sae.n_neurons)))
@@ -108,13 +107,13 @@ def untrained_like(sae: SparseAutoencoder, seed: int) -> SparseAutoencoder:
 
 
 def sides(z: torch.Tensor) -> csr_matrix:
-    """Both sides of each dimension of z over its norm: [n, d] -> float32 [n, 2 d], all from 0."""
+    """Returns both sides of each dimension of z over its norm: [n, d] -> float32 [n, 2 d], >= 0."""
     unit = torch.nn.functional.normalize(z, dim=1).numpy()
     return csr_matrix(np.maximum(np.concatenate([unit, -unit], axis=1), 0))
 
 
 def interpret(run: Run, most_concepts: int, seed: int = 0) -> list[Interpretability]:
-    """The figures of a run's representations, on its most frequent concepts.
+    """Measures a run's representations on its most frequent concepts.
 
     Raises:
         RunError: the items have no attribute to judge by.
@@ -135,10 +134,11 @@ def interpret(run: Run, most_concepts: int, seed: int = 0) -> list[Interpretabil
 
 
 def stability(runs: Sequence[Run]) -> dict[str, list[float]]:
-    """Per representation, of each pair of runs, the share of neurons that have a partner of cosine >= .7.
+    """Measures the share of neurons that have a partner of cosine 0.7 or more in another run.
 
+    By representation, two shares for each pair of runs, one each way; dead neurons are left out.
     Directions are compared by what they do to the scores of the items that both runs know: two
-    recommenders' embeddings have no axes in common. Both ways of each pair, dead neurons left out.
+    recommenders' embeddings have no axes in common.
     """
     shares: dict[str, list[float]] = {}
     parts = [(run, representations(run, seed)) for seed, run in enumerate(runs)]
@@ -195,7 +195,10 @@ def _frequent(members: Membership, most: int) -> Membership:
 
 @torch.no_grad()
 def _effects(run: Run, directions: torch.Tensor) -> Floats:
-    """Directions [n, d] -> centred unit rows [n, n_items]; a head counts by its slope at the mean item."""
+    """Returns centred unit rows [n, n_items] of directions [n, d]; a head counts by its slope.
+
+    The slope is taken at the mean item.
+    """
     V, _ = run.recommender.item_matrix()
     moves = directions
     if run.recommender.has_head:
@@ -210,7 +213,7 @@ def _effects(run: Run, directions: torch.Tensor) -> Floats:
 
 
 def _alive(part: Representation, rows: NDArray[np.int64]) -> Floats:
-    """Effects on some items of the neurons that fire for any, unit rows."""
+    """Returns the effects on the given items of the neurons that fire for any item."""
     fires = np.diff(part.codes.tocsc().indptr) > 0
     chosen = part.effects[fires][:, rows]
     norms = np.linalg.norm(chosen, axis=1, keepdims=True)
@@ -218,7 +221,7 @@ def _alive(part: Representation, rows: NDArray[np.int64]) -> Floats:
 
 
 def _shared_items(one: Run, other: Run) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of the items that both know, and that enough training users of both have."""
+    """Returns the rows of the items that both runs know and enough of their users have."""
     places = _known_items(other)
     pairs = [(row, places[item]) for item, row in _known_items(one).items() if item in places]
     if len(pairs) < 2:

@@ -29,7 +29,8 @@ _CARDS = 6
 _CARD_ITEMS = 6
 _ACTIVATIONS = "How often and how strongly neurons fire in users"
 _MOST_USERS = 2_000
-"""Training users on whom activations are drawn, so that cards show them as the bundle measures them."""
+"""Training users on whom activations are drawn, so that cards show them as the bundle measures
+them."""
 _ROWS = {
     "neurons that fire for any item, share": "alive_share",
     f"confidence >= {CONFIDENT}, share of those": "confident_share",
@@ -52,7 +53,7 @@ def add_concept_count(command: argparse.ArgumentParser) -> None:
 def interpretability_report(
     runs: Sequence[Run], parsed: argparse.Namespace, command: str
 ) -> Report:
-    """Figures of all runs, and cards and activations of the first."""
+    """Reports the figures of all runs, and cards and activations of the first."""
     if parsed.concepts < 1:
         raise ConfigError(f"--concepts is {parsed.concepts}, expected at least 1")
     measured = [interpret(run, parsed.concepts) for run in runs]
@@ -121,13 +122,16 @@ def _probe_curve(same: Sequence[Interpretability]) -> Curve:
 
 
 def _known(values: Sequence[float]) -> Estimate | None:
-    """Over the runs that have the figure: where no description is confident, none has a precision."""
+    """Averages over the runs that have the figure.
+
+    Without a confident description there is no precision.
+    """
     known = [value for value in values if np.isfinite(value)]
     return Estimate.of(known) if known else None
 
 
 def _cards_of(run: Run) -> Callable[[Path], None]:
-    """Draws the cards of the neurons whose tested descriptions did best."""
+    """Returns a function that draws the neurons whose tested descriptions did best."""
 
     def score(labels: Sequence[Label]) -> float:
         return max((label.score for label in labels if label.method == DICTIONARY), default=-1.0)
@@ -162,7 +166,7 @@ def _label(labels: Sequence[Label]) -> str:
 
 
 def _activations_of(run: Run) -> Callable[[Path], None]:
-    """Draws how dense neurons are over test users, and how strong where active."""
+    """Returns a function that draws how often and how strongly neurons fire."""
 
     def draw(path: Path) -> None:
         from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""How single neurons stand for concepts: chosen on some items, judged on others, then steered alone."""
+"""Measures how well single neurons represent concepts: chosen on some items, judged on others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from training.run import Run
 
 
 class NeuronFigures(NamedTuple):
-    """A concept's best neuron, its AUC on items it was not chosen on, and what one TYPICAL unit of it does.
+    """A concept's best neuron, its AUC on unseen items, and the effect of one TYPICAL unit of it.
 
     shift is the change of the concept's mean exposure share in the top 20 of test users, off_target
     the largest change, up or down, of any other concept's.
@@ -33,7 +33,7 @@ class NeuronFigures(NamedTuple):
 
 
 def best_neurons(run: Run, seed: int = 0) -> list[NeuronFigures]:
-    """Per concept the neuron that tells its items apart best, chosen without the held-out items."""
+    """Finds each concept's neuron that tells its items apart best, without the held-out items."""
     config, split = run.config, run.split
     members = memberships(run.catalogue, config.concepts)
     codes = item_codes(run.recommender, run.sae, config.max_length).toarray()
@@ -54,7 +54,7 @@ def best_neurons(run: Run, seed: int = 0) -> list[NeuronFigures]:
 
 
 def best_neuron(codes: NDArray[np.float32], flags: NDArray[np.bool_]) -> int:
-    """The neuron of largest AUC for the flagged items; of equals the one that fires most for them.
+    """Returns the neuron of largest AUC for the flagged items; among equals, the most active.
 
     codes [n_items, n_neurons], flags [n_items].
     """

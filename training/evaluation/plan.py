@@ -20,13 +20,14 @@ from training.errors import ConfigError
 from training.flags import RaisingParser, read_config
 
 MEASURES = ("ranking", "fidelity")
+"""What a sweep can measure."""
 SEED = "seed"
 Flags = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep measures, lists of n, whether EASE and PureSVD stand beside, and the cells' flags."""
+    """A sweep's measure, the lists' length n, whether to measure references, and the cells' flags."""
 
     measure: str
     n: int
@@ -35,7 +36,7 @@ class Plan:
 
     @property
     def varied(self) -> list[str]:
-        """Flags whose value is not the same in all rows of the report; the seed apart."""
+        """Returns the flags, without the seed, that differ between rows of the report."""
         names = dict.fromkeys(name for cell in self.cells for name in cell if name != SEED)
         kept = {name for name in names if len({str(cell.get(name)) for cell in self.cells}) > 1}
         if self.references:
@@ -47,7 +48,7 @@ def read_plan(path: Path) -> Plan:
     """Reads a plan and checks the flags of every cell.
 
     Raises:
-        ConfigError: the file cannot be read, or a part of it means nothing.
+        ConfigError: the file cannot be read, or a part of it is not valid.
     """
     try:
         document = tomllib.loads(path.read_text())
@@ -72,10 +73,10 @@ def read_plan(path: Path) -> Plan:
 
 
 def config_of(flags: Flags) -> TrainConfig:
-    """The configuration that a cell's flags mean.
+    """Returns the configuration that a cell's flags give.
 
     Raises:
-        ConfigError: a flag that there is not, or a value without meaning.
+        ConfigError: an unknown flag, or a value that is not valid.
     """
     arguments = []
     for name, value in flags.items():

@@ -1,4 +1,4 @@
-"""Reports: Markdown for people, JSON for programs, a plot; each says what made it, where and how fast."""
+"""Reports in Markdown, JSON and a plot, with the command, the machine and the duration."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from training.machine import describe_machine
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and its standard error, None where a single run has none to give."""
+    """A mean and its standard error, None where a single run has none."""
 
     mean: float
     error: float | None
 
     @classmethod
     def of(cls, values: Sequence[float], error_of_one: float | None = None) -> Estimate:
-        """The mean of the runs' values; error_of_one stands in where there is a single one."""
+        """Returns the mean of the runs' values; error_of_one is the error of a single one."""
         mean = float(np.mean(values))
         if len(values) > 1:
             return cls(mean, float(np.std(values, ddof=1) / math.sqrt(len(values))))
@@ -33,7 +33,7 @@ class Estimate:
 
     @classmethod
     def over_users(cls, values: NDArray[np.floating]) -> Estimate:
-        """The mean of the users' values that are numbers, NaN if there is none."""
+        """Returns the mean of the users' finite values, NaN if there is none."""
         known = values[np.isfinite(values)]
         if len(known) < 2:
             return cls(float(known[0]) if len(known) else math.nan, None)
@@ -41,14 +41,14 @@ class Estimate:
 
     @classmethod
     def joined(cls, runs: Sequence[Estimate]) -> Estimate:
-        """Of the runs' own estimates: the error is over the runs, of a single run its own."""
+        """Joins the runs' own estimates: the error is over the runs, or a single run's own."""
         return cls.of([run.mean for run in runs], runs[0].error)
 
     def __str__(self) -> str:
         return f"{self:.4f}"
 
     def __format__(self, form: str) -> str:
-        """Mean and error, both in the given form."""
+        """Formats mean and error, both in the given form."""
         form = form or ".4f"
         return f"{self.mean:{form}}" + ("" if self.error is None else f" ± {self.error:{form}}")
 
@@ -61,7 +61,7 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[object]]
 
     def markdown(self) -> str:
-        """The table as Markdown, first column left, others right."""
+        """Formats the table as Markdown, first column left, others right."""
         lines = [
             f"| {' | '.join(self.columns)} |",
             f"| --- |{' ---: |' * (len(self.columns) - 1)}",
@@ -71,7 +71,7 @@ class Table(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """A line of a plot: figures y over x, with error bars where they are known."""
+    """A curve of a plot: figures y over x, with error bars where they are known."""
 
     name: str
     x: Sequence[float | str]
@@ -96,7 +96,7 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """What an evaluation found: text around tables and a plot, and the same figures as plain values."""
+    """Text around tables and a plot, and the same figures as plain values."""
 
     name: str
     title: str
@@ -109,16 +109,16 @@ class Report:
     pictures: Sequence[Picture] = ()
 
     def lasting(self, seconds: float) -> Report:
-        """The same report, which took so long to make."""
+        """Returns the report with the seconds that it took to make."""
         return dataclasses.replace(self, seconds=seconds)
 
     @property
     def plain_figures(self) -> Any:
-        """The figures as JSON can hold them."""
+        """Returns the figures as values that JSON can hold."""
         return plain(self.figures)
 
     def write(self, folder: Path) -> None:
-        """Writes NAME.md, NAME.json and, if there is a plot, NAME.png; NAME-*.png for further pictures."""
+        """Writes NAME.md, NAME.json and, if there is a plot, NAME.png; NAME-*.png for pictures."""
         folder.mkdir(parents=True, exist_ok=True)
         machine = describe_machine()
         parts = [f"# {self.title}", f"    {self.command}", *self.paragraphs]
@@ -166,14 +166,14 @@ def draw(plot: Plot, path: Path) -> None:
 
 
 def cell(value: object) -> str:
-    """A table's cell as text."""
+    """Formats a table's cell."""
     if value is None:
         return "-"
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def plain(value: Any) -> Any:
-    """Plain values for JSON, which has no NaN: null instead."""
+    """Returns plain values for JSON, with null for NaN and infinities."""
     if isinstance(value, Mapping):
         return {str(name): plain(inner) for name, inner in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):

@@ -1,4 +1,4 @@
-"""Edits of held-out users' codes, and the lists that they give."""
+"""Edits held-out users' codes, and makes the lists that follow."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ _TYPICAL_QUANTILE = 0.95
 
 
 def levels(code: Tensor, concept: FittedConcept) -> Tensor:
-    """Each user's level of a concept, c = <s, w> / <w, w>: [users, n_neurons] -> [users]."""
+    """Returns each user's level of a concept, c = <s, w> / <w, w>: code [users, n_neurons]."""
     w = torch.from_numpy(concept.weights)
     return code @ w / w.dot(w)
 
 
 def shifted(code: Tensor, concept: FittedConcept, amount: Tensor | float) -> Tensor:
-    """Codes [users, n_neurons] with each level moved by an amount [users], as every operation but BLEND."""
+    """Moves each level by an amount [users], as every operation but BLEND: [users, n_neurons]."""
     w = torch.from_numpy(concept.weights)
     return code + torch.as_tensor(amount, dtype=code.dtype).reshape(-1, 1) * w
 
 
 def silenced(code: Tensor, neurons: NDArray[np.int64]) -> Tensor:
-    """Codes [users, n_neurons] with some neurons set to 0."""
+    """Sets some neurons of codes [users, n_neurons] to 0."""
     return code.index_fill(1, torch.from_numpy(neurons), 0.0)
 
 
 def edited_lists(audience: Audience, code: Tensor, reconstruct: bool = False) -> metrics.Lists:
-    """Top-20 lists with another code [users, n_neurons] in the place of the users' own.
+    """Returns top-20 lists with another code [users, n_neurons] in place of the users' own.
 
-    RESIDUAL, z' = z + scale(z) (s' - s) W_dec; with reconstruct RECONSTRUCT, z' = scale(z) D(s') +
-    shift(z).
+    Mode RESIDUAL, z' = z + scale(z) (s' - s) W_dec; with reconstruct, mode RECONSTRUCT, z' =
+    scale(z) D(s') + shift(z).
     """
     with torch.no_grad():
         start = audience.sae.reconstruct(audience.z) if reconstruct else audience.z
@@ -49,13 +49,19 @@ def edited_lists(audience: Audience, code: Tensor, reconstruct: bool = False) ->
 
 
 def neuron_unit(activations: NDArray[np.floating]) -> float:
-    """One TYPICAL unit of a neuron: the 95th percentile of its activations [users] where active, or 0."""
+    """Returns one TYPICAL unit of a neuron: the 95th percentile of its positive activations.
+
+    activations [users]; 0 for a neuron that is never active.
+    """
     active = activations[activations > 0]
     return float(np.quantile(active, _TYPICAL_QUANTILE)) if len(active) else 0.0
 
 
 def concept_shifts(audience: Audience, edit: Tensor, members: Membership) -> NDArray[np.float64]:
-    """Change of each concept's mean exposure share under an edit of the code [n_neurons]: -> [n_concepts]."""
+    """Measures the change of each concept's mean exposure share under an edit: [n_concepts].
+
+    edit [n_neurons] is added to the code.
+    """
     before, after = audience.lists(), audience.lists(edit)
     shifts = []
     for row in range(len(members.names)):

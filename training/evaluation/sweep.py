@@ -1,7 +1,7 @@
-"""Trains and measures a plan cell by cell; what is finished is kept, so that an interrupted sweep goes on.
+"""Trains and measures a plan cell by cell; keeps what is finished, so that a sweep can resume.
 
-Under OUT: cells/, one JSON a cell; models/, a folder a recommender, shared by cells that differ in
-the SAE.
+Under OUT: cells/, one JSON file per cell; models/, one folder per recommender, shared by cells that
+differ in the SAE.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Cell(NamedTuple):
 
 
 def run_sweep(plan: Plan, out: Path, reporter: Reporter, device: torch.device) -> list[Cell]:
-    """Trains and measures what is not finished; cells in the plan's order, references after them."""
+    """Trains and measures unfinished cells; returns all in the plan's order, references last."""
     sweep = _Sweep(plan, out, reporter, device)
     configs = [config_of(flags) for flags in plan.cells]
     cells = []
@@ -62,13 +62,13 @@ class _Sweep:
     _loaded: tuple[str, Data] | None = None
 
     def cell(self, config: TrainConfig) -> Figures:
-        """The figures of one cell, measured now or before."""
+        """Returns the figures of one cell, measured now or before."""
         measure = self._ranking if self.plan.measure == "ranking" else self._fidelity
         key = _digest([config.to_json(), self.plan.measure, self.plan.n])
         return self._kept(key, lambda: measure(config))
 
     def references(self, key: str, config: TrainConfig) -> dict[str, Figures]:
-        """The references' figures on the configuration's data, by method."""
+        """Returns the references' figures on the configuration's data, by method."""
 
         def measure() -> dict[str, Figures]:
             data = self._data(config)
@@ -120,7 +120,7 @@ class _Sweep:
         }
 
     def _data(self, config: TrainConfig) -> Data:
-        """The configuration's data; only one set is held at a time."""
+        """Returns the configuration's data; only one set is held at a time."""
         key = _digest(_data_part(config))
         if self._loaded is None or self._loaded[0] != key:
             self._loaded = key, load_data(config, self.reporter)

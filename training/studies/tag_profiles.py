@@ -1,4 +1,4 @@
-"""A recommender through tags alone, after the idea of TEASER as told in arXiv 2601.11182."""
+"""A recommender that uses tags alone, after the idea of TEASER as described in arXiv 2601.11182."""
 
 from typing import Any, NamedTuple
 
@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 _RIDGE = 1e-3
-"""The penalty, as a share of the mean of the Gram matrix's diagonal."""
+"""Penalty, as a share of the mean of the Gram matrix's diagonal."""
 
 
 class TagProfiles(NamedTuple):
-    """Items by the mean tags of a history: tags [n_items, n_tags + 1], weights [n_tags + 1, n_items].
+    """Scores items by the mean tags of a history.
 
-    The last tag is one that every item has.
+    tags [n_items, n_tags + 1], weights [n_tags + 1, n_items]; every item has the last tag.
     """
 
     tags: NDArray[Any]
@@ -21,7 +21,10 @@ class TagProfiles(NamedTuple):
 
     @classmethod
     def fit(cls, flags: NDArray[Any], X: csr_matrix) -> "TagProfiles":
-        """Ridge regression of items on profiles: flags [n_items, n_tags], histories X [users, n_items]."""
+        """Fits ridge regressions of items on profiles.
+
+        flags [n_items, n_tags], histories X [users, n_items].
+        """
         tags = np.hstack([flags, np.ones((len(flags), 1), dtype=np.float32)])
         tags /= tags.sum(axis=1, keepdims=True)
         P = _mean(X, tags)
@@ -30,7 +33,7 @@ class TagProfiles(NamedTuple):
         return cls(tags, np.linalg.solve(G + penalty, np.asarray((X.T @ P).T)))
 
     def of(self, X: Any) -> NDArray[Any]:
-        """Mean tags of histories [users, n_items], sparse or dense: [users, n_tags + 1]."""
+        """Returns mean tags of histories [users, n_items], sparse or dense: [users, n_tags + 1]."""
         return _mean(X, self.tags)
 
 

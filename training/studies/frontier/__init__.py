@@ -1,1 +1,1 @@
-"""The steering frontier: what relevance each way of steering keeps at an equal share of a concept."""
+"""The steering frontier: the relevance that methods keep at an equal share of a concept."""

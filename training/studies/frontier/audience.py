@@ -1,4 +1,4 @@
-"""Held-out users and what lists are worth to them; the three bases that a gain is added to."""
+"""Held-out users, the nDCG of their lists, and the bases that a gain is added to."""
 
 from __future__ import annotations
 
@@ -30,7 +30,12 @@ from training.studies.frontier.relevance import Relevance, places
 
 
 class Users(NamedTuple):
-    """z [users, d], scale(z) [users, 1], their histories' items that are never returned, and the targets."""
+    """Users' embeddings, scores and held-out items.
+
+    z [users, d], scale(z) [users, 1], seen and wanted bool [users, n_items], lengths of the
+    histories [users], base float32 and ranks int32 [users, n_items], the unsteered scores over
+    scale(z) and their ranks (0 for seen items).
+    """
 
     z: Floats
     scale: Floats
@@ -62,7 +67,7 @@ class Users(NamedTuple):
 
 @dataclass(frozen=True)
 class Audience:
-    """Users, what ranks are worth to them, and the bases with their items of the best places by name."""
+    """Users, what ranks are worth to them, and each base with its best items at strength 0."""
 
     users: Users
     relevance: Relevance
@@ -71,7 +76,7 @@ class Audience:
 
     @classmethod
     def of(cls, users: Users, relevance: Relevance) -> Self:
-        """The bases of the users."""
+        """Computes the bases of the users."""
         with np.errstate(divide="ignore"):
             rank = np.where(users.ranks > 0, 1 / np.log2(1.0 + users.ranks), -np.inf).astype(
                 np.float32
@@ -88,22 +93,22 @@ class Audience:
 
     @classmethod
     def tuned(cls, users: Users) -> Self:
-        """Validation users: what ranks are worth is learned from them."""
+        """Returns an audience of validation users, from whom the worth of ranks is learned."""
         return cls.of(users, Relevance.fit(users.ranks, users.wanted, users.lengths))
 
     @property
     def size(self) -> int:
-        """Number of users."""
+        """Returns the number of users."""
         return len(self.users.z)
 
     @cached_property
     def unsteered(self) -> Lists:
-        """Lists at strength 0, [users, 20]."""
+        """Returns lists at strength 0, [users, 20]."""
         base = self.bases[Base.SCORE]
         return best_first(top_n(base, LENGTH), base)
 
     def ndcg(self, lists: Lists) -> Doubles:
-        """nDCG@20 on the users' held-out items, [users]."""
+        """Returns nDCG@20 on the users' held-out items, [users]."""
         hits = np.take_along_axis(self.users.wanted, lists, 1)
         ideal = np.concatenate([[0.0], np.cumsum(discounts(LENGTH))])
         best = ideal[np.minimum(self.users.wanted.sum(axis=1), LENGTH)]
@@ -111,21 +116,21 @@ class Audience:
         return ndcg
 
     def ceiling(self, flags: NDArray[np.bool_]) -> float:
-        """Mean exposure share if only flagged items [n_items] were returned."""
+        """Returns the mean exposure share of lists that hold flagged items [n_items] only."""
         sums = np.concatenate([[0.0], np.cumsum(discounts(LENGTH))])
         left = (flags & ~self.users.seen).sum(axis=1)
         return float(sums[np.minimum(left, LENGTH)].mean() / sums[-1])
 
 
 def exposure(lists: Lists, flags: NDArray[np.bool_]) -> Doubles:
-    """Share of the discounted places that flagged items [n_items] hold, [users]."""
+    """Returns the share of the discounted places that flagged items [n_items] hold, [users]."""
     weights = discounts(LENGTH)
     share: Doubles = (flags[lists] @ weights) / weights.sum()
     return share
 
 
 def plain(lists: Lists, flags: NDArray[np.bool_]) -> Doubles:
-    """Share of the places that flagged items [n_items] hold, [users]."""
+    """Returns the share of the places that flagged items [n_items] hold, [users]."""
     share: Doubles = flags[lists].mean(axis=1)
     return share
 

@@ -1,4 +1,4 @@
-"""Probabilities that an item has a tag as probabilities that it carries the concept."""
+"""Turns probabilities of a tag into probabilities that an item carries the concept."""
 
 from __future__ import annotations
 
@@ -9,35 +9,37 @@ from scipy.special import expit
 from training.concepts.gains.platt import Doubles, Floats, logistic
 
 _ROUNDS = 20
+"""Rounds of expectation-maximisation."""
 _TAG_WEIGHT = 0.25
+"""Gain that a tag adds to the probe's."""
 
 
 def shown_share(p: Floats, tagged: NDArray[np.bool_]) -> Doubles:
-    """Which share of a concept's items is tagged, if p = P(tagged) is calibrated and cross-fitted.
+    """Estimates the share of a concept's items that is tagged, [n_concepts].
 
-    Its mean over the tagged, [n_concepts]: C. Elkan and K. Noto, "Learning classifiers from only
-    positive and unlabeled data", KDD 2008.
+    The mean of p = P(tagged), calibrated and cross-fitted, over the tagged: C. Elkan and K. Noto,
+    "Learning classifiers from only positive and unlabeled data", KDD 2008.
     """
     share: Doubles = (p * tagged).sum(axis=1) / np.maximum(tagged.sum(axis=1), 1)
     return np.clip(share, 1e-6, 1.0)
 
 
 def probe_and_tag(p: Floats, tagged: NDArray[np.bool_]) -> Floats:
-    """P(tagged) over the shown share, and a quarter more for the tagged: [n_concepts, n_items].
+    """Returns P(tagged) over the shown share, plus 1/4 for the tagged: [n_concepts, n_items].
 
-    Linear in p, so that a probe that knows little stays a weak word; clipped at 1 it would be a
-    loud one.
+    It is linear in p, so that a probe that knows little has little influence; clipping at 1 would
+    give it much.
     """
     gains: Floats = (p / shown_share(p, tagged)[:, None] + _TAG_WEIGHT * tagged).astype(np.float32)
     return gains
 
 
 def completed(p: Floats, tagged: NDArray[np.bool_], fitted: NDArray[np.bool_]) -> Floats:
-    """P(tagged) -> 1 for the tagged and P(concept) for the others: [n_concepts, n_items].
+    """Returns 1 for the tagged and P(concept) for the others: [n_concepts, n_items].
 
-    A sigmoid that tells tagged items from all others bends too late; expectation-maximisation fits
-    one of logit p to the tagged and, in part, to those of the others that are likely to carry the
-    concept too.
+    A sigmoid that separates tagged items from all others rises too late; expectation-maximisation
+    fits a sigmoid of logit p to the tagged and, in part, to the others that are likely to carry the
+    concept.
     """
     scores = np.log(np.clip(p, 1e-6, 1 - 1e-6) / (1 - np.clip(p, 1e-6, 1 - 1e-6))).astype(
         np.float64

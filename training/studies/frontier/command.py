@@ -1,4 +1,4 @@
-"""The command trimtab-evaluate frontier."""
+"""The command trimtab-evaluate frontier: measures each run and joins the figures in one report."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from training.studies.frontier.report import frontier_report
 
 
 def add_frontier_flags(parser: argparse.ArgumentParser) -> None:
-    """Those of FrontierOptions."""
+    """Adds the flags of FrontierOptions."""
     add_flags(parser, FrontierOptions, title="frontier")
 
 
 def measure_frontier(runs: Sequence[Run], parsed: argparse.Namespace, command: str) -> Report:
-    """The frontier of each run, joined; says on the console which method of which run it is at."""
+    """Measures each run, with the current method and run on the console, and reports them."""
     options = read_flags(FrontierOptions, parsed)
     with Console(stderr=True).status("frontier") as status:
         figures = [plain(measure(run, options, status.update)) for run in runs]

@@ -1,4 +1,4 @@
-"""Gain columns from filled-in tags: 1 for the tagged, part of the probability where one may be missing."""
+"""Gains from filled-in tags: 1 for the tagged, part of the probability for the others."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from training.studies.frontier.method_ids import Base
 from training.studies.frontier.tags import Concepts, judged
 
 WEIGHTS = (1.0, 0.85, 0.7, 0.5, 0.25, 0.0)
-"""Of the probability that an untagged item carries the concept: the largest that costs nothing is taken."""
+"""Weights of an untagged item's probability, of which the largest that costs nothing is taken."""
 
 
 def filled(known: Knowledge, weight: float) -> Floats:
-    """Gains in [0, 1], [n_concepts, n_items]."""
+    """Returns gains in [0, 1], [n_concepts, n_items]."""
     carried = completed(known.ridge("dense"), known.tags, known.models.fitted)
     return np.where(known.tags, 1.0, weight * carried).astype(np.float32)
 
 
 def choose_weight(known: Knowledge) -> float:
-    """The weight for all concepts of a data set, chosen on validation users by the tags that are shown.
+    """Chooses the weight for all concepts, on validation users and by the tags that are shown.
 
-    It is the largest whose nDCG@20 is, over concepts and targets, no lower than that of the tags
-    alone added to the rank transform; 0 where there is none, so that nothing is inferred where
-    inferring harms.
+    It is the largest whose nDCG@20, over concepts and targets, is no lower than with the tags alone
+    added to the rank transform; 0 if there is none, so that nothing is inferred where that harms.
 
     Raises:
         ValueError: if the models come without validation users.
@@ -55,7 +54,7 @@ def _ndcg(
     tags: NDArray[np.bool_],
     targets: dict[int, list[float]],
 ) -> dict[tuple[int, float], float]:
-    """Mean nDCG@20 of each concept at each target that its column reaches."""
+    """Returns the mean nDCG@20 of each concept at each target that its column reaches."""
     found = {}
     for row, wanted in targets.items():
         scores = LinearScores(audience.bases[base], columns[row])

@@ -1,4 +1,4 @@
-"""What a way of steering may know: the models, the items' codes, and the tags that are shown to it."""
+"""The knowledge of a steering method: the models, the items' codes, and the tags shown to it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from training.studies.frontier.linear_scores import Floats
 from training.studies.frontier.probes import logistic_probe, neighbour_probe
 
 _WIDE_K = 128
+"""Active neurons of the wide codes."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Codes of one-item histories float32 [n_items, n_neurons] and what a neuron adds to each item's score.
+    """Codes of one-item histories [n_items, n_neurons] and the neurons' directions [n_neurons, d].
 
-    W_dec [n_neurons, d]; for the dense vectors themselves, the codes are z and W_dec is the unit
-    matrix.
+    float32. For the dense vectors themselves, the codes are z and W_dec is the unit matrix.
     """
 
     codes: Floats
@@ -40,7 +40,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Models:
-    """A run's models and items, the judged users without their targets, and validation users with theirs.
+    """A run's models and items, the judged users without targets, and validation users with theirs.
 
     validation is None where nothing has to be chosen.
     """
@@ -53,56 +53,56 @@ class Models:
 
     @classmethod
     def of(cls, run: Run, users: Users, validation: Audience | None = None) -> Self:
-        """Items of too few events of training users are left out of fitting, as in training.concepts."""
+        """Leaves items of too few training events out of fitting, as training.concepts does."""
         return cls(
             run, users, validation, run.catalogue.popularity >= run.config.concepts.min_popularity
         )
 
     @cached_property
     def item_matrix(self) -> Floats:
-        """The item matrix, [n_items, d]."""
+        """Returns the item matrix, [n_items, d]."""
         return np.asarray(self.run.recommender.item_matrix().V.numpy(), dtype=np.float32)
 
     @cached_property
     def neurons(self) -> Features:
-        """The trained SAE."""
+        """Returns the trained SAE's features."""
         return self._coded(self.run.sae)
 
     @cached_property
     def more_neurons(self) -> Features:
-        """The trained SAE with more neurons left active."""
+        """Returns the trained SAE's features with more neurons left active."""
         return self._coded(_with_k(self.run.sae, _WIDE_K))
 
     @cached_property
     def untrained(self) -> Features:
-        """An SAE of the same shape as it was before training."""
+        """Returns the features of an SAE of the same shape before training."""
         return self._coded(self._untrained_sae(self.run.sae.k))
 
     @cached_property
     def more_untrained(self) -> Features:
-        """The same with more neurons left active."""
+        """Returns the untrained SAE's features with more neurons left active."""
         return self._coded(self._untrained_sae(_WIDE_K))
 
     @cached_property
     def dense(self) -> Features:
-        """Unit vectors z of one-item histories."""
+        """Returns the normalised z of one-item histories as features."""
         y = item_vectors(self.run.recommender, self.run.sae, self.run.config.max_length)
         return Features(y, np.eye(y.shape[1], dtype=np.float32))
 
     @cached_property
     def user_codes(self) -> Floats:
-        """The judged users' codes, [users, n_neurons]."""
+        """Returns the judged users' codes, [users, n_neurons]."""
         with torch.no_grad():
             codes: Floats = self.run.sae.encode(torch.from_numpy(self.users.z)).numpy()
         return codes
 
     @cached_property
     def histories(self) -> csr_matrix:
-        """The training users' items, [users, n_items]."""
+        """Returns the training users' items, [users, n_items]."""
         return self.run.split.input_matrix(self.run.split.train)
 
     def spectrum(self, kind: str) -> Spectrum:
-        """Of the features with the given name, computed once."""
+        """Returns the spectrum of the features with a name, computed once."""
         if kind not in self._spectra:
             features: Features = getattr(self, kind)
             self._spectra[kind] = Spectrum.of(features.codes, self.fitted)
@@ -130,7 +130,7 @@ def _with_k(sae: SparseAutoencoder, k: int) -> SparseAutoencoder:
 
 @dataclass(frozen=True)
 class Knowledge:
-    """Models, and the tags shown: bool [n_concepts, n_items]. What several methods share is fitted once."""
+    """Models, and the tags shown: bool [n_concepts, n_items]; shared fits are computed once."""
 
     models: Models
     tags: NDArray[np.bool_]
@@ -138,22 +138,22 @@ class Knowledge:
 
     @property
     def rng(self) -> np.random.Generator:
-        """The same draws for every method."""
+        """Returns a generator that draws the same for every method."""
         return np.random.default_rng([self.models.run.config.seed, 0xF0])
 
     @cached_property
     def dense_probe(self) -> Floats:
-        """Cross-fitted logistic regression on dense vectors, [n_concepts, n_items]."""
+        """Fits a cross-fitted logistic regression on dense vectors, [n_concepts, n_items]."""
         return logistic_probe(self.models.dense.codes, self.tags, self.models.fitted, self.rng)
 
     @cached_property
     def kernel(self) -> Floats:
-        """Leave-one-out kernel on wide codes, averaged with half the weight with the contrast's gain."""
+        """Averages a leave-one-out kernel on wide codes with half the contrast's gain."""
         near = neighbour_probe(self.models.more_neurons.codes, self.tags, self.models.fitted)
         return np.asarray((near + 0.5 * self.platt(self.models.neurons)) / 1.5, dtype=np.float32)
 
     def ridge(self, kind: str) -> Floats:
-        """Leave-one-out ridge on one of the Models' features, fitted once: [n_concepts, n_items]."""
+        """Fits leave-one-out ridge on one of the Models' features, once: [n_concepts, n_items]."""
         if kind not in self._ridges:
             self._ridges[kind] = ridge_probe(
                 self.models.spectrum(kind), self.tags, self.models.fitted
@@ -161,7 +161,7 @@ class Knowledge:
         return self._ridges[kind]
 
     def contrast(self, features: Features) -> Floats:
-        """Mean code of tagged items minus that of the rest: [n_concepts, n_neurons]."""
+        """Returns the mean code of tagged items minus that of the rest: [n_concepts, n_neurons]."""
         C, shown = self._shown(features)
         count = shown.sum(axis=1, keepdims=True)
         inside = shown @ C
@@ -170,7 +170,7 @@ class Knowledge:
         return np.asarray(weights, dtype=np.float32)
 
     def platt(self, features: Features) -> Floats:
-        """Contrast's level of each item, by a contrast of the other items, through a sigmoid."""
+        """Returns each item's level, by a contrast of the other items, through a sigmoid."""
         C, shown = self._shown(features)
         count = shown.sum(axis=1, keepdims=True)
         rest = len(C) - count

@@ -1,4 +1,4 @@
-"""Ways of steering: from what is known of a concept to what a unit of strength adds to every item's score."""
+"""The steering methods: from a concept's tags to what a unit of strength adds to the scores."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from training.studies.tag_profiles import TagProfiles
 
 
 class Gain(NamedTuple):
-    """What a unit of strength adds: [n_items], or [users, n_items] where it is personal.
+    """The values that a unit of strength adds: [n_items], or [users, n_items] if personal.
 
-    Strengths go up to limit. base [users, n_items] stands in for the recommender's scores where the
+    Strengths go up to limit. base [users, n_items] replaces the recommender's scores where the
     method has a recommender of its own.
     """
 
@@ -30,15 +30,14 @@ class Gain(NamedTuple):
 
 
 Gains = Callable[[int], Gain]
-"""The gain of the concept with the given row."""
+"""Returns the gain of the concept in a row of the tags."""
 
 
 class Method(NamedTuple):
-    """A way of steering: how it is fitted, the bases that it is added to, and what it is.
+    """A steering method: its fit, and the bases that its gain is added to.
 
     With reorder, the chosen items come in the order of the base. oracle: it is shown the hidden
-    tags too.
-    on_hidden: it is measured on hidden tags as well.
+    tags too. on_hidden: it is measured on hidden tags as well.
     """
 
     fit: Callable[[Knowledge], Gains]
@@ -49,7 +48,7 @@ class Method(NamedTuple):
 
 
 def _columns(columns: Floats | Doubles) -> Gains:
-    """One column a concept, [n_concepts, n_items]."""
+    """Returns gains that are the rows of columns [n_concepts, n_items]."""
     return lambda row: Gain(np.ascontiguousarray(columns[row], dtype=np.float32))
 
 
@@ -58,7 +57,7 @@ def _flags(known: Knowledge) -> Floats:
 
 
 def _direction(known: Knowledge, features: Features, weights: Floats) -> Gains:
-    """Weights over neurons [n_concepts, n_neurons] as a move of z: what it adds to each item's score."""
+    """Returns what weights over neurons [n_concepts, n_neurons], as a move of z, add to scores."""
     return _columns(weights @ features.W_dec @ known.models.item_matrix.T)
 
 
@@ -76,7 +75,7 @@ def _probe_and_tag(known: Knowledge, kind: str) -> Gains:
 
 
 def largest(weights: Floats, count: int) -> Floats:
-    """The largest of each row; 0 for the others."""
+    """Keeps the largest values of each row and sets the others to 0."""
     count = min(count, weights.shape[1])
     cut = np.partition(np.abs(weights), -count, axis=1)[:, -count][:, None]
     return np.where(np.abs(weights) >= cut, weights, 0)
@@ -96,14 +95,17 @@ def _raw_dimensions(known: Knowledge) -> Gains:
 
 
 def _shuffled(known: Knowledge) -> Gains:
-    """The contrast's weights, each on another neuron."""
+    """Assigns each of the contrast's weights to another neuron."""
     features = known.models.neurons
     order = known.rng.permutation(features.codes.shape[1])
     return _direction(known, features, known.contrast(features)[:, order])
 
 
 def _blend(count: int) -> Callable[[Knowledge], Gains]:
-    """P1: s' = (1 - a) s + a sum(s) / |N| on the concept's neurons N, added as a difference (RESIDUAL)."""
+    """Adds BLEND as a difference (RESIDUAL), s' = (1 - a) s + a sum(s) / |N| (arXiv 2601.11182).
+
+    N are the concept's neurons by TF-IDF.
+    """
 
     def fit(known: Knowledge) -> Gains:
         models, features = known.models, known.models.neurons
@@ -140,7 +142,7 @@ def _own_neurons(known: Knowledge) -> Gains:
 
 
 def _tag_profiles(known: Knowledge) -> Gains:
-    """A recommender through tags alone; steering mixes the profile with the one tag."""
+    """Scores by tags alone; steering mixes the user's profile with the concept's tag."""
     models = known.models
     found = TagProfiles.fit(_flags(known).T, models.histories)
     B = found.weights
@@ -154,18 +156,18 @@ def _imputed(known: Knowledge) -> Gains:
 
 
 def _filled(known: Knowledge) -> Gains:
-    """Tags, and as much of the probability of missing ones as costs validation users nothing."""
+    """Returns the tags, and as much of missing ones as costs validation users nothing."""
     return _columns(filled(known, choose_weight(known)))
 
 
 def _orthogonal(known: Knowledge) -> Gains:
-    """Contrast without its part along the contrasts of the other concepts."""
+    """Removes from each contrast its part along the contrasts of the other concepts."""
     W = known.contrast(known.models.neurons).astype(np.float64)
     return _direction(known, known.models.neurons, _residuals(W).astype(np.float32))
 
 
 def _residuals(rows: Doubles) -> Doubles:
-    """Each row minus its ridge regression on the others, read from the inverse of their products."""
+    """Returns each row minus its ridge regression on the others, by their products' inverse."""
     G = rows @ rows.T
     P = np.linalg.inv(G + 1e-2 * max(float(np.trace(G)) / len(G), 1e-12) * np.eye(len(G)))
     residuals: Doubles = (P @ rows) / np.diag(P)[:, None]

@@ -1,4 +1,4 @@
-"""Probes: tags predicted from items' vectors, for every item by a model that did not see its tags."""
+"""Predicts tags from items' vectors, for each item by a model that did not see its tags."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from training.concepts.gains.platt import Floats, platt
 
 _FOLDS = 5
+"""Folds of the cross-fitting."""
 _PENALTIES = (1e-4, 1e-3, 1e-2)
+"""Penalties that are tried."""
 
 
 def logistic_probe(
     vectors: Floats, tagged: NDArray[np.bool_], fitted: NDArray[np.bool_], rng: np.random.Generator
 ) -> Floats:
-    """Cross-fitted logistic regression: vectors [n_items, d], tagged [n_concepts, n_items] -> probabilities.
+    """Cross-fits logistic regressions: vectors [n_items, d] -> probabilities [n_concepts, n_items].
 
-    Five folds; the penalty, one for all concepts, is that of the smallest cross-fitted log loss.
-    Items outside fitted [n_items] train nothing.
+    tagged is [n_concepts, n_items]. Five folds; one penalty for all concepts, with the smallest
+    cross-fitted log loss. Items outside fitted [n_items] train nothing.
     """
     X = torch.from_numpy(vectors / max(float(vectors[fitted].std()), 1e-12))
     Y = torch.from_numpy(tagged.T.astype(np.float32))
@@ -60,9 +62,10 @@ def _fit(X: Tensor, Y: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
 def neighbour_probe(
     vectors: Floats, tagged: NDArray[np.bool_], fitted: NDArray[np.bool_]
 ) -> Floats:
-    """Share of the concept among an item's neighbours, weighted by cosine to the 4th power, itself left out.
+    """Scores items by the tagged share of their neighbours, then Platt: [n_concepts, n_items].
 
-    vectors [n_items, m] -> Platt-scaled [n_concepts, n_items].
+    Neighbours of vectors [n_items, m] are weighted by cosine to the 4th power; an item is left out
+    of its own.
     """
     X = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     shown = (tagged & fitted).T.astype(np.float32)

@@ -1,4 +1,4 @@
-"""What a place in the unsteered order is worth to a user: bases to which a concept's gain is added."""
+"""Bases to which a concept's gain is added: the worth of a place in the unsteered order."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from training.measures.metrics import discounts
 from training.studies.frontier.linear_scores import LENGTH, Doubles, Floats
 
 DEPTH = 500
-"""Ranks whose worth is their own; below them it falls on with the score."""
+"""Ranks that have a worth of their own; below them it falls with the score."""
 _FITTED_RANKS = 1000
+"""Best ranks of each user to which the model is fitted."""
 PLACES = 160
-"""Places that the service's BOOST looks at."""
+"""Places that the service's BOOST reads."""
 
 
 class Relevance(NamedTuple):
-    """How likely an item at a rank of the unsteered order is wanted, by the length of the history.
+    """The probability that an item at an unsteered rank is wanted, by the length of the history.
 
-    logit p = weights . (1, x, x^2, h, h x), x = log(rank), h = log(history length); targets is how
-    many items are held out for each of the history.
+    logit p = weights . (1, x, x^2, h, h x), x = log(rank), h = log(history length); targets is the
+    number of held-out items per item of the history.
     """
 
     weights: Doubles
@@ -33,14 +34,17 @@ class Relevance(NamedTuple):
     def fit(
         cls, ranks: NDArray[np.int32], wanted: NDArray[np.bool_], lengths: NDArray[np.int64]
     ) -> Relevance:
-        """From validation users: ranks and wanted [users, n_items], history lengths [users]."""
+        """Fits to validation users: ranks and wanted [users, n_items], history lengths [users]."""
         rows, items = np.nonzero((ranks <= _FITTED_RANKS) & (ranks > 0))
         features = _features(ranks[rows, items], lengths[rows])
         weights = logistic(features, wanted[rows, items].astype(np.float64))
         return cls(weights, float(wanted.sum() / max(int(lengths.sum()), 1)))
 
     def curve(self, length: int) -> Doubles:
-        """What an item of ranks 1 to 500 adds to nDCG in first place, strictly falling: [500]."""
+        """Returns what an item of ranks 1 to 500 adds to nDCG in first place: [500].
+
+        Strictly falling.
+        """
         grid = np.arange(1, DEPTH + 1)
         p = expit(_features(grid, np.full(DEPTH, max(length, 1))) @ self.weights)
         p = np.minimum.accumulate(p) * (1 - 0.01 * grid / DEPTH)  # falls strictly: no two ranks tie
@@ -48,7 +52,7 @@ class Relevance(NamedTuple):
         return worth
 
     def base(self, scores: Floats, lengths: NDArray[np.int64]) -> Floats:
-        """The worth of every item by its score, [users, n_items]; -inf where the score is."""
+        """Returns the worth of every item by its score, [users, n_items]; -inf stays -inf."""
         curves = {length: self.curve(length) for length in np.unique(lengths).tolist()}
         rows = [
             worth(row, curves[length]) for row, length in zip(scores, lengths.tolist(), strict=True)
@@ -57,7 +61,7 @@ class Relevance(NamedTuple):
 
 
 def worth(scores: Floats, curve: Doubles) -> Doubles:
-    """A user's scores [n_items], -inf where an item is not returned, as what their ranks are worth.
+    """Maps a user's scores [n_items] to what their ranks are worth; -inf stays -inf.
 
     A function of the score alone: the curve's value at the best ranks, between them by
     interpolation. Below the last rank R of the curve it is w_R / (1 + (u_R - u) / tau), with tau
@@ -79,11 +83,10 @@ def worth(scores: Floats, curve: Doubles) -> Doubles:
 
 
 def places(scores: Floats) -> Floats:
-    """What the service's BOOST adds to: the rank transform, 1 / log2(1 + rank), as a function of the score.
+    """Maps scores to the base of the service's BOOST: 1 / log2(1 + rank), as a function of score.
 
-    Between the scores of two of the best 160 places it is joined; beyond the last one the linear goes
-    on, as it falls on the whole from the middle one. Scores [users, n_items], -inf where an item is
-    not returned.
+    Scores [users, n_items], -inf where an item is not returned. Linear between the scores of the
+    best 160 places; beyond the last one it continues with the mean slope from the middle one.
     """
     return np.array([_along_places(row) for row in scores], dtype=np.float32)
 
@@ -107,5 +110,5 @@ def _features(ranks: NDArray[np.integer], lengths: NDArray[np.integer]) -> Doubl
 
 
 def _ideal(targets: float) -> float:
-    """DCG of the best list for so many targets, between the whole numbers by interpolation."""
+    """Returns the DCG of the best list for a number of targets, interpolated."""
     return float(np.interp(targets, np.arange(1, LENGTH + 1), np.cumsum(discounts(LENGTH))))

@@ -1,4 +1,4 @@
-"""Which concepts are judged, at which shares, and which of their tags are hidden."""
+"""Chooses the judged concepts, their target shares, and the tags that are hidden."""
 
 from __future__ import annotations
 
@@ -14,10 +14,15 @@ from training.run import Run
 from training.studies.frontier.audience import Audience, exposure
 
 ABSOLUTE = (0.3, 0.5, 0.7)
+"""Target shares of frequent concepts."""
 RELATIVE = (2.0, 4.0)
+"""Target shares of rare concepts, as factors of the unsteered share."""
 _LEAST_ITEMS = 60
+"""Items from which a concept gets the absolute targets."""
 _LEAST_CEILING = 0.9
+"""Share of the lists that a concept must be able to fill to get the absolute targets."""
 _STRATUM = 10
+"""Items, alike in popularity, of which the same share is hidden."""
 
 
 class Concept(NamedTuple):
@@ -30,14 +35,14 @@ class Concept(NamedTuple):
 
 
 class Concepts(NamedTuple):
-    """Names, tags bool [n_concepts, n_items]."""
+    """Names, and tags bool [n_concepts, n_items]."""
 
     names: tuple[str, ...]
     tags: NDArray[np.bool_]
 
 
 def concepts_of(run: Run, most: int) -> Concepts:
-    """The most frequent attribute values of a run, none on more than half of the items.
+    """Returns the most frequent attribute values of a run, none on more than half of the items.
 
     Raises:
         DataError: if there is none.
@@ -53,10 +58,10 @@ def concepts_of(run: Run, most: int) -> Concepts:
 
 
 def judged(concepts: Concepts, audience: Audience) -> list[Concept]:
-    """Each concept with the targets that it can be asked for; those without any are left out.
+    """Returns each concept with the targets that it can be asked for, without those that have none.
 
-    .3, .5 and .7 for concepts of at least 60 items that could fill .9 of the lists, else 2 and 4
-    times the unsteered share.
+    0.3, 0.5 and 0.7 for concepts of at least 60 items that could fill 0.9 of the lists, else 2 and
+    4 times the unsteered share.
     """
     lists = audience.unsteered
     found = []
@@ -74,7 +79,7 @@ def judged(concepts: Concepts, audience: Audience) -> list[Concept]:
 
 
 def middle(found: Sequence[Concept]) -> str:
-    """The label that side effects are judged at: .5, or 4 times the share if concepts are rare."""
+    """Returns the label for side effects: 0.5, or 4 times the share if concepts are rare."""
     labels = [label for concept in found for label in concept.targets]
     return "0.5" if labels.count("0.5") >= labels.count("4 x") else "4 x"
 
@@ -82,7 +87,7 @@ def middle(found: Sequence[Concept]) -> str:
 def hide(
     tags: NDArray[np.bool_], popularity: NDArray[np.int64], share: float, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Which tags are hidden: a random share of every ten of a concept's items, alike in popularity."""
+    """Flags tags to hide: a random share of every ten of a concept's items, alike in popularity."""
     hidden = np.zeros_like(tags)
     for row, flags in enumerate(tags):
         items = np.flatnonzero(flags)

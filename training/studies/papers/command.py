@@ -1,4 +1,4 @@
-"""The command trimtab-evaluate paper: trains what is missing, measures each run, writes the report."""
+"""The command trimtab-evaluate paper: trains what is missing, measures runs, writes the report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PAPERS: dict[str, Paper] = {"P1": KNOBS, "P2": INNER_BLOCK, "P3": GENDER, "P4": 
 
 
 def add_paper_flags(command: argparse.ArgumentParser) -> None:
-    """Which paper, on what; all other flags are trimtab-train's."""
+    """Adds the flags for the paper and its data; all other flags are trimtab-train's."""
     papers = "; ".join(f"{name}: {paper.title}" for name, paper in PAPERS.items())
     command.add_argument("paper", metavar="PAPER", help=f"Which paper. {papers}.")
     text = "Data sets, as trimtab-train names them."
@@ -50,10 +50,12 @@ def paper_report(
     reporter: Reporter,
     device: torch.device,
 ) -> Report:
-    """Every setting of the paper on every data set with every seed; others are flags of trimtab-train.
+    """Reports every setting of the paper on every data set with every seed.
+
+    others are flags of trimtab-train.
 
     Raises:
-        ConfigError: a paper that there is not, too few users, or flags without meaning.
+        ConfigError: an unknown paper, too few users, or flags that are not valid.
         DataError: a data set that lacks what the paper needs.
     """
     if parsed.paper not in PAPERS:
@@ -79,7 +81,7 @@ def paper_report(
 
 
 def _users(run: Run, most: int | None, paper: Paper, name: str) -> Ints:
-    """So many test users, drawn by the run's seed, in order."""
+    """Returns test users in order, at most a given number of them, drawn by the run's seed."""
     test = run.split.test
     if most is None and len(test) < paper.least_users:
         raise DataError(

@@ -27,8 +27,11 @@ from training.run import Run
 from training.studies.papers.paper import Findings, Groups, Paper, Parts, caption, joined, shown
 
 NEURONS = 5
+"""Neurons of each group."""
 LEAST_OF_EACH = 10
+"""Users of each gender that the data must have."""
 _RESAMPLED = 500
+"""Resamples of the users for the error of an AUC."""
 FACTORS = (0.0, 0.5, 1.0, 2.0, 4.0)
 STRENGTHS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 MODES = ("RECONSTRUCT", "RESIDUAL")
@@ -44,7 +47,7 @@ _CODES = {"F": 1.0, "M": 0.0}
 
 
 def women(run: Run) -> Figures:
-    """1 where a row of the split is a woman's, 0 a man's, NaN where the data do not say: [rows].
+    """Returns 1 for a woman's row of the split, 0 for a man's, NaN where it is unknown: [rows].
 
     Raises:
         DataError: the data set has no file of users with their gender.
@@ -68,7 +71,7 @@ def women(run: Run) -> Figures:
 
 
 def leaning(X: csr_matrix, is_woman: Figures, least: int) -> NDArray[np.bool_]:
-    """Items that a larger share of the women has than of the men, of those that enough users have.
+    """Flags the items that a larger share of the women has, among those that enough users have.
 
     X [users, n_items], is_woman [users].
     """
@@ -79,7 +82,7 @@ def leaning(X: csr_matrix, is_woman: Figures, least: int) -> NDArray[np.bool_]:
 
 
 def measure(run: Run, users: Ints) -> dict[str, Any]:
-    """How well neurons tell women from men, and what scaling those that do so best does to lists.
+    """Measures how well neurons tell women from men, and what scaling the best of them does.
 
     Neurons, directions and the items' leaning are those of the training users.
 
@@ -129,7 +132,7 @@ def measure(run: Run, users: Ints) -> dict[str, Any]:
 
 
 def _purity(run: Run) -> Figures:
-    """The paper's monosemanticity score of each neuron, by the items that enough users have."""
+    """Returns the paper's monosemanticity score of each neuron, by items that enough users have."""
     items = np.flatnonzero(run.catalogue.popularity >= run.config.concepts.min_popularity)
     codes = item_codes(run.recommender, run.sae, run.config.max_length)[items]
     return monosemanticity(codes, run.recommender.item_matrix().V.detach().numpy()[items])
@@ -143,7 +146,7 @@ def _aucs(codes: NDArray[np.float32], is_woman: Figures) -> Figures:
 
 
 def _auc(levels: NDArray[np.floating], is_woman: Figures) -> Estimate:
-    """With its standard error over resampled users."""
+    """Returns an AUC with its standard error over resampled users."""
     known = np.isfinite(is_woman)
     levels, flags = levels[known], is_woman[known] == 1
     rng = np.random.default_rng(0)
@@ -153,7 +156,7 @@ def _auc(levels: NDArray[np.floating], is_woman: Figures) -> Estimate:
 
 
 def _difference(audience: Audience, is_woman: Figures) -> torch.Tensor:
-    """Mean code of the women less that of the men, [n_neurons]."""
+    """Returns the mean code of the women minus that of the men, [n_neurons]."""
     means = [audience.code[np.flatnonzero(is_woman == side)].mean(dim=0) for side in (1, 0)]
     return means[0] - means[1]
 
@@ -161,7 +164,7 @@ def _difference(audience: Audience, is_woman: Figures) -> torch.Tensor:
 def _edited(
     train: Audience, test: Audience, told: Figures, groups: dict[str, Ints], reconstruct: bool
 ) -> Iterator[tuple[str, str, metrics.Lists]]:
-    """Each way's lists by factor or strength."""
+    """Yields each edit's lists by factor or strength."""
     for way, neurons in groups.items():
         for factor in FACTORS:
             scaled = test.code.clone()
@@ -179,7 +182,7 @@ def _effect(
     wanted: csr_matrix,
     is_woman: Figures,
 ) -> dict[str, Estimate]:
-    """Of the unsteered lists, those of the mode without an edit, and those with it."""
+    """Measures lists with an edit against the unsteered ones and the mode's unedited ones."""
     unsteered, before, after = (metrics.plain_share(each, flags) for each in lists)
     change = after - before
     return {
@@ -217,7 +220,7 @@ def _parts(groups: Groups) -> Parts:
 
 
 def _table(found: Sequence[Findings], mode: str) -> Table:
-    """Every way and factor or strength of one mode, without those that change nothing."""
+    """Shows every edit of one mode, without those that change nothing."""
     rows: list[list[str]] = []
     for way in (WOMEN, MEN, RANDOM, ADD):
         unedited, times = ("0", "") if way == ADD else ("1", "x ")
@@ -235,7 +238,7 @@ _THEIRS = {"2": ("amplified, x 2", "0.54"), "1": ("no edit", "-"), "0": ("suppre
 
 
 def _beside(found: Sequence[Findings]) -> Table:
-    """The paper's figures, and ours at the same places."""
+    """Shows the paper's figures and ours at the same places."""
 
     def share(group: str, mode: str, label: str) -> str:
         return shown(found, "ways", f"{group}, {mode}", label, "share")

@@ -38,7 +38,9 @@ from training.studies.papers.paper import (
 
 STRENGTHS = (-2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
 DRAWS = 4
+"""Random prefixes of each training user's history."""
 FOLDS = 10
+"""Groups of the judging users, over which errors are computed."""
 SAE, UNTRAINED, RAW = "SAE", "untrained SAE", "raw dimensions"
 NEURON, DIMENSION = "the attribute's neuron", "the attribute's raw dimension"
 _IN_ORDER = ("--split-kind=leave-one-out", "--max-length=50")
@@ -46,7 +48,7 @@ MEANS, RANDOM = "difference of the mean states", "a random neuron"
 
 
 class States(NamedTuple):
-    """Hidden states z [n, d] after prefixes of histories, and which attributes the newest item has.
+    """Hidden states z [n, d] after prefixes of histories, and the newest item's attributes.
 
     members float32 [n_attributes, n]; fold int64 [n], by user, -1 for the users that choose.
     """
@@ -57,7 +59,10 @@ class States(NamedTuple):
 
 
 def hidden_states(run: Run, members: Membership, rng: np.random.Generator) -> States:
-    """Four random prefixes of each training user's history; half of the users choose, half judge."""
+    """Embeds four random prefixes of each training user's history.
+
+    Half of the users choose, half judge.
+    """
     histories = run.split.histories(run.split.train)
     prefixes: Histories = stacked([histories.prefixes(rng) for _ in range(DRAWS)])
     newest = prefixes.items[prefixes.offsets[1:] - 1]
@@ -68,7 +73,7 @@ def hidden_states(run: Run, members: Membership, rng: np.random.Generator) -> St
 
 
 class Best(NamedTuple):
-    """Per attribute the best column on the users who choose, and its AUC in each fold of the others.
+    """The best column of each attribute, chosen on some users, and its AUCs in the others' folds.
 
     columns int64 [n_attributes], aucs [n_attributes, folds].
     """
@@ -78,7 +83,7 @@ class Best(NamedTuple):
 
 
 def best_columns(codes: csr_matrix, states: States) -> Best:
-    """Codes [n, n_columns] of the states."""
+    """Finds the best columns of the states' codes [n, n_columns]."""
     chooses = np.flatnonzero(states.fold < 0)
     told = Evidence.whole(states.members[:, chooses], codes[chooses])
     columns = np.nan_to_num(neuron_aucs(told), nan=0.5).argmax(axis=1)
@@ -92,7 +97,7 @@ def best_columns(codes: csr_matrix, states: States) -> Best:
 
 
 def measure(run: Run, users: Ints) -> dict[str, Any]:
-    """AUC of the best neuron of each attribute, and what moving the state along it does to lists.
+    """Measures the best neuron's AUC for each attribute, and the effect of moving along it.
 
     Raises:
         DataError: the items have no attributes.
@@ -129,7 +134,7 @@ def measure(run: Run, users: Ints) -> dict[str, Any]:
 
 
 class Direction(NamedTuple):
-    """Unit vectors float32 [d] by way, and how far one unit of strength goes, in normalised space."""
+    """Unit vectors float32 [d] by title, and the length of a unit of strength (normalised space)."""
 
     vectors: dict[str, Tensor]
     unit: float
@@ -138,7 +143,7 @@ class Direction(NamedTuple):
 def _directions(
     run: Run, states: States, code: Tensor, best: dict[str, Best], rng: np.random.Generator
 ) -> list[Direction]:
-    """Per attribute; all of its vectors are moved along by a typical activation of its neuron."""
+    """Returns each attribute's vectors, all with the typical activation of its neuron as unit."""
     axes = torch.eye(run.sae.d)
     axes = torch.cat([axes, -axes])
     fires = np.flatnonzero((code > 0).any(dim=0).numpy())
@@ -163,7 +168,10 @@ def _controlled(
     targets: csr_matrix,
     directions: Sequence[Direction],
 ) -> dict[str, dict[str, dict[str, Estimate]]]:
-    """What moving z along each way's vectors does at each strength; means over the attributes, then users."""
+    """Measures what moving z along each kind of vector does at each strength.
+
+    Means over the attributes, then over users.
+    """
     flags = members.matrix.toarray() > 0
     before = audience.lists()
     shares = np.stack([metrics.exposure_share(before, own) for own in flags])
@@ -198,9 +206,10 @@ def _effect(
     relevance: Figures,
     targets: csr_matrix,
 ) -> Figures:
-    """Change of the attribute's exposure share, mean size of the others', overlap, nDCG's change: [4, users].
+    """Measures one move: [4, users].
 
-    shares float64 [n_attributes, users] are those before.
+    Rows: the change of the attribute's exposure share, the mean size of the others' changes, the
+    overlap, and nDCG's change. shares float64 [n_attributes, users] are those before.
     """
     change = np.stack([metrics.exposure_share(after, own) for own in flags]) - shares
     others = np.abs(np.delete(change, row, axis=0)).mean(axis=0)

@@ -52,16 +52,17 @@ _PAPERS_SAE = (
 
 
 class Chosen(NamedTuple):
-    """The concept of each user that has one: rows of the users and of the concepts, both [users]."""
+    """Users that have a concept, and their concepts: rows, both [users]."""
 
     users: Ints
     concepts: Ints
 
 
 def choose(items: csr_matrix, members: csr_matrix) -> Chosen:
-    """The concept that a user's items [users, n_items] have more of than the others' items have, by TF-IDF.
+    """Chooses the concept that a user's items have more of than other users' items, by TF-IDF.
 
-    members [n_concepts, n_items]. Users without any item of any concept get none.
+    items [users, n_items], members [n_concepts, n_items]. Users without any item of any concept get
+    none.
     """
     table = tf_idf(np.asarray((items @ members.T).todense(), dtype=np.float64))
     users = np.flatnonzero(table.max(axis=1, initial=0.0) > 0)
@@ -69,9 +70,10 @@ def choose(items: csr_matrix, members: csr_matrix) -> Chosen:
 
 
 def blend(code: Tensor, neurons: list[list[int]], alpha: float) -> Tensor:
-    """BLEND: (1 - alpha) s + alpha sum(s) / |N| on the neurons N of each user's concept.
+    """Applies BLEND: (1 - alpha) s + alpha sum(s) / |N| on the neurons N of each user's concept.
 
-    code [users, n_neurons], neurons one list a user; a user whose list is empty keeps the code.
+    code [users, n_neurons], neurons one list for each user; a user whose list is empty keeps the
+    code.
     """
     mixed = code.clone()
     for row, own in enumerate(neurons):
@@ -82,7 +84,7 @@ def blend(code: Tensor, neurons: list[list[int]], alpha: float) -> Tensor:
 
 
 def measure(run: Run, users: Ints) -> dict[str, Any]:
-    """Personal and segment nDCG@20 of every way at every strength, with either choice of the concept.
+    """Measures personal and segment nDCG@20 of every method, with either choice of the concept.
 
     Raises:
         DataError: the items have no attributes.
@@ -134,7 +136,7 @@ Found = Iterator[tuple[float, metrics.Lists]]
 def _ways(
     run: Run, part: Audience, members: Membership, concepts: Ints
 ) -> Iterator[tuple[str, Found]]:
-    """Each way with its lists by strength; concepts [users] are those that the users are steered to."""
+    """Yields each method with its lists by strength; concepts [users] are the users' targets."""
     by_concept = _neurons(run, members)
     for mode in MODES:
         for count in COUNTS:
@@ -168,7 +170,7 @@ def _counted(count: int) -> str:
 
 
 def _neurons(run: Run, members: Membership) -> list[list[int]]:
-    """Per concept its neurons by TF-IDF, best first, in the paper's direction for the recommender."""
+    """Returns each concept's neurons by TF-IDF, best first, in the paper's direction."""
     items = np.flatnonzero(run.catalogue.popularity >= run.config.concepts.min_popularity)
     codes = item_codes(run.recommender, run.sae, run.config.max_length)[items]
     A = tag_activations(members.matrix[:, items], codes)
@@ -177,7 +179,7 @@ def _neurons(run: Run, members: Membership) -> list[list[int]]:
 
 
 def _teaser(run: Run, part: Audience, members: Membership, concepts: Ints) -> Found:
-    """Items by the mean tags of a history; the profile is mixed with each user's own concept."""
+    """Scores items by the mean tags of a history, mixed with each user's own concept."""
     found = TagProfiles.fit(members.matrix.T.toarray(), run.split.input_matrix(run.split.train))
     profiles = found.of(part.seen)
     wish = np.eye(len(found.weights))[concepts]
@@ -211,7 +213,7 @@ THEIRS = {
 
 
 def _beside(groups: Groups) -> Table:
-    """The paper's figures, and ours at the same place."""
+    """Shows the paper's figures and ours at the same place."""
     columns = ["way, alpha: personal / segment", "paper, ML-25M"]
     columns += [f"{data}, {setting}" for data, setting in groups]
     rows = [

@@ -1,4 +1,4 @@
-"""What a reproduction is: how its runs are trained, what is measured of each, and its report."""
+"""Defines a reproduction: how its runs are trained, what is measured of each, and its report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from training.run import Run
 
 @dataclass(frozen=True)
 class Findings:
-    """The figures of one run of one setting on one data set, on so many test users."""
+    """The figures of one run of one setting on one data set, with its number of test users."""
 
     data_set: str
     setting: str
@@ -26,11 +26,11 @@ class Findings:
 
 
 Groups = Mapping[tuple[str, str], Sequence[Findings]]
-"""Findings by data set and setting, one a seed."""
+"""Findings by data set and setting, one for each seed."""
 
 
 class Parts(NamedTuple):
-    """What a report shows of the findings."""
+    """The tables, plot and pictures of a report."""
 
     tables: Sequence[Table]
     plot: Plot | None
@@ -40,9 +40,9 @@ class Parts(NamedTuple):
 class Paper(NamedTuple):
     """A paper: its title and arXiv number, and how its setting is run here.
 
-    settings holds, by name, the flags of trimtab-train that make it, before the caller's own.
-    measure gives the figures of a run on some of its test users. differs is a Markdown list of what
-    is not as in the paper.
+    settings holds, by name, the flags of trimtab-train for it, before the caller's own. measure
+    returns the figures of a run on some of its test users. differs is a Markdown list of
+    differences from the paper.
     """
 
     title: str
@@ -55,7 +55,7 @@ class Paper(NamedTuple):
 
 
 def tagged(run: Run, purpose: str) -> Membership:
-    """Which items carry which attribute values.
+    """Returns the membership of items in attribute values.
 
     Raises:
         DataError: there are none, naming what they are for.
@@ -67,17 +67,17 @@ def tagged(run: Run, purpose: str) -> Membership:
 
 
 def caption(found: Sequence[Findings]) -> str:
-    """Data set, setting, users and seeds of a table."""
+    """Formats data set, setting, users and seeds of a table."""
     one = found[0]
     seeds = ", ".join(str(each.seed) for each in found)
     return f"{one.data_set}, {one.setting}: {one.users} test users a seed, seeds {seeds}"
 
 
 def joined(found: Sequence[Findings], *path: str) -> Estimate:
-    """The mean over the seeds at a path of the figures.
+    """Returns the mean over the seeds at a path of the figures.
 
-    Its error is the larger of the standard error over the seeds, which two or three tell badly, and
-    that over the users of all seeds.
+    Its error is the larger of the standard error over the seeds, which two or three seeds estimate
+    badly, and that over the users of all seeds.
     """
     runs = [_at(one.figures, path) for one in found]
     mean, over_seeds = Estimate.joined(runs).mean, Estimate.joined(runs).error
@@ -88,7 +88,7 @@ def joined(found: Sequence[Findings], *path: str) -> Estimate:
 
 
 def shown(found: Sequence[Findings], *path: str, form: str = ".3f") -> str:
-    """The same as text, "-" where it is not a number."""
+    """Formats the joined figure, "-" where it is not a number."""
     estimate = joined(found, *path)
     return "-" if math.isnan(estimate.mean) else f"{estimate:{form}}"
 
@@ -96,7 +96,7 @@ def shown(found: Sequence[Findings], *path: str, form: str = ".3f") -> str:
 def curve(
     name: str, found: Sequence[Findings], path: Sequence[str], keys: Iterable[str], x: str, y: str
 ) -> Curve:
-    """The figure y over the figure x at each key under a path of the figures."""
+    """Returns the figure y over the figure x at each key under a path of the figures."""
     keys = list(keys)
     across = [joined(found, *path, key, x).mean for key in keys]
     return Curve(name, across, [joined(found, *path, key, y) for key in keys])

@@ -42,6 +42,7 @@ from training.studies.papers.paper import (
 from training.studies.papers.tuning import BOOST, BOOSTS, WEIGHTS, tuning_gains
 
 MOST_SILENCED = 200
+"""Neurons that are silenced, at most."""
 _SAE = (
     "--sae=topk",
     "--sae-k=8",
@@ -62,7 +63,7 @@ class Described(NamedTuple):
 
 
 class _Remembering(MetadataDescriber):
-    """The same, which keeps what it said of each neuron."""
+    """Describes by metadata, and keeps each neuron's rule."""
 
     def __init__(self, members: Membership) -> None:
         super().__init__(members.names, members.matrix)
@@ -76,7 +77,7 @@ class _Remembering(MetadataDescriber):
 
 
 def measure(run: Run, users: Ints) -> dict[str, Any]:
-    """The dictionary's figures, what silencing its confident neurons does, and targeted tuning.
+    """Measures the dictionary, the effect of silencing confident neurons, and targeted tuning.
 
     Raises:
         DataError: the items have no attributes.
@@ -101,7 +102,7 @@ def measure(run: Run, users: Ints) -> dict[str, Any]:
 
 
 def describe(part: Representation, members: Membership, items: Ints, seed: int) -> Described:
-    """Of the neurons that enough of the items fire."""
+    """Describes the neurons that enough of the items fire."""
     describer = _Remembering(members)
     rng = np.random.default_rng([seed, 0xD1])
     made = make_dictionary(part.codes[items], items, describer, DictionaryOptions(), rng)
@@ -111,7 +112,7 @@ def describe(part: Representation, members: Membership, items: Ints, seed: int) 
 def _dictionary(
     run: Run, part: Representation, members: Membership, items: Ints, described: Described
 ) -> dict[str, Any]:
-    """Estimates over the neurons; attributes and vectors are the coherence of the items' own."""
+    """Summarises over the neurons; attributes and vectors are the coherence of the items' own."""
     V = run.recommender.item_matrix().V.detach().numpy()[items]
     confidence = np.array([entry.confidence for entry in described.entries])
     confident = [entry for entry in described.entries if entry.confidence >= CONFIDENT]
@@ -133,10 +134,11 @@ def _dictionary(
 def silenced(
     audience: Audience, described: Described, targets: csr_matrix, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """What setting confident neurons to 0 does to the users in whom they fire, beside another active neuron.
+    """Sets confident neurons to 0 for the users in whom they fire, and compares with other neurons.
 
-    Of at most 200 neurons, those that fire in most users; means over a user's neurons, then over
-    users. share is the exposure share of the items that fit the description.
+    The other is another active neuron of the same user. At most 200 neurons, those that fire for
+    most users; means over a user's neurons, then over users. share is the exposure share of the
+    items that fit the description.
     """
     fires = (audience.code > 0).numpy()
     confident = [entry.neuron for entry in described.entries if entry.confidence >= CONFIDENT]
@@ -168,7 +170,7 @@ def _without(code: Tensor, neurons: Ints) -> Tensor:
 
 
 def _means(found: list[tuple[Ints, Figures]], users: int, count: int) -> list[Estimate]:
-    """Figures [count, rows] of some users each -> their estimates over the users who have any."""
+    """Averages figures [count, rows] of some users each over the users who have any."""
     total, times = np.zeros((count, users)), np.zeros(users)
     for rows, figures in found:
         total[:, rows] += figures
@@ -227,7 +229,7 @@ def _parts(groups: Groups) -> Parts:
 
 
 def _tuning_tables(found: Sequence[Findings], about: str, theirs: str) -> Iterator[Table]:
-    """One for the strengths of each kind of way."""
+    """Yields one table for the strengths of each kind of method."""
     ways = found[0].figures["tuning"]["ways"]
     concepts = ", ".join(found[0].figures["tuning"]["concepts"])
     title = f"{about}: change of nDCG@10 on the concept's targets / on all, means over {concepts}"

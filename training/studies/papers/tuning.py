@@ -1,8 +1,7 @@
-"""RecFTT: a multiplier and a bias for each of a few neurons, learned so that lists find more of one concept.
+"""RecFTT: learns a multiplier and a bias for a few neurons, so that lists hold more of one concept.
 
 Source: RecSAE (arXiv 2411.06112). The neurons are those whose silence changes the loss on the
-    concept's
-wanted items most; recommender and SAE stay as they are.
+concept's wanted items most; recommender and SAE stay as they are.
 """
 
 from __future__ import annotations
@@ -29,14 +28,21 @@ from training.measures.scorers import best_lists
 from training.run import Run
 
 WEIGHTS = (0.0, 0.1, 0.3, 1.0)
+"""Weights of the concept's loss that are tried."""
 STRONGEST = (25, 100)
+"""Numbers of neurons that are tuned."""
 BOOSTS = (0.0, 0.1, 0.2, 0.4, 0.8)
+"""Strengths of the tag boost, in standard deviations of a user's scores."""
 BOOST = "tag boost, standard deviations"
 CONCEPTS = 6
+"""Most frequent concepts that are tuned for."""
 SHORT = 10
+"""Length of the lists that are judged."""
 STEPS = 40
+"""Steps of Adam."""
 LR = 0.03
 _MOST_USERS = 1000
+"""Validation users that are learned from, at most."""
 _LOG_SHARPNESS = (-3.0, 7.0)
 
 
@@ -48,18 +54,18 @@ class Knobs(NamedTuple):
     biases: Tensor
 
     def change(self, code: Tensor) -> Tensor:
-        """What is added to these neurons of a code [users, n_neurons]: [users, m]."""
+        """Returns what is added to these neurons of a code [users, n_neurons]: [users, m]."""
         return (self.multipliers - 1) * code[:, self.neurons] + self.biases
 
     def applied(self, code: Tensor) -> Tensor:
-        """The code with these neurons changed, for every user."""
+        """Returns the code with these neurons changed, for every user."""
         return code.index_add(1, self.neurons, self.change(code))
 
 
 class Lessons(NamedTuple):
-    """Validation users, and what is held out of their items: wanted [users, n_items].
+    """Validation users with their held-out items: wanted [users, n_items], seen bool.
 
-    seen bool [users, n_items]. Scores are multiplied by sharpness before a softmax: what makes the
+    seen is [users, n_items], too. Scores are multiplied by sharpness before a softmax. It makes the
     wanted items likeliest to the unsteered recommender, so that no edit can gain by making all
     scores larger.
     """
@@ -71,7 +77,7 @@ class Lessons(NamedTuple):
 
     @classmethod
     def of(cls, run: Run, rng: np.random.Generator) -> Lessons:
-        """At most 1,000 of a run's, drawn at random."""
+        """Draws at most 1,000 of a run's validation users."""
         users = np.sort(rng.permutation(run.split.validation)[:_MOST_USERS])
         histories = run.split.histories(users)
         audience = Audience.of(run.recommender, run.sae, histories, run.config.max_length)
@@ -85,12 +91,12 @@ class Lessons(NamedTuple):
         return lessons._replace(sharpness=math.exp(found.x))
 
     def rows(self, rows: Ints) -> Lessons:
-        """The given users."""
+        """Returns the given users."""
         audience, wanted, seen, sharpness = self
         return Lessons(audience.rows(rows), wanted[rows], seen[rows], sharpness)
 
     def surprise(self, move: Tensor) -> Tensor:
-        """-log softmax over the unseen items of each wanted one at z + scale(z) move: [users, d] -> [wanted].
+        """Computes -log softmax over the unseen items at z + scale(z) move: [users, d] -> [wanted].
 
         In the order of wanted's entries.
         """
@@ -105,9 +111,10 @@ class Lessons(NamedTuple):
 
 @torch.no_grad()
 def silence_effects(lessons: Lessons, members: csr_matrix) -> Figures:
-    """How much each concept's wanted items surprise more without a neuron: -> [n_neurons, n_concepts].
+    """Measures how much more each concept's wanted items surprise without a neuron.
 
-    members [n_concepts, n_items]; summed over the users in whom the neuron fires.
+    members [n_concepts, n_items] -> [n_neurons, n_concepts], summed over the users in whom the
+    neuron fires.
     """
     code, W_dec = lessons.audience.code, lessons.audience.sae.W_dec
     before = lessons.surprise(torch.zeros(len(code), W_dec.shape[1]))
@@ -122,7 +129,7 @@ def silence_effects(lessons: Lessons, members: csr_matrix) -> Figures:
 
 
 def _by_concept(wanted: csr_matrix, surprise: Tensor, members: csr_matrix) -> Figures:
-    """Sums of the wanted items that carry each concept: [users, n_concepts]."""
+    """Sums over the wanted items that carry each concept: [users, n_concepts]."""
     table = csr_matrix(
         (surprise.double().numpy(), wanted.indices, wanted.indptr), shape=wanted.shape
     )
@@ -131,7 +138,7 @@ def _by_concept(wanted: csr_matrix, surprise: Tensor, members: csr_matrix) -> Fi
 
 
 def tune(lessons: Lessons, neurons: Ints, flags: NDArray[np.float32], weight: float) -> Knobs:
-    """Knobs that make smaller: the mean surprise of all wanted items + weight x that of the flagged ones.
+    """Learns knobs that lower the mean surprise of wanted items + weight x that of flagged ones.
 
     flags [n_items], 1 for the concept's items.
     """
@@ -154,9 +161,9 @@ def tune(lessons: Lessons, neurons: Ints, flags: NDArray[np.float32], weight: fl
 def tuning_gains(
     run: Run, audience: Audience, members: Membership, targets: csr_matrix
 ) -> dict[str, Any]:
-    """Gain of nDCG@10 on the concept's targets and on all, both over the unsteered, by way and strength.
+    """Measures relative gains of nDCG@10 on the concept's targets and on all.
 
-    Means over the most frequent concepts, then over users.
+    By method and strength; means over the most frequent concepts, then over users.
     """
     rng = np.random.default_rng([run.config.seed, 0xF7])
     lessons = Lessons.of(run, rng)
@@ -186,13 +193,13 @@ def tuning_gains(
 
 
 def _relevance(lists: metrics.Lists, wanted: csr_matrix, targets: csr_matrix) -> Figures:
-    """nDCG@10 on the wanted ones of the targets and on all, [2, users]."""
+    """Returns nDCG@10 on the wanted ones of the targets and on all, [2, users]."""
     short = lists[:, :SHORT]
     return np.stack([metrics.ndcg(short, wanted), metrics.ndcg(short, targets)])
 
 
 def _over_concepts(figures: list[Figures]) -> Figures:
-    """[2, users] of each concept -> the mean over a user's concepts that are numbers, NaN without any."""
+    """Averages [2, users] of each concept over a user's finite ones, NaN without any."""
     stacked = np.stack(figures)
     known = np.isfinite(stacked)
     count = known.sum(axis=0)
@@ -208,7 +215,10 @@ def _tuned(
     order: Ints,
     rng: np.random.Generator,
 ) -> Iterator[tuple[str, float, metrics.Lists]]:
-    """Each way's lists for a concept of items own [n_items]; order has the strongest neuron first."""
+    """Yields each method's lists for a concept of items own [n_items].
+
+    order has the strongest neuron first.
+    """
     groups = {f"{count} strongest neurons, weight": order[:count] for count in STRONGEST}
     fires = np.flatnonzero((lessons.audience.code > 0).any(dim=0).numpy())
     groups[f"{STRONGEST[0]} random neurons, weight"] = rng.permutation(fires)[: STRONGEST[0]]
