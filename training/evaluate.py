@@ -1,4 +1,4 @@
-"""The command trimtab-evaluate: reports on finished runs' test users, sweeps over settings, studies."""
+"""The command trimtab-evaluate: reports on finished runs, sweeps over settings, and studies."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ from training.run import Run, load_run
 from training.summary import DataSummary
 
 _DESCRIPTION = (
-    "Reports on finished runs, measured on their test users, and sweeps over settings. With --out, a "
-    "report is written: Markdown, JSON and a plot."
+    "Reports on finished runs, measured on their test users, and sweeps over settings. With "
+    "--out, a report is written: Markdown, JSON and a plot."
 )
 _RUNS = (
     "Directories that trimtab-train wrote; the figures of several are means with standard errors."
@@ -77,7 +77,8 @@ def _steering() -> Measure:
 
 MEASURES: dict[str, Subcommand] = {
     "ranking": Subcommand(
-        "Compares the recommender with EASE, PureSVD (both tuned on the validation users) and popularity.",
+        "Compares the recommender with EASE, PureSVD (both tuned on the validation users) and "
+        "popularity.",
         lambda: Measure(add_list_length, ranking_report),
     ),
     "fidelity": Subcommand(
@@ -85,12 +86,13 @@ MEASURES: dict[str, Subcommand] = {
         lambda: Measure(add_list_length, fidelity_report),
     ),
     "neurons": Subcommand(
-        "Finds the neuron that best tells each concept's items apart, and measures steering it alone.",
+        "Finds the neuron that best tells each concept's items apart, and measures steering it "
+        "alone.",
         lambda: Measure(lambda _: None, neurons_report),
     ),
     "interpretability": Subcommand(
-        "Measures what neurons mean, compared with raw dimensions and an untrained SAE; for several "
-        "runs, how stable that is.",
+        "Measures what neurons mean, compared with raw dimensions and an untrained SAE; for "
+        "several runs, how stable that is.",
         lambda: Measure(add_concept_count, interpretability_report),
     ),
     "dictionary": Subcommand(
@@ -98,8 +100,8 @@ MEASURES: dict[str, Subcommand] = {
         lambda: Measure(add_dictionary_flags, dictionary_report),
     ),
     "frontier": Subcommand(
-        "Measures the steering frontier: the relevance that each method keeps at an equal share of a "
-        "concept.",
+        "Measures the steering frontier: the relevance that each method keeps at an equal share "
+        "of a concept.",
         _frontier,
     ),
     "ablation": Subcommand(
@@ -107,8 +109,8 @@ MEASURES: dict[str, Subcommand] = {
         lambda: Measure(add_ablation_flags, ablation_report),
     ),
     "steering": Subcommand(
-        "Measures how well requests control lists: operations, halved shares, two concepts at once, "
-        "side effects.",
+        "Measures how well requests control lists: operations, halved shares, two concepts at "
+        "once, side effects.",
         _steering,
     ),
 }
@@ -177,7 +179,7 @@ def _add_measure(command: argparse.ArgumentParser, measure: Measure) -> None:
     _add_outputs(command)
     measure.add_flags(command)
 
-    def make(parsed: argparse.Namespace, line: str, console: Console) -> Report:
+    def make(parsed: argparse.Namespace, line: str, _console: Console) -> Report:
         return measure.report([load_run(run) for run in parsed.run], parsed, line)
 
     command.set_defaults(make=make)

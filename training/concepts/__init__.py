@@ -1,4 +1,4 @@
-"""Concepts: items' attributes as weights over neurons, with a unit of strength and a measured effect."""
+"""Concepts: items' attributes as weights over neurons, with a unit of strength and an effect."""
 
 from training.concepts.config import ConceptConfig
 from training.concepts.fitting import FittedConcept, FittedConcepts, fit_concepts, item_codes

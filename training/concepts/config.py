@@ -24,7 +24,8 @@ class ConceptConfig:
     max_values: int = 1000
     """Values of each attribute that become concepts, at most: the most frequent."""
     min_popularity: int = 5
-    """Items with fewer events of training users take no part in fitting: their codes are mostly chance."""
+    """Events of training users that an item needs to take part in fitting: below, codes are mostly
+    chance."""
     held_out_share: float = 0.2
     """Share of the items on which a concept fitted to the others is judged (AUC)."""
     max_users: int = 500
@@ -46,7 +47,8 @@ class ConceptConfig:
             )
         if not 0 < self.held_out_share < 1:
             raise ConfigError(
-                f"concepts: held_out_share is {self.held_out_share}, expected a share between 0 and 1"
+                f"concepts: held_out_share is {self.held_out_share}, expected a share between 0 "
+                "and 1"
             )
 
     @property

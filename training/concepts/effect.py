@@ -23,9 +23,9 @@ _TOP_SHARE = 0.1
 
 
 class Audience(NamedTuple):
-    """Users on whom effects are measured: z [users, d], what else the head reads, codes [users, n_neurons].
+    """Users on whom effects are measured: z [users, d], context, and code [users, n_neurons].
 
-    seen [users, n_items] holds what is never returned.
+    context is what else the head reads; seen [users, n_items] holds what is never returned.
     """
 
     recommender: Recommender
@@ -67,7 +67,7 @@ class Audience(NamedTuple):
 
 
 class Effect(NamedTuple):
-    """One TYPICAL unit in units of the code; mean exposure share in top-20 lists at strength 0 and 1."""
+    """One TYPICAL unit in units of the code; mean exposure share at strength 0 and 1 (top 20)."""
 
     unit: float
     unsteered_share: float

@@ -91,7 +91,7 @@ def fit_concepts(
     max_length: int,
     config: ConceptConfig,
     seed: int,
-    report: Callable[[int, int], None] = lambda done, total: None,
+    report: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> FittedConcepts:
     """Finds every concept's weights and every neuron's labels, and measures the concepts' effects.
 
@@ -99,7 +99,10 @@ def fit_concepts(
     """
     members = memberships(catalogue, config)
     if not members.names:
-        note = "no attribute value is on enough items: there are no concepts, and no neuron has a label"
+        note = (
+            "no attribute value is on enough items: there are no concepts, and no neuron has a "
+            "label"
+        )
         return FittedConcepts([], [[] for _ in range(sae.n_neurons)], (note,))
     rng = np.random.default_rng([seed, 0xC0])
     codes = item_codes(recommender, sae, max_length)
@@ -180,13 +183,20 @@ def _measure(
             continue
         flags = members.matrix[row].toarray()[0] > 0
         effect = measure(audience, torch.from_numpy(w), flags, unsteered)
-        auc = None if np.isnan(aucs[row]) else float(aucs[row])
         concepts.append(
             FittedConcept(
-                name, members.attributes[row], int(flags.sum()), method, w, effect.unit, auc, blend[row],
-                effect.unsteered_share, effect.steered_share,
+                name=name,
+                attribute=members.attributes[row],
+                item_count=int(flags.sum()),
+                method=method,
+                weights=w,
+                unit=effect.unit,
+                auc=None if np.isnan(aucs[row]) else float(aucs[row]),
+                blend_neurons=blend[row],
+                unsteered_share=effect.unsteered_share,
+                steered_share=effect.steered_share,
             )
-        )  # fmt: skip
+        )
     return concepts
 
 

@@ -167,7 +167,8 @@ def ablation_report(runs: Sequence[Run], parsed: argparse.Namespace, command: st
 
 
 _ABOUT = (
-    "± is the standard error over the users. ABLATE takes away the concept's level over all neurons; its "
-    "neurons are the {neurons} of largest weight, set to 0, and the random ones as many that are about as "
-    "active. Its likers are the third of the users whose histories hold most of the concept."
+    "± is the standard error over the users. ABLATE takes away the concept's level over all "
+    "neurons; its neurons are the {neurons} of largest weight, set to 0, and the random ones as "
+    "many that are about as active. Its likers are the third of the users whose histories hold "
+    "most of the concept."
 )

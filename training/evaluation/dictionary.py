@@ -47,9 +47,15 @@ def add_dictionary_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--on-samples", type=int, default=10, metavar="N", help=text)
     text = "Items that leave it silent, of each set (default: 200 for metadata, 10 for llm)."
     command.add_argument("--off-samples", type=int, metavar="N", help=text)
-    text = "Write a label set there as JSON lines, for trimtab-export --labels and trimtab concepts import."
+    text = (
+        "Write a label set there as JSON lines, for trimtab-export --labels and trimtab concepts "
+        "import."
+    )
     command.add_argument("--labels", type=Path, metavar="FILE", help=text)
-    text = "Where the model's answers are kept, so that the same command goes on (default: RUN/llm-answers)."
+    text = (
+        "Where the model's answers are kept, so that the same command goes on (default: "
+        "RUN/llm-answers)."
+    )
     command.add_argument("--llm-answers", type=Path, metavar="FOLDER", help=text)
     add_flags(command, ChatOptions, "llm_", title="llm")
 
@@ -72,10 +78,11 @@ def dictionary_report(runs: Sequence[Run], parsed: argparse.Namespace, command: 
     rng = np.random.default_rng([run.config.seed, 0xD1])
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("neurons", total=None)
-        made = make_dictionary(
-            codes[rows], rows, describer, options, rng,
-            lambda done, total: progress.update(task, completed=done, total=total), parsed.neurons,
-        )  # fmt: skip
+
+        def tell(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        made = make_dictionary(codes[rows], rows, describer, options, rng, tell, parsed.neurons)
     if parsed.labels is not None:
         _write_labels(run, made, describer, parsed.labels)
     return _report(run, made, describer, command)

@@ -226,7 +226,8 @@ def _shared_items(one: Run, other: Run) -> tuple[NDArray[np.int64], NDArray[np.i
     pairs = [(row, places[item]) for item, row in _known_items(one).items() if item in places]
     if len(pairs) < 2:
         raise RunError(
-            f"{one.path} and {other.path} share {len(pairs)} items: their neurons cannot be compared"
+            f"{one.path} and {other.path} share {len(pairs)} items: their neurons cannot be "
+            "compared"
         )
     left, right = np.array(pairs, dtype=np.int64).T
     return left, right

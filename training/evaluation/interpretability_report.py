@@ -1,4 +1,4 @@
-"""The report of trimtab-evaluate interpretability: tables, probe curves, neuron cards, activations."""
+"""The report of trimtab-evaluate interpretability: tables, probe curves, cards, histograms."""
 
 from __future__ import annotations
 
@@ -105,10 +105,11 @@ def _neurons(
 
 _PARAGRAPHS = (
     "± is the standard error over the runs (for partners: over the pairs, both ways).",
-    "Numbers of items are codes of one-item histories. A raw dimension of the user embedding counts as two "
-    "neurons, its positive and its negative side; the untrained SAE has the trained one's shape and random "
-    "weights. Descriptions are made of attribute values and tested on items that they were not made from; "
-    "partners are compared by what they do to the scores of the items that both runs know.",
+    "Numbers of items are codes of one-item histories. A raw dimension of the user embedding "
+    "counts as two neurons, its positive and its negative side; the untrained SAE has the trained "
+    "one's shape and random weights. Descriptions are made of attribute values and tested on "
+    "items that they were not made from; partners are compared by what they do to the scores of "
+    "the items that both runs know.",
 )
 
 

@@ -1,4 +1,4 @@
-"""A sweep's plan: a TOML file that names flags of trimtab-train and lists of values for some of them.
+"""Reads a sweep's plan: a TOML file of trimtab-train's flags and lists of values for some.
 
 [flags] and each [[grid]] hold flags without the dashes; a list is an axis, and a cell is one choice
 on every axis. measure is "ranking", which trains recommenders only, or "fidelity", which trains
@@ -27,7 +27,7 @@ Flags = dict[str, Any]
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep's measure, the lists' length n, whether to measure references, and the cells' flags."""
+    """A sweep's measure, the lists' length n, whether references are measured, and the cells."""
 
     measure: str
     n: int

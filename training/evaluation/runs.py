@@ -1,4 +1,4 @@
-"""The runs that a report is about: exactly one where a report needs one, and their name in titles."""
+"""The runs of a report: exactly one where a report needs one, and their names in titles."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def _table(plan: Plan, settings: Sequence[_Setting], title: str) -> Table:
 
 
 def _plot(plan: Plan, settings: Sequence[_Setting]) -> Plot:
-    """Plots curves over the last flag that is a number in every setting, or else a point per setting."""
+    """Plots curves over the last flag that is a number everywhere, or else a point per setting."""
     goal, _ = _GOALS[plan.measure]
     axis = next((flag for flag in reversed(plan.varied) if _is_number(flag, settings)), None)
     if axis is None:

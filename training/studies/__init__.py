@@ -1,1 +1,1 @@
-"""Longer studies on finished runs: the steering frontier, control by requests, and papers reproduced."""
+"""Longer studies on finished runs: the steering frontier, control by requests, reproductions."""

@@ -1,4 +1,4 @@
-"""A client for language models that speak OpenAI's chat protocol, which keeps every answer on disk."""
+"""A client for language models that speak OpenAI's chat protocol; it keeps every answer on disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from training.errors import ConfigError, RunError
 _TRANSIENT = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT)
 """Statuses below 500 after which the same question is asked again."""
 _MAX_ANSWER_BYTES = 2**20
-"""Bytes of a response that are read; the rest is dropped, and the answer then refused as malformed."""
+"""Bytes of a response that are read; the rest is dropped, and the answer then refused as
+malformed."""
 
 Answer = TypeVar("Answer")
 
@@ -41,7 +42,7 @@ class ChatOptions:
     timeout_s: float = 60.0
     """Seconds that one answer may take."""
     attempts: int = 4
-    """How often a question is asked after a timeout, a busy server, or an answer of the wrong form."""
+    """Times a question is asked after timeouts, a busy server, or answers of the wrong form."""
     longest_wait_s: float = 120.0
     """Seconds at most between two attempts, also if the server asks for more."""
     give_up_after: int = 3
@@ -69,7 +70,7 @@ class _Read(NamedTuple, Generic[Answer]):
 
 @dataclass
 class Chat:
-    """Asks a model, and keeps each usable answer in a folder, so that a stopped run asks only the rest.
+    """Asks a model, and keeps each usable answer in a folder, so that a stopped run can resume.
 
     key goes into the Authorization header and nowhere else.
     """

@@ -37,17 +37,19 @@ class DictionaryOptions:
     """Configures how many samples a neuron is described by and tested on."""
 
     on_samples: int = 10
-    """Items that fire the neuron, of each set: those it is described by, and those it is tested on."""
+    """Items that fire the neuron, in each set: those it is described by, and those it is tested
+    on."""
     off_samples: int = 200
     """Items that leave it silent, of each set, drawn at random."""
     least_on: int = 10
-    """A neuron that fewer items fire is not described: half of them would be too few to test it on."""
+    """Items that must fire a neuron to describe it: half of fewer would be too few to test it
+    on."""
 
     def __post_init__(self) -> None:
         if self.on_samples < 2 or self.off_samples < 1 or self.least_on < 2:
             raise ConfigError(
-                f"dictionary: on_samples {self.on_samples}, off_samples {self.off_samples} and least_on "
-                f"{self.least_on} found, expected at least 2, 1 and 2"
+                f"dictionary: on_samples {self.on_samples}, off_samples {self.off_samples} and "
+                f"least_on {self.least_on} found, expected at least 2, 1 and 2"
             )
 
 
@@ -139,7 +141,7 @@ def make_dictionary(
     describer: Describer,
     options: DictionaryOptions,
     rng: np.random.Generator,
-    report: Callable[[int, int], None] = lambda done, total: None,
+    report: Callable[[int, int], None] = lambda _done, _total: None,
     most: int | None = None,
 ) -> Dictionary:
     """Describes and tests every neuron that at least least_on items fire.

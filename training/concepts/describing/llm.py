@@ -22,12 +22,13 @@ LONGEST_TEXT = 200
 _LONGEST_ITEM = 300
 
 _DESCRIBE = (
-    "You name what one neuron of a recommender responds to. You get items that activate it, with strengths "
-    "from 1 to 10, and items that do not. Answer with a JSON object and nothing else: "
+    "You name what one neuron of a recommender responds to. You get items that activate it, with "
+    "strengths from 1 to 10, and items that do not. Answer with a JSON object and nothing else: "
     '{"description": "<what the first have in common and the others lack, in at most ten words>"}'
 )
 _PREDICT = (
-    "You are told what one neuron of a recommender responds to, and get numbered items. Answer with a JSON "
+    "You are told what one neuron of a recommender responds to, and get numbered items. Answer "
+    "with a JSON "
     'object and nothing else: {"active": [<the numbers of the items that fit>]}'
 )
 
@@ -82,6 +83,7 @@ class LlmDescriber:
 
     def describe(self, neuron: int, samples: Samples) -> LlmDescription:
         """Describes a neuron from its items' titles and attributes."""
+        del neuron  # the samples tell all that is used
         on = [
             f"{level}: {self._items[item]}"
             for item, level in zip(samples.on, samples.levels, strict=True)

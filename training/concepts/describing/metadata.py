@@ -58,6 +58,7 @@ class MetadataDescriber:
 
     def describe(self, neuron: int, samples: Samples) -> Rule | None:
         """Returns the better of the best rule of values joined by "and" and by "or"."""
+        del neuron  # the samples tell all that is used
         on, off = self._members[:, samples.on], self._members[:, samples.off]
         found = [_greedy(on, off, np.logical_and), _greedy(on, off, np.logical_or)]
         (rows, gain), joint = max(zip(found, ("and", "or"), strict=True), key=lambda one: one[0][1])

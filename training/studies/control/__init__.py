@@ -1,1 +1,1 @@
-"""How well requests control lists: operations, shares halved, two concepts at once, side effects."""
+"""The control study: how well requests control lists, and their side effects."""

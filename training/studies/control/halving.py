@@ -1,4 +1,4 @@
-"""Suppression: each concept's share is halved, and compared with removing as many items at random."""
+"""Suppression: each concept's share is halved, compared with removing as many items at random."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ FALLS: dict[ControlMethod, Method] = {
     ControlMethod.HALF_BY_ADD_AND_LIFT: lambda setting, row, _: methods.bounded(setting, row, 0.5),
     ControlMethod.HALF_BY_LIFT: lambda setting, row, _: methods.lowered_to(setting, row, 0.5),
 }
-"""Methods with one strength for all users, so that the mean share is half; the last two bound each list."""
+"""Methods with one strength for all users, so that the mean share is half; the last two bound each
+list."""
 
 
 class Halved(NamedTuple):
-    """A concept whose share was halved: nDCG@20 [users] unsteered, halved, and with random items removed.
+    """A concept whose share was halved: nDCG@20 [users] unsteered, halved, and by random removal.
 
     share is the mean exposure share that is left.
     """

@@ -1,4 +1,4 @@
-"""Suppression with missing tags: the whole share is halved by methods that know only some of the items."""
+"""Suppression with missing tags: methods that know some of the items halve the whole share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HIDDEN = 0.5
 
 
 class _Gains(NamedTuple):
-    """A unit of a method's strength for each item, [n_concepts, n_items], and the base it is added to."""
+    """A unit of a method's strength for each item, [n_concepts, n_items], and the base."""
 
     method: ControlMethod
     base: Base
@@ -33,9 +33,10 @@ class _Gains(NamedTuple):
 def halve_hidden(
     setting: Setting, rng: np.random.Generator
 ) -> dict[ControlMethod, dict[str, Doubles | None]]:
-    """Halves the share of all of a concept's items: returns nDCG@20 lost [users] by method and concept.
+    """Halves the share of all of a concept's items: returns nDCG@20 lost [users].
 
-    None where a method cannot: items that it does not know take the places of those that it removes.
+    By method and concept; None where a method cannot: items that it does not know take the places
+    of those that it removes.
     """
     audience = setting.audience
     tags = setting.concepts.tags

@@ -1,4 +1,4 @@
-"""All parts of the control study of one run, as plain figures that can be joined with other runs'."""
+"""All parts of the control study of one run, as plain figures that can be joined."""
 
 from __future__ import annotations
 

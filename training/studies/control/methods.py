@@ -1,4 +1,4 @@
-"""Methods that bring a concept's share to a target: those of requests, and simpler ones for comparison."""
+"""Methods that bring a concept's share to a target: those of requests, and simpler ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from training.studies.frontier.method_ids import Base, MethodId
 from training.studies.frontier.target_shares import STRENGTHS
 
 Method = Callable[[Setting, int, float], Lists | None]
-"""Returns lists whose mean exposure share of a concept (a row) is the target, or None if it cannot."""
+"""Returns lists whose mean exposure share of a concept (a row) is the target, or None if it cannot
+reach it."""
 _LADDER = STRENGTHS[MethodId.TARGET_SHARE]
 _STEPS = 20
 """Bisections for the level of a CAP."""

@@ -1,4 +1,4 @@
-"""Measures what each operation on a concept does to lists, and the levels of the concept it acts on."""
+"""Measures what each operation on a concept does to lists, and the concept's levels."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ OPERATIONS: dict[OperationId, Operation] = {
 
 
 class Operated(NamedTuple):
-    """A concept under one operation: its share before, its change, and the change of nDCG@20, [users]."""
+    """A concept under one operation: its share before, its change, nDCG@20's change, [users]."""
 
     share: Doubles
     change: Doubles
@@ -77,7 +77,8 @@ def operate(
 ) -> Iterator[tuple[OperationId, Operated]]:
     """Measures every operation on one concept, in mode RESIDUAL.
 
-    flags [n_items] are the concept's items; targets [users, n_items] are the audience's held-out items.
+    flags [n_items] are the concept's items; targets [users, n_items] are the audience's held-out
+    items.
     """
     before = audience.lists()
     share = metrics.exposure_share(before, flags)
@@ -91,7 +92,7 @@ def operate(
 def levels_of(
     audience: Audience, concept: FittedConcept, flags: NDArray[np.bool_], item_codes: csr_matrix
 ) -> Levels:
-    """Returns the levels of users and items; item_codes [n_items, n_neurons] belong to flags [n_items]."""
+    """Returns the levels of users and items; item_codes [n_items, n_neurons], flags [n_items]."""
     items = levels(torch.from_numpy(item_codes.toarray()), concept).numpy()
     users = levels(audience.code, concept).double().numpy()
     return Levels(users, float(items[flags].mean()), float(items[~flags].mean()))

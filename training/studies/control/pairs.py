@@ -1,4 +1,4 @@
-"""Two concepts at once: both shares are brought to targets, and the cost compared with each alone."""
+"""Two concepts at once: both shares are brought to targets, at a cost compared with each alone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _RAISED = "0.3"
 
 
 class Pair(NamedTuple):
-    """Two concepts: how far the mean shares fall short, and nDCG@20 lost by both and by each alone."""
+    """Two concepts: how far their mean shares fall short, and nDCG@20 lost by both and by each."""
 
     names: tuple[str, str]
     short: float

@@ -17,13 +17,14 @@ _SHOWN = 10
 _LEVELS = ("share", "users below 0", "items with", "items without")
 _COSTS = ("loss", "random", "over random", "over ADD")
 _PARAGRAPHS = (
-    "Exposure shares (a place weighs 1 / log2(1 + rank)) and nDCG@20 on the held-out items, of the top 20 of "
-    "test users, mode RESIDUAL. ± is the standard error: over users as clusters within the runs or over the "
-    "runs, whichever is larger; differences are of the same users and concepts. Concepts on more than half "
-    "of the items are left out of all but the first two tables.",
-    f"Halved are the shares of concepts that have at least {LEAST_SHARE:g}. Beside each way stands what it "
-    "costs to leave out of each user's list as many of the concept's items at random, and to fill up with "
-    "the best items without the concept.",
+    "Exposure shares (a place weighs 1 / log2(1 + rank)) and nDCG@20 on the held-out items, of "
+    "the top 20 of test users, mode RESIDUAL. ± is the standard error: over users as clusters "
+    "within the runs or over the runs, whichever is larger; differences are of the same users and "
+    "concepts. Concepts on more than half of the items are left out of all but the first two "
+    "tables.",
+    f"Halved are the shares of concepts that have at least {LEAST_SHARE:g}. Beside each way "
+    "stands what it costs to leave out of each user's list as many of the concept's items at "
+    "random, and to fill up with the best items without the concept.",
 )
 
 

@@ -1,4 +1,4 @@
-"""The control study's setting: test users with their codes, concepts with weights, units and items."""
+"""The control study's setting: test users with codes; concepts with weights, units and items."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from training.studies.frontier.tags import Concept, Concepts, concepts_of, judge
 class Setting:
     """A run's test users and concepts; a row is a concept.
 
-    judged holds the concepts that can be brought to some target share; tags bool [n_concepts, n_items].
+    judged holds the concepts that can be brought to some target share; tags are bool [n_concepts,
+    n_items].
     """
 
     run: Run
@@ -64,7 +65,10 @@ class Setting:
         return self.moved(np.stack([concept.weights for concept in self.fitted]))
 
     def moved(self, change: Floats) -> Floats:
-        """Returns what changes of codes [rows, n_neurons] add to scores over scale(z), [rows, n_items]."""
+        """Returns what changes of codes [rows, n_neurons] add to scores: [rows, n_items].
+
+        The scores are over scale(z).
+        """
         W_dec = self.run.sae.W_dec.detach().numpy()
         return np.asarray(
             change @ W_dec @ self.run.recommender.item_matrix().V.numpy().T, dtype=np.float32

@@ -30,7 +30,7 @@ class Move(NamedTuple):
 
 
 class Drift(NamedTuple):
-    """One concept raised: the others' names, and the changes of their exposure shares, [users, others]."""
+    """One concept raised: the others' names, and their exposure shares' moves, [users, others]."""
 
     others: tuple[str, ...]
     moves: Doubles

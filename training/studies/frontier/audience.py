@@ -141,7 +141,7 @@ def reach(
     """Finds the strengths that bring the flagged items' mean exposure share to each target.
 
     The targets are ordered, the nearest to the unsteered share first. One strength holds for all
-    users and is solved on the judged users' own lists: the share involves no target item, so nothing
-    of what is judged is used, and all methods are compared at exactly the same share.
+    users and is solved on the judged users' own lists: the share involves no target item, so
+    nothing of what is judged is used, and all methods are compared at exactly the same share.
     """
     return solve(scores, lambda lists: float(exposure(lists, flags).mean()), targets, best_at_0)

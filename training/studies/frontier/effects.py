@@ -1,4 +1,4 @@
-"""Effects beyond amplifying one concept: suppression, two at once, off-target movement, neurons needed."""
+"""Effects besides amplifying one concept: suppression, pairs, off-target moves, neurons needed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _FILTER_STEPS = 10
 
 
 class Effect(NamedTuple):
-    """nDCG@20 [users] with a concept's share changed, and the mean move of the other concepts' shares."""
+    """nDCG@20 [users] with a concept's share changed, and the other concepts' mean move."""
 
     ndcg: Doubles
     off_target: float
@@ -89,7 +89,7 @@ def suppress(
 
 
 def amplify(setting: Setting, known: Knowledge, label: str) -> dict[Variant, dict[str, Effect]]:
-    """Brings each concept's share to its target of a label: returns the effects by variant and concept."""
+    """Brings each concept's share to its target of a label: effects by variant and concept."""
     audience = setting.audience
     tags = setting.concepts.tags
     before = np.array([exposure(audience.unsteered, flags).mean() for flags in tags])
@@ -138,7 +138,7 @@ def _random_filter(
 
 
 class Pair(NamedTuple):
-    """Two concepts amplified at once: the nDCG that each loses alone and both lose, and their shares."""
+    """Two concepts amplified at once: nDCG lost by each alone and by both, and their shares."""
 
     names: tuple[str, str]
     single_losses: tuple[float, float]
@@ -156,7 +156,7 @@ class _Single(NamedTuple):
 
 
 def amplify_pairs(setting: Setting, known: Knowledge) -> dict[Variant, list[Pair]]:
-    """Brings pairs of the largest concepts with a share below 0.3 both to 0.3: returns pairs by variant.
+    """Brings pairs of the largest concepts with a share below 0.3 both to 0.3: by variant.
 
     Pairs that a variant cannot bring there are left out.
     """

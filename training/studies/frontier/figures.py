@@ -10,7 +10,8 @@ from training.evaluation.report import Estimate
 from training.studies.frontier.method_ids import Comparison, Variant
 
 Figures = Mapping[str, Any]
-"""What measure returns for a run, or the JSON of it: variants and comparisons are keyed by their titles."""
+"""What measure returns for a run, or the JSON of it: variants and comparisons are keyed by their
+titles."""
 SEEN = "seen"
 """The part of the figures in which no tag is hidden."""
 _HIDDEN = "hidden "
@@ -25,7 +26,7 @@ class Place(NamedTuple):
 
 
 def several(differences: Sequence[Mapping[str, float] | None]) -> Estimate | None:
-    """Joins the runs' differences: their mean, and the larger of the errors within and between the runs."""
+    """Joins the runs' differences: their mean, and the larger of the errors within and between."""
     known = [one for one in differences if one]
     if not known:
         return None

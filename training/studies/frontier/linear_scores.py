@@ -1,4 +1,4 @@
-"""Lists from scores that are linear in a strength, base + t gain, and the strength that reaches a share.
+"""Lists from scores that are linear in a strength, base + t gain, and the search for a share.
 
 Few items can enter a list for any t in [0, T]: those near the top at 0 and at T. Lists are made
 from these candidates, and a bound proves that no other item belongs in them; where it does not, all
@@ -167,7 +167,7 @@ class _Bracket:
 def _reach(
     pool: CandidatePool, share: Share, target: float, sign: float, known: dict[float, float]
 ) -> SearchPoint | None:
-    """Solves for one target between the known strengths, to which the shares on the way are added."""
+    """Solves for one target between the known strengths, and adds the shares on the way to them."""
     excess = {t: sign * (value - target) for t, value in known.items()}
     reached = [t for t in sorted(excess) if excess[t] >= 0]
     if not reached:

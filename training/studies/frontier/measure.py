@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,11 +54,13 @@ COMPARISONS = (
     _compare(Base.RELEVANCE, MethodId.PROBE_AND_TAG_CODES, MethodId.PROBE_AND_TAG_UNTRAINED_CODES),
     _compare(Base.RELEVANCE, MethodId.PROBE_AND_TAG_CODES, MethodId.PROBE_AND_TAG_Z),
 )
-"""What a target share's ADD contributes, and trained neurons against untrained ones and dense vectors."""
+"""What a target share's ADD contributes, and trained neurons against untrained ones and dense
+vectors."""
 _BASES_HIDDEN = (Base.RANK, Base.RELEVANCE)
 _ORACLE = MethodId.ALL_TAGS.on(Base.RANK)
 _MOST_REACHED = 0.9
-"""Share of the concepts that a variant must reach for its misses to leave a concept out of the means."""
+"""Share of the concepts that a variant must reach for its misses to leave a concept out of the
+means."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,9 @@ class FrontierOptions:
     max_users: int = 1500
     """Test users that are judged, at most: a random choice."""
     max_concepts: int = 20
-    """Most frequent attribute values that are judged, at most; none on more than half of the items."""
+    """Most frequent attribute values that are judged; none on more than half of the items."""
     hidden: str = "0.5 0.9"
-    """Shares of the tags hidden from the methods, separated by spaces; empty leaves the part out."""
+    """Shares of the tags hidden from methods, separated by spaces; empty leaves the part out."""
     effects: bool = True
     """Also suppression, two concepts at once, off-target movement and the number of neurons."""
 
@@ -107,8 +110,9 @@ def measure(
     """
     if run.recommender.has_head or run.recommender.context_size:
         raise ConfigError(
-            f"{run.path}: {run.config.recommender} has a nonlinear head; the frontier needs scores "
-            "that are linear in the strength, as those of elsa, puresvd, als, bpr, logistic or lightgcn"
+            f"{run.path}: {run.config.recommender} has a nonlinear head; the frontier needs "
+            "scores that are linear in the strength, as those of elsa, puresvd, als, bpr, "
+            "logistic or lightgcn"
         )
     rng = np.random.default_rng([run.config.seed, 0xFA])
     setting = _setting(run, options, rng)
@@ -179,21 +183,21 @@ def _figures(setting: Setting, cells: Mapping[Variant, Cells]) -> dict[str, Any]
         label: [one.name for one in setting.judged if label in one.targets] for label in labels
     }
     common = {label: _common(cells, label, asked[label]) for label in labels}
-    methods = {
-        str(variant): {
-            label: _summary(cells, variant, label, common[label]) | {"asked": len(asked[label])}
-            for label in labels
-        }
-        for variant in cells
-    }
-    compared = {
-        str(pair): {
-            label: difference(cells[pair.left], cells[pair.right], label) for label in labels
-        }
-        for pair in COMPARISONS
-        if pair.left in cells and pair.right in cells
-    }
-    return {"common": common, "methods": methods, "pairs": compared}
+    methods: dict[str, Any] = {str(variant): {} for variant in cells}
+    for variant, label in itertools.product(cells, labels):
+        summary = _summary(cells, variant, label, common[label])
+        methods[str(variant)][label] = summary | {"asked": len(asked[label])}
+    return {"common": common, "methods": methods, "pairs": _compared(cells, labels)}
+
+
+def _compared(cells: Mapping[Variant, Cells], labels: Sequence[str]) -> dict[str, Any]:
+    compared = {}
+    for pair in COMPARISONS:
+        if pair.left in cells and pair.right in cells:
+            left = cells[pair.left]
+            right = cells[pair.right]
+            compared[str(pair)] = {label: difference(left, right, label) for label in labels}
+    return compared
 
 
 def _common(cells: Mapping[Variant, Cells], label: str, asked: Sequence[str]) -> list[str]:
@@ -209,17 +213,12 @@ def _summary(
     own = _at(cells[variant], label)
     oracle = _at(cells.get(_ORACLE, {}), label)
     has_all = len(common) > 0 and all(name in own for name in common)
-    ratios = [
-        own[name].hidden / oracle[name].hidden
-        for name in own
-        if name in oracle and oracle[name].hidden
-    ]
     return {
         "reached": len(own),
         "ndcg": _mean([own[name].ndcg.mean() for name in common]) if has_all else None,
         "exposure": _mean([cell.exposure for cell in own.values()]),
         "plain": _mean([cell.plain for cell in own.values()]),
-        "hidden": _mean(ratios),
+        "hidden": _mean(_hidden_parts(own, oracle)),
         "concepts": {
             name: [float(cell.ndcg.mean()), cell.plain, cell.hidden] for name, cell in own.items()
         },
@@ -231,6 +230,15 @@ def _summary(
     }
 
 
+def _hidden_parts(own: Mapping[str, Cell], oracle: Mapping[str, Cell]) -> list[float]:
+    """Returns the parts of the oracle's hidden exposure that a variant reaches, by concept."""
+    return [
+        own[name].hidden / oracle[name].hidden
+        for name in own
+        if name in oracle and oracle[name].hidden
+    ]
+
+
 def _at(cells: Cells, label: str) -> dict[str, Cell]:
     """Returns the cells at one target, by the concept's name."""
     return {key.concept: cell for key, cell in cells.items() if key.label == label}
@@ -239,7 +247,8 @@ def _at(cells: Cells, label: str) -> dict[str, Cell]:
 def difference(left: Cells, right: Cells, label: str) -> dict[str, float] | None:
     """Computes the mean nDCG difference over the users and the concepts that both reached.
 
-    Users are drawn, concepts are not: the standard error is that of the mean of the users' own means.
+    Users are drawn, concepts are not: the standard error is that of the mean of the users' own
+    means.
     """
     shared = [key for key in left if key.label == label and key in right]
     return paired([left[key].ndcg - right[key].ndcg for key in shared])

@@ -1,4 +1,4 @@
-"""Identifiers of the frontier's methods and bases, and the one place that maps them to their titles."""
+"""Identifiers of the frontier's methods and bases, and the one place that has their titles."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Base(StrEnum):
-    """What a method's gain is added to. All but PLACES give the unsteered list at strength 0 exactly.
+    """A base that a method's gain is added to; all give the unsteered list at strength 0.
 
     SCORE: the unsteered score over scale(z). RANK: 1 / log2(1 + unsteered rank). RELEVANCE: the
     probability that the user wants an item of that rank, learned from validation users. PLACES:
@@ -23,9 +23,9 @@ class Base(StrEnum):
 class MethodId(StrEnum):
     """A method of steering; the value is its title in tables and figures.
 
-    ALL_TAGS is the oracle, which is shown hidden tags too; where none is hidden it equals TAG_BOOST.
-    Requests get BOOST by the operation of that name (BOOST_BY_GAINS where the bundle has gains),
-    CONTRAST by ADD, and TARGET_SHARE by a target share. RANDOM_FILTER only suppresses.
+    ALL_TAGS is the oracle, which is shown hidden tags too; where none is hidden it equals
+    TAG_BOOST. Requests get BOOST by the operation of that name (BOOST_BY_GAINS where the bundle has
+    gains), CONTRAST by ADD, and TARGET_SHARE by a target share. RANDOM_FILTER only suppresses.
     """
 
     ALL_TAGS = "all tags"

@@ -48,16 +48,18 @@ _PROBE = MethodId.DENSE_PROBE.on(Base.RELEVANCE)
 _KEPT = ("data_set", "seed", "rotation", "users", "ndcg", "concepts")
 _PARAGRAPHS = (
     "One strength for each concept and method, such that the mean exposure share (a place weighs "
-    "1 / log2(1 + rank)) of the test users' lists is the target; nDCG@20 there, on the users' held-out "
-    "items. The strength is solved on the judged users' own lists, which involves no held-out item. Targets "
-    "are 0.3, 0.5 and 0.7 for concepts of at least 60 items that could fill 0.9 of the lists, else 2 and 4 "
-    "times the unsteered share.",
-    "A method's name ends with what its gain is added to: score (over scale(z)), rank (1 / log2(1 + "
-    "unsteered rank)), places (the same as a function of the score, as the service has it) or relevance (how "
-    "likely an item of this rank is wanted, by the length of the history, learned from validation users). "
-    "Means are over the concepts that all those methods reach which reach at least 0.9 of them; differences, "
-    "of the same users, are over the concepts that both methods reach.",
-    "± is the standard error: over users as clusters within the runs or over the runs, whichever is larger.",
+    "1 / log2(1 + rank)) of the test users' lists is the target; nDCG@20 there, on the users' "
+    "held-out items. The strength is solved on the judged users' own lists, which involves no "
+    "held-out item. Targets are 0.3, 0.5 and 0.7 for concepts of at least 60 items that could "
+    "fill 0.9 of the lists, else 2 and 4 times the unsteered share.",
+    "A method's name ends with what its gain is added to: score (over scale(z)), rank (1 / log2(1 "
+    "+ unsteered rank)), places (the same as a function of the score, as the service has it) or "
+    "relevance (how likely an item of this rank is wanted, by the length of the history, learned "
+    "from validation users). Means are over the concepts that all those methods reach which reach "
+    "at least 0.9 of them; differences, of the same users, are over the concepts that both "
+    "methods reach.",
+    "± is the standard error: over users as clusters within the runs or over the runs, whichever "
+    "is larger.",
 )
 
 
@@ -180,15 +182,15 @@ def _effects(name: str, runs: Sequence[Figures]) -> Table:
 
 
 def _effects_row(parts: Sequence[Figures], variant: str) -> list[str]:
-    halved = [part["suppression"].get(variant) for part in parts]
-    moved = [part["off_target"].get(variant) for part in parts]
+    halved = [part["suppression"].get(variant, {}) for part in parts]
+    moved = [part["off_target"].get(variant, {}) for part in parts]
     pairs = [pair for part in parts for pair in part["together"].get(variant, [])]
     return [
         variant,
-        signed(several([one["loss"] for one in halved if one])),
-        signed(several([one["minus random"] for one in halved if one])),
-        short(mean_of([one["moved"] for one in moved if one])),
-        short(mean_of([one["over boost"] for one in moved if one]), 2),
+        signed(several([one.get("loss") for one in halved])),
+        signed(several([one.get("minus random") for one in halved])),
+        short(mean_of([one.get("moved") for one in moved])),
+        short(mean_of([one.get("over boost") for one in moved]), 2),
         _pair_losses(pairs),
     ]
 

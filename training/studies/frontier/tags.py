@@ -26,7 +26,7 @@ _STRATUM = 10
 
 
 class Concept(NamedTuple):
-    """A judged concept: its row among the tags, unsteered exposure share, and target shares by label."""
+    """A judged concept: its row among the tags, unsteered exposure share, and targets by label."""
 
     name: str
     row: int

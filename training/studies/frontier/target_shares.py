@@ -41,7 +41,7 @@ _CLOSE = 2e-4
 
 
 class ShareRequests(NamedTuple):
-    """A concept's lists under each ADD, [strengths, users, 20], and the items to lift where none is enough.
+    """A concept's lists under each ADD, [strengths, users, 20], and the items to lift.
 
     counts [strengths, users] are the concept's items in the lists. members and others are the best
     items with and without the concept under the strongest ADD, best first, [users, 20], with their

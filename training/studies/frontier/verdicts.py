@@ -1,4 +1,4 @@
-"""The report's first table: the goals that steering had to meet on the frontier, and whether it met them."""
+"""The report's first table: the goals of steering on the frontier, and whether it met them."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ _HIDDEN_PART = 0.9
 _LOST = 0.01
 """Relative nDCG@20 that a method may lose against the better dense probe."""
 TITLE = (
-    "What was asked for, in nDCG@20 at equal shares. Seen tags: minus rank boost, met if at least 0 at every "
-    f"target. Hidden tags: relative to the better dense probe, met if at least -{_LOST:.0%}, with "
-    f"{_HIDDEN_PART:g} or more of the oracle's hidden part. Both within two standard errors. Requests get "
-    "boost + places by BOOST (by gains where the bundle has gains), contrast + score by ADD, target share + "
-    "score by a target share"
+    "What was asked for, in nDCG@20 at equal shares. Seen tags: minus rank boost, met if at "
+    "least 0 at every target. Hidden tags: relative to the better dense probe, met if at least "
+    f"-{_LOST:.0%}, with {_HIDDEN_PART:g} or more of the oracle's hidden part. Both within two "
+    "standard errors. Requests get boost + places by BOOST (by gains where the bundle has "
+    "gains), contrast + score by ADD, target share + score by a target share"
 )
 
 
@@ -140,7 +140,7 @@ def _concepts(run: Figures, place: Place) -> dict[str, list[float]]:
 
 
 def _compared(runs: Sequence[Figures], comparison: Comparison) -> str:
-    """Formats a comparison at 0.5 if both reach it, else at the largest target; then with hidden tags."""
+    """Formats a comparison at 0.5 or else the largest target that both reach; then hidden tags."""
     labels = labels_of(runs, SEEN)
     tried = [label for label in labels if label == "0.5"] + labels[::-1]
     seen = {f"seen, {label}": compared(runs, SEEN, comparison, label) for label in tried}

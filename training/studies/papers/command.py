@@ -85,8 +85,9 @@ def _users(run: Run, most: int | None, paper: Paper, name: str) -> Ints:
     test = run.split.test
     if most is None and len(test) < paper.least_users:
         raise DataError(
-            f"{run.path}: {len(test)} test users found, {name} is measured on at least {paper.least_users}: "
-            "hold out more (--split-test-share), or say with --users how many are enough"
+            f"{run.path}: {len(test)} test users found, {name} is measured on at least "
+            f"{paper.least_users}: hold out more (--split-test-share), or say with --users how "
+            "many are enough"
         )
     if most is not None and len(test) < most:
         raise DataError(f"{run.path}: {len(test)} test users found, --users asks for {most}")
@@ -97,11 +98,19 @@ def _report(name: str, paper: Paper, groups: Groups, command: str) -> Report:
     parts = paper.parts(groups)
     figures = [found for group in groups.values() for found in group]
     return Report(
-        f"paper-{name.lower()}", f"{name}: {paper.title}", command,
-        (f"The setting of {paper.source}, as far as the data allow. {_ERRORS}",
-         "What differs from the paper:", paper.differs),
-        parts.tables, parts.plot, figures, pictures=parts.pictures,
-    )  # fmt: skip
+        name=f"paper-{name.lower()}",
+        title=f"{name}: {paper.title}",
+        command=command,
+        paragraphs=(
+            f"The setting of {paper.source}, as far as the data allow. {_ERRORS}",
+            "What differs from the paper:",
+            paper.differs,
+        ),
+        tables=parts.tables,
+        plot=parts.plot,
+        figures=figures,
+        pictures=parts.pictures,
+    )
 
 
 _ERRORS = (

@@ -1,4 +1,4 @@
-"""P3, "Monosemanticity in Recommender Systems" (arXiv 2606.29341): scaling the neurons of a gender."""
+"""Reproduces "Monosemanticity in Recommender Systems" (arXiv 2606.29341), called P3 here."""
 
 from __future__ import annotations
 
@@ -35,14 +35,18 @@ _RESAMPLED = 500
 FACTORS = (0.0, 0.5, 1.0, 2.0, 4.0)
 STRENGTHS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 MODES = ("RECONSTRUCT", "RESIDUAL")
-WOMEN, MEN, RANDOM = (
-    f"{NEURONS} neurons of {whose}" for whose in ("women", "men", "neither, random")
-)
+WOMEN = f"{NEURONS} neurons of women"
+MEN = f"{NEURONS} neurons of men"
+RANDOM = f"{NEURONS} neurons of neither, random"
 ADD = "ADD, women less men over all neurons"
 _SETTING = (
-    "--recommender=logistic", "--recommender-d=25", "--sae=tied", "--sae-k=10", "--sae-expansion=2",
+    "--recommender=logistic",
+    "--recommender-d=25",
+    "--sae=tied",
+    "--sae-k=10",
+    "--sae-expansion=2",
     "--sae-auxk-weight=0",
-)  # fmt: skip
+)
 _CODES = {"F": 1.0, "M": 0.0}
 
 
@@ -61,13 +65,13 @@ def women(run: Run) -> Figures:
     if missing := [name for name in ("user_id", "gender") if name not in frame.columns]:
         raise DataError(f"{path} has the columns {frame.columns}, expected also {missing}")
     genders = dict(zip(frame["user_id"].cast(pl.String), frame["gender"], strict=True))
-    found = np.array([_CODES.get(genders.get(user, ""), np.nan) for user in run.split.user_ids])
-    counts = {code: int((found == value).sum()) for code, value in _CODES.items()}
+    codes = np.array([_CODES.get(genders.get(user, ""), np.nan) for user in run.split.user_ids])
+    counts = {code: int((codes == value).sum()) for code, value in _CODES.items()}
     if min(counts.values()) < LEAST_OF_EACH:
         raise DataError(
             f"{path}: users by gender found: {counts}, expected at least {LEAST_OF_EACH} of each"
         )
-    return found
+    return codes
 
 
 def leaning(X: csr_matrix, is_woman: Figures, least: int) -> NDArray[np.bool_]:
@@ -91,10 +95,13 @@ def measure(run: Run, users: Ints) -> dict[str, Any]:
     """
     if run.sae.n_neurons < 3 * NEURONS:
         raise DataError(f"{run.path}: {run.sae.n_neurons} neurons found, P3 needs {3 * NEURONS}")
-    everyone, split, length = women(run), run.split, run.config.max_length
+    everyone = women(run)
+    split = run.split
+    length = run.config.max_length
     train = Audience.of(run.recommender, run.sae, split.histories(split.train), length)
     test = Audience.of(run.recommender, run.sae, split.histories(users), length)
-    told, asked = everyone[split.train], everyone[users]
+    told = everyone[split.train]
+    asked = everyone[users]
     flags = leaning(train.seen, told, run.config.concepts.min_popularity)
     aucs = _aucs(train.code.numpy(), told)
     order = np.argsort(aucs, kind="stable")
@@ -141,8 +148,8 @@ def _purity(run: Run) -> Figures:
 def _aucs(codes: NDArray[np.float32], is_woman: Figures) -> Figures:
     known = np.isfinite(is_woman)
     flags = csr_matrix(is_woman[known][None] == 1, dtype=np.float32)
-    found: Figures = neuron_aucs(Evidence.whole(flags, csr_matrix(codes[known])))[0]
-    return found
+    aucs: Figures = neuron_aucs(Evidence.whole(flags, csr_matrix(codes[known])))[0]
+    return aucs
 
 
 def _auc(levels: NDArray[np.floating], is_woman: Figures) -> Estimate:
@@ -264,16 +271,21 @@ def _told_apart(found: Sequence[Findings]) -> Table:
 
 
 _DIFFERS = f"""\
-- Theirs is on Amazon Fashion, where items have a gender. Here users have one: an item leans to women if a
-  larger share of the women among the training users has it than of the men, and {NEURONS} neurons each are
-  those that tell these women and men apart best (AUC). Shares are of the places of a list.
-- The recommender is logistic matrix factorisation with biases, the SAE theirs: tied, ReLU, ten nested widths
-  up to 50, of 25 dimensions (theirs: 20). Its penalty adapts until ten neurons are active.
-- Their steered lists are reconstructed and their baseline is not, so what the SAE does by itself counts as an
-  effect. Here each mode is compared with its own unedited lists; the paper's comparison stands beside.
-- By how much they scale is not known to us: here factors from 0 to 4. Beside the neurons of women stand those
-  of men, random others, and ADD of the difference of the mean codes over all neurons, in TYPICAL units.
-- Theirs are 50 users without errors, here at least 500. Errors of AUCs are over resampled test users."""
+- The paper uses Amazon Fashion, where items have a gender. Here users have one: an item leans to
+  women if a larger share of the women among the training users has it than of the men. Each group
+  has the {NEURONS} neurons that tell these women and men apart best (AUC). Shares are of the
+  places of a list.
+- The recommender is logistic matrix factorisation with biases. The SAE is the paper's: tied,
+  ReLU, ten nested widths up to 50, of 25 dimensions (the paper: 20). Its penalty adapts until ten
+  neurons are active.
+- The paper's steered lists are reconstructed and its baseline is not, so what the SAE does by
+  itself counts as an effect. Here each mode is compared with its own unedited lists; the paper's
+  comparison is shown too.
+- The paper's factors are not known to us: here they go from 0 to 4. The neurons of women are
+  compared with those of men, with random others, and with ADD of the difference of the mean codes
+  over all neurons, in TYPICAL units.
+- The paper has 50 users without errors, we have at least 500. Errors of AUCs are over resampled
+  test users."""
 
 GENDER = Paper(
     "Monosemanticity in Recommender Systems: scaling the neurons of a gender",

@@ -1,4 +1,4 @@
-"""P2, "SAEs for Sequential Recommendation Models" (arXiv 2507.12202): neurons inside a transformer."""
+"""Reproduces "SAEs for Sequential Recommendation Models" (arXiv 2507.12202), called P2 here."""
 
 from __future__ import annotations
 
@@ -41,10 +41,14 @@ DRAWS = 4
 """Random prefixes of each training user's history."""
 FOLDS = 10
 """Groups of the judging users, over which errors are computed."""
-SAE, UNTRAINED, RAW = "SAE", "untrained SAE", "raw dimensions"
-NEURON, DIMENSION = "the attribute's neuron", "the attribute's raw dimension"
+SAE = "SAE"
+UNTRAINED = "untrained SAE"
+RAW = "raw dimensions"
+NEURON = "the attribute's neuron"
+DIMENSION = "the attribute's raw dimension"
+MEANS = "difference of the mean states"
+RANDOM = "a random neuron"
 _IN_ORDER = ("--split-kind=leave-one-out", "--max-length=50")
-MEANS, RANDOM = "difference of the mean states", "a random neuron"
 
 
 class States(NamedTuple):
@@ -127,14 +131,12 @@ def measure(run: Run, users: Ints) -> dict[str, Any]:
             name: {part: Estimate.over_users(found.aucs[row]) for part, found in best.items()}
             for row, name in enumerate(members.names)
         },
-        "ways": _controlled(
-            run, audience, members, targets, _directions(run, states, code, best, rng)
-        ),
+        "ways": _controlled(audience, members, targets, _directions(run, states, code, best, rng)),
     }
 
 
 class Direction(NamedTuple):
-    """Unit vectors float32 [d] by title, and the length of a unit of strength (normalised space)."""
+    """Unit vectors float32 [d] by title, and the length of a unit of strength."""
 
     vectors: dict[str, Tensor]
     unit: float
@@ -148,7 +150,7 @@ def _directions(
     axes = torch.cat([axes, -axes])
     fires = np.flatnonzero((code > 0).any(dim=0).numpy())
     y = run.sae.normalised(states.z)
-    found = []
+    directions = []
     for row, (neuron, axis) in enumerate(zip(best[SAE].columns, best[RAW].columns, strict=True)):
         has = torch.from_numpy(states.members[row].toarray()[0] > 0)
         vectors = {
@@ -157,12 +159,11 @@ def _directions(
             MEANS: normalize(y[has].mean(dim=0) - y[~has].mean(dim=0), dim=0),
             RANDOM: run.sae.W_dec[rng.choice(fires)],
         }
-        found.append(Direction(vectors, neuron_unit(code[:, neuron].numpy())))
-    return found
+        directions.append(Direction(vectors, neuron_unit(code[:, neuron].numpy())))
+    return directions
 
 
 def _controlled(
-    run: Run,
     audience: Audience,
     members: Membership,
     targets: csr_matrix,
@@ -176,21 +177,16 @@ def _controlled(
     before = audience.lists()
     shares = np.stack([metrics.exposure_share(before, own) for own in flags])
     relevance = metrics.ndcg(before, targets)
-    found: dict[str, dict[str, dict[str, Estimate]]] = {}
+    measured: dict[str, dict[str, dict[str, Estimate]]] = {}
     for way in directions[0].vectors:
         for strength in STRENGTHS:
             effects = []
             for row, (vectors, unit) in enumerate(directions):
                 lists = _moved(audience, strength * unit * vectors[way])
                 effects.append(_effect(row, shares, before, lists, flags, relevance, targets))
-            own, others, overlap, ndcg = np.stack(effects).mean(axis=0)
-            found.setdefault(way, {})[f"{strength:g}"] = {
-                "own": Estimate.over_users(own),
-                "others": Estimate.over_users(others),
-                "overlap": Estimate.over_users(overlap),
-                "ndcg": Estimate.over_users(ndcg),
-            }
-    return found
+            means = [Estimate.over_users(mean) for mean in np.stack(effects).mean(axis=0)]
+            measured.setdefault(way, {})[f"{strength:g}"] = dict(zip(_COLUMNS, means, strict=True))
+    return measured
 
 
 def _moved(audience: Audience, move: Tensor) -> Lists:
@@ -269,16 +265,21 @@ def _control(found: Sequence[Findings]) -> Table:
 
 
 _DIFFERS = """\
-- Of the paper we know what its abstract claims: that learned directions in a transformer's inner layer are
-  more interpretable than its dimensions, and that they control lists. Its figures do not stand here.
-- The recommender is SASRec of two blocks with full cross-entropy, on the newest 50 items, leave-one-out; the
-  SAE reads and edits the state of the newest slot after the first block, and the second block follows.
-- An attribute's AUC is that of whether the newest item has it, at four random places of each training user's
-  history. Half of these users choose the column, the other half judge it; ± is over ten groups of them.
-- A raw dimension counts as two columns, because a neuron fires one way; states are divided by their norm.
-- An attribute's neuron is that of the best AUC. One unit of strength is the 95th percentile of its
-  activations where it is active; all four directions are moved along as far, in mode RESIDUAL. The difference
-  of the mean states of items with and without the attribute is a dense direction, and no neuron."""
+- We know only the claims of the paper's abstract: that learned directions in a transformer's
+  inner layer are more interpretable than its dimensions, and that they control lists. Its figures
+  are not repeated here.
+- The recommender is SASRec of two blocks with full cross-entropy, on the newest 50 items,
+  leave-one-out; the SAE reads and edits the state of the newest slot after the first block, and
+  the second block follows.
+- An attribute's AUC tells whether the newest item has it, at four random places of each training
+  user's history. Half of these users choose the column, the other half judge it; ± is over ten
+  groups of them.
+- A raw dimension counts as two columns, because a neuron fires one way; states are divided by
+  their norm.
+- An attribute's neuron is the one of the best AUC. One unit of strength is the 95th percentile of
+  its positive activations; moves along all four directions have the same length, in mode
+  RESIDUAL. The difference of the mean states of items with and without the attribute is a dense
+  direction, not a neuron."""
 
 INNER_BLOCK = Paper(
     "SAEs for Sequential Recommendation Models: neurons inside a transformer",

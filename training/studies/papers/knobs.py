@@ -1,4 +1,4 @@
-"""P1, "From Knots to Knobs" (arXiv 2601.11182): steering by a mix with a concept's neurons."""
+"""Reproduces "From Knots to Knobs" (arXiv 2601.11182), called P1 here."""
 
 from __future__ import annotations
 
@@ -43,12 +43,19 @@ COUNTS = (1, 5, 10)
 MODES = ("RECONSTRUCT", "RESIDUAL")
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 CHOICES = ("oracle", "fair")
-TEASER, ADD = "TEASER", "ADD, all neurons, RESIDUAL"
+TEASER = "TEASER"
+"""The tag-based baseline of arXiv 2601.11182, replaced here by TagProfiles."""
+ADD = "ADD, all neurons, RESIDUAL"
 RANDOM = f"{max(COUNTS)} random neurons, RESIDUAL"
 _PAPERS_SAE = (
-    "--sae=topk", "--sae-k=32", "--sae-expansion=8", "--sae-loss=cosine",
-    "--sae-keep-low=1", "--sae-joined=0", "--sae-auxk-weight=0",
-)  # fmt: skip
+    "--sae=topk",
+    "--sae-k=32",
+    "--sae-expansion=8",
+    "--sae-loss=cosine",
+    "--sae-keep-low=1",
+    "--sae-joined=0",
+    "--sae-auxk-weight=0",
+)
 
 
 class Chosen(NamedTuple):
@@ -123,19 +130,20 @@ def _steered(
                     "personal": Estimate.over_users(metrics.ndcg(lists, targets)),
                     "segment": Estimate.over_users(metrics.ndcg(lists, segment)),
                 }
-                for strength, lists in found
+                for strength, lists in by_strength
             }
-            for way, found in _ways(run, part, members, chosen.concepts)
+            for way, by_strength in _ways(run, part, members, chosen.concepts)
         },
     }
 
 
-Found = Iterator[tuple[float, metrics.Lists]]
+ByStrength = Iterator[tuple[float, metrics.Lists]]
+"""A method's lists at each strength."""
 
 
 def _ways(
     run: Run, part: Audience, members: Membership, concepts: Ints
-) -> Iterator[tuple[str, Found]]:
+) -> Iterator[tuple[str, ByStrength]]:
     """Yields each method with its lists by strength; concepts [users] are the users' targets."""
     by_concept = _neurons(run, members)
     for mode in MODES:
@@ -156,7 +164,7 @@ def _ways(
     yield ADD, ((t, edited_lists(part, part.code + t * edits)) for t in STRENGTHS)
 
 
-def _blended(part: Audience, neurons: list[list[int]], reconstruct: bool = False) -> Found:
+def _blended(part: Audience, neurons: list[list[int]], reconstruct: bool = False) -> ByStrength:
     for alpha in ALPHAS:
         yield alpha, edited_lists(part, blend(part.code, neurons, alpha), reconstruct)
 
@@ -178,13 +186,13 @@ def _neurons(run: Run, members: Membership) -> list[list[int]]:
     return top_neurons(table, max(COUNTS))
 
 
-def _teaser(run: Run, part: Audience, members: Membership, concepts: Ints) -> Found:
+def _teaser(run: Run, part: Audience, members: Membership, concepts: Ints) -> ByStrength:
     """Scores items by the mean tags of a history, mixed with each user's own concept."""
-    found = TagProfiles.fit(members.matrix.T.toarray(), run.split.input_matrix(run.split.train))
-    profiles = found.of(part.seen)
-    wish = np.eye(len(found.weights))[concepts]
+    model = TagProfiles.fit(members.matrix.T.toarray(), run.split.input_matrix(run.split.train))
+    profiles = model.of(part.seen)
+    wish = np.eye(len(model.weights))[concepts]
     for alpha in ALPHAS:
-        scores = ((1 - alpha) * profiles + alpha * wish) @ found.weights
+        scores = ((1 - alpha) * profiles + alpha * wish) @ model.weights
         yield alpha, best_lists(torch.from_numpy(scores), part.seen, LIST_LENGTH)
 
 
@@ -209,7 +217,8 @@ THEIRS = {
     (f"{_counted(5)}, RECONSTRUCT", "0.3"): (0.312, 0.331),
     (TEASER, "0.2"): (0.235, 0.609),
 }
-"""nDCG@20, personal and segment, of ELSA with 1,024 dimensions on ML-25M, concept chosen by the oracle."""
+"""nDCG@20, personal and segment, of ELSA with 1,024 dimensions on ML-25M, concept chosen by the
+oracle."""
 
 
 def _beside(groups: Groups) -> Table:
@@ -246,7 +255,10 @@ def _table(
     rows = [[way, *(_pair(found, choice, way, label) for label in labels)] for way in ways]
     unit = "alpha" if wanted(TEASER) else "strength, TYPICAL"
     users = ", ".join(str(one.figures[choice]["users"]) for one in found)
-    title = f"{caption(found)}; {choice} choice, {users} users that have a concept; nDCG@20 personal / segment"
+    title = (
+        f"{caption(found)}; {choice} choice, {users} users that have a concept; nDCG@20 personal "
+        "/ segment"
+    )
     return Table(title, (unit, *labels), rows)
 
 
@@ -258,19 +270,20 @@ def _pair(found: Sequence[Findings], choice: str, way: str, label: str) -> str:
 
 
 _DIFFERS = """\
-- Theirs is ELSA with 1,024 dimensions, not tuned, on MovieLens 25M with 1,633 tags. Here it has our tuned
-  defaults, on the data set that is named, whose concepts are its genres or tags.
-- The paper-like SAE is trained as theirs: TopK with k = 32, 8 neurons a dimension, cosine loss, whole
-  histories, no AuxK (but the encoder starts as the decoder's transpose). The default SAE is
-  `trimtab-train`'s.
-- How the paper picks a user's concept from the held-out items is not known to us: here it is that of the
-  largest TF-IDF, users as documents. The oracle reads the held-out items, which no service has, and so
-  raises personal nDCG by itself; the fair choice reads the history.
-- Their mode is RECONSTRUCT, which pays for the SAE before any steering; RESIDUAL is ours. The mix is our
-  operation BLEND; at alpha 0 RESIDUAL is the recommender itself. ADD moves the user's level of the
-  concept's weights over all neurons, and is what the service does with a concept.
-- TEASER is a stand-in after the paper's account of it: a ridge regression through tags alone, steered by
-  mixing its profile of the user with the concept.
+- The paper uses ELSA with 1,024 dimensions, not tuned, on MovieLens 25M with 1,633 tags. Here it
+  has our tuned defaults, on the named data set, whose concepts are its genres or tags.
+- The paper-like SAE is trained as in the paper: TopK with k = 32, 8 neurons a dimension, cosine
+  loss, whole histories, no AuxK (but the encoder starts as the decoder's transpose). The default
+  SAE is `trimtab-train`'s.
+- How the paper picks a user's concept from the held-out items is not known to us: here it is the
+  one of the largest TF-IDF, with users as documents. The oracle reads the held-out items, which
+  no service has, and so raises personal nDCG by itself; the fair choice reads the history.
+- The paper's mode is RECONSTRUCT, which pays for the SAE before any steering; RESIDUAL is ours.
+  The mix is our operation BLEND; at alpha 0, RESIDUAL is the recommender itself. ADD moves the
+  user's level of the concept's weights over all neurons, and is what the service does with a
+  concept.
+- TEASER is replaced by a method after the paper's description (arXiv 2601.11182): a ridge
+  regression through tags alone, steered by mixing its profile of the user with the concept.
 - Segment nDCG counts every unseen item of the concept as wanted."""
 
 KNOBS = Paper(

@@ -1,4 +1,4 @@
-"""P4, RecSAE (arXiv 2411.06112): tested descriptions of neurons, what silencing does, targeted tuning."""
+"""Reproduces RecSAE (arXiv 2411.06112), called P4 here: descriptions, silencing, tuning."""
 
 from __future__ import annotations
 
@@ -51,8 +51,11 @@ _SAE = (
     "--recommender-d=64",
 )
 _IN_ORDER = (
-    "--split-kind=leave-one-out", "--recommender-blocks=1", "--recommender-heads=1", "--max-length=20",
-)  # fmt: skip
+    "--split-kind=leave-one-out",
+    "--recommender-blocks=1",
+    "--recommender-heads=1",
+    "--max-length=20",
+)
 
 
 class Described(NamedTuple):
@@ -144,24 +147,28 @@ def silenced(
     confident = [entry.neuron for entry in described.entries if entry.confidence >= CONFIDENT]
     chosen = sorted(confident, key=lambda neuron: -fires[:, neuron].sum())[:MOST_SILENCED]
     chosen = [neuron for neuron in chosen if fires[:, neuron].any()]
-    found: list[tuple[Ints, Figures]] = []
+    measured: list[tuple[Ints, Figures]] = []
     for neuron in chosen:
         users = np.flatnonzero(fires[:, neuron])
-        part, flags = audience.rows(users), described.rules[neuron].flags
+        part = audience.rows(users)
+        flags = described.rules[neuron].flags
         others = np.where(np.arange(fires.shape[1]) == neuron, False, fires[users])
         drawn = np.where(others, rng.random(others.shape), -1.0).argmax(axis=1)
         before = part.lists()
         after = edited_lists(part, _without(part.code, np.full(len(users), neuron)))
         control = edited_lists(part, _without(part.code, drawn))
-        share, ndcg = metrics.exposure_share(before, flags), metrics.ndcg(before, targets[users])
+        share = metrics.exposure_share(before, flags)
+        ndcg = metrics.ndcg(before, targets[users])
         figures = (
-            share, metrics.exposure_share(after, flags) - share,
-            metrics.exposure_share(control, flags) - share, metrics.overlap(before, after),
+            share,
+            metrics.exposure_share(after, flags) - share,
+            metrics.exposure_share(control, flags) - share,
+            metrics.overlap(before, after),
             metrics.ndcg(after, targets[users]) - ndcg,
-        )  # fmt: skip
-        found.append((users, np.stack(figures)))
+        )
+        measured.append((users, np.stack(figures)))
     names = ("share", "change", "another_neuron", "overlap", "ndcg_change")
-    means = _means(found, len(fires), len(names))
+    means = _means(measured, len(fires), len(names))
     return {"neurons": Estimate(len(chosen), None)} | dict(zip(names, means, strict=True))
 
 
@@ -169,10 +176,10 @@ def _without(code: Tensor, neurons: Ints) -> Tensor:
     return code.scatter(1, torch.from_numpy(neurons)[:, None], 0.0)
 
 
-def _means(found: list[tuple[Ints, Figures]], users: int, count: int) -> list[Estimate]:
+def _means(measured: list[tuple[Ints, Figures]], users: int, count: int) -> list[Estimate]:
     """Averages figures [count, rows] of some users each over the users who have any."""
     total, times = np.zeros((count, users)), np.zeros(users)
-    for rows, figures in found:
+    for rows, figures in measured:
         total[:, rows] += figures
         times[rows] += 1
     means = total[:, times > 0] / times[times > 0]
@@ -247,25 +254,29 @@ def _pair(found: Sequence[Findings], way: str, label: str) -> str:
 
 
 _DIFFERS = """\
-- Theirs are SASRec (one block, one head, width 64, the newest 20 items) and BPR-MF on all of MovieLens 1M.
-  Here it is the part of it that `--data-where` names, because the rest lacks times and ratings. BPR-MF is
-  tried on users that are held out and folded in, SASRec leave-one-out, so they have tables of their own.
-- The SAE has 32 neurons a dimension, k = 8 and AuxK of weight 1/32, as theirs, but is trained as our others
-  are: on random sub-histories, with larger steps.
-- Their describer and judge are a language model that reads histories. Here attribute values are enriched in
-  ten items that fire a neuron and tested on others, each a history of its own, so only neurons that ten items
-  fire strongly are described. Confidence weighs silent and firing samples alike; precision is that at the
-  neuron's true rate. Chance stands beside: an SAE of the same shape with random weights, and the raw
-  dimensions. ± of the dictionary is over the neurons of a single seed.
-- Coherence is the mean cosine of the items that fire a neuron, weighted by activation (the score of arXiv
-  2606.29341), once of their attributes and once of the recommender's own vectors.
-- Silenced are, of the neurons of confidence .8 or more, those that fire for most users, each in the users in
-  whom it fires, in mode RESIDUAL; beside it another neuron that is active in the same user.
-- RecFTT's multiplier and bias of each neuron are learned here on validation users, by cross-entropy over all
-  items of all held-out ones + weight x of the concept's; weight 0 asks for no concept. Scores are scaled
-  first, so that this loss has nothing to gain from larger ones. The neurons are those whose silence changes
-  the loss on the concept's items most. The paper's base and its choice of the target are not known to us. The
-  tag boost adds so many standard deviations of a user's scores to the concept's items, and learns nothing."""
+- The paper uses SASRec (one block, one head, width 64, the newest 20 items) and BPR-MF on all of
+  MovieLens 1M. Here it is the part of the data that `--data-where` names, because the rest lacks
+  times and ratings. BPR-MF is tested on users that are held out and folded in, SASRec
+  leave-one-out, so they have separate tables.
+- The SAE has 32 neurons a dimension, k = 8 and AuxK of weight 1/32, as in the paper, but is
+  trained as our others are: on random sub-histories, with larger steps.
+- The paper's describer and judge are a language model that reads histories. Here attribute values
+  are enriched in ten items that fire a neuron and tested on others, each a history of its own, so
+  only neurons that ten items fire strongly are described. Confidence weighs silent and firing
+  samples alike; precision is computed at the neuron's true rate. Two columns show chance: an SAE
+  of the same shape with random weights, and the raw dimensions. ± of the dictionary is over the
+  neurons of a single seed.
+- Coherence is the mean cosine of the items that fire a neuron, weighted by activation (the score
+  of arXiv 2606.29341), once of their attributes and once of the recommender's own vectors.
+- Silenced are, among the neurons of confidence 0.8 or more, those that fire for most users, each
+  in the users in whom it fires, in mode RESIDUAL; for comparison, another neuron that is active
+  in the same user is silenced.
+- RecFTT's multiplier and bias of each neuron are learned here on validation users, by
+  cross-entropy over all items of all held-out ones + weight x of the concept's; weight 0 asks for
+  no concept. Scores are scaled first, so that this loss gains nothing from larger ones. The
+  neurons are those whose silence changes the loss on the concept's items most. The paper's base
+  and its choice of the target are not known to us. The tag boost adds a number of standard
+  deviations of a user's scores to the concept's items, and learns nothing."""
 
 RECSAE = Paper(
     "RecSAE: a dictionary of tested descriptions, ablation and targeted tuning",

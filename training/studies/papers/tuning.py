@@ -84,11 +84,15 @@ class Lessons(NamedTuple):
         seen = torch.from_numpy(audience.seen.toarray() > 0)
         lessons = cls(audience, run.split.targets(users), seen)
         unmoved = torch.zeros(len(users), run.sae.d)
-        found = minimize_scalar(
-            lambda log: float(lessons._replace(sharpness=math.exp(log)).surprise(unmoved).sum()),
-            bounds=_LOG_SHARPNESS, method="bounded", options={"maxiter": 20},
-        )  # fmt: skip
-        return lessons._replace(sharpness=math.exp(found.x))
+
+        def surprise(log_sharpness: float) -> float:
+            sharper = lessons._replace(sharpness=math.exp(log_sharpness))
+            return float(sharper.surprise(unmoved).sum())
+
+        best = minimize_scalar(
+            surprise, bounds=_LOG_SHARPNESS, method="bounded", options={"maxiter": 20}
+        )
+        return lessons._replace(sharpness=math.exp(best.x))
 
     def rows(self, rows: Ints) -> Lessons:
         """Returns the given users."""
