@@ -1,4 +1,4 @@
-"""The client of Trimtab, and what both sides of the wire share.
+"""The client of Trimtab, and the modules that client and server share.
 
 from trimtab import Client
 
@@ -6,9 +6,10 @@ with Client("127.0.0.1:50051") as client:
     reply = client.recommend(42, n=10, steer={"Film-Noir": 1, "#123": -0.5}, explain=True)
 """
 
-from trimtab.aio import AsyncClient
-from trimtab.channels import ServerStatus
+from trimtab.argument_types import RecommendOptions, SimilarItemsOptions
+from trimtab.async_client import AsyncClient
 from trimtab.client import Client
+from trimtab.connection import ServerStatus
 from trimtab.errors import (
     Aborted,
     AlreadyExists,
@@ -30,12 +31,14 @@ from trimtab.errors import (
     Unknown,
     from_element_error,
 )
+from trimtab.event_messages import interaction
 from trimtab.filter_text import FilterTextError, parse_condition
-from trimtab.messages import interaction, recommend_request, steering
 from trimtab.recording import RecordTotals
+from trimtab.request_messages import recommend_request
 from trimtab.rows import to_rows
 from trimtab.share_text import parse_share
 from trimtab.steer_text import SteerTextError, format_edit, parse_edit
+from trimtab.steering_messages import steering
 
 __all__ = [
     "Aborted",
@@ -53,9 +56,11 @@ __all__ = [
     "NotFound",
     "OutOfRange",
     "PermissionDenied",
+    "RecommendOptions",
     "RecordTotals",
     "ResourceExhausted",
     "ServerStatus",
+    "SimilarItemsOptions",
     "SteerTextError",
     "TrimtabError",
     "Unauthenticated",

@@ -1,4 +1,4 @@
-"""python -m trimtab: the `trimtab` command."""
+"""Runs the `trimtab` command as python -m trimtab."""
 
 import sys
 

@@ -1,33 +1,45 @@
-"""The synchronous client: thin over the stubs, safe to share between threads."""
+# Generated from async_client.py by proto/generate.py: change that file, then run it.
+"""The synchronous client."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, Unpack
 
 import grpc
-from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
-from trimtab import channels as wire
 from trimtab import recording
-from trimtab.errors import NotFound, TrimtabError, from_rpc_error
-from trimtab.messages import (
+from trimtab.argument_types import (
     HistoryLike,
     Id,
     InteractionLike,
-    Shares,
-    Steer,
-    Values,
-    Where,
+    RecommendOptions,
+    SimilarItemsOptions,
+)
+from trimtab.connection import (
+    DEFAULT_CHANNELS,
+    DEFAULT_TARGET,
+    DEFAULT_TIMEOUT_S,
+    LABELS_TIMEOUT_S,
+    RECORD_TIMEOUT_S,
+    SERVICES,
+    Connection,
+    ServerStatus,
+    Stubs,
+    batches,
+)
+from trimtab.errors import NotFound, TrimtabError
+from trimtab.recording import RecordTotals
+from trimtab.request_messages import (
     contrast_request,
     forget_user_request,
     inspect_user_request,
     recommend_request,
     similar_items_request,
 )
-from trimtab.recording import RecordTotals
+from trimtab.transport import Transport
 from trimtab.v1.bundle_pb2 import ListBundlesRequest, ListBundlesResponse
 from trimtab.v1.concept_pb2 import (
     Concept,
@@ -56,40 +68,47 @@ from trimtab.v1.recommendation_pb2 import (
     SimilarItemsResponse,
 )
 
-_Response = TypeVar("_Response")
-
 
 class Client:
     """Calls a Trimtab server.
 
     Replies are the messages of `trimtab.v1`. A failed call raises a `trimtab.TrimtabError`. Every
-    method takes a `timeout` in seconds, in place of the client's own. Calls that find the server
-    unavailable are tried again within their deadline.
+    method takes a `timeout` in seconds that overrides the client's own. Calls that find the server
+    unavailable are repeated within their deadline.
+    Threads may share a client.
 
         with Client("127.0.0.1:50051") as client:
             reply = client.recommend(42, n=10, steer={"Film-Noir": 1, "#123": -0.5})
 
     Args:
         target: address of the server.
-        channels: connections that calls are spread over, one call after the other.
-        timeout: deadline of a call that states none, in seconds.
-        credentials: for TLS, for instance `grpc.ssl_channel_credentials()`.
+        channels: number of connections; calls use them in turn.
+        timeout: default deadline of a call, in seconds.
+        credentials: TLS credentials, for instance `grpc.ssl_channel_credentials()`.
         token: bearer token, sent with each call.
+
+    Raises:
+        ValueError: an empty target, no channels, or a timeout that is not above 0.
     """
 
     def __init__(
         self,
-        target: str = wire.DEFAULT_TARGET,
+        target: str = DEFAULT_TARGET,
         *,
-        channels: int = wire.DEFAULT_CHANNELS,
-        timeout: float = wire.DEFAULT_TIMEOUT_S,
+        channels: int = DEFAULT_CHANNELS,
+        timeout: float = DEFAULT_TIMEOUT_S,
         credentials: grpc.ChannelCredentials | None = None,
         token: str | None = None,
     ) -> None:
-        self._connection = wire.Connection(target, channels, timeout, credentials, token)
-        self._metadata = wire.authorization(token)
-        self._channels = [_open(self._connection, index) for index in range(channels)]
-        self._turns = wire.round_robin([wire.stubs(channel) for channel in self._channels])
+        self._transport = Transport(
+            Connection(
+                target=target,
+                channels=channels,
+                timeout_s=timeout,
+                credentials=credentials,
+                token=token,
+            )
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -104,92 +123,67 @@ class Client:
 
     @property
     def target(self) -> str:
-        """The address of the server."""
-        return self._connection.target
+        """Returns the address of the server."""
+        return self._transport.connection.target
 
     def close(self) -> None:
-        """Ends the connections, and the calls that are under way."""
-        for channel in self._channels:
-            channel.close()
+        """Closes the connections and ends calls that are under way."""
+        self._transport.close()
 
     def recommend(
         self,
         user_id: Id | None = None,
         *,
-        n: int = 10,
-        history: HistoryLike | None = None,
-        steer: Steer | None = None,
-        shares: Shares = (),
-        max_relevance_loss: float | None = None,
-        mode: str | int | None = None,
-        filter: Where | None = None,
-        filter_out: Mapping[str, Values] | None = None,
-        exclude: Iterable[Id] = (),
-        explain: bool = False,
-        include_unsteered: bool = False,
-        include_report: bool = False,
-        bundle: str = "",
-        request_id: str = "",
-        unit_id: str = "",
-        context: Mapping[str, str] | None = None,
-        page_token: str = "",
-        priority: str | int | None = None,
         timeout: float | None = None,
+        **options: Unpack[RecommendOptions],
     ) -> RecommendResponse:
-        """The n best unseen items for a user or a history. Arguments: see `trimtab.recommend_request`."""
-        request = recommend_request(
-            user_id,
-            n=n,
-            history=history,
-            steer=steer,
-            shares=shares,
-            max_relevance_loss=max_relevance_loss,
-            mode=mode,
-            filter=filter,
-            filter_out=filter_out,
-            exclude=exclude,
-            explain=explain,
-            include_unsteered=include_unsteered,
-            include_report=include_report,
-            bundle=bundle,
-            request_id=request_id,
-            unit_id=unit_id,
-            context=context,
-            page_token=page_token,
-            priority=priority,
-        )
-        return self._call(self._stubs().recommendation.Recommend, request, timeout)
+        """Recommends the n best unseen items for a user or a history.
+
+        Args:
+            user_id: id of the user; may be None if a history is given.
+            timeout: deadline of this call, in seconds.
+            options: the fields of `trimtab.RecommendOptions`.
+
+        Raises:
+            TrimtabError: the call failed.
+            ValueError, TypeError: an argument has no place in the request.
+        """
+        request = recommend_request(user_id, **options)
+        return self._transport.call(self._stubs().recommendation.Recommend, request, timeout)
 
     def batch_recommend(
         self, requests: Iterable[RecommendRequest], *, timeout: float | None = None
     ) -> BatchRecommendResponse:
-        """Any number of requests, 256 a call; results in their order, each a response or an error of its own.
+        """Sends any number of requests in calls of up to 256.
 
-        Requests come from `trimtab.recommend_request`; `trimtab.from_element_error` makes an
-        exception of such an error.
+        Requests come from `trimtab.recommend_request`. The results are in the order of the
+        requests; each is a response or an error, which `trimtab.from_element_error` converts to an
+        exception. The timeout applies to each call.
         """
-        whole = BatchRecommendResponse()
-        for batch in wire.batches(requests):
-            call = self._stubs().recommendation.BatchRecommend
-            whole.MergeFrom(self._call(call, BatchRecommendRequest(requests=batch), timeout))
-        return whole
+        merged = BatchRecommendResponse()
+        for batch in batches(requests):
+            rpc = self._stubs().recommendation.BatchRecommend
+            request = BatchRecommendRequest(requests=batch)
+            merged.MergeFrom(self._transport.call(rpc, request, timeout))
+        return merged
 
     def similar_items(
         self,
         item_id: Id,
         *,
-        n: int = 10,
-        steer: Steer | None = None,
-        filter: Where | None = None,
-        filter_out: Mapping[str, Values] | None = None,
-        bundle: str = "",
         timeout: float | None = None,
+        **options: Unpack[SimilarItemsOptions],
     ) -> SimilarItemsResponse:
-        """What a user whose history is just this item would be recommended."""
-        request = similar_items_request(
-            item_id, n=n, steer=steer, filter=filter, filter_out=filter_out, bundle=bundle
-        )
-        return self._call(self._stubs().recommendation.SimilarItems, request, timeout)
+        """Recommends items for a history that consists of this item alone.
+
+        Args:
+            item_id: id of the item.
+            timeout: deadline of this call, in seconds.
+            options: the fields of `trimtab.SimilarItemsOptions`.
+        """
+        request = similar_items_request(item_id, **options)
+        rpc = self._stubs().recommendation.SimilarItems
+        return self._transport.call(rpc, request, timeout)
 
     def record(
         self,
@@ -197,56 +191,42 @@ class Client:
         *,
         call_events: int = recording.CALL_EVENTS,
         calls_in_flight: int = recording.CALLS_IN_FLIGHT,
-        timeout: float = wire.RECORD_TIMEOUT_S,
+        timeout: float = RECORD_TIMEOUT_S,
         progress: Callable[[RecordTotals], object] | None = None,
     ) -> RecordTotals:
-        """Adds events to users' histories, any number of them, several calls at a time.
+        """Adds any number of events to users' histories, in several calls at a time.
 
-        Events are grouped by user; one user's are sent in the order given. An event without a time
-        and without an id is given an id, so that a call that is tried again counts once.
+        Events are grouped by user; the events of one user are sent in the order given. An event
+        without a time and without an id gets an id, so that a repeated call counts once.
 
         Args:
-            interactions: messages, (user id, item id) pairs, or mappings with
-                `trimtab.interaction`'s keywords.
-            call_events: events a call, at most 10,000; a user with more than that many has a call
-                alone.
+            interactions: messages, (user id, item id) pairs, or mappings with the keyword
+                arguments of `trimtab.interaction`.
+            call_events: events in one call, at most 10,000; a user with more events gets a separate
+                call.
             calls_in_flight: calls at a time.
-            timeout: of each call, in seconds.
-            progress: called with the totals so far after each job.
+            timeout: deadline of each call, in seconds.
+            progress: called with the totals so far, each time that calls were answered.
 
         Raises:
-            TrimtabError: a call failed; a note on it says how much was recorded before.
+            TrimtabError: a call failed; a note says how many events were recorded before.
         """
-        recording.check_sizes(call_events, calls_in_flight)
-        totals = RecordTotals()
-        pending: list[Future[RecordTotals]] = []
-        with ThreadPoolExecutor(calls_in_flight, "trimtab-record") as pool:
-            try:
-                for window in recording.windows(interactions):
-                    ready = list(recording.jobs(window, call_events))
-                    # Windows follow one another, since a user may be in both.
-                    _drain(pending, totals, progress)
-                    pending = [pool.submit(self._record_job, job, timeout) for job in ready]
-                _drain(pending, totals, progress)
-            except BaseException as error:
-                pool.shutdown(wait=False, cancel_futures=True)
-                recording.note_totals(error, totals)
-                raise
-        return totals
+        options = recording.RecordOptions(call_events, calls_in_flight, timeout, progress)
+        return self._transport.record(interactions, options)
 
     def forget_user(self, user_id: Id, *, timeout: float | None = None) -> ForgetUserResponse:
-        """Removes everything stored about a user."""
-        return self._call(
+        """Removes everything that is stored about a user."""
+        return self._transport.call(
             self._stubs().recommendation.ForgetUser, forget_user_request(user_id), timeout
         )
 
     def list_concepts(
         self, *, bundle: str = "", page_size: int = 1000, timeout: float | None = None
     ) -> Iterator[Concept]:
-        """Every concept, page by page as they are read; the timeout is a page's."""
+        """Yields all concepts, in calls of page_size concepts; the timeout applies to each call."""
         request = ListConceptsRequest(bundle=bundle, page_size=page_size)
         while True:
-            page = self._call(self._stubs().concept.ListConcepts, request, timeout)
+            page = self._transport.call(self._stubs().concept.ListConcepts, request, timeout)
             yield from page.concepts
             if not page.next_page_token:
                 return
@@ -255,16 +235,16 @@ class Client:
     def search_concepts(
         self, query: str, *, n: int = 20, bundle: str = "", timeout: float | None = None
     ) -> SearchConceptsResponse:
-        """Concepts and neurons whose names and labels match a text, best first."""
+        """Finds concepts by name and neurons by label, best match first."""
         request = SearchConceptsRequest(query=query, n=n, bundle=bundle)
-        return self._call(self._stubs().concept.SearchConcepts, request, timeout)
+        return self._transport.call(self._stubs().concept.SearchConcepts, request, timeout)
 
     def get_neuron(
         self, neuron: int, *, bundle: str = "", timeout: float | None = None
     ) -> GetNeuronResponse:
-        """One neuron's card."""
+        """Returns the card of one neuron."""
         request = GetNeuronRequest(neuron=neuron, bundle=bundle)
-        return self._call(self._stubs().concept.GetNeuron, request, timeout)
+        return self._transport.call(self._stubs().concept.GetNeuron, request, timeout)
 
     def inspect_user(
         self,
@@ -274,9 +254,9 @@ class Client:
         bundle: str = "",
         timeout: float | None = None,
     ) -> InspectUserResponse:
-        """The neurons that fire for a user or a history, and the concepts' levels."""
+        """Returns the active neurons and the concept levels of a user or a history."""
         request = inspect_user_request(user_id, history=history, bundle=bundle)
-        return self._call(self._stubs().concept.InspectUser, request, timeout)
+        return self._transport.call(self._stubs().concept.InspectUser, request, timeout)
 
     def contrast(
         self,
@@ -288,22 +268,19 @@ class Client:
         bundle: str = "",
         timeout: float | None = None,
     ) -> ContrastResponse:
-        """The neurons and concepts that tell two sets of users, or of items, apart; the best first."""
+        """Returns the neurons and concepts that differ most between two sets of users or items."""
         request = contrast_request(left, right, items=items, n=n, bundle=bundle)
-        return self._call(self._stubs().concept.Contrast, request, timeout)
+        return self._transport.call(self._stubs().concept.Contrast, request, timeout)
 
     def export_labels(
-        self, *, label_set: str = "", bundle: str = "", timeout: float = wire.LABELS_TIMEOUT_S
+        self, *, label_set: str = "", bundle: str = "", timeout: float = LABELS_TIMEOUT_S
     ) -> Iterator[LabelRecord]:
-        """A label set whole, record by record, as import_labels takes it; the current one by default."""
+        """Yields all records of a label set, by default the current one, for `import_labels`."""
         request = ExportLabelsRequest(bundle=bundle, label_set=label_set)
-        try:
-            for reply in self._stubs().concept.ExportLabels(
-                request, timeout=wire.check_timeout(timeout), metadata=self._metadata
-            ):
+        rpc = self._stubs().concept.ExportLabels
+        with closing(self._transport.stream(rpc, request, timeout)) as replies:
+            for reply in replies:
                 yield reply.record
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, target=self.target, timeout_s=timeout) from error
 
     def import_labels(
         self,
@@ -311,112 +288,82 @@ class Client:
         *,
         pinned_only: bool = False,
         bundle: str = "",
-        timeout: float = wire.LABELS_TIMEOUT_S,
+        timeout: float = LABELS_TIMEOUT_S,
     ) -> ImportLabelsResponse:
-        """Makes a label set of records beside the bundle, and reads names in it from now on.
+        """Adds a label set to a bundle and makes it the current one.
 
-        pinned_only: requests may pin the set by its version, but others are not read in it.
+        Args:
+            records: all records of the set.
+            pinned_only: true to leave the current set as it is; requests may pin the new one by its
+                version.
+            bundle: id or label of a bundle; the default bundle if empty.
+            timeout: deadline of the call, in seconds.
         """
         requests = (
             ImportLabelsRequest(bundle=bundle, record=record, pinned_only=pinned_only)
             for record in records
         )
-        return self._call(self._stubs().concept.ImportLabels, requests, timeout)
+        return self._transport.call(self._stubs().concept.ImportLabels, requests, timeout)
 
     def list_label_sets(
         self, *, bundle: str = "", timeout: float | None = None
     ) -> ListLabelSetsResponse:
-        """The bundle's own label set and those that were imported."""
+        """Lists the label set of the bundle itself and the imported ones."""
         request = ListLabelSetsRequest(bundle=bundle)
-        return self._call(self._stubs().concept.ListLabelSets, request, timeout)
+        return self._transport.call(self._stubs().concept.ListLabelSets, request, timeout)
 
     def use_label_set(
         self, label_set: str, *, bundle: str = "", timeout: float | None = None
     ) -> UseLabelSetResponse:
-        """Reads names in another of the bundle's label sets from now on."""
+        """Makes another label set of the bundle the current one."""
         request = UseLabelSetRequest(bundle=bundle, label_set=label_set)
-        return self._call(self._stubs().concept.UseLabelSet, request, timeout)
+        return self._transport.call(self._stubs().concept.UseLabelSet, request, timeout)
 
     def list_bundles(self, *, timeout: float | None = None) -> ListBundlesResponse:
-        """The bundles that the server holds."""
-        return self._call(self._stubs().bundle.ListBundles, ListBundlesRequest(), timeout)
+        """Lists the bundles that the server has loaded."""
+        return self._transport.call(self._stubs().bundle.ListBundles, ListBundlesRequest(), timeout)
 
     def health(self, service: str = "", *, timeout: float | None = None) -> str:
-        """ "SERVING", "NOT_SERVING", or "SERVICE_UNKNOWN": of one service, or of the server as a whole."""
+        """Returns the health of one service, or of the server as a whole if the name is empty.
+
+        The values are "SERVING", "NOT_SERVING" and "SERVICE_UNKNOWN".
+        """
         request = health_pb2.HealthCheckRequest(service=service)
         try:
-            reply = self._call(self._stubs().health.Check, request, timeout)
+            reply = self._transport.call(self._stubs().health.Check, request, timeout)
         except NotFound:
             return "SERVICE_UNKNOWN"
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status))
 
     def wait_until_serving(self, within_s: float) -> bool:
-        """Waits until the server as a whole says SERVING; False if it does not within so many seconds."""
+        """Waits until the server is SERVING; returns false after `within_s` seconds."""
         end = time.monotonic() + within_s
         while (remaining := end - time.monotonic()) > 0:
             try:
                 if self.health(timeout=min(1.0, remaining)) == "SERVING":
                     return True
             except TrimtabError:
-                pass  # it is still starting
-            time.sleep(min(0.1, max(0.0, end - time.monotonic())))
+                pass  # the server is still starting
+            self._transport.sleep(min(0.1, max(0.0, end - time.monotonic())))
         return False
 
-    def status(self, *, timeout: float | None = None) -> wire.ServerStatus:
-        """Health of each service, the bundles, and how long one check takes.
+    def status(self, *, timeout: float | None = None) -> ServerStatus:
+        """Returns the health of each service, the bundles, and the duration of one health check.
 
         Raises:
             TrimtabError: the server cannot be reached.
         """
-        services = {service: self.health(service, timeout=timeout) for service in wire.SERVICES}
+        services = {service: self.health(service, timeout=timeout) for service in SERVICES}
         start = time.perf_counter()
         self.health(timeout=timeout)
-        status = wire.ServerStatus(self.target, (time.perf_counter() - start) * 1e3, services)
+        latency_ms = (time.perf_counter() - start) * 1e3
+        status = ServerStatus(self.target, latency_ms, services)
         try:
-            status.bundles = list(self.list_bundles(timeout=timeout).bundles)
+            reply = self.list_bundles(timeout=timeout)
+            status.bundles = list(reply.bundles)
         except TrimtabError as error:
             status.bundles_error = str(error)
         return status
 
-    def _stubs(self) -> wire.Stubs:
-        return next(self._turns)
-
-    def _call(
-        self,
-        rpc: Callable[..., _Response],
-        request: Message | Iterable[Message],
-        timeout: float | None,
-    ) -> _Response:
-        timeout_s = self._connection.timeout_s if timeout is None else wire.check_timeout(timeout)
-        try:
-            return rpc(request, timeout=timeout_s, metadata=self._metadata)
-        except grpc.RpcError as error:
-            request_id = getattr(request, "request_id", "")
-            raise from_rpc_error(
-                error, target=self.target, timeout_s=timeout_s, request_id=request_id
-            ) from error
-
-    def _record_job(self, job: recording.Job, timeout: float) -> RecordTotals:
-        totals = RecordTotals()
-        for request in job:
-            reply = self._call(self._stubs().recommendation.RecordInteractions, request, timeout)
-            totals.add_call(len(request.interactions), reply)
-        return totals
-
-
-def _open(connection: wire.Connection, index: int) -> grpc.Channel:
-    options = wire.channel_options(index)
-    if connection.credentials is None:
-        return grpc.insecure_channel(connection.target, options)
-    return grpc.secure_channel(connection.target, connection.credentials, options)
-
-
-def _drain(
-    pending: list[Future[RecordTotals]],
-    totals: RecordTotals,
-    progress: Callable[[RecordTotals], object] | None,
-) -> None:
-    for future in as_completed(pending):
-        totals.add(future.result())
-        if progress is not None:
-            progress(totals)
+    def _stubs(self) -> Stubs:
+        return self._transport.stubs()

@@ -1,4 +1,4 @@
-"""One error tree for everything that the server, or the way to it, can say no with."""
+"""Defines the errors of failed calls and converts gRPC's errors to them."""
 
 from typing import NamedTuple
 
@@ -11,24 +11,24 @@ from trimtab.v1.recommendation_pb2 import ElementError
 
 
 class FieldViolation(NamedTuple):
-    """What is wrong with one field of a request."""
+    """The reason why the server refused one field of a request."""
 
     field: str
     """Path of the field, for instance "steering.edits[0].strength"."""
     description: str
-    """What was found and what was expected."""
+    """What was expected and what was found."""
 
     def __str__(self) -> str:
         return f"{self.field}: {self.description}" if self.field else self.description
 
 
 class TrimtabError(Exception):
-    """A call that got no answer.
+    """A call that failed.
 
     Attributes:
         code: gRPC's status code.
-        message: one readable line.
-        request_id: the caller's own, or the one that the server gave; empty if there is none.
+        message: the reason in one line.
+        request_id: the caller's own id, or the one that the server created; empty if unknown.
     """
 
     code = grpc.StatusCode.UNKNOWN
@@ -43,10 +43,10 @@ class TrimtabError(Exception):
 
 
 class InvalidArgument(TrimtabError):
-    """The request makes no sense to the server.
+    """The request is invalid.
 
     Attributes:
-        violations: the fields at fault; empty if the server named none.
+        violations: the invalid fields; empty if the server named none.
     """
 
     code = grpc.StatusCode.INVALID_ARGUMENT
@@ -66,25 +66,25 @@ class Cancelled(TrimtabError):
 
 
 class Unknown(TrimtabError):
-    """An error of no stated kind."""
+    """An error of an unknown kind."""
 
     code = grpc.StatusCode.UNKNOWN
 
 
 class DeadlineExceeded(TrimtabError):
-    """No answer came in time."""
+    """The server did not answer before the deadline."""
 
     code = grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 class NotFound(TrimtabError):
-    """What the request names does not exist."""
+    """Something that the request names does not exist."""
 
     code = grpc.StatusCode.NOT_FOUND
 
 
 class AlreadyExists(TrimtabError):
-    """What the request would make exists."""
+    """Something that the request would create exists already."""
 
     code = grpc.StatusCode.ALREADY_EXISTS
 
@@ -96,55 +96,55 @@ class PermissionDenied(TrimtabError):
 
 
 class Unauthenticated(TrimtabError):
-    """The server does not know the caller: no token, or a wrong one."""
+    """The token is missing or wrong."""
 
     code = grpc.StatusCode.UNAUTHENTICATED
 
 
 class ResourceExhausted(TrimtabError):
-    """The server is full; it refused at once rather than let the request wait."""
+    """The server is full; it refuses at once instead of letting the request wait."""
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 class FailedPrecondition(TrimtabError):
-    """The request makes sense, but not in the server's present state."""
+    """The request is valid, but the server's present state does not allow it."""
 
     code = grpc.StatusCode.FAILED_PRECONDITION
 
 
 class Aborted(TrimtabError):
-    """Another call was in the way."""
+    """The call conflicted with another one."""
 
     code = grpc.StatusCode.ABORTED
 
 
 class OutOfRange(TrimtabError):
-    """Past the end of something."""
+    """A position is past the end."""
 
     code = grpc.StatusCode.OUT_OF_RANGE
 
 
 class Unimplemented(TrimtabError):
-    """This server does not do that (yet)."""
+    """The server does not implement this call."""
 
     code = grpc.StatusCode.UNIMPLEMENTED
 
 
 class Internal(TrimtabError):
-    """A fault of the server; its log has the trace under the request id."""
+    """An error inside the server; its log has the trace under the request id."""
 
     code = grpc.StatusCode.INTERNAL
 
 
 class Unavailable(TrimtabError):
-    """The server cannot be reached, or is starting or stopping; retried before it is raised."""
+    """The server cannot be reached, is starting or is stopping. The call was retried before."""
 
     code = grpc.StatusCode.UNAVAILABLE
 
 
 class DataLoss(TrimtabError):
-    """Data is lost or broken."""
+    """Data is lost or damaged."""
 
     code = grpc.StatusCode.DATA_LOSS
 
@@ -158,20 +158,20 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 def from_rpc_error(
     error: grpc.RpcError, *, target: str, timeout_s: float, request_id: str = ""
 ) -> TrimtabError:
-    """The readable form of a failed call, sync or async.
+    """Converts the error of a failed call, sync or async.
 
     Args:
         error: what gRPC raised.
         target: the address that was called.
-        timeout_s: the deadline that the call had, in seconds.
-        request_id: the request's, if it carries one.
+        timeout_s: the deadline of the call, in seconds.
+        request_id: id of the request, if it has one.
     """
     code = error.code()
     message = error.details() or code.name.lower().replace("_", " ")
     details = _read_details(error)
-    violations, request_id = details.violations, details.request_id or request_id
+    request_id = details.request_id or request_id
     if code is grpc.StatusCode.INVALID_ARGUMENT:
-        return InvalidArgument(message, request_id, violations)
+        return InvalidArgument(message, request_id, details.violations)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED and message.lower() == "deadline exceeded":
         message = f"{target} gave no answer within {timeout_s:g} s"
     elif code is grpc.StatusCode.UNAVAILABLE:
@@ -180,7 +180,7 @@ def from_rpc_error(
 
 
 def from_element_error(element: ElementError) -> TrimtabError:
-    """The error of one element of a batch, as the same request alone would have raised it."""
+    """Converts the error of one element of a batch to the one that a single request would raise."""
     code = _CODES.get(element.code, grpc.StatusCode.UNKNOWN)
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         named = (FieldViolation(element.field, element.message),) if element.field else ()
@@ -194,25 +194,21 @@ class _Details(NamedTuple):
 
 
 def _read_details(error: grpc.RpcError) -> _Details:
-    """The google.rpc details of a status, as far as they can be read."""
+    """Reads the google.rpc details of a status; empty if they are unreadable."""
     violations: list[FieldViolation] = []
     request_id = ""
     try:
         status: status_pb2.Status | None = rpc_status.from_call(error)
         for detail in status.details if status else ():
-            bad_request, request_info = (
-                error_details_pb2.BadRequest(),
-                error_details_pb2.RequestInfo(),
-            )
+            bad_request = error_details_pb2.BadRequest()
+            request_info = error_details_pb2.RequestInfo()
             if detail.Unpack(bad_request):
                 violations += [
                     FieldViolation(v.field, v.description) for v in bad_request.field_violations
                 ]
             elif detail.Unpack(request_info):
                 request_id = request_info.request_id
-    except (
-        ValueError,
-        DecodeError,
-    ):  # details that contradict the status, or are none: some proxy's
+    except (ValueError, DecodeError):
+        # A proxy may send details that contradict the status or have another format.
         return _Details((), "")
     return _Details(tuple(violations), request_id)

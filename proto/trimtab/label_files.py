@@ -1,4 +1,4 @@
-"""Label sets as files of JSON lines: one LabelRecord a line, in the schema's own names."""
+"""Reads and writes label sets as JSON lines: one LabelRecord in each line."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,14 +10,14 @@ from trimtab.v1.concept_pb2 import LabelRecord
 
 
 class LabelFileError(ValueError):
-    """A file that cannot be read as labels; the message says where and why."""
+    """A file that cannot be read as labels; the message names the line and the reason."""
 
 
 def read_labels(path: Path) -> Iterator[LabelRecord]:
-    """The records of a file, one a line.
+    """Yields the records of a file, one for each line.
 
     Raises:
-        LabelFileError: no such file, or a line that is no record.
+        LabelFileError: the file cannot be read, or a line is not a record.
     """
     try:
         with path.open(encoding="utf-8") as file:
@@ -26,14 +26,15 @@ def read_labels(path: Path) -> Iterator[LabelRecord]:
                     yield json_format.Parse(line, LabelRecord())
                 except json_format.ParseError as error:
                     raise LabelFileError(
-                        f"{path}, line {number}: no label record: {error}"
+                        f"{path}, line {number}: expected a label record,"
+                        f" found another text: {error}"
                     ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise LabelFileError(f"{path}: {error}") from error
 
 
 def write_labels(file: IO[str], records: Iterable[LabelRecord]) -> int:
-    """Writes records, one a line; returns how many."""
+    """Writes records, one in each line, and returns their number."""
     count = 0
     for record in records:
         text = json_format.MessageToJson(record, preserving_proto_field_name=True, indent=None)

@@ -1,7 +1,8 @@
-"""manifest.json: how a bundle describes itself, written by the exporters and checked by the service.
+"""Writes and reads manifest.json, the description of a bundle.
 
-The file is the BundleManifest message as JSON. Its seal, `manifest_sha256`, is the SHA-256 of the
-same JSON object without that field, keys sorted, no spaces; so an edit anywhere in it is seen.
+The exporters write it and the service checks it. The file is the BundleManifest message as JSON.
+Its seal, `manifest_sha256`, is the SHA-256 of the same JSON object without that field, with sorted
+keys and without spaces. So every change of the file is detected.
 """
 
 import hashlib
@@ -19,38 +20,38 @@ MANIFEST_NAME = "manifest.json"
 
 
 class ManifestError(ValueError):
-    """A manifest that cannot be used; the message names the fault."""
+    """A manifest that cannot be used; the message names the reason."""
 
 
 def file_digest(path: Path) -> str:
-    """Hex SHA-256 of a file."""
+    """Computes the SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def content_id(files: Iterable[BundleFile]) -> str:
-    """The bundle id: hex SHA-256 over the sorted lines "name sha256" of the bundle's files."""
+    """Computes the bundle id: hex SHA-256 over the sorted lines "name sha256" of its files."""
     lines = sorted(f"{file.name} {file.sha256}\n" for file in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def combined_digest(files: Iterable[BundleFile], *names: str) -> str:
-    """The content id of just the named files: what caches of their outputs are valid within."""
+    """Computes the content id of the named files alone: the key of caches of their outputs."""
     return content_id(file for file in files if file.name in names)
 
 
 def to_json(manifest: BundleManifest) -> str:
-    """The sealed manifest as JSON text."""
+    """Returns the manifest as JSON text with its seal."""
     fields = json_format.MessageToDict(manifest, preserving_proto_field_name=True)
     fields["manifest_sha256"] = _seal(fields)
     return json.dumps(fields, indent=1, sort_keys=True) + "\n"
 
 
 def from_json(text: str) -> BundleManifest:
-    """Reads a manifest.
+    """Reads a manifest from JSON text.
 
     Raises:
-        ManifestError: no JSON object, another format version, a broken seal or an unknown field.
+        ManifestError: not a JSON object, another format version, a wrong seal or an unknown field.
     """
     try:
         fields = json.loads(text)
@@ -59,7 +60,7 @@ def from_json(text: str) -> BundleManifest:
         raise ManifestError(f"{MANIFEST_NAME} is not a manifest: {error!r}") from error
     if version != FORMAT_VERSION:
         raise ManifestError(
-            f"format version {version} found, {FORMAT_VERSION} expected: use a matching release"
+            f"format version: expected {FORMAT_VERSION}, found {version}: use a matching release"
         )
     if fields.get("manifest_sha256") != _seal(fields):
         raise ManifestError(

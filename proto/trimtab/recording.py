@@ -1,11 +1,12 @@
-"""Many interactions as few calls: grouped by user, bounded in count and bytes, safe to send twice."""
+"""Groups interactions into calls: by user, bounded in count and bytes, safe to send twice."""
 
 import itertools
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from trimtab.messages import InteractionLike, interaction_message
+from trimtab.argument_types import InteractionLike
+from trimtab.event_messages import interaction_message
 from trimtab.v1.recommendation_pb2 import (
     Interaction,
     RecordInteractionsRequest,
@@ -13,30 +14,36 @@ from trimtab.v1.recommendation_pb2 import (
 )
 
 MAX_CALL_EVENTS = 10_000
-# Small enough that other calls find a turn between two of them on a busy server.
+"""Most events in one RecordInteractions call: the server's limit."""
 CALL_EVENTS = 2_000
-# Read ahead and grouped by user at a time.
+"""Default number of events in one call; small enough that a busy server can serve other calls
+between two of them."""
 WINDOW_EVENTS = 50_000
-# gRPC servers refuse messages beyond 4 MiB unless told otherwise.
+"""Events that are read ahead and grouped by user at a time. More events give fuller calls and need
+more memory."""
 MAX_CALL_BYTES = 3 * 2**20
+"""Most bytes in one call; gRPC servers accept messages of up to 4 MiB by default."""
 CALLS_IN_FLIGHT = 4
+"""Default number of calls at a time."""
 
 
 @dataclass(slots=True)
 class RecordTotals:
-    """What became of recorded interactions."""
+    """Counts of recorded interactions."""
 
     sent_count: int = 0
-    """Events that were sent and answered for."""
+    """Events that were sent and answered."""
     accepted_count: int = 0
+    """Events that the server stored."""
     duplicate_count: int = 0
-    """Events that the server had seen before."""
+    """Events that the server had stored before."""
     unknown_item_count: int = 0
-    """Accepted, but of items that the default bundle does not know."""
+    """Accepted events with items that the default bundle does not contain."""
     call_count: int = 0
+    """Calls that were answered."""
 
     def add_call(self, sent_count: int, response: RecordInteractionsResponse) -> None:
-        """Counts one answered call."""
+        """Adds the counts of one answered call."""
         self.sent_count += sent_count
         self.accepted_count += response.accepted_count
         self.duplicate_count += response.duplicate_count
@@ -44,35 +51,49 @@ class RecordTotals:
         self.call_count += 1
 
     def add(self, other: "RecordTotals") -> None:
-        """Adds what other calls came to."""
+        """Adds the counts of other calls."""
         for name in self.__slots__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
+@dataclass(frozen=True, slots=True)
+class RecordOptions:
+    """Sizes, deadline and progress callback of one recording."""
+
+    call_events: int
+    """Events in one call, from 1 to `MAX_CALL_EVENTS`."""
+    calls_in_flight: int
+    """Calls at a time, at least 1."""
+    timeout_s: float
+    """Deadline of each call, in seconds."""
+    progress: Callable[[RecordTotals], object] | None
+    """Called with the totals so far after each job or call."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.call_events <= MAX_CALL_EVENTS:
+            raise ValueError(
+                f"call_events: expected 1 to {MAX_CALL_EVENTS:,}, found {self.call_events}"
+            )
+        if self.calls_in_flight < 1:
+            raise ValueError(f"calls_in_flight: expected at least 1, found {self.calls_in_flight}")
+
+
 Job = list[RecordInteractionsRequest]
-"""Calls that have to follow one another; different jobs of a window hold different users."""
-
-
-def check_sizes(call_events: int, calls_in_flight: int) -> None:
-    """Refuses a size that the server would refuse, or that would never send anything."""
-    if not 1 <= call_events <= MAX_CALL_EVENTS:
-        raise ValueError(f"call_events: {call_events} found, expected 1 to {MAX_CALL_EVENTS:,}")
-    if calls_in_flight < 1:
-        raise ValueError(f"calls_in_flight: {calls_in_flight} found, expected at least 1")
+"""Calls that must be sent one after the other; different jobs of a window have different users."""
 
 
 def note_totals(error: BaseException, totals: RecordTotals) -> None:
-    """Notes on an error how far recording came."""
+    """Adds a note to an error that says how many interactions were recorded before it."""
     error.add_note(f"{totals.sent_count:,} interactions were recorded before this")
 
 
 def windows(
     interactions: Iterable[InteractionLike], size: int = WINDOW_EVENTS
 ) -> Iterator[list[Interaction]]:
-    """Reads interactions ahead, a window at a time, and gives each that needs one an event id.
+    """Reads interactions in windows of `size` and adds an event id to each that needs one.
 
-    Without a time an event's id would be derived from the server's clock, so a retried call would
-    count twice.
+    The server derives the id of an event without id and time from its own clock, so a call that is
+    sent twice would count twice.
     """
     seed = secrets.token_hex(8)
     numbers = itertools.count()
@@ -84,8 +105,7 @@ def windows(
 def jobs(window: Sequence[Interaction], call_events: int) -> Iterator[Job]:
     """Groups a window by user and packs whole users into calls of about `call_events` events.
 
-    A user with more than that has a call alone, and more than one call only past what a call may
-    hold.
+    A user with more events gets a separate call, or several if the events do not fit into one.
     """
     by_user: dict[str, list[Interaction]] = {}
     for message in window:
@@ -104,7 +124,7 @@ def _identified(message: Interaction, event_id: str) -> Interaction:
     event = message.event
     if event.event_id or event.HasField("time"):
         return message
-    copy = Interaction()  # the caller's own message stays as it is
+    copy = Interaction()  # the caller's own message must not change
     copy.CopyFrom(message)
     copy.event.event_id = event_id
     return copy

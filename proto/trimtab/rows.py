@@ -1,4 +1,4 @@
-"""Replies as plain rows, for pandas, polars and whoever likes dictionaries."""
+"""Converts replies to rows of plain Python values, for instance for pandas or polars."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,11 +9,11 @@ Row = dict[str, Any]
 
 
 def to_rows(messages: Iterable[Message]) -> list[Row]:
-    """One dictionary a message, for instance of `response.items`; a data frame takes the list as it is.
+    """Converts each message, for instance of `response.items`, to a dictionary.
 
-    Every row has every field of the message, in the schema's order: an optional field that is not
-    set, and the parts of a oneof that are not chosen, are None. Enums are given by name, nested
-    messages as dictionaries.
+    Data frames accept the list. Every row has every field of the message, in the schema's order. An
+    optional field that is not set, and the fields of a oneof that are not chosen, are None. Enums
+    are names, nested messages are dictionaries.
     """
     return [_row(message) for message in messages]
 

@@ -1,8 +1,8 @@
-"""Target shares as a person writes them: "Film-Noir>=0.3", "Drama<=0.5", "Comedy=0.2..0.4", "Drama<=0.5x".
+"""Reads target shares from text: "Film-Noir>=0.3", "Drama<=0.5", "Comedy=0.2..0.4", "Drama<=0.5x".
 
-A share is the part of the items that are of the concept, from 0 to 1; with an x it is a multiple,
-from 0, of what the same list has without steering. The split is at the last sign, so that names may
-hold "=", "<" and ">".
+A share is the fraction of the list's items that belong to the concept, from 0 to 1. With an x it is
+a multiple, from 0, of that share in the same list without steering. The text is split at the last
+sign, so that names may contain "=", "<" and ">".
 """
 
 import math
@@ -15,42 +15,42 @@ from trimtab.v1.steering_pb2 import TargetShare
 ShareBound: TypeAlias = float | str | None
 """A share, or a multiple such as "0.5x"; None for no bound."""
 
-# No dot at the end: "0..1" is a range from 0 to 1.
+# A number does not end with a dot: "0..1" is a range from 0 to 1.
 _NUMBER = r"([0-9]+(?:\.[0-9]+)?x?|\.[0-9]+x?)"
 _BOUND = re.compile(rf"(.*\S)\s*([<>]=)\s*{_NUMBER}\s*", re.DOTALL)
 _RANGE = re.compile(rf"(.*\S)\s*=\s*{_NUMBER}\s*\.\.\s*{_NUMBER}\s*", re.DOTALL)
 
 
 def parse_share(text: str) -> TargetShare:
-    """Reads one target share.
+    """Reads one target share from a text.
 
     Raises:
-        SteerTextError: the text does not fit, or a share is no number from 0 to 1.
+        SteerTextError: the text is not a target share, or a share is not from 0 to 1.
     """
     stripped = text.strip()
     if bound := _BOUND.fullmatch(stripped):
-        least, most = (bound[3], None) if bound[2] == ">=" else (None, bound[3])
-        return _checked(share_between(bound[1], least, most), text)
+        low, high = (bound[3], None) if bound[2] == ">=" else (None, bound[3])
+        return _checked(share_between(bound[1], low, high), text)
     if both := _RANGE.fullmatch(stripped):
         return _checked(share_between(both[1], both[2], both[3]), text)
     raise SteerTextError(
-        f"{text!r} found, expected 'concept>=share', 'concept<=share' or 'concept=low..high',"
-        " with shares from 0 to 1 or multiples such as 0.5x"
+        "expected 'concept>=share', 'concept<=share' or 'concept=low..high', with shares from 0"
+        f" to 1 or multiples such as 0.5x, found {text!r}"
     )
 
 
-def share_between(concept: str, least: ShareBound, most: ShareBound) -> TargetShare:
-    """A target share with these bounds.
+def share_between(concept: str, low: ShareBound, high: ShareBound) -> TargetShare:
+    """Returns a target share with these bounds.
 
     Raises:
-        SteerTextError: a text that is neither a share nor a multiple.
+        SteerTextError: a text is neither a share nor a multiple.
     """
     target = TargetShare(concept=concept)
-    for end, bound in (("min", least), ("max", most)):
+    for end, bound in (("min", low), ("max", high)):
         if isinstance(bound, str):
             if not re.fullmatch(_NUMBER, bound):
                 raise SteerTextError(
-                    f"{bound!r} found, expected a share as '0.3' or a multiple as '0.5x'"
+                    f"expected a share such as '0.3' or a multiple such as '0.5x', found {bound!r}"
                 )
             number = bound.removesuffix("x")
             setattr(target, f"{end}_{'share' if number == bound else 'times'}", float(number))
@@ -62,12 +62,12 @@ def share_between(concept: str, least: ShareBound, most: ShareBound) -> TargetSh
 def _checked(target: TargetShare, text: str) -> TargetShare:
     for share in (target.min_share, target.max_share):
         if share > 1.0:
-            raise SteerTextError(f"{text!r}: share {share:g} found, expected 0 to 1")
+            raise SteerTextError(f"{text!r}: expected a share from 0 to 1, found {share:g}")
     shares = (target.min_share, target.max_share if target.HasField("max_share") else math.inf)
     times = (target.min_times, target.max_times if target.HasField("max_times") else math.inf)
     for low, high in (shares, times):
         if low > high:
             raise SteerTextError(
-                f"{text!r}: low end {low:g} above high end {high:g} found, expected low..high"
+                f"{text!r}: expected low..high, found low {low:g} above high {high:g}"
             )
     return target

@@ -1,14 +1,14 @@
-"""Edits as a person writes them: "Film-Noir=+1", "#123=-0.5".
+"""Reads and writes edits as text, for instance "Film-Noir=+1" and "#123=-0.5".
 
     edit     = target "=" number [raw]            ADD:  Film-Noir=+1    #123=-0.3raw
              | target ":" name "=" number [raw]   SET, CAP, SCALE, BLEND, BOOST (and ADD):
-                 Film-Noir:cap=.5
+                 Film-Noir:cap=0.5
              | target ":ablate"                   ABLATE
     target   = "#" digits                         a neuron
-             | '"' any text '"'                   a concept, whatever its name looks like
+             | '"' any text '"'                   a concept with any name
              | any other text                     a concept
 
-The split is at the last "=", so that names may hold "=", ":", "#" and spaces.
+The text is split at the last "=", so that names may contain "=", ":", "#" and spaces.
 """
 
 import math
@@ -32,17 +32,17 @@ _NAMES = {operation: name for name, operation in _OPERATIONS.items()}
 _UNITLESS = {Operation.OPERATION_SCALE, Operation.OPERATION_BLEND, Operation.OPERATION_BOOST}
 _ABLATE = ":ablate"
 _OPERATOR = re.compile(rf"(.*):\s*({'|'.join(_OPERATIONS)}|ablate)", re.DOTALL)
-# Looks like a neuron, right or wrong.
 _NEURON = re.compile(r"#[+-]?[0-9.]+")
+"""A neuron, also with an invalid index."""
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE | re.ASCII)
 
 
 class SteerTextError(ValueError):
-    """A text that is no edit; the message says what was found and what was expected."""
+    """A text that is not an edit; the message names what was expected and what was found."""
 
 
 def parse_edit(text: str) -> Edit:
-    """Reads one edit.
+    """Reads one edit from a text.
 
     Raises:
         SteerTextError: the text does not fit the grammar.
@@ -55,7 +55,7 @@ def parse_edit(text: str) -> Edit:
     head, equals, tail = stripped.rpartition("=")
     if not equals:
         raise SteerTextError(
-            f"{text!r}: no strength found, expected for instance '{stripped or 'Film-Noir'}=+1'"
+            f"{text!r}: expected a strength such as '{stripped or 'Film-Noir'}=+1', found none"
         )
     target, operation = _split_operator(head.rstrip(), text)
     edit = parse_target(target, text)
@@ -65,14 +65,14 @@ def parse_edit(text: str) -> Edit:
 
 
 def parse_target(target: str, text: str | None = None) -> Edit:
-    """An edit with just its target: "#123" is a neuron, all else a concept's name.
+    """Returns an edit that has only a target: "#123" is a neuron, any other text a concept's name.
 
     Args:
-        target: a neuron or a concept, as the grammar has it.
-        text: what it is part of, for the error.
+        target: a neuron or a concept in the grammar of this module.
+        text: the whole text, for the error message.
 
     Raises:
-        SteerTextError: no name, or a neuron's index that is none.
+        SteerTextError: an empty name, or an invalid index of a neuron.
     """
     context = repr(target if text is None else text)
     target = target.strip()
@@ -80,20 +80,21 @@ def parse_target(target: str, text: str | None = None) -> Edit:
         return Edit(concept=target[1:-1])
     if not target or target == '""':
         raise SteerTextError(
-            f"{context}: no target found, expected a concept's name or '#' and a neuron's index"
+            f"{context}: expected a concept's name or '#' and a neuron's index, found no target"
         )
     if not _NEURON.fullmatch(target):
         return Edit(concept=target)
     digits = target[1:]
     if not digits.isdecimal() or len(digits) > 10 or int(digits) > MAX_NEURON:
         raise SteerTextError(
-            f"{context}: neuron {digits} found, expected a whole number from 0 (quote a concept of that name)"
+            f"{context}: expected a whole number from 0 as neuron, found {digits}"
+            " (put quotes around the name of a concept)"
         )
     return Edit(neuron=int(digits))
 
 
 def format_edit(edit: Edit) -> str:
-    """Writes one edit so that `parse_edit` reads the same back.
+    """Returns an edit as text, from which `parse_edit` reads the same edit.
 
     Raises:
         SteerTextError: the edit has no target, a weight vector as target, or no strength.
@@ -103,7 +104,7 @@ def format_edit(edit: Edit) -> str:
     if operation == Operation.OPERATION_ABLATE:
         return target + _ABLATE
     if not edit.HasField("strength"):
-        raise SteerTextError(f"an edit of {target} has no strength: it cannot be written as text")
+        raise SteerTextError(f"edit of {target}: expected a strength, found none")
     number = _shortest(edit.strength)
     raw = RAW_SUFFIX if edit.unit == Unit.UNIT_RAW else ""
     if operation == Operation.OPERATION_ADD:
@@ -113,21 +114,21 @@ def format_edit(edit: Edit) -> str:
 
 
 def format_target(edit: Edit) -> str:
-    """An edit's target as the grammar has it.
+    """Returns the target of an edit as text.
 
     Raises:
-        SteerTextError: the edit has no target, or one that has no text.
+        SteerTextError: the target is missing, or is neither a neuron nor a named concept.
     """
     kind = edit.WhichOneof("target")
     if kind == "neuron":
         return f"#{edit.neuron}"
     if kind != "concept" or not edit.concept:
         raise SteerTextError(
-            "only an edit of a neuron or of a named concept can be written as text"
+            f"target: expected a neuron or the name of a concept, found {kind or 'none'}"
         )
     name = edit.concept
-    looks_else = _NEURON.fullmatch(name) or _OPERATOR.fullmatch(name) or name.startswith('"')
-    return f'"{name}"' if looks_else or name != name.strip() else name
+    is_ambiguous = _NEURON.fullmatch(name) or _OPERATOR.fullmatch(name) or name.startswith('"')
+    return f'"{name}"' if is_ambiguous or name != name.strip() else name
 
 
 def _split_operator(head: str, text: str) -> "tuple[str, Operation.ValueType]":
@@ -136,7 +137,7 @@ def _split_operator(head: str, text: str) -> "tuple[str, Operation.ValueType]":
         return head, Operation.OPERATION_ADD
     if match[2] == "ablate":
         raise SteerTextError(
-            f"{text!r}: ablate with a strength found, expected '{match[1]}{_ABLATE}'"
+            f"{text!r}: expected '{match[1]}{_ABLATE}', found ablate with a strength"
         )
     return match[1], _OPERATIONS[match[2]]
 
@@ -146,28 +147,32 @@ def _read_strength(edit: Edit, tail: str, text: str) -> None:
     raw = number.endswith(RAW_SUFFIX)
     number = number.removesuffix(RAW_SUFFIX).rstrip()
     if not _NUMBER.fullmatch(number) or not math.isfinite(strength := float(number)):
-        raise SteerTextError(f"{text!r}: strength {tail.strip()!r} found, expected a finite number")
+        raise SteerTextError(
+            f"{text!r}: expected a finite number as strength, found {tail.strip()!r}"
+        )
     if math.isinf(_float32(strength)):
-        raise SteerTextError(f"{text!r}: strength {number} found, too large for a 32-bit number")
+        raise SteerTextError(
+            f"{text!r}: expected a strength that fits a 32-bit float, found {number}"
+        )
     edit.strength = strength
     if edit.operation in _UNITLESS:
         if raw:
             name = _NAMES[edit.operation]
             raise SteerTextError(
-                f"{text!r}: '{RAW_SUFFIX}' found, but {name} takes a bare number without a unit"
+                f"{text!r}: expected a number without a unit for {name}, found '{RAW_SUFFIX}'"
             )
         return
     edit.unit = Unit.UNIT_RAW if raw else Unit.UNIT_TYPICAL
 
 
 def _shortest(value: float) -> str:
-    """The fewest digits that give the same float32 back: 9 are always enough."""
+    """Returns the fewest digits that give the same float32; 9 digits are always enough."""
     return next(
         digits for size in range(1, 10) if _float32(float(digits := f"{value:.{size}g}")) == value
     )
 
 
 def _float32(value: float) -> float:
-    """The nearest float32, infinite where there is none. struct's native form rounds; the others refuse."""
+    """Rounds to the nearest float32, or to infinity. Only struct's native format rounds."""
     rounded: float = struct.unpack("f", struct.pack("f", value))[0]
     return rounded

@@ -206,7 +206,7 @@ def test_a_name_with_wildcards_removes_no_ones_leftovers_but_its_own(
         (lambda out: (out / "notes.txt").touch(), r"notes\.txt is not in the manifest"),
         (lambda out: (out / "manifest.json").unlink(), r"no readable manifest\.json"),
         (lambda out: (out / "manifest.json").write_text("{"), "is not a manifest"),
-        (lambda out: _set(out, "format_version", 99), "format version 99 found, 1 expected"),
+        (lambda out: _set(out, "format_version", 99), "format version: expected 1, found 99"),
         (lambda out: _set(out, "hook_point", "elsewhere"), "was edited after it was written"),
         (lambda out: shutil.rmtree(out), r"no readable manifest\.json"),
     ],

@@ -158,7 +158,7 @@ def test_a_plain_list_has_rank_id_title_and_score(run: Run, fake: FakeServer) ->
 
 def test_an_empty_list_says_so(run: Run, fake: FakeServer) -> None:
     fake.answers["RecommendRequest"] = RecommendResponse()
-    assert "no item is left" in run("recommend", "--user", "42").out
+    assert "no items left" in run("recommend", "--user", "42").out
 
 
 def test_a_fallen_item_and_lists_of_unequal_length_are_shown(run: Run, fake: FakeServer) -> None:
@@ -272,7 +272,7 @@ def test_a_contrast_shows_what_the_left_has_more_of(run: Run, fake: FakeServer) 
     lines = _lines(run("contrast", "1,2", "3", "--n", "5").out)
     assert lines[:2] == [
         "2 users on the left, 1 on the right",
-        "1 ignored: the bundle knows nothing of them",
+        "1 ignored: the bundle does not know them",
     ]
     assert "Film-Noir 0 0.5 -2.00 25%" in lines
     assert "#7 noir, crime 0.5 0 +2.00 75%" in lines
@@ -348,21 +348,24 @@ def test_what_the_server_refuses_is_one_readable_line_on_stderr_and_status_1(
         (("dance",), "dance"),
         (("recommend",), "expected --user or --history"),
         (("user",), "expected USER or --history"),
-        (("recommend", "--user", "1", "--steer", "Film-Noir"), "no strength found"),
+        (("recommend", "--user", "1", "--steer", "Film-Noir"), "expected a strength such as"),
         (("recommend", "--user", "1", "--steer", "Film-Noir=much"), "expected a finite number"),
         (("recommend", "--user", "1", "--share", "Film-Noir"), "expected 'concept>=share'"),
         (
             ("recommend", "--user", "1", "--share", "Film-Noir>=30"),
-            "share 30 found, expected 0 to 1",
+            "expected a share from 0 to 1, found 30",
         ),
         (("recommend", "--user", "1", "--filter", "genres"), "expected 'attribute=value,value'"),
         (("recommend", "--user", "1", "--n", "-1"), "expected a whole number"),
         (("recommend", "--user", "1", "--mode", "sideways"), "sideways"),
         (("recommend", "--user", "1", "--timeout", "0"), "expected seconds above 0"),
-        (("recommend", "--user", "1", "--exclude", "1,,2"), "an empty id found"),
+        (("recommend", "--user", "1", "--exclude", "1,,2"), "found an empty id"),
         (("neuron", "4294967296"), "expected a whole number"),
         (("record", "--user", "1"), "expected --user and --item, or --from FILE"),
-        (("record", "--from", "x.csv", "--user", "1"), "expected one or the other"),
+        (
+            ("record", "--from", "x.csv", "--user", "1"),
+            "expected either --from or --user, found both",
+        ),
         (("record", "--user", "1", "--item", "2", "--time", "soon"), "expected seconds since 1970"),
         (("record", "--user", "1", "--item", "2", "--time", "1e15"), "expected seconds since 1970"),
         (("status", "--wait", "-1"), "expected seconds above 0"),

@@ -1,4 +1,4 @@
-"""The sync client against a real server; the async one is held to the same in test_aio.py."""
+"""The sync client against a real server; the async one is held to the same in test_async_client.py."""
 
 import threading
 import time
@@ -240,7 +240,7 @@ def test_a_deadline_that_no_call_can_meet_is_refused(client: Client, timeout: fl
 
 
 def test_a_client_without_channels_or_target_is_refused() -> None:
-    with pytest.raises(ValueError, match="channels: 0 found"):
+    with pytest.raises(ValueError, match="channels: expected at least 1, found 0"):
         Client(channels=0)
     with pytest.raises(ValueError, match="target"):
         Client("")

@@ -112,34 +112,46 @@ def test_a_file_that_changed_between_two_readings_has_other_ids(tmp_path: Path) 
     ("name", "text", "complaint"),
     [
         ("a.xlsx", "", "expected a file that ends in .parquet, .csv"),
-        ("a.csv", "", "expected user_id and item_id"),
-        ("a.csv", "user,item\n1,2\n", "the columns user, item found, expected user_id and item_id"),
-        ("a.csv", "user_id,item_id\n1,2\n1\n", "row 1: 1 fields found after this row, expected 2"),
-        ("a.csv", "user_id,item_id\n1,2\n1,\n", "row 2: item_id: None found"),
+        ("a.csv", "", "expected the columns user_id and item_id, found none"),
+        ("a.csv", "user,item\n1,2\n", "expected the columns user_id and item_id, found user, item"),
+        ("a.csv", "user_id,item_id\n1,2\n1\n", "row 1: expected 2 fields after this row, found 1"),
+        (
+            "a.csv",
+            "user_id,item_id\n1,2\n1,\n",
+            "row 2: item_id: expected a text or a whole number, found None",
+        ),
         (
             "a.csv",
             "user_id,item_id,rating\n1,2,good\n",
-            "row 1: value: 'good' found, expected a number",
+            "row 1: value: expected a number, found 'good'",
         ),
-        ("a.csv", "user_id,item_id,time\n1,2,soon\n", "row 1: time: 'soon' found"),
+        (
+            "a.csv",
+            "user_id,item_id,time\n1,2,soon\n",
+            "row 1: time: expected seconds since 1970 or ISO 8601, found 'soon'",
+        ),
         (
             "a.csv",
             "user_id,item_id,time\n1,2,881250949000\n",
-            "row 1: time: 881250949000 found, expected seconds",
+            "row 1: time: expected seconds since 1970, found 881250949000",
         ),
-        ("a.csv", "user_id,item_id,time\n1,2,2020-01-01\n", "without a time zone found"),
+        (
+            "a.csv",
+            "user_id,item_id,time\n1,2,2020-01-01\n",
+            "found 2020-01-01T00:00:00 without a time zone",
+        ),
         (
             "a.csv",
             "user_id,item_id,kind\n1,2,love\n",
-            "kind: 'love' found, expected one of view, click",
+            "kind: expected one of view, click, like, purchase, rating, dislike, hide, found 'love'",
         ),
-        ("a.jsonl", "{}\n", "row 1: item_id: None found"),
+        ("a.jsonl", "{}\n", "row 1: item_id: expected a text or a whole number, found None"),
         (
             "a.jsonl",
             '{"user_id": 1.5, "item_id": 1}\n',
-            "row 1: user_id: 1.5 found, expected a text or a whole",
+            "row 1: user_id: expected a text or a whole number, found 1.5",
         ),
-        ("a.jsonl", "[1]\n", "'[1]' found after this row, expected an object"),
+        ("a.jsonl", "[1]\n", "expected an object after this row, found '[1]'"),
         ("a.jsonl", '{"user_id": \n', "row 0: "),
         ("a.parquet", "PAR", "a.parquet: "),
     ],
@@ -204,7 +216,10 @@ def test_a_bad_row_is_usage_and_a_refusal_tells_how_far_it_came(
     fake: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _run(fake, str(_write(tmp_path / "a.csv", "user_id,item_id\n1,2\n1,\n"))) == 2
-    assert "a.csv, row 2: item_id: None found" in capsys.readouterr().err
+    assert (
+        "a.csv, row 2: item_id: expected a text or a whole number, found None"
+        in capsys.readouterr().err
+    )
     fake.faults = [fault(grpc.StatusCode.FAILED_PRECONDITION, "no store")]
     assert _run(fake, str(_write(tmp_path / "b.csv", "user_id,item_id\n1,2\n"))) == 1
     assert (

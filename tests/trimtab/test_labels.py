@@ -36,7 +36,7 @@ def test_labels_go_out_are_edited_and_come_back(
     file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     made = run("import", str(file))
     assert f"{len(lines):,} records" in made
-    assert "gone from it: Drama" in made
+    assert "concepts of the previous set that it lacks: Drama" in made
     with Client(target) as client:
         assert client.recommend(history=["item-1"], steer={"Dramatic": 1}).items
         with pytest.raises(FailedPrecondition, match="nearest: Dramatic"):
@@ -61,8 +61,8 @@ def test_labels_go_out_are_edited_and_come_back(
             '{"neuron": 5000, "label": {"text": "x"}}',
             "line 2: neuron: expected a neuron from 0 to 127, found 5000",
         ),
-        ('{"neuron": 5', "line 2: no label record"),
-        ('{"neuron": 5, "colour": 1}', "line 2: no label record"),
+        ('{"neuron": 5', "line 2: expected a label record, found another text"),
+        ('{"neuron": 5, "colour": 1}', "line 2: expected a label record, found another text"),
         (
             '{"concept": "Nowhere"}',
             "line 2: weights: expected weights, or a concept of the bundle, found neither: 'Nowhere'",

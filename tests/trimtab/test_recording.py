@@ -163,7 +163,7 @@ def test_a_failed_call_stops_recording_and_says_how_far_it_came(
 
 
 def test_an_event_that_cannot_be_read_stops_recording_with_its_reason(client: Client) -> None:
-    with pytest.raises(TypeError, match="item_id: None found"):
+    with pytest.raises(TypeError, match=r"item_id: expected .* found None"):
         client.record([(1, 2), (1, None)])  # type: ignore[list-item]
 
 
@@ -173,5 +173,5 @@ def test_an_event_that_cannot_be_read_stops_recording_with_its_reason(client: Cl
 def test_sizes_that_the_server_refuses_are_refused_before(
     client: Client, call_events: int, calls_in_flight: int
 ) -> None:
-    with pytest.raises(ValueError, match="found, expected"):
+    with pytest.raises(ValueError, match=r"expected .* found"):
         client.record([(1, 2)], call_events=call_events, calls_in_flight=calls_in_flight)

@@ -1,7 +1,6 @@
-"""The `trimtab` command: what a server recommends, knows and holds, on a terminal.
+"""Shows recommendations, concepts and state of a Trimtab server in the terminal.
 
-Exit status: 0 all is well, 1 the server said no, could not be reached or does not serve, 2 wrong
-usage.
+Exit status: 0 success, 1 the server refused, could not be reached or is not serving, 2 wrong usage.
 """
 
 import argparse
@@ -13,11 +12,11 @@ from pathlib import Path
 
 import grpc
 
-from trimtab.channels import DEFAULT_TARGET
 from trimtab.cli import cards, concepts, recommend, record, server
 from trimtab.cli.arguments import InputError, seconds
 from trimtab.cli.screen import Screen
 from trimtab.client import Client
+from trimtab.connection import DEFAULT_TARGET
 from trimtab.errors import TrimtabError
 
 TARGET_VARIABLE = "TRIMTAB_TARGET"
@@ -28,12 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status.
 
     Args:
-        argv: the arguments after the command's name; those of the process if None.
+        argv: the arguments after the command's name; None for those of the process.
     """
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(
-            stream, "reconfigure"
-        ):  # a title that the terminal cannot write is no reason to stop
+        # The terminal's encoding may lack a character of a title.
+        if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     args = _parser().parse_args(argv)
     screen = Screen.of_process(json=args.json)
@@ -48,10 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         screen.complain(str(error))
         return 2
     except UnicodeEncodeError:
-        screen.complain("an argument that is not UTF-8 text found")
+        screen.complain("arguments: expected UTF-8 text, found bytes that are not UTF-8")
         return 2
     except BrokenPipeError:
-        # Who read the output has gone; what is still buffered must not be complained about at exit.
+        # The reader closed the pipe. Python would report what is still buffered at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
@@ -76,10 +74,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_connection(parser: argparse.ArgumentParser, *, top: bool) -> None:
-    """The options of every command, which may stand before or after its name.
+    """Adds the options of every command, which may come before or after its name.
 
-    Only the first of the two may have defaults: the second would overwrite what was given before
-    the name.
+    Only those before the name (`top`) have defaults; defaults after the name would overwrite
+    options that were given before it.
     """
 
     def default(value: object) -> object:
@@ -90,14 +88,14 @@ def _add_connection(parser: argparse.ArgumentParser, *, top: bool) -> None:
         "--target",
         metavar="HOST:PORT",
         default=default(os.environ.get(TARGET_VARIABLE) or DEFAULT_TARGET),
-        help=f"the server; default ${TARGET_VARIABLE}, else {DEFAULT_TARGET}",
+        help=f"address of the server; default ${TARGET_VARIABLE}, else {DEFAULT_TARGET}",
     )
     group.add_argument(
         "--timeout",
         metavar="SECONDS",
         type=seconds,
         default=default(None),
-        help="deadline of each call; default 5, for record 30",
+        help="deadline of each call; default 5, record 30, label sets 60",
     )
     group.add_argument(
         "--token",
@@ -112,13 +110,13 @@ def _add_connection(parser: argparse.ArgumentParser, *, top: bool) -> None:
         metavar="FILE",
         type=Path,
         default=default(None),
-        help="PEM of who vouches for the server; means --tls",
+        help="PEM file of the certificate authority of the server; implies --tls",
     )
     group.add_argument(
         "--json",
         action="store_true",
         default=default(False),
-        help="print the reply as JSON, for programs",
+        help="print the reply as JSON",
     )
 
 
@@ -131,5 +129,5 @@ def _client(args: argparse.Namespace) -> Client:
             raise InputError(f"--ca {args.ca}: {error.strerror}") from error
         credentials = grpc.ssl_channel_credentials(roots)
     if not args.target:
-        raise InputError("--target: an empty text found, expected HOST:PORT")
+        raise InputError("--target: expected HOST:PORT, found an empty text")
     return Client(args.target, credentials=credentials, token=args.token)

@@ -1,10 +1,10 @@
-"""What arguments are made of: texts into numbers, edits, conditions and ids, or a readable refusal."""
+"""Converts command-line arguments to numbers, edits, conditions and ids; adds shared options."""
 
 import argparse
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from trimtab.channels import check_timeout
+from trimtab.connection import check_timeout
 from trimtab.filter_text import parse_condition
 from trimtab.steer_text import MAX_NEURON, parse_edit
 from trimtab.v1.recommendation_pb2 import Filter
@@ -12,24 +12,25 @@ from trimtab.v1.recommendation_pb2 import Filter
 _Parsed = TypeVar("_Parsed")
 
 STEER_HELP = (
-    "an edit of a concept or of a neuron: 'Film-Noir=+1', '#123=-0.5', 'Film-Noir:set=2' (also scale, cap, "
-    "blend, boost), 'Film-Noir:ablate'; 'raw' after the number gives it in units of the code; may be repeated"
+    "an edit of a concept or a neuron: 'Film-Noir=+1', '#123=-0.5', 'Film-Noir:set=2' (also scale, "
+    "cap, blend, boost), 'Film-Noir:ablate'; 'raw' after the number means units of the code; may "
+    "be repeated"
 )
 
 
 class InputError(ValueError):
-    """Input that no request can be made of; the message says what was found."""
+    """Input that is not a valid request; the message names what was expected and found."""
 
 
 class Commands(Protocol):
-    """Where commands are registered."""
+    """The part of argparse's subparsers that registers a command."""
 
     def add_parser(self, name: str, **options: Any) -> argparse.ArgumentParser:
-        """Adds one."""
+        """Adds a command."""
 
 
 def readable(parse: Callable[[str], _Parsed]) -> Callable[[str], _Parsed]:
-    """The parser as argparse wants it: it shows the text of no other error."""
+    """Makes a parser raise ArgumentTypeError, the only error whose text argparse shows."""
 
     def parsed(text: str) -> _Parsed:
         try:
@@ -44,19 +45,19 @@ def _seconds(text: str) -> float:
     try:
         return check_timeout(float(text))
     except ValueError:
-        raise ValueError(f"{text!r} found, expected seconds above 0") from None
+        raise ValueError(f"expected seconds above 0, found {text!r}") from None
 
 
 def _whole(text: str, largest: int) -> int:
     if not text.isascii() or not text.isdecimal() or len(text) > 10 or int(text) > largest:
-        raise ValueError(f"{text!r} found, expected a whole number from 0 to {largest}")
+        raise ValueError(f"expected a whole number from 0 to {largest}, found {text!r}")
     return int(text)
 
 
 def _ids(text: str) -> list[str]:
     ids = [item.strip() for item in text.split(",")] if text else []
     if not all(ids):
-        raise ValueError(f"{text!r}: an empty id found, expected ID,ID")
+        raise ValueError(f"{text!r}: expected ID,ID, found an empty id")
     return ids
 
 
@@ -67,9 +68,9 @@ ids = readable(_ids)
 
 
 def add_list_options(parser: argparse.ArgumentParser) -> None:
-    """How long a list is, what may be in it, how it is steered, and by which bundle."""
+    """Adds the options for the length, steering, filters and bundle of a list."""
     parser.add_argument(
-        "--n", metavar="N", type=count, default=10, help="how many items; default 10"
+        "--n", metavar="N", type=count, default=10, help="number of items; default 10"
     )
     parser.add_argument(
         "--steer",
@@ -85,7 +86,8 @@ def add_list_options(parser: argparse.ArgumentParser) -> None:
         type=readable(parse_condition),
         action="append",
         default=[],
-        help="only items with 'genres=Comedy,Drama' (any of them) or 'year=1990..1999'; may be repeated",
+        help="only items that fulfil 'genres=Comedy,Drama' (any of them) or 'year=1990..1999'; may "
+        "be repeated",
     )
     parser.add_argument(
         "--not",
@@ -94,33 +96,33 @@ def add_list_options(parser: argparse.ArgumentParser) -> None:
         type=readable(parse_condition),
         action="append",
         default=[],
-        help="no items with 'genres=Horror'; may be repeated",
+        help="no items that fulfil 'genres=Horror'; may be repeated",
     )
     add_bundle_option(parser)
 
 
 def add_bundle_option(parser: argparse.ArgumentParser) -> None:
-    """Which of the server's bundles answers."""
+    """Adds the option that selects a bundle."""
     parser.add_argument(
         "--bundle",
         default="",
         metavar="ID",
-        help="a bundle's id or label; the server's default if empty",
+        help="id or label of a bundle; default: the server's default bundle",
     )
 
 
 def add_history_option(parser: argparse.ArgumentParser) -> None:
-    """A history in place of the stored one."""
+    """Adds the option that replaces the stored history."""
     parser.add_argument(
         "--history",
         metavar="ID,ID",
         type=ids,
-        help="item ids, oldest first, in place of the stored history ('' for none)",
+        help="item ids, oldest first, instead of the stored history ('' for an empty one)",
     )
 
 
 def filter_of(args: argparse.Namespace) -> Filter | None:
-    """The filter that --filter and --not make."""
+    """Returns the filter from --filter and --not, None if neither is given."""
     if not args.filter and not args.filter_out:
         return None
     return Filter(all_of=args.filter, none_of=args.filter_out)

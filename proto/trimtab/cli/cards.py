@@ -1,4 +1,4 @@
-"""trimtab neuron, user, contrast: what a neuron means, what fires in a user, and what tells users apart."""
+"""Commands neuron, user and contrast: concept cards, active neurons and differences of sets."""
 
 import argparse
 import math
@@ -35,16 +35,21 @@ _QUANTILES = ("median", "75%", "90%", "95%", "99%", "largest")
 
 
 def register(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Adds the commands."""
-    parser = commands.add_parser("neuron", parents=[common], help="one neuron's card")
+    """Registers the commands."""
+    parser = commands.add_parser("neuron", parents=[common], help="show the card of a neuron")
     parser.add_argument(
-        "neuron", metavar="NEURON", type=neuron, help="its index, for instance 123 or '#123'"
+        "neuron",
+        metavar="NEURON",
+        type=neuron,
+        help="index of the neuron, for instance 123 or '#123'",
     )
     add_bundle_option(parser)
     parser.set_defaults(run=show_neuron)
 
-    parser = commands.add_parser("user", parents=[common], help="what fires in a user")
-    parser.add_argument("user", metavar="USER", nargs="?", help="a user's id")
+    parser = commands.add_parser(
+        "user", parents=[common], help="show the active neurons and concepts of a user"
+    )
+    parser.add_argument("user", metavar="USER", nargs="?", help="id of the user")
     add_history_option(parser)
     parser.add_argument(
         "--n", metavar="N", type=count, default=15, help="rows of each table; default 15"
@@ -53,13 +58,13 @@ def register(commands: Commands, common: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=show_user)
 
     parser = commands.add_parser(
-        "contrast", parents=[common], help="what tells two sets of users, or of items, apart"
+        "contrast", parents=[common], help="show the differences between two sets of users or items"
     )
     for side in ("left", "right"):
         parser.add_argument(
-            side, metavar="ID,ID", type=ids, help="users' ids, or with --items items'"
+            side, metavar="ID,ID", type=ids, help="ids of users, or of items with --items"
         )
-    parser.add_argument("--items", action="store_true", help="the ids are items'")
+    parser.add_argument("--items", action="store_true", help="the ids are item ids")
     parser.add_argument(
         "--n", metavar="N", type=count, default=15, help="rows of each table; default 15"
     )
@@ -68,7 +73,7 @@ def register(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 
 def show_neuron(client: Client, args: argparse.Namespace, screen: Screen) -> int:
-    """One neuron's card."""
+    """Shows the card of one neuron."""
     reply = client.get_neuron(args.neuron, bundle=args.bundle, timeout=args.timeout)
     if screen.json:
         screen.dump(reply)
@@ -78,9 +83,9 @@ def show_neuron(client: Client, args: argparse.Namespace, screen: Screen) -> int
 
 
 def show_user(client: Client, args: argparse.Namespace, screen: Screen) -> int:
-    """A user's history, neurons and concept levels."""
+    """Shows the history, the active neurons and the concept levels of a user."""
     if args.user is None and args.history is None:
-        raise InputError("no user and no history found, expected USER or --history")
+        raise InputError("expected USER or --history, found neither")
     reply = client.inspect_user(
         args.user, history=args.history, bundle=args.bundle, timeout=args.timeout
     )
@@ -91,7 +96,7 @@ def show_user(client: Client, args: argparse.Namespace, screen: Screen) -> int:
     if reply.neurons:
         screen.show(_neurons(reply.neurons[: args.n], screen))
     else:
-        screen.show("no neuron fires")
+        screen.show("no neuron is active")
     levels = sorted(reply.concepts, key=lambda level: -level.strength)[: args.n]
     if levels:
         screen.show(_levels(levels))
@@ -100,7 +105,7 @@ def show_user(client: Client, args: argparse.Namespace, screen: Screen) -> int:
 
 
 def show_contrast(client: Client, args: argparse.Namespace, screen: Screen) -> int:
-    """The concepts and neurons that tell two sets apart."""
+    """Shows the concepts and neurons that differ most between two sets."""
     reply = client.contrast(
         args.left, args.right, items=args.items, n=args.n, bundle=args.bundle, timeout=args.timeout
     )
@@ -110,7 +115,7 @@ def show_contrast(client: Client, args: argparse.Namespace, screen: Screen) -> i
     kind = "items" if args.items else "users"
     screen.show(f"{reply.left_count:,} {kind} on the left, {reply.right_count:,} on the right")
     if reply.ignored_count:
-        screen.show(f"{reply.ignored_count:,} ignored: the bundle knows nothing of them")
+        screen.show(f"{reply.ignored_count:,} ignored: the bundle does not know them")
     if reply.concepts:
         screen.show(_differences("concept", [(one.concept, one) for one in reply.concepts]))
     named = [(f"#{one.neuron} {one.label}".rstrip(), one) for one in reply.neurons]
@@ -139,7 +144,7 @@ def _card(card: NeuronCard, screen: Screen) -> Iterator[RenderableType]:
         yield _items(card)
     if card.HasField("monosemanticity"):
         yield cell(
-            f"monosemanticity {card.monosemanticity:.2f}: how alike the items are that fire it"
+            f"monosemanticity {card.monosemanticity:.2f}: similarity of the items that activate it"
         )
     if card.HasField("entropy"):
         yield cell(f"entropy over concepts {card.entropy:.2f}, from 0 (one) to 1 (all alike)")
@@ -149,7 +154,7 @@ def _card(card: NeuronCard, screen: Screen) -> Iterator[RenderableType]:
 
 
 def _labels(card: NeuronCard) -> Table:
-    made = table("label", "method", ">score", "on what that stands")
+    made = table("label", "method", ">score", "provenance")
     for label in card.labels:
         made.add_row(
             cell(label.text),

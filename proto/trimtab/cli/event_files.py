@@ -1,8 +1,8 @@
-"""Files of interactions: Parquet, CSV, JSON lines, and tables whose header carries types ("user_id:token").
+"""Reads files of interactions: Parquet, CSV, JSON lines, and tables with typed headers.
 
-Columns: user_id, item_id; and if there are any, rating or value, timestamp or time (seconds since
-    1970, or
-ISO 8601 with a time zone), kind, event_id. Others are left alone.
+A typed header is for instance "user_id:token". Columns: user_id, item_id; optional ones: rating or
+value, timestamp or time (seconds since 1970, or ISO 8601 with a time zone), kind, event_id. Other
+columns are ignored.
 """
 
 import csv
@@ -16,11 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from trimtab.argument_types import Time
 from trimtab.cli.arguments import InputError
-from trimtab.messages import Time, interaction
+from trimtab.event_messages import interaction
 from trimtab.v1.recommendation_pb2 import Interaction
 
-# By the names that each may have in a file, best first.
 _COLUMNS = {
     "user": ("user_id",),
     "item": ("item_id",),
@@ -29,14 +29,15 @@ _COLUMNS = {
     "kind": ("kind",),
     "event": ("event_id",),
 }
+"""Names that each column may have in a file; the first present one is read."""
 _ROWS_AT_A_TIME = 65_536
 
 Row: TypeAlias = tuple[Any, ...]
-"""User, item, value, time, kind and event id; None where there is none."""
+"""User, item, value, time, kind and event id; None for a missing one."""
 
 
 class EventFileError(InputError):
-    """A file that cannot be read as interactions; the message says where and why."""
+    """A file that cannot be read as interactions; the message names the row and the reason."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +46,23 @@ class EventFile:
 
     path: Path
     row_count: int
-    """As far as it is known before reading: an upper bound for text files."""
+    """Number of rows; an upper bound for text files."""
     interactions: Iterator[Interaction]
 
 
 def open_events(path: Path) -> EventFile:
-    """Opens a file by what its name ends in; rows are read as they are asked for.
+    """Opens a file in the format of its suffix; rows are read lazily.
 
     Raises:
-        EventFileError: no such file, an unknown kind, or no columns for user and item. While
-            reading: a row that is
-            no interaction.
+        EventFileError: no such file, an unknown suffix, or no columns for user and item. While
+            reading: a row is not an interaction.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise EventFileError(f"{path}: expected a file that ends in {', '.join(_READERS)}")
+        raise EventFileError(
+            f"{path}: expected a file that ends in {', '.join(_READERS)},"
+            f" found {path.suffix or 'no suffix'}"
+        )
     try:
         row_count, rows = reader(path)
     except OSError as error:
@@ -71,14 +74,13 @@ def open_events(path: Path) -> EventFile:
 
 def _interactions(path: Path, rows: Iterable[Row]) -> Iterator[Interaction]:
     number = 0
-    digest = functools.cache(
-        lambda: _digest(path)
-    )  # of a file as it is now, and only if it is needed
+    # Computed only if it is needed, from the file's present content.
+    digest = functools.cache(lambda: _digest(path))
     try:
         for number, (user, item, value, time, kind, event) in enumerate(rows, start=1):
             if event is None and time is None:
-                # The server would take its own clock's time into the id, and so count a second
-                # recording as new.
+                # The server would derive the id from its own clock, and a second recording of the
+                # file would count as new events.
                 event = f"{digest()}:{number}"
             yield interaction(
                 user,
@@ -88,11 +90,8 @@ def _interactions(path: Path, rows: Iterable[Row]) -> Iterator[Interaction]:
                 time=parse_time(time),
                 event_id=str(event or ""),
             )
-    except (
-        ValueError,
-        TypeError,
-        csv.Error,
-    ) as error:  # of the reader too, on the row after the last good one
+    except (ValueError, TypeError, csv.Error) as error:
+        # The reader's own errors are about the row after the last good one.
         if isinstance(error, EventFileError):
             raise
         raise EventFileError(f"{path}, row {number}: {error}") from error
@@ -126,7 +125,7 @@ def _read_separated(path: Path, separator: str | None = None) -> tuple[int, Iter
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = file.readline().strip()
     delimiter = separator or ("\t" if "\t" in header else ",")
-    # A header that carries types, "rating:float", is read by its names.
+    # The names in a typed header such as "rating:float" come before the colon.
     fields = next(csv.reader([header], delimiter=delimiter), [])
     names = [field.split(":")[0].strip() for field in fields]
     positions = _positions(path, names)
@@ -137,7 +136,7 @@ def _read_separated(path: Path, separator: str | None = None) -> tuple[int, Iter
             for fields in filter(None, csv.reader(file, delimiter=delimiter)):
                 if len(fields) != len(names):
                     raise ValueError(
-                        f"{len(fields)} fields found after this row, expected {len(names)}"
+                        f"expected {len(names)} fields after this row, found {len(fields)}"
                     )
                 yield tuple([None if at is None else fields[at] or None for at in positions])
 
@@ -151,7 +150,7 @@ def _read_json_lines(path: Path) -> tuple[int, Iterator[Row]]:
                 fields = json.loads(line)
                 if not isinstance(fields, dict):
                     raise ValueError(
-                        f"{line.strip()[:40]!r} found after this row, expected an object"
+                        f"expected an object after this row, found {line.strip()[:40]!r}"
                     )
                 yield tuple([_first(fields, names) for names in _COLUMNS.values()])
 
@@ -168,16 +167,16 @@ _READERS: dict[str, Callable[[Path], tuple[int, Iterator[Row]]]] = {
 
 
 def _positions(path: Path, names: Sequence[str]) -> list[int | None]:
-    """Where the columns of a `Row` are."""
-    found = [
+    """Returns the position of each column of a `Row`, None for a missing one."""
+    positions = [
         next((names.index(name) for name in known if name in names), None)
         for known in _COLUMNS.values()
     ]
-    if found[0] is None or found[1] is None:
+    if positions[0] is None or positions[1] is None:
         raise EventFileError(
-            f"{path}: the columns {', '.join(names)} found, expected user_id and item_id"
+            f"{path}: expected the columns user_id and item_id, found {', '.join(names) or 'none'}"
         )
-    return found
+    return positions
 
 
 def _first(fields: dict[str, Any], names: Iterable[str]) -> Any:
@@ -190,15 +189,15 @@ def _number(value: Any) -> float | None:
     try:
         number = float(value)
     except ValueError:
-        raise ValueError(f"value: {value!r} found, expected a number") from None
+        raise ValueError(f"value: expected a number, found {value!r}") from None
     return None if math.isnan(number) else number
 
 
 def parse_time(time: Any) -> Time | None:
-    """A time from a file or an argument: a number or a text of seconds, ISO 8601, or a datetime.
+    """Reads a time: a number or a text of seconds since 1970, a text in ISO 8601, or a datetime.
 
     Raises:
-        ValueError: none of these.
+        ValueError: the value is none of these.
     """
     if time is None or isinstance(time, int):
         return time
@@ -211,7 +210,7 @@ def parse_time(time: Any) -> Time | None:
             return datetime.fromisoformat(time)
         except ValueError:
             raise ValueError(
-                f"time: {time!r} found, expected seconds since 1970 or ISO 8601"
+                f"time: expected seconds since 1970 or ISO 8601, found {time!r}"
             ) from None
     return int(seconds) if seconds.is_integer() else seconds
 

@@ -1,4 +1,4 @@
-"""trimtab recommend, trimtab similar: lists, steered and not, and what steering did to them."""
+"""Commands recommend and similar: lists, unsteered lists, reasons and steering reports."""
 
 import argparse
 import time
@@ -20,8 +20,8 @@ from trimtab.cli.arguments import (
 from trimtab.cli.screen import Screen, cell, table
 from trimtab.cli.served_by import enum_text, served_by_line
 from trimtab.client import Client
-from trimtab.messages import steering
 from trimtab.share_text import parse_share
+from trimtab.steering_messages import steering
 from trimtab.v1.recommendation_pb2 import (
     Reason,
     ReasonKind,
@@ -45,11 +45,11 @@ _BOUNDS = {
 
 
 def register(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Adds the commands."""
+    """Registers the commands."""
     parser = commands.add_parser(
-        "recommend", parents=[common], help="a list for a user or a history"
+        "recommend", parents=[common], help="recommend items for a user or a history"
     )
-    parser.add_argument("--user", metavar="ID", help="whose list")
+    parser.add_argument("--user", metavar="ID", help="id of the user")
     add_history_option(parser)
     add_list_options(parser)
     parser.add_argument(
@@ -61,7 +61,9 @@ def register(commands: Commands, common: argparse.ArgumentParser) -> None:
         help="items to leave out",
     )
     parser.add_argument(
-        "--mode", choices=["residual", "reconstruct"], help="how the edited code returns"
+        "--mode",
+        choices=["residual", "reconstruct"],
+        help="how the edited code returns into the model",
     )
     parser.add_argument(
         "--share",
@@ -69,34 +71,37 @@ def register(commands: Commands, common: argparse.ArgumentParser) -> None:
         type=readable(parse_share),
         action="append",
         default=[],
-        help="how much of the list is to be of a concept: 'Film-Noir>=0.3', 'Drama<=0.5', "
-        "'Comedy=0.2..0.4'; or beside the list without steering: 'Drama<=0.5x'; may be repeated",
+        help="target share of a concept in the list: 'Film-Noir>=0.3', 'Drama<=0.5', "
+        "'Comedy=0.2..0.4', or as a multiple of its share without steering: 'Drama<=0.5x'; may be "
+        "repeated",
     )
     parser.add_argument(
         "--budget",
         "--max-relevance-loss",
         metavar="LOSS",
         type=float,
-        help="largest relevance loss, from 0 to 1; steering stops there",
+        help="largest relevance loss that steering may cause, from 0 to 1",
     )
-    parser.add_argument("--policy", metavar="NAME", default="", help="a stored steering policy")
-    parser.add_argument("--explain", action="store_true", help="why each item is there")
     parser.add_argument(
-        "--unsteered", action="store_true", help="beside it the list without steering"
+        "--policy", metavar="NAME", default="", help="name of a stored steering policy"
     )
-    parser.add_argument("--report", action="store_true", help="what steering did")
+    parser.add_argument("--explain", action="store_true", help="show the reasons of each item")
+    parser.add_argument(
+        "--unsteered", action="store_true", help="show the list without steering, too"
+    )
+    parser.add_argument("--report", action="store_true", help="show what steering did")
     parser.set_defaults(run=recommend)
 
-    parser = commands.add_parser("similar", parents=[common], help="items like one")
-    parser.add_argument("item", metavar="ITEM", help="an item's id")
+    parser = commands.add_parser("similar", parents=[common], help="recommend items similar to one")
+    parser.add_argument("item", metavar="ITEM", help="id of the item")
     add_list_options(parser)
     parser.set_defaults(run=similar)
 
 
 def recommend(client: Client, args: argparse.Namespace, screen: Screen) -> int:
-    """One list, beside the unsteered one if asked."""
+    """Shows one list, and the unsteered one if requested."""
     if args.user is None and args.history is None:
-        raise InputError("no user and no history found, expected --user or --history")
+        raise InputError("expected --user or --history, found neither")
     start = time.perf_counter()
     reply = client.recommend(
         args.user,
@@ -131,7 +136,7 @@ def recommend(client: Client, args: argparse.Namespace, screen: Screen) -> int:
 
 
 def similar(client: Client, args: argparse.Namespace, screen: Screen) -> int:
-    """What a user whose history is just one item would be recommended."""
+    """Shows the list for a history that consists of one item."""
     reply = client.similar_items(
         args.item,
         n=args.n,
@@ -148,19 +153,19 @@ def similar(client: Client, args: argparse.Namespace, screen: Screen) -> int:
 
 
 def _steering(args: argparse.Namespace) -> Steering | None:
-    asked = steering(
+    message = steering(
         args.steer,
         shares=args.share,
         max_relevance_loss=args.budget,
         mode=args.mode,
         policy=args.policy,
     )
-    return None if asked == Steering() else asked
+    return None if message == Steering() else message
 
 
 def _list(items: Sequence[Recommendation], *, explain: bool = False) -> Table | str:
     if not items:
-        return "no item is left: every one was seen, excluded or filtered out"
+        return "no items left: all were seen, excluded or filtered out"
     made = table(">#", "item", "title", ">score", *(["why"] if explain else []))
     for item in items:
         why = [_why(item.reasons)] if explain else []
@@ -230,7 +235,7 @@ def _edits(edits: Sequence[EditReport]) -> Table:
 
 
 def _shares(report: SteeringReport) -> Table:
-    """Of the items and of their exposure; targets are about the items."""
+    """Builds the table of concept shares, by items and by exposure; targets are by items."""
     targets = {target.concept: target for target in report.targets}
     made = table(
         "share of the list", ">items before", ">items", ">exposure before", ">exposure", "=target"

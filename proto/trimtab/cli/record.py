@@ -1,4 +1,4 @@
-"""trimtab record, trimtab forget: what users did, one event or a file of them; and its removal."""
+"""Commands record and forget: add events of users, and remove what is stored about a user."""
 
 import argparse
 import dataclasses
@@ -7,31 +7,29 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from trimtab.channels import RECORD_TIMEOUT_S
 from trimtab.cli.arguments import Commands, InputError, readable
 from trimtab.cli.event_files import open_events, parse_time
 from trimtab.cli.screen import Screen, cell
 from trimtab.client import Client
-from trimtab.messages import EVENT_KINDS, interaction
+from trimtab.connection import RECORD_TIMEOUT_S
+from trimtab.event_messages import EVENT_KINDS, interaction
 from trimtab.recording import RecordTotals
 from trimtab.v1.recommendation_pb2 import Interaction
 
 
 def register(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Adds the commands."""
+    """Registers the commands."""
     parser = commands.add_parser(
         "record",
         parents=[common],
-        help="add what users did: one event, or a file of them",
-        description="Adds one event (--user, --item), or a file of them (--from).",
+        help="add one event or a file of events",
+        description="Adds one event (--user, --item) or a file of events (--from).",
     )
-    parser.add_argument("--user", metavar="ID", help="who")
-    parser.add_argument("--item", metavar="ID", help="with which item")
+    parser.add_argument("--user", metavar="ID", help="id of the user")
+    parser.add_argument("--item", metavar="ID", help="id of the item")
+    parser.add_argument("--kind", choices=EVENT_KINDS, help="kind of feedback; default: unknown")
     parser.add_argument(
-        "--kind", choices=EVENT_KINDS, help="what kind of feedback; default: not known"
-    )
-    parser.add_argument(
-        "--value", metavar="X", type=float, help="for a rating, on the data set's own scale"
+        "--value", metavar="X", type=float, help="value of a rating, on the data set's own scale"
     )
     parser.add_argument(
         "--time",
@@ -40,35 +38,36 @@ def register(commands: Commands, common: argparse.ArgumentParser) -> None:
         help="seconds since 1970 or ISO 8601; default: now",
     )
     parser.add_argument(
-        "--event-id", metavar="ID", default="", help="an event with an id counts once"
+        "--event-id", metavar="ID", default="", help="events with the same id count once"
     )
     parser.add_argument(
         "--from",
         metavar="FILE",
         dest="path",
         type=Path,
-        help="a .parquet, .csv, .tsv, .inter or .jsonl file with the columns user_id and item_id; read too "
-        "if there: rating or value, timestamp (seconds), kind, event_id. No event of a file counts twice",
+        help="a .parquet, .csv, .tsv, .inter or .jsonl file with the columns user_id and item_id; "
+        "optional columns: rating or value, timestamp (seconds), kind, event_id. A file that is "
+        "recorded again does not count twice",
     )
     parser.set_defaults(run=record)
 
     parser = commands.add_parser(
-        "forget", parents=[common], help="remove everything stored about a user"
+        "forget", parents=[common], help="remove everything that is stored about a user"
     )
-    parser.add_argument("user", metavar="USER", help="a user's id")
+    parser.add_argument("user", metavar="USER", help="id of the user")
     parser.set_defaults(run=forget)
 
 
 def record(client: Client, args: argparse.Namespace, screen: Screen) -> int:
-    """One event, or a file of them."""
+    """Records one event or a file of events."""
     one = {"--user": args.user, "--item": args.item, "--kind": args.kind, "--value": args.value}
     one |= {"--time": args.time, "--event-id": args.event_id or None}
     if args.path is not None:
         if extra := [name for name, value in one.items() if value is not None]:
-            raise InputError(f"--from beside {', '.join(extra)} found, expected one or the other")
+            raise InputError(f"expected either --from or {', '.join(extra)}, found both")
         return _record_file(client, args, screen)
     if args.user is None or args.item is None:
-        raise InputError("no event found, expected --user and --item, or --from FILE")
+        raise InputError("expected --user and --item, or --from FILE, found neither")
     event = _event(args)
     totals = client.record([event], timeout=args.timeout or RECORD_TIMEOUT_S)
     if screen.json:
@@ -79,7 +78,7 @@ def record(client: Client, args: argparse.Namespace, screen: Screen) -> int:
 
 
 def forget(client: Client, args: argparse.Namespace, screen: Screen) -> int:
-    """Everything stored about a user."""
+    """Removes everything that is stored about a user."""
     reply = client.forget_user(args.user, timeout=args.timeout)
     if screen.json:
         screen.dump(reply)
@@ -140,6 +139,6 @@ def _summary(totals: RecordTotals) -> str:
         parts.append(f"{totals.duplicate_count:,} had been recorded before")
     if totals.unknown_item_count:
         parts.append(
-            f"{totals.unknown_item_count:,} of items that the default bundle does not know"
+            f"{totals.unknown_item_count:,} with items that the default bundle does not know"
         )
     return ", ".join(parts)

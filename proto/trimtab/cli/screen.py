@@ -1,4 +1,4 @@
-"""Where commands write: tables for people, JSON for programs, complaints on stderr."""
+"""Output of the commands: tables, JSON, and errors on stderr."""
 
 import json as json_text
 import os
@@ -14,8 +14,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-# Without a terminal nobody has said how wide a line may be.
 PLAIN_WIDTH = 100
+"""Width of a line where the output is not a terminal, in characters."""
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _ASCII_BLOCKS = " .:-=+*#@"
@@ -28,20 +28,20 @@ class Screen:
     out: Console
     err: Console
     json: bool
-    """True: only JSON goes to out."""
+    """True: `out` gets JSON alone."""
 
     @classmethod
     def of_process(cls, *, json: bool) -> "Screen":
-        """The process's own streams, as they are now."""
+        """Creates a screen for the process's present streams."""
         return cls(_console(stderr=False), _console(stderr=True), json)
 
     def show(self, *renderables: RenderableType) -> None:
-        """Prints for people. Markup in texts is text."""
+        """Prints tables and texts; markup in texts is not interpreted."""
         for renderable in renderables:
             self.out.print(renderable, markup=False, highlight=False)
 
     def dump(self, reply: Message | Mapping[str, object]) -> None:
-        """Prints for programs: every field under the schema's own name."""
+        """Prints JSON, with the schema's own field names."""
         fields = (
             json_format.MessageToDict(
                 reply, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
@@ -53,10 +53,9 @@ class Screen:
         self.out.file.write("\n")
 
     def fitted(self, made: Table, *spare: str) -> Table:
-        """The table, without spare columns (the first named goes first) where words would be torn apart."""
-        unbounded = self.out.options.update_width(
-            10_000
-        )  # a measure stops at the width that it is taken in
+        """Removes spare columns, in the order named, until no word of the table has to be split."""
+        # Measurements are limited to the width that they are taken in.
+        unbounded = self.out.options.update_width(10_000)
         for name in spare:
             if Measurement.get(self.out, unbounded, made).minimum <= self.out.width:
                 break
@@ -64,15 +63,15 @@ class Screen:
         return made
 
     def complain(self, message: str) -> None:
-        """One line on stderr."""
+        """Prints an error message as one line on stderr."""
         self.err.print(f"trimtab: {plain(message)}", markup=False, highlight=False, soft_wrap=True)
 
     def sparkline(self, values: Sequence[float]) -> str:
-        """One character a value, as tall as the value is beside the largest."""
+        """Returns one character for each value; its height is the value relative to the largest."""
         blocks = _BLOCKS if self._unicode else _ASCII_BLOCKS
         largest = max(values, default=0)
         steps = len(blocks) - 1
-        # What is above 0 is never drawn as nothing.
+        # A value above 0 is never drawn as a space.
         heights = (
             [max(1, round(steps * v / largest)) if v > 0 else 0 for v in values]
             if largest > 0
@@ -81,11 +80,11 @@ class Screen:
         return "".join(blocks[height] for height in heights)
 
     def bar(self, share: float, width: int = 10) -> str:
-        """A bar of a share from 0 to 1."""
+        """Returns a bar for a share from 0 to 1, `width` characters at 1."""
         return ("█" if self._unicode else "#") * round(width * min(max(share, 0), 1))
 
     def move(self, places: int) -> Text:
-        """By how many places an item rose or fell."""
+        """Returns the number of places that an item rose or fell, with an arrow."""
         if places == 0:
             return Text("=", style="dim")
         up, down = ("▲", "▼") if self._unicode else ("+", "-")
@@ -97,11 +96,11 @@ class Screen:
 
 
 def table(*columns: str) -> Table:
-    """A table in the one style of all commands.
+    """Creates a table in the style of all commands.
 
     Args:
-        columns: their headings. Texts may be wrapped, but not where the heading starts with ">",
-            which holds numbers, or with "=", which holds single words.
+        columns: headings. A heading that starts with ">" is a column of numbers, one with "=" a
+            column of single words; only other columns are wrapped.
     """
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
@@ -116,17 +115,17 @@ def table(*columns: str) -> Table:
 
 
 def cell(text: object, style: str = "") -> Text:
-    """A text from the server as a table's cell."""
+    """Returns a text from the server as a cell of a table."""
     return Text(plain(str(text)), style)
 
 
 def plain(text: str) -> str:
-    """One line that cannot command the terminal: control characters and line breaks become spaces."""
+    """Returns the text in one line, with spaces for control characters and line breaks."""
     return "".join(char if char.isprintable() else " " for char in text)
 
 
 def short_id(digest: str) -> str:
-    """As much of a digest as tells bundles apart."""
+    """Returns the first 12 characters of a digest."""
     return plain(digest)[:12]
 
 

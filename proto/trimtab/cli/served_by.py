@@ -1,4 +1,4 @@
-"""What a reply says about its making, in words."""
+"""Describes in words what produced a reply."""
 
 from rich.text import Text
 
@@ -13,7 +13,7 @@ _SOURCES = {
 
 
 def served_by_line(served_by: ServedBy) -> Text:
-    """What made a reply, in one line."""
+    """Returns bundle, label set, source and degradations of a reply in one line."""
     parts = [f"served by bundle {short_id(served_by.bundle_id)}"]
     if served_by.label_set:
         parts.append(f"label set {served_by.label_set}")
@@ -34,5 +34,5 @@ def served_by_line(served_by: ServedBy) -> Text:
 
 
 def enum_text(name: str, prefix: str) -> str:
-    """An enum's value as a person says it: "no store" for DEGRADATION_NO_STORE."""
+    """Returns an enum value in words: "no store" for DEGRADATION_NO_STORE."""
     return name.removeprefix(f"{prefix}_").lower().replace("_", " ")

@@ -1,4 +1,4 @@
-"""trimtab bundles, trimtab status: what a server holds, and how it is."""
+"""Commands bundles and status: loaded bundles and health of a server."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -8,49 +8,49 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from trimtab.channels import ServerStatus
 from trimtab.cli.arguments import Commands, seconds
 from trimtab.cli.screen import Screen, cell, short_id, table
 from trimtab.client import Client
+from trimtab.connection import ServerStatus
 from trimtab.v1.bundle_pb2 import LoadedBundle
 
 _STYLES = {"SERVING": "green", "NOT_SERVING": "red"}
 
 
 def register(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """Adds the commands."""
-    group = commands.add_parser("bundles", help="what the server holds")
+    """Registers the commands."""
+    group = commands.add_parser("bundles", help="show the bundles of the server")
     inner = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    parser = inner.add_parser("list", parents=[common], help="the loaded bundles")
+    parser = inner.add_parser("list", parents=[common], help="list the loaded bundles")
     parser.set_defaults(run=list_bundles)
 
     parser = commands.add_parser(
-        "status", parents=[common], help="how the server is; fails if it does not serve"
+        "status", parents=[common], help="show the health of the server; fails if it is not serving"
     )
     parser.add_argument(
         "--wait",
         type=seconds,
         default=0.0,
         metavar="SECONDS",
-        help="first wait so long for the server to serve",
+        help="wait up to this time until the server is serving",
     )
     parser.set_defaults(run=show_status)
 
 
 def list_bundles(client: Client, args: argparse.Namespace, screen: Screen) -> int:
-    """The loaded bundles."""
+    """Shows the loaded bundles."""
     reply = client.list_bundles(timeout=args.timeout)
     if screen.json:
         screen.dump(reply)
     elif reply.bundles:
         screen.show(_bundles(reply.bundles, screen))
     else:
-        screen.show("the server holds no bundle")
+        screen.show("the server has no bundle")
     return 0
 
 
 def show_status(client: Client, args: argparse.Namespace, screen: Screen) -> int:
-    """Health of each service, and the bundles. 1 if the server as a whole does not serve."""
+    """Shows the health of each service and the bundles. Returns 1 if the server is not serving."""
     if args.wait > 0:
         client.wait_until_serving(args.wait)
     status = client.status(timeout=args.timeout)
@@ -77,7 +77,8 @@ def _bundles(bundles: Sequence[LoadedBundle], screen: Screen) -> Table:
     made = table("=bundle", "labels", "data", "models", ">items", ">neurons", ">k", "=made")
     for bundle in bundles:
         manifest = bundle.manifest
-        provenance, sizes = manifest.provenance, manifest.dimensions
+        provenance = manifest.provenance
+        sizes = manifest.dimensions
         made.add_row(
             short_id(bundle.bundle_id),
             cell(", ".join(bundle.labels) or "-"),

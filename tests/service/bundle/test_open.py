@@ -121,7 +121,7 @@ def test_a_future_format_version_is_refused(copy: Path) -> None:
     path = copy / sealing.MANIFEST_NAME
     fields = json.loads(path.read_text()) | {"format_version": 99, "a_field_of_the_future": 1}
     path.write_text(json.dumps(fields))
-    with pytest.raises(BundleError, match="format version 99 found, 1 expected"):
+    with pytest.raises(BundleError, match="format version: expected 1, found 99"):
         open_bundle(copy)
 
 

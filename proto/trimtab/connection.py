@@ -1,4 +1,4 @@
-"""How a client reaches a server: channel options, retries, credentials, and which channel is next."""
+"""Settings of the connections to a server: channel options, retries, credentials and limits."""
 
 import itertools
 import json
@@ -20,9 +20,9 @@ DEFAULT_TARGET = "127.0.0.1:50051"
 DEFAULT_CHANNELS = 4
 DEFAULT_TIMEOUT_S = 5.0
 RECORD_TIMEOUT_S = 30.0
-LABELS_TIMEOUT_S = 60.0  # a whole label set: up to hundreds of megabytes
+LABELS_TIMEOUT_S = 60.0
+"""Deadline of a transfer of a label set, in seconds: a set may have hundreds of megabytes."""
 
-# By the names that a server's health is asked under; "" is the server as a whole.
 SERVICES = (
     "",
     *(
@@ -31,14 +31,18 @@ SERVICES = (
         for service in module.DESCRIPTOR.services_by_name.values()
     ),
 )
+"""Names of the services in the health protocol; "" is the server as a whole."""
 
 MAX_BATCH = 256
-MAX_BATCH_BYTES = 3 * 2**20  # a server takes messages of 4 MiB
+"""Most requests in one BatchRecommend call: the server's limit."""
+MAX_BATCH_BYTES = 3 * 2**20
+"""Most bytes in one BatchRecommend call; gRPC servers accept messages of up to 4 MiB."""
 MAX_RECEIVED_BYTES = 64 * 2**20
+"""Largest reply that the client accepts, in bytes."""
 
-# Four attempts wait about 0.1 + 0.2 + 0.4 s, all within the deadline: a worker that restarts is
-# bridged, a server that is gone is reported soon. Every call may be sent twice: reads change
-# nothing, and events carry ids (see trimtab.recording).
+# Four attempts wait about 0.1 + 0.2 + 0.4 s in total, within the call's deadline. This is enough
+# for a worker that restarts, and a server that stopped is still reported soon. Every call may be
+# sent twice: reads change nothing, and events carry ids (see trimtab.recording).
 SERVICE_CONFIG: dict[str, Any] = {
     "methodConfig": [
         {
@@ -56,10 +60,10 @@ SERVICE_CONFIG: dict[str, Any] = {
 
 
 def channel_options(index: int) -> list[tuple[str, Any]]:
-    """The options of one channel of a pool.
+    """Returns the options of the channel with this index.
 
-    Worker processes that share a port are given connections, not calls. So each channel has a
-    connection of its own; channels with equal options would share one.
+    The kernel distributes connections, not calls, over worker processes that share a port. So each
+    channel needs its own connection; gRPC would share one between channels with equal options.
     """
     return [
         ("grpc.use_local_subchannel_pool", 1),
@@ -67,9 +71,9 @@ def channel_options(index: int) -> list[tuple[str, Any]]:
         ("grpc.enable_retries", 1),
         ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
         ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
-        # During a call only: a peer that vanished without a word is noticed, and a server that
-        # takes pings without data for abuse (gRPC's default: more than two) is given no cause to
-        # hang up.
+        # Keepalive pings detect a peer that disappeared without closing the connection. They are
+        # sent during calls only, because a gRPC server closes a connection that sends more than
+        # two pings without data.
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 0),
@@ -77,12 +81,12 @@ def channel_options(index: int) -> list[tuple[str, Any]]:
 
 
 def authorization(token: str | None) -> tuple[tuple[str, str], ...]:
-    """The metadata of a bearer token. Without TLS it crosses the network in the clear."""
+    """Returns the metadata of a bearer token. Without TLS the token is sent unencrypted."""
     return (("authorization", f"Bearer {token}"),) if token else ()
 
 
 class Stubs(NamedTuple):
-    """The services over one channel."""
+    """The stubs of all services over one channel."""
 
     recommendation: RecommendationServiceStub
     concept: ConceptServiceStub
@@ -91,79 +95,87 @@ class Stubs(NamedTuple):
 
 
 def stubs(channel: grpc.Channel | grpc.aio.Channel) -> Stubs:
-    """The services over a channel."""
+    """Creates the stubs of all services over a channel."""
     return Stubs(
-        RecommendationServiceStub(channel),
-        ConceptServiceStub(channel),
-        BundleServiceStub(channel),
-        health_pb2_grpc.HealthStub(channel),
+        recommendation=RecommendationServiceStub(channel),
+        concept=ConceptServiceStub(channel),
+        bundle=BundleServiceStub(channel),
+        health=health_pb2_grpc.HealthStub(channel),
     )
 
 
 def batches(requests: Iterable[RecommendRequest]) -> Iterator[list[RecommendRequest]]:
-    """Requests in lists of as many, and as many bytes, as one BatchRecommend may hold."""
+    """Groups requests into lists that fit into one BatchRecommend call, by number and by bytes."""
     batch: list[RecommendRequest] = []
     size = 0
     for request in requests:
-        bytes_more = request.ByteSize() + 8  # and what wraps it
-        if batch and (len(batch) == MAX_BATCH or size + bytes_more > MAX_BATCH_BYTES):
+        request_bytes = request.ByteSize() + 8  # 8: the tag and length around it
+        if batch and (len(batch) == MAX_BATCH or size + request_bytes > MAX_BATCH_BYTES):
             yield batch
-            batch, size = [], 0
+            batch = []
+            size = 0
         batch.append(request)
-        size += bytes_more
+        size += request_bytes
     if batch:
         yield batch
 
 
 def round_robin(pool: Sequence[Stubs]) -> Iterator[Stubs]:
-    """The channels in turn, for ever. `next` on it is one step of the interpreter: threads may share it."""
+    """Returns an endless iterator over the channels in turn.
+
+    Threads may share it: `next` on `itertools.cycle` is one step of the interpreter.
+    """
     return itertools.cycle(pool)
 
 
 @dataclass(slots=True)
 class ServerStatus:
-    """How a server is."""
+    """Health and bundles of a server."""
 
     target: str
     latency_ms: float
-    """Of one health check over an open connection."""
+    """Duration of one health check over an open connection, in milliseconds."""
     services: dict[str, str]
-    """Per name in `SERVICES`: "SERVING", "NOT_SERVING", or "SERVICE_UNKNOWN" where the server has none."""
+    """Health of each service in `SERVICES`: "SERVING", "NOT_SERVING" or "SERVICE_UNKNOWN"."""
     bundles: list[LoadedBundle] = field(default_factory=list)
     bundles_error: str = ""
     """Why the bundles could not be listed."""
 
     @property
     def serving(self) -> bool:
-        """True if the server as a whole is ready for calls."""
+        """Returns true if the server as a whole is ready for calls."""
         return self.services.get("") == "SERVING"
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where a client calls, and how."""
+    """Address and credentials of a server."""
 
     target: str = DEFAULT_TARGET
     """Address of the server, for instance "127.0.0.1:50051" or "dns:///recommender:50051"."""
     channels: int = DEFAULT_CHANNELS
-    """Connections that calls are spread over."""
+    """Number of connections; calls use them in turn."""
     timeout_s: float = DEFAULT_TIMEOUT_S
-    """Deadline of a call that states none, in seconds."""
+    """Default deadline of a call, in seconds."""
     credentials: grpc.ChannelCredentials | None = None
-    """For TLS, for instance `grpc.ssl_channel_credentials()`; without it the connection is in the clear."""
+    """TLS credentials, for instance `grpc.ssl_channel_credentials()`; None for no encryption."""
     token: str | None = None
-    """Bearer token, sent as metadata with each call."""
+    """Bearer token, sent as metadata with each call; None for no token."""
 
     def __post_init__(self) -> None:
         if not self.target:
-            raise ValueError("target: an empty text found, expected an address")
+            raise ValueError("target: expected an address, found an empty text")
         if self.channels < 1:
-            raise ValueError(f"channels: {self.channels} found, expected at least 1")
+            raise ValueError(f"channels: expected at least 1, found {self.channels}")
         check_timeout(self.timeout_s)
 
 
 def check_timeout(timeout_s: float) -> float:
-    """Refuses a deadline that no call can meet."""
+    """Returns the deadline in seconds.
+
+    Raises:
+        ValueError: the deadline is not above 0.
+    """
     if not timeout_s > 0:
-        raise ValueError(f"timeout: {timeout_s!r} found, expected seconds above 0")
+        raise ValueError(f"timeout: expected seconds above 0, found {timeout_s!r}")
     return timeout_s
