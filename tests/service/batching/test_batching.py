@@ -1,4 +1,4 @@
-"""Computations side by side, and the batches that they run in."""
+"""Tests joint computations, and the batches in which they run."""
 
 import asyncio
 from collections.abc import Generator, Hashable, Sequence
@@ -31,7 +31,7 @@ class Double:
     def run_all(self, calls: Sequence["Double"]) -> list[int]:
         self.calls.append([call.number for call in calls])
         if any(call.number < 0 for call in calls):
-            raise ValueError("found a negative number, expected none")
+            raise ValueError("expected no negative number, found one")
         return [2 * call.number for call in calls]
 
 
@@ -41,7 +41,7 @@ def quadruple(number: int, calls: list[list[int]], skip: bool = False) -> Genera
     return twice
 
 
-def test_what_several_need_is_had_in_one_call_and_those_ahead_wait_for_company() -> None:
+def test_calls_of_a_group_run_as_one_and_computations_ahead_wait_for_the_others() -> None:
     calls: list[list[int]] = []
     ends = run_jointly([quadruple(1, calls), quadruple(10, calls, skip=True), quadruple(3, calls)])
     assert ends == [4, 20, 12]
@@ -50,26 +50,27 @@ def test_what_several_need_is_had_in_one_call_and_those_ahead_wait_for_company()
     assert len(calls) == 2
 
 
-def test_a_fault_of_one_is_not_that_of_the_others() -> None:
+def test_an_error_of_one_computation_does_not_fail_the_others() -> None:
     first, wrong, last = run_jointly([quadruple(1, []), quadruple(-1, []), quadruple(3, [])])
     assert (first, last) == (4, 12)
     assert isinstance(wrong, ValueError)
-    with pytest.raises(ValueError, match="expected none"):
+    with pytest.raises(ValueError, match="expected no negative number"):
         run_alone(quadruple(-1, []))
 
 
-def test_a_search_finds_the_same_alone_and_in_company() -> None:
+def test_a_search_has_the_same_result_alone_and_jointly() -> None:
     rng = np.random.default_rng(0)
     matrix = rng.normal(size=(3_000, 17)).astype(np.float32)
-    index, queries = ExactIndex(matrix), rng.normal(size=(9, 16)).astype(np.float32)
+    index = ExactIndex(matrix)
+    queries = rng.normal(size=(9, 16)).astype(np.float32)
     excluded = [rng.permutation(3_000)[: 20 * i] for i in range(9)]
 
-    def wanted(i: int) -> Any:
+    def search(i: int) -> Any:
         return find_candidates(index, matrix, queries[i : i + 1], 20, None, excluded[i])
 
-    for i, found in enumerate(run_jointly([wanted(i) for i in range(9)])):
-        assert not isinstance(found, Exception)
-        assert found.items.tolist() == run_alone(wanted(i)).items.tolist()
+    for i, candidates in enumerate(run_jointly([search(i) for i in range(9)])):
+        assert not isinstance(candidates, Exception)
+        assert candidates.items.tolist() == run_alone(search(i)).items.tolist()
     assert Lookup(index, queries, 129).depth == 256
 
 
@@ -85,7 +86,7 @@ def count(metrics: Metrics, reason: str) -> float:
 
 
 @pytest.mark.parametrize("thread_count", [0, 2])
-async def test_what_arrives_in_one_turn_of_the_loop_is_one_batch(
+async def test_computations_of_one_loop_iteration_are_one_batch(
     metrics: Metrics, thread_count: int
 ) -> None:
     calls: list[list[int]] = []
@@ -94,12 +95,12 @@ async def test_what_arrives_in_one_turn_of_the_loop_is_one_batch(
         asked = [batcher.run(quadruple(i, calls), lambda: 1.0) for i in range(MAX_BATCH + 1)]
         assert await asyncio.gather(*asked) == [4 * i for i in range(MAX_BATCH + 1)]
         assert max(len(numbers) for numbers in calls) == MAX_BATCH
-        with pytest.raises(ValueError, match="expected none"):
+        with pytest.raises(ValueError, match="expected no negative number"):
             await batcher.run(quadruple(-1, calls), lambda: 1.0)
         assert await batcher.run(quadruple(5, calls), lambda: 1.0) == 20
 
 
-async def test_what_nobody_waits_for_is_not_computed(metrics: Metrics) -> None:
+async def test_a_computation_that_nobody_awaits_is_dropped(metrics: Metrics) -> None:
     calls: list[list[int]] = []
     batcher = Batcher(None, 0, metrics)
     late = asyncio.create_task(batcher.run(quadruple(1, calls), lambda: 0.0))
@@ -114,7 +115,7 @@ async def test_what_nobody_waits_for_is_not_computed(metrics: Metrics) -> None:
     assert count(metrics, "deadline") == count(metrics, "cancelled") == 1
 
 
-async def test_what_comes_turn_by_turn_is_one_batch_and_one_alone_waits_little(
+async def test_arrivals_in_successive_iterations_are_one_batch_and_a_single_one_starts_soon(
     metrics: Metrics,
 ) -> None:
     calls: list[list[int]] = []

@@ -1,4 +1,4 @@
-"""Lists against torch's where the head reads a context, the SAE normalises otherwise, or order matters."""
+"""Tests lists against torch: heads with a context, other normalisations, ordered histories."""
 
 import itertools
 import struct
@@ -69,8 +69,9 @@ def stored(values: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def torch_scores(made: Any, items: list[int], edit: torch.Tensor, mode: Mode) -> torch.Tensor:
-    """The design's formulas on the factory's torch models."""
-    recommender, sae = made.world.recommender, made.world.sae
+    """Computes the formulas of docs/formulas.md with the torch models behind the bundle."""
+    recommender = made.world.recommender
+    sae = made.world.sae
     state = recommender.activate(
         torch.tensor([items], dtype=torch.int64), torch.ones(1, len(items))
     )
@@ -89,7 +90,7 @@ def torch_scores(made: Any, items: list[int], edit: torch.Tensor, mode: Mode) ->
 
 @pytest.mark.parametrize("mode", Mode)
 @pytest.mark.parametrize("strength", [0.0, 1.5])
-def test_lists_are_torchs_in_every_mode(made: Any, mode: Mode, strength: float) -> None:
+def test_lists_equal_those_of_torch_in_every_mode(made: Any, mode: Mode, strength: float) -> None:
     concept = made.bundle.labels.concepts[1]
     edit = RawEdit(concept.target, Operation.ADD, strength * concept.target.unit)
     reply = ask(made, ITEMS, Plan((edit,), mode), explain=True)
@@ -112,7 +113,8 @@ def test_the_mean_user_is_steered_in_the_context_of_the_empty_history(made: Any)
     edit = RawEdit(concept.target, Operation.ADD, concept.target.unit)
     reply = ask(made, [], Plan((edit,)))
     assert reply.audience.source is Source.COLD_START
-    recommender, sae = made.world.recommender, made.world.sae
+    recommender = made.world.recommender
+    sae = made.world.sae
     with torch.no_grad():
         z = stored(torch.tensor([made.bundle.manifest.mean_user]))
         context = recommender.activate(
@@ -151,7 +153,7 @@ def test_a_cached_list_equals_the_cold_and_the_given_one_bit_for_bit(
     assert _listed(cold.items) == _listed(warm.items) == _listed(given.items)
 
 
-def test_order_matters_and_is_that_of_the_events_times(client: Client, user_id: str) -> None:
+def test_events_are_ordered_by_their_time(client: Client, user_id: str) -> None:
     given = client.recommend(history=IDS, n=N)
     assert _listed(client.recommend(history=IDS[::-1], n=N).items) != _listed(given.items)
     timed = [pb.Event(item_id=item_id) for item_id in IDS]
@@ -164,7 +166,7 @@ def test_order_matters_and_is_that_of_the_events_times(client: Client, user_id: 
     assert _listed(client.recommend(user_id, n=N).items) == _listed(given.items)
 
 
-def test_a_repeated_item_is_read_at_its_last_place_stored_and_given(
+def test_a_repeated_item_counts_at_its_last_position_whether_stored_or_given(
     client: Client, user_id: str
 ) -> None:
     once = client.recommend(history=[*IDS[1:], IDS[0]], n=N)
@@ -174,7 +176,7 @@ def test_a_repeated_item_is_read_at_its_last_place_stored_and_given(
     assert _listed(client.recommend(user_id, n=N).items) == _listed(once.items)
 
 
-def test_of_a_long_history_the_newest_items_are_read(
+def test_the_encoder_reads_the_newest_items_of_a_long_history(
     client: Client, user_id: str, variant: Variants
 ) -> None:
     longest = variant("context").bundle.history_rule.max_length
@@ -182,13 +184,13 @@ def test_of_a_long_history_the_newest_items_are_read(
     client.record((user_id, item) for item in long)
     unseen = client.recommend(user_id, n=N)
     given = client.recommend(history=long, n=N)
-    # The older items are seen, too: only what the encoder reads is cut.
+    # The older items count as seen too; only the encoder's input is cut.
     cut = client.recommend(history=long[-longest:], n=N, exclude=long[:-longest])
     assert _listed(unseen.items) == _listed(given.items) == _listed(cut.items)
 
 
 def _of_an_old_server(embedding: CachedEmbedding, stamp: bytes) -> bytes:
-    """Format e1: magic, active neurons, ignored items, width, stamp; z, neurons, activations."""
+    """Packs format e1: magic, active neurons, ignored items, width, stamp; then the arrays."""
     z, (neurons, activations), _ = embedding.state
     parts = z.astype("<f2"), neurons.astype("<u2"), activations.astype("<f2")
     header = struct.pack("<2sHHxB8s", b"e1", len(neurons), 0, 2, stamp)
@@ -208,11 +210,11 @@ UNFIT: dict[str, Callable[[CachedEmbedding, bytes], bytes]] = {
     "without a context": _changed(context=NO_CONTEXT),
     "of more neurons": _changed(code=SparseCode(np.array([128]), np.ones(1, np.float32))),
     "cut": lambda embedding, stamp: pack_embedding(embedding, stamp, Precision.FLOAT16)[:-3],
-    "empty": lambda embedding, stamp: b"",
+    "empty": lambda _embedding, _stamp: b"",
 }
 
 
-async def test_a_cached_state_that_is_not_of_this_model_is_computed_again(
+async def test_a_cached_state_of_another_model_is_computed_again(
     variant: Variants, start_server: StartServer, tmp_path: Path, valkey: str
 ) -> None:
     path, bundle, _ = variant("context")

@@ -1,4 +1,4 @@
-"""Scores, order and measures, against the naive formulas."""
+"""Tests scores, order and measures against the naive formulas."""
 
 import math
 
@@ -11,7 +11,7 @@ from service.ranking.measures import exposure_share, overlap, relevance_loss
 from service.ranking.order import rank, score
 
 
-def test_a_score_does_not_depend_on_which_other_candidates_there_are() -> None:
+def test_a_score_does_not_depend_on_the_other_candidates() -> None:
     rng = np.random.default_rng(0)
     items = rng.normal(size=(500, 129)).astype(np.float32)
     query = rng.normal(size=128).astype(np.float32)
@@ -44,10 +44,11 @@ scores = st.lists(st.floats(-5, 5, width=32), min_size=2, max_size=40).map(
 def test_relevance_loss_equals_its_definition(unsteered: np.ndarray, data: st.DataObject) -> None:
     n = data.draw(st.integers(1, len(unsteered)))
     chosen = data.draw(st.permutations(range(len(unsteered))))[:n]
-    u1, floor = float(unsteered[0]), float(unsteered[-1])
-    found = relevance_loss(unsteered, unsteered[chosen])
+    u1 = float(unsteered[0])
+    floor = float(unsteered[-1])
+    loss = relevance_loss(unsteered, unsteered[chosen])
     if u1 == floor:
-        assert found == 0.0
+        assert loss == 0.0
         return
 
     def gain(value: float) -> float:
@@ -55,7 +56,7 @@ def test_relevance_loss_equals_its_definition(unsteered: np.ndarray, data: st.Da
 
     steered = sum(gain(float(unsteered[i])) / math.log2(1 + r) for r, i in enumerate(chosen, 1))
     best = sum(gain(float(unsteered[i])) / math.log2(1 + r) for r, i in enumerate(range(n), 1))
-    assert found == pytest.approx(1 - steered / best, rel=1e-3, abs=1e-4)
+    assert loss == pytest.approx(1 - steered / best, rel=1e-3, abs=1e-4)
 
 
 @given(unsteered=scores)
@@ -65,15 +66,15 @@ def test_the_unsteered_list_loses_nothing(unsteered: np.ndarray) -> None:
 
 
 @given(unsteered=scores, factor=st.floats(0.1, 10), shift=st.floats(-3, 3))
-def test_relevance_loss_is_free_of_the_scale_of_the_scores(
+def test_relevance_loss_does_not_depend_on_the_scale_of_the_scores(
     unsteered: np.ndarray, factor: float, shift: float
 ) -> None:
     if unsteered[0] - unsteered[-1] < 0.5:
         return
     moved = (unsteered * factor + shift).astype(np.float32)
     worst = min(4, len(unsteered))
-    found = relevance_loss(moved, moved[-worst:])
-    assert found == pytest.approx(relevance_loss(unsteered, unsteered[-worst:]), abs=1e-2)
+    loss = relevance_loss(moved, moved[-worst:])
+    assert loss == pytest.approx(relevance_loss(unsteered, unsteered[-worst:]), abs=1e-2)
 
 
 def test_an_empty_list_loses_nothing_and_holds_no_share() -> None:
@@ -83,7 +84,7 @@ def test_an_empty_list_loses_nothing_and_holds_no_share() -> None:
     assert overlap(np.empty(0, np.int64), np.empty(0, np.int64)) == 0.0
 
 
-def test_exposure_weighs_the_top_most() -> None:
+def test_the_first_rank_has_the_largest_exposure() -> None:
     assert exposure_share(np.array([True, False])) == pytest.approx(1 / (1 + 1 / math.log2(3)))
     assert exposure_share(np.array([True, True, True])) == pytest.approx(1.0)
     assert overlap(np.array([1, 2, 3, 4]), np.array([4, 9, 8, 1])) == 0.5

@@ -1,4 +1,4 @@
-"""BOOST against brute force over whole catalogues, and what replies say of it."""
+"""Tests BOOST against brute force over whole catalogues, and how replies describe it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,22 +29,22 @@ from service.steering.edits import Operation, RawEdit
 from service.steering.plan import Plan
 from service.telemetry.timings import Timings
 from service.users.state import UNKNOWN_USER
-from tests.support.bundle_factory import MakeBundle, make_contents
+from tests.support.bundle_factory import make_contents
 from tests.support.servers import Served
 from training.studies.frontier.relevance import places as offline_places
 
 GENRES = ("Action", "Comedy", "Drama", "Horror")
 HISTORIES = [[f"item-{(7 * user + 31 * place) % 199}" for place in range(6)] for user in range(8)]
-scores_of_some = st.lists(st.integers(-40, 40), min_size=1, max_size=400)
+random_scores = st.lists(st.integers(-40, 40), min_size=1, max_size=400)
 
 
-@given(scores_of_some)
+@given(random_scores)
 def test_a_place_is_worth_its_exposure_and_worths_rise_with_scores(drawn: list[int]) -> None:
     scores = np.array(drawn, np.float32) / np.float32(8)
     places = Places(scores)
     best = np.sort(scores)[::-1]
     for rank in range(1, min(len(best), PLACES) + 1):
-        if rank == 1 or best[rank - 1] < best[rank - 2]:  # the better of places with equal scores
+        if rank == 1 or best[rank - 1] < best[rank - 2]:  # equal scores are worth the better place
             assert places.worths(best[rank - 1 : rank])[0] == pytest.approx(1 / np.log2(1 + rank))
     grid = np.linspace(-8.0, 8.0, 999)
     worths = places.worths(grid)
@@ -52,23 +52,23 @@ def test_a_place_is_worth_its_exposure_and_worths_rise_with_scores(drawn: list[i
     np.testing.assert_allclose(places.scores(worths), grid, atol=1e-9)
 
 
-@given(scores_of_some)
-def test_the_service_and_the_evaluation_know_the_same_places(drawn: list[int]) -> None:
+@given(random_scores)
+def test_the_service_and_the_evaluation_compute_the_same_worths(drawn: list[int]) -> None:
     scores = np.array(drawn, np.float32) / np.float32(8)
     np.testing.assert_allclose(
         Places(scores).worths(scores), offline_places(scores[None])[0], rtol=1e-6, atol=1e-6
     )
 
 
-def test_no_items_have_places_too() -> None:
+def test_boosting_no_items_adds_nothing() -> None:
     nothing = np.empty(0, np.float32)
     (part,) = added(Places(nothing), nothing, [Boost(0, "Drama", 1.0, np.empty(0, bool))])
     assert part.shape == (0,)
 
 
 @pytest.fixture(scope="module")
-def gained(make_bundle: MakeBundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A bundle of 3,000 items with gains: about .8 for items of the genre, and .2 for the others."""
+def gained(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Makes a bundle of 3,000 items with gains: about 0.8 for the genre's items, else 0.2."""
     contents = make_contents(n_items=3000)
     genres = contents.catalogue.items["genres"].to_list()
     rng = np.random.default_rng(5)
@@ -96,7 +96,7 @@ def ask(bundle: Bundle, history: list[str], plan: Plan, **fields: Any) -> Reply:
 def worths(
     bundle: Bundle, reply: Reply, boosts: list[tuple[str, float]], moved: Floats | None = None
 ) -> Any:
-    """By the rule, of the whole catalogue: what each score is worth, and what the boosts add to it."""
+    """Computes each item's worth by the definition, with boosts: [n_items], -inf if not allowed."""
     query = reply.query
     who = run_alone(audience(query, UNKNOWN_USER))
     head = bundle.encoder.head if bundle.encoder.has_head else lambda z, _: z
@@ -106,26 +106,27 @@ def worths(
         score(bundle.items, rows, head(v[None], who.state.context)[0])
         for v in (z, z if moved is None else moved)
     )
-    open_to = np.ones(len(rows), bool)
-    open_to[who.seen] = False
+    allowed_mask = np.ones(len(rows), bool)
+    allowed_mask[who.seen] = False
     if (allowed := bundle.catalogue.allowed(query.item_filter)) is not None:
-        open_to &= allowed
-    found = Places(plain[open_to]).worths(steered)
+        allowed_mask &= allowed
+    worth = Places(plain[allowed_mask]).worths(steered)
     for genre, amount in boosts:
         concept = bundle.labels.concept(genre)
         assert concept is not None
-        found = found + amount * bundle.gain(concept).astype(np.float64)
-    return np.where(open_to, found, -np.inf)
+        worth = worth + amount * bundle.gain(concept).astype(np.float64)
+    return np.where(allowed_mask, worth, -np.inf)
 
 
 @pytest.mark.parametrize("kind", ["bundle", "head_bundle"])
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_lists_are_those_of_the_whole_catalogue(
+def test_lists_equal_brute_force_over_the_whole_catalogue(
     request: pytest.FixtureRequest, kind: str, data: st.DataObject
 ) -> None:
     bundle: Bundle = request.getfixturevalue(kind)
-    history, genre = data.draw(st.sampled_from(HISTORIES)), data.draw(st.sampled_from(GENRES))
+    history = data.draw(st.sampled_from(HISTORIES))
+    genre = data.draw(st.sampled_from(GENRES))
     amount = data.draw(st.floats(-1.5, 1.5))
     item_filter = data.draw(
         st.sampled_from([Filter(), Filter(all_of=(Condition("year", minimum=1995.0),))])
@@ -134,39 +135,42 @@ def test_lists_are_those_of_the_whole_catalogue(
     reply = ask(
         bundle, history, plan, item_filter=item_filter, n=data.draw(st.sampled_from([1, 20, 60]))
     )
-    found = worths(bundle, reply, [(genre, amount)])
-    # By worth: items may change places whose worths no score can tell apart.
-    best = np.sort(found)[::-1][: len(reply.ranking.items)]
-    np.testing.assert_allclose(found[reply.ranking.items], best, rtol=1e-5, atol=1e-6)
+    worth = worths(bundle, reply, [(genre, amount)])
+    # Worths are compared, not items: a score cannot tell apart items of nearly equal worth.
+    best = np.sort(worth)[::-1][: len(reply.ranking.items)]
+    np.testing.assert_allclose(worth[reply.ranking.items], best, rtol=1e-5, atol=1e-6)
     assert len(set(reply.ranking.items.tolist())) == len(best)
     assert (np.diff(reply.ranking.scores) <= 0).all()
 
 
 @pytest.mark.parametrize("largest", [1.0, 0.1])
 @pytest.mark.parametrize("amount", [-0.6, -0.2, 0.05, 0.2, 0.6, 1.5, 5.0])
-def test_items_are_moved_by_the_bundles_gains(
+def test_items_are_moved_by_the_gains_of_the_bundle(
     gained: Bundle, amount: float, largest: float
 ) -> None:
-    """However small a concept's gains are: what counts is what the strength makes of them."""
+    """Checks that only the product of gain and strength matters, however small the gains are."""
     rows = {
         key: (largest * row.astype(np.float32)).astype(np.float16)
         for key, row in gained.gains.items()
     }
-    bundle, strength = replace(gained, gains=rows), amount / largest
+    bundle = replace(gained, gains=rows)
+    strength = amount / largest
     for history in HISTORIES:
         reply = ask(bundle, history, Plan((edit_of(bundle, "Comedy", Operation.BOOST, strength),)))
-        found = worths(bundle, reply, [("Comedy", strength)])
-        best = np.sort(found)[::-1][:20]
-        # Candidates are the best of each of some levels of the gain, so that it need not be the
-        # very best.
-        assert (best - found[reply.ranking.items]).max() < 0.02 * max(1.0, abs(amount))
-        assert len(np.intersect1d(reply.ranking.items, np.argsort(-found)[:20])) >= 18
+        worth = worths(bundle, reply, [("Comedy", strength)])
+        best = np.sort(worth)[::-1][:20]
+        # Candidates are the best items above several levels of the gain, so the list is close to
+        # the best one but need not be it.
+        assert (best - worth[reply.ranking.items]).max() < 0.02 * max(1.0, abs(amount))
+        assert len(np.intersect1d(reply.ranking.items, np.argsort(-worth)[:20])) >= 18
 
 
 @pytest.mark.parametrize("second", [-0.5, 0.05, 0.3, 0.6])
 @pytest.mark.parametrize("first", [-1.0, -0.2, 0.01, 0.1, 0.3, 0.6, 1.0])
-def test_lists_are_those_of_a_large_catalogue(gained: Bundle, first: float, second: float) -> None:
-    """Boosted by tags, also where the best are items of both concepts, whatever else is asked for."""
+def test_lists_equal_brute_force_over_a_large_catalogue(
+    gained: Bundle, first: float, second: float
+) -> None:
+    """Boosts by tags; the best items can carry both concepts, and a report changes nothing."""
     by_tags = replace(gained, gains={})
     pairs = [("Action", "Drama"), ("Drama", "Comedy"), ("Horror", "Action"), ("Drama", "Drama")]
     for history in HISTORIES[:4]:
@@ -176,15 +180,15 @@ def test_lists_are_those_of_a_large_catalogue(gained: Bundle, first: float, seco
                 tuple(edit_of(by_tags, name, Operation.BOOST, amount) for name, amount in boosts)
             )
             reply = ask(by_tags, history, plan)
-            found = worths(by_tags, reply, boosts)
+            worth = worths(by_tags, reply, boosts)
             np.testing.assert_allclose(
-                found[reply.ranking.items], np.sort(found)[::-1][:20], atol=1e-6
+                worth[reply.ranking.items], np.sort(worth)[::-1][:20], atol=1e-6
             )
             again = ask(by_tags, history, plan, include_report=True)
             assert again.ranking.items.tolist() == reply.ranking.items.tolist()
 
 
-def test_a_budgets_list_is_that_of_the_whole_catalogue(gained: Bundle) -> None:
+def test_lists_within_a_budget_equal_brute_force_over_the_whole_catalogue(gained: Bundle) -> None:
     by_tags = replace(gained, gains={})
     for history in HISTORIES[:4]:
         for names in (("Action", "Drama"), ("Horror", "Comedy")):
@@ -192,13 +196,13 @@ def test_a_budgets_list_is_that_of_the_whole_catalogue(gained: Bundle) -> None:
             reply = ask(by_tags, history, Plan(edits, max_relevance_loss=0.3), include_report=True)
             assert reply.report is not None
             assert reply.report.relevance_loss <= 0.3
-            found = worths(by_tags, reply, [(name, 0.6 * reply.applied.fraction) for name in names])
+            worth = worths(by_tags, reply, [(name, 0.6 * reply.applied.fraction) for name in names])
             np.testing.assert_allclose(
-                found[reply.ranking.items], np.sort(found)[::-1][:20], atol=1e-6
+                worth[reply.ranking.items], np.sort(worth)[::-1][:20], atol=1e-6
             )
 
 
-def test_a_concepts_items_are_searched_for_only_where_that_can_change_the_list(
+def test_items_of_a_concept_are_searched_for_only_if_that_can_change_the_list(
     gained: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     by_tags = replace(gained, gains={})
@@ -229,7 +233,7 @@ def test_many_boosted_concepts_are_searched_for_together(bundle: Bundle) -> None
     assert not list(better_off([boosts[0], boosts[0]._replace(amount=-boosts[0].amount)]))
 
 
-def test_gains_of_an_imported_concept_are_those_of_its_attribute_and_value(gained: Bundle) -> None:
+def test_an_imported_concept_has_the_gains_of_its_attribute_and_value(gained: Bundle) -> None:
     comedy = gained.labels.concept("Comedy")
     assert comedy is not None
     assert gained.gain(replace(comedy, name="Funny")).dtype == np.float16
@@ -238,11 +242,9 @@ def test_gains_of_an_imported_concept_are_those_of_its_attribute_and_value(gaine
     assert gained.gain(other).dtype == bool
 
 
-def test_a_boost_acts_on_what_other_edits_leave(bundle: Bundle) -> None:
-    add, boost = (
-        edit_of(bundle, "Comedy", Operation.ADD, 0.8),
-        edit_of(bundle, "Horror", Operation.BOOST, 0.2),
-    )
+def test_a_boost_acts_on_the_scores_that_other_edits_give(bundle: Bundle) -> None:
+    add = edit_of(bundle, "Comedy", Operation.ADD, 0.8)
+    boost = edit_of(bundle, "Horror", Operation.BOOST, 0.2)
     for history in HISTORIES:
         reply = ask(bundle, history, Plan((boost, add)))
         who = run_alone(audience(reply.query, UNKNOWN_USER))
@@ -255,7 +257,7 @@ def test_a_boost_acts_on_what_other_edits_leave(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize("kind", ["bundle", "head_bundle"])
-def test_reasons_sum_to_the_score_and_tell_what_each_boost_added(
+def test_reasons_sum_to_the_score_and_show_what_each_boost_added(
     request: pytest.FixtureRequest, kind: str
 ) -> None:
     bundle: Bundle = request.getfixturevalue(kind)
@@ -282,11 +284,11 @@ def client(served: Served) -> Any:
 
 
 def share(reply: Any) -> float:
-    found: float = reply.report.concepts[0].item_share
-    return found
+    item_share: float = reply.report.concepts[0].item_share
+    return item_share
 
 
-def test_strengths_from_minus_one_to_one_go_from_none_of_it_to_the_whole_list(
+def test_the_share_rises_from_none_to_all_with_strengths_from_minus_one_to_one(
     client: Client,
 ) -> None:
     for history in HISTORIES:
@@ -303,7 +305,7 @@ def test_strengths_from_minus_one_to_one_go_from_none_of_it_to_the_whole_list(
         assert shares[-1] == 1.0
 
 
-def test_a_boost_of_nothing_is_the_unsteered_list_bit_by_bit(client: Client) -> None:
+def test_a_boost_of_zero_gives_the_unsteered_list_bit_by_bit(client: Client) -> None:
     plain = client.recommend(history=HISTORIES[0], n=20)
     same = client.recommend(history=HISTORIES[0], n=20, steer=["Drama:boost=0"])
     assert [(item.item_id, item.score) for item in same.items] == [
@@ -311,7 +313,7 @@ def test_a_boost_of_nothing_is_the_unsteered_list_bit_by_bit(client: Client) -> 
     ]
 
 
-def test_the_report_says_what_was_boosted_and_that_the_code_stayed(client: Client) -> None:
+def test_the_report_shows_the_boost_and_an_unchanged_code(client: Client) -> None:
     reply = client.recommend(
         history=HISTORIES[0],
         n=20,
@@ -329,7 +331,7 @@ def test_the_report_says_what_was_boosted_and_that_the_code_stayed(client: Clien
 
 
 @pytest.mark.parametrize("budget", [0.0, 0.05, 0.3])
-def test_a_budget_takes_as_much_of_a_boost_as_it_allows(client: Client, budget: float) -> None:
+def test_a_budget_applies_the_largest_fraction_of_a_boost(client: Client, budget: float) -> None:
     asked: dict[str, Any] = {"n": 20, "include_report": True}
     for history in HISTORIES[:4]:
         whole = client.recommend(history=history, steer=["Horror:boost=0.8"], **asked).report
@@ -352,7 +354,7 @@ def test_a_budget_takes_as_much_of_a_boost_as_it_allows(client: Client, budget: 
             assert same.relevance_loss == pytest.approx(report.relevance_loss, abs=1e-4)
 
 
-def test_a_target_share_uses_just_as_much_of_a_boost_as_it_needs(client: Client) -> None:
+def test_a_target_share_uses_the_smallest_fraction_of_a_boost(client: Client) -> None:
     for history in HISTORIES:
         reply = client.recommend(
             history=history,
@@ -368,18 +370,19 @@ def test_a_target_share_uses_just_as_much_of_a_boost_as_it_needs(client: Client)
         assert target.items == least
 
 
-def test_pages_of_a_boosted_list_are_the_one_long_list(client: Client) -> None:
+def test_pages_of_a_boosted_list_join_to_the_long_list(client: Client) -> None:
     steer = ["Drama:boost=0.3", "Horror:boost=-0.2", "Comedy=+0.5"]
     whole = client.recommend(history=HISTORIES[1], n=60, steer=steer)
-    found, token = [], ""
+    item_ids = []
+    token = ""
     for _ in range(3):
         page = client.recommend(history=HISTORIES[1], n=20, steer=steer, page_token=token)
-        found += [item.item_id for item in page.items]
+        item_ids += [item.item_id for item in page.items]
         token = page.next_page_token
-    assert found == [item.item_id for item in whole.items]
+    assert item_ids == [item.item_id for item in whole.items]
 
 
-def test_nobody_in_particular_gets_boosted_items_too(client: Client) -> None:
+def test_an_unknown_user_gets_boosted_items(client: Client) -> None:
     assert client.recommend("who", n=10).served_by.source == pb.SOURCE_POPULAR
     reply = client.recommend("who", n=10, steer=["Drama:boost=1"], include_report=True)
     assert reply.served_by.source == pb.SOURCE_COLD_START
@@ -389,7 +392,7 @@ def test_nobody_in_particular_gets_boosted_items_too(client: Client) -> None:
     )
 
 
-def test_boosts_are_written_as_text() -> None:
+def test_boosts_can_be_written_as_text() -> None:
     edit = parse_edit("Film-Noir:boost=.3")
     assert edit.concept == "Film-Noir"
     assert edit.strength == pytest.approx(0.3)

@@ -1,4 +1,4 @@
-"""The algebra of edits, against the naive formula on dense vectors."""
+"""Tests the algebra of edits against the naive formula on dense vectors."""
 
 from typing import Any
 
@@ -11,7 +11,8 @@ from service.steering.edits import EditEffect, Operation, RawEdit, apply_edits, 
 from service.steering.state import SparseCode
 from service.steering.targets import Target
 
-N_NEURONS, D = 40, 12
+N_NEURONS = 40
+D = 12
 RNG = np.random.default_rng(7)
 DECODER = RNG.normal(size=(N_NEURONS, D)).astype(np.float32)
 DECODER /= np.linalg.norm(DECODER, axis=1, keepdims=True)
@@ -55,12 +56,13 @@ def effects_of(code: SparseCode, edits: list[RawEdit]) -> tuple[EditEffect, ...]
 
 
 def naive(code: SparseCode, edits: list[RawEdit]) -> np.ndarray[Any, Any]:
-    """S' by the design's formula, in double precision on dense vectors."""
+    """Computes s' by the formula of docs/formulas.md, in double precision on dense vectors."""
     s = dense(code)
     for edit in edits:
         w = np.zeros(N_NEURONS)
         w[slice(None) if edit.target.neurons is None else edit.target.neurons] = edit.target.weights
-        c, x = s @ w / (w @ w), edit.strength
+        c = s @ w / (w @ w)
+        x = edit.strength
         if edit.operation is Operation.BLEND:
             group = np.zeros(N_NEURONS)
             group[edit.target.blend_neurons] = 1 / len(edit.target.blend_neurons)
@@ -93,15 +95,13 @@ def test_edits_in_any_order_equal_the_formula_on_dense_vectors(
     seed: int, edits: list[RawEdit]
 ) -> None:
     code = code_of(seed)
-    found = apply_edits(code, edits, DECODER).changes.sum(axis=0)
+    change = apply_edits(code, edits, DECODER).changes.sum(axis=0)
     expected = (naive(code, edits) - dense(code)) @ DECODER
-    assert np.abs(found - expected).max() <= 1e-5 * max(1.0, float(np.abs(expected).max()))
+    assert np.abs(change - expected).max() <= 1e-5 * max(1.0, float(np.abs(expected).max()))
 
 
 @given(seed=st.integers(0, 1_000), edits=st.lists(st.one_of(shifts, blends), max_size=8))
-def test_edits_do_the_same_whether_or_not_their_effects_are_asked_for(
-    seed: int, edits: list[RawEdit]
-) -> None:
+def test_edits_change_the_same_with_and_without_effects(seed: int, edits: list[RawEdit]) -> None:
     asked, plain = (
         apply_edits(code_of(seed), edits, DECODER, with_effects=asked) for asked in (True, False)
     )

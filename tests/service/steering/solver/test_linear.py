@@ -1,4 +1,4 @@
-"""Lists of n along a line of scores, against brute force over every crossing in exact fractions."""
+"""Tests lists on a path of linear scores against brute force over all crossings in fractions."""
 
 from fractions import Fraction
 from itertools import combinations
@@ -19,17 +19,17 @@ from service.steering.solver.linear import (
 )
 
 small = st.integers(-6, 6)
-"""Small whole numbers, so that lines tie and cross at the same times."""
+"""Small whole numbers: many lines are equal, or cross at the same t."""
 fine = st.floats(-1, 1, width=16)
 pairs = st.one_of(
     st.lists(st.tuples(small, small), min_size=1, max_size=14),
     st.lists(st.tuples(fine, fine), min_size=1, max_size=30),
 )
-families = pairs.map(lambda found: LinearScores(*np.array(found, np.float64).T))
+families = pairs.map(lambda drawn: LinearScores(*np.array(drawn, np.float64).T))
 
 
 def crossings(lines: LinearScores) -> list[Fraction]:
-    """Every t in [0, 1] where two lines meet, and the two ends, in order."""
+    """Finds each t in [0, 1] where two lines meet, and both ends, in order."""
     exact = [
         (Fraction(a), Fraction(b)) for a, b in zip(*(part.tolist() for part in lines), strict=True)
     ]
@@ -41,19 +41,19 @@ def crossings(lines: LinearScores) -> list[Fraction]:
 
 
 def listed(lines: LinearScores, t: float, n: int) -> list[int]:
-    """The n best rows at t, naively."""
+    """Finds the n best rows at t, naively."""
     scores = lines.at(t).tolist()
     return sorted(range(len(scores)), key=lambda row: (-scores[row], row))[:n]
 
 
 def distinct_steps(lines: LinearScores) -> list[int]:
-    """Steps that between them see every list there is: at, before and after each crossing."""
+    """Lists the steps at, before and after each crossing: together they see all possible lists."""
     near = {step + k for t in crossings(lines) for step in [int(t * STEPS)] for k in (-1, 0, 1, 2)}
     return sorted(step for step in near if 0 <= step <= STEPS)
 
 
 @given(lines=families, n=st.integers(1, 16))
-def test_the_best_rows_are_those_of_a_full_sort(lines: LinearScores, n: int) -> None:
+def test_the_best_rows_equal_those_of_a_full_sort(lines: LinearScores, n: int) -> None:
     for t in (0.0, 0.3, 1.0):
         assert top_n(lines.at(t), n).tolist() == listed(lines, t, n)
 
@@ -68,7 +68,7 @@ def test_only_contenders_are_ever_listed(lines: LinearScores, n: int) -> None:
 
 @settings(max_examples=200)
 @given(lines=families, n=st.integers(1, 16), data=st.data())
-def test_the_first_time_that_a_share_is_right_is_brute_forces(
+def test_the_first_position_with_a_right_share_equals_brute_force(
     lines: LinearScores, n: int, data: st.DataObject
 ) -> None:
     size = len(lines.start)
@@ -85,7 +85,9 @@ def test_the_first_time_that_a_share_is_right_is_brute_forces(
 
 
 @given(lines=families, n=st.integers(1, 4), cut=st.integers(0, 12))
-def test_lines_that_are_enclosed_keep_the_rest_out(lines: LinearScores, n: int, cut: int) -> None:
+def test_no_other_line_gets_into_a_list_that_is_enclosed(
+    lines: LinearScores, n: int, cut: int
+) -> None:
     inside = contenders(lines, n)[: max(n, cut)]
     outside = np.setdiff1d(np.arange(len(lines.start)), inside)
     if not len(outside):
@@ -106,8 +108,8 @@ def test_well_separated_candidates_are_enclosed_and_too_few_are_not() -> None:
 
 
 @given(first=st.integers(0, STEPS), limit=st.floats(0, 1))
-def test_the_largest_step_within_a_limit_is_found(first: int, limit: float) -> None:
-    def price(t: float) -> float:
+def test_the_largest_step_within_a_limit_is_exact(first: int, limit: float) -> None:
+    def cost(t: float) -> float:
         return 0.0 if t * STEPS <= first else 2.0
 
-    assert largest_within(price, limit) == first / STEPS
+    assert largest_within(cost, limit) == first / STEPS
