@@ -1,76 +1,74 @@
-"""Command line flags derived from configuration dataclasses: name, type, default and help have one source."""
+"""Derives command line flags from options: name, type, default and help have one source."""
 
 from __future__ import annotations
 
 import argparse
-import ast
-import dataclasses
-import inspect
-import textwrap
-from pathlib import Path
+from collections.abc import Callable
 from types import NoneType
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from pydantic import TypeAdapter, ValidationError
+
+from training.options import documented
 
 Config = TypeVar("Config")
-
-
-def field_docs(kind: type[Any]) -> dict[str, str]:
-    """The text under each field of a dataclass and of those that it extends, read from their source."""
-    docs: dict[str, str] = {}
-    for part in reversed([part for part in kind.__mro__ if dataclasses.is_dataclass(part)]):
-        body = ast.parse(textwrap.dedent(inspect.getsource(part))).body[0]
-        if not isinstance(body, ast.ClassDef):
-            continue
-        for statement, following in zip(body.body, body.body[1:], strict=False):
-            if (
-                isinstance(statement, ast.AnnAssign)
-                and isinstance(statement.target, ast.Name)
-                and isinstance(following, ast.Expr)
-                and isinstance(following.value, ast.Constant)
-            ):
-                docs[statement.target.id] = " ".join(str(following.value.value).split())
-    return docs
 
 
 def add_flags(
     parser: argparse.ArgumentParser, kind: type[Any], prefix: str = "", title: str | None = None
 ) -> None:
-    """One flag per documented field: --PREFIX-NAME, with dashes. Fields without text under them get none."""
+    """Adds one flag per documented field of the options: --PREFIX-NAME, with dashes."""
     group = parser.add_argument_group(title or kind.__name__)
-    types, docs = get_type_hints(kind), field_docs(kind)
-    for option in dataclasses.fields(kind):
-        if option.name not in docs:
-            continue
-        flag = f"--{prefix}{option.name}".replace("_", "-")
-        help_text = docs[option.name].replace("%", "%%")
-        settings: dict[str, Any] = {"dest": prefix + option.name, "default": option.default}
-        if types[option.name] is bool:
+    for name, option in documented(kind).items():
+        flag = f"--{prefix}{name}".replace("_", "-")
+        shown = "" if option.default is None else f" (default: {_shown(option.default)})"
+        settings: dict[str, Any] = {
+            "dest": prefix + name,
+            "default": option.default,
+            "help": option.text.replace("%", "%%") + shown,
+        }
+        if option.annotation is bool:
             settings["action"] = argparse.BooleanOptionalAction
         else:
-            settings |= {"type": _parser(types[option.name]), "metavar": option.name.upper()}
-        shown = "" if option.default is None else f" (default: {_shown(option.default)})"
-        group.add_argument(flag, help=help_text + shown, **settings)
+            settings |= {"type": _parser(option.annotation), "metavar": name.upper()}
+        group.add_argument(flag, **settings)
 
 
 def read_flags(
     kind: type[Config], parsed: argparse.Namespace, prefix: str = "", **others: Any
 ) -> Config:
-    """The dataclass that the parsed flags describe; others are fields without a flag."""
-    documented = field_docs(kind)
+    """Builds the options that the parsed flags describe; others are fields without a flag.
+
+    Raises:
+        ConfigError: if a value is out of its bounds.
+    """
     values = {
         name: getattr(parsed, prefix + name)
-        for name in documented
+        for name in documented(kind)
         if hasattr(parsed, prefix + name)
     }
     return kind(**values, **others)
 
 
-def _parser(annotation: Any) -> Any:
-    options = [option for option in get_args(annotation) if option is not NoneType]
-    kind = options[0] if options else annotation
-    if kind not in (int, float, str, Path):
-        raise TypeError(f"no flag for a field of type {annotation}")
-    return kind
+def _parser(annotation: Any) -> Callable[[str], Any]:
+    """Returns what reads a flag's text as that type; its __name__ is shown in argparse's errors.
+
+    Bounds and choices are left to the options, whose errors name the option.
+    """
+    types = [part for part in get_args(annotation) if part is not NoneType]
+    if get_origin(annotation) is Literal:
+        return str
+    kind = types[0] if types else annotation
+    adapter = TypeAdapter(kind)
+
+    def parse(text: str) -> Any:
+        try:
+            return adapter.validate_strings(text)
+        except ValidationError as error:
+            raise ValueError(text) from error
+
+    parse.__name__ = kind.__name__
+    return parse
 
 
 def _shown(value: Any) -> str:

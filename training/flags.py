@@ -35,7 +35,7 @@ def read_config(
     for name, registry in (("recommender", RECOMMENDERS), ("sae", SAES)):
         if getattr(chosen, name) not in registry:
             raise ConfigError(
-                f"--{name} is {getattr(chosen, name)!r}, expected one of {', '.join(sorted(registry))}"
+                f"--{name}: expected one of {', '.join(sorted(registry))}, found {getattr(chosen, name)!r}"
             )
     kind = data_set_kind(chosen.data)
     sections: dict[str, tuple[str, type[Any]]] = {

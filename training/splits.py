@@ -8,55 +8,47 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 from scipy.sparse import csr_matrix
 
 from training.arrays import Bools, Ints
 from training.errors import ConfigError, DataError, RunError
 from training.histories import Histories, stacked
+from training.options import CountOrZero, InnerShare, options
 
-_SPLITS = ("users", "leave-one-out")
 
-
-@dataclass(frozen=True)
+@options
 class SplitConfig:
     """How users or items are held out; held-out users after the protocol of arXiv 2601.11182."""
 
-    kind: str = "users"
+    title: ClassVar[str] = "split"
+
+    kind: Literal["users", "leave-one-out"] = "users"
     """users holds users out whole; leave-one-out trains on all users, validates on each one's last
     item but one and tests on the last (the other settings then have no effect, but for the
     positives it takes).
     """
-    validation_share: float = 0.1
+    validation_share: InnerShare = 0.1
     """Share of the eligible users on whom settings, strengths and units are chosen."""
-    test_share: float = 0.1
+    test_share: InnerShare = 0.1
     """Share of the eligible users on whom results are reported."""
-    target_share: float = 0.2
+    target_share: InnerShare = 0.2
     """Random share of a held-out user's positive items that are to be found; the rest is the history."""
-    min_positives: int = 5
+    min_positives: Annotated[int, Field(ge=2)] = 5
     """Users with fewer positive items are trained on, never held out."""
-    rotation: int = 0
+    rotation: CountOrZero = 0
     """Moves on by so many test sets in the drawn order of users: with test_share 0.2, the rotations
     0 to 4 of one seed test every eligible user once."""
 
     def __post_init__(self) -> None:
-        if self.kind not in _SPLITS:
-            raise ConfigError(f"split: kind is {self.kind!r}, expected one of {', '.join(_SPLITS)}")
-        for name in ("validation_share", "test_share", "target_share"):
-            if not 0 < getattr(self, name) < 1:
-                raise ConfigError(
-                    f"split: {name} is {getattr(self, name)}, expected a share between 0 and 1"
-                )
         if self.validation_share + self.test_share >= 1:
-            raise ConfigError("split: validation_share and test_share leave no users to train on")
-        if self.min_positives < 2:
             raise ConfigError(
-                f"split: min_positives is {self.min_positives}, expected at least 2 (history and target)"
+                "split: test_share: expected a share that leaves users to train on beside "
+                f"validation_share, {self.validation_share}, found {self.test_share}"
             )
-        if self.rotation < 0:
-            raise ConfigError(f"split: rotation is {self.rotation}, expected 0 or more")
 
 
 @dataclass(frozen=True)

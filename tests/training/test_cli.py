@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from training.cli import train
-from training.commandline import field_docs
 from training.config import TrainConfig
 from training.evaluate import main as evaluate
+from training.options import documented
 from training.run import Run
 from training.saes.options import TopKOptions
 
@@ -78,7 +78,7 @@ def test_help_shows_every_documented_field_with_its_default(
     with pytest.raises(SystemExit):
         train(["--help"])
     shown = words(capsys.readouterr().out)
-    for name in field_docs(TopKOptions):
+    for name in documented(TopKOptions):
         assert f"--sae-{name.replace('_', '-')}" in shown
     assert "Neurons that stay active in each code. (default: 32)" in shown
 
@@ -87,13 +87,13 @@ def test_help_shows_every_documented_field_with_its_default(
     ("flags", "message"),
     [
         (["--data", "ml-10k"], "no data set 'ml-10k': expected one of ml-100k, synthetic"),
-        (["--recommender", "gru"], "--recommender is 'gru', expected one of als, bert4rec"),
-        (["--sae", "gated"], "--sae is 'gated', expected one of batchtopk, jumprelu"),
+        (["--recommender", "gru"], "--recommender: expected one of als, bert4rec"),
+        (["--sae", "gated"], "--sae: expected one of batchtopk, jumprelu"),
         (["--data", "ml-100k", "--data-dir", "/nowhere"], "pip install --no-deps recbole==1.2.1"),
-        (["--sae-k", "5000"], "SAE: k is 5000, expected at most n_neurons = 256 x 4"),
+        (["--sae-k", "5000"], "SAE: k: expected at most n_neurons = 256 x 4, found 5000"),
         (
             ["--sae-expansion", "0"],
-            "expected k, expansion and batch_size of at least 1, found 32, 0",
+            "SAE: expansion: expected at least 1, found 0",
         ),
         (["--threads", "-1"], "--threads is -1, expected 0 or more"),
     ],

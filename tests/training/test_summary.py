@@ -40,7 +40,7 @@ def test_cores_are_taken_in_turn_until_both_hold() -> None:
 
 
 def test_a_core_below_zero_is_refused() -> None:
-    with pytest.raises(ConfigError, match="cores"):
+    with pytest.raises(ConfigError, match="user_core: expected at least 0, found -1"):
         TrainConfig(user_core=-1)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from training.concepts.describing.dictionary import DICTIONARY
 from training.concepts.mapping.methods import METHODS
 from training.errors import ConfigError
+from training.options import options
 
 
-@dataclass(frozen=True)
+@options
 class ConceptConfig:
     """Configures which attribute values become concepts, and how they and labels are found."""
 

@@ -5,7 +5,6 @@ Y. Hou et al., "Bridging Language and Items for Retrieval and Recommendation", a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -14,6 +13,7 @@ from training.datasets.columns import STARS_POSITIVE
 from training.datasets.files import Publisher, Schema, read_json_lines
 from training.errors import DataError
 from training.interactions import RawData
+from training.options import options
 
 _PUBLISHER = Publisher(
     "amazon-2023",
@@ -34,7 +34,7 @@ _META: Schema = {
 }
 
 
-@dataclass(frozen=True)
+@options
 class AmazonOptions:
     """Where the files are."""
 

@@ -9,7 +9,6 @@ items.parquet: item_id, optionally title, and attributes: lists are tags, text i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -18,11 +17,12 @@ from training.datasets.columns import attributes, ids, rating_rule
 from training.datasets.files import require_columns
 from training.errors import DataError
 from training.interactions import RawData
+from training.options import options
 
 _ORDER_COLUMNS = ("timestamp", "position")
 
 
-@dataclass(frozen=True)
+@options
 class FolderOptions:
     """How the folder's columns are read."""
 

@@ -7,7 +7,6 @@ UTF-8.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -16,6 +15,7 @@ from training.datasets.columns import STARS_POSITIVE, numbers
 from training.datasets.files import Publisher, mixed_to_utf8, read_separated
 from training.errors import DataError
 from training.interactions import RawData
+from training.options import options
 
 _RATINGS = ("userId", "movieId", "rating", "timestamp")
 _ARCHIVES = {
@@ -26,7 +26,7 @@ _ARCHIVES = {
 }
 
 
-@dataclass(frozen=True)
+@options
 class GroupLensOptions:
     """Where the files are."""
 

@@ -7,7 +7,6 @@ positive.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -15,6 +14,7 @@ import polars as pl
 from training.datasets.columns import numbers
 from training.datasets.files import Publisher, mixed_to_utf8, read_separated
 from training.interactions import RawData
+from training.options import options
 
 _PUBLISHER = Publisher(
     "lastfm-hetrec",
@@ -23,7 +23,7 @@ _PUBLISHER = Publisher(
 _FILES = ("user_artists.dat", "artists.dat", "user_taggedartists.dat", "tags.dat")
 
 
-@dataclass(frozen=True)
+@options
 class LastFmOptions:
     """Where the files are."""
 

@@ -7,7 +7,6 @@ For research use. The package is never imported: only its data files are read.
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -16,9 +15,10 @@ from training.datasets.columns import STARS_POSITIVE
 from training.datasets.files import require_columns
 from training.errors import DataError
 from training.interactions import RawData
+from training.options import options
 
 
-@dataclass(frozen=True)
+@options
 class MovieLensOptions:
     """Where the files are."""
 

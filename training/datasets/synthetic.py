@@ -7,7 +7,7 @@ concept by popularity.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -15,45 +15,37 @@ import polars as pl
 from training.arrays import Bools
 from training.errors import ConfigError
 from training.interactions import RawData
+from training.options import Count, Positive, Share, options
 
 
-@dataclass(frozen=True)
+@options
 class SyntheticOptions:
     """Size and difficulty of the generated set."""
 
-    n_users: int = 2000
+    title: ClassVar[str] = "synthetic"
+
+    n_users: Count = 2000
     """Users."""
-    n_items: int = 600
+    n_items: Count = 600
     """Items of the catalogue; those that no event hits do not occur."""
-    n_concepts: int = 12
+    n_concepts: Count = 12
     """Planted concepts, in the items' attribute "concepts" under the names concept-00, concept-01, ..."""
-    interests: int = 2
+    interests: Count = 2
     """Concepts that one user is interested in."""
-    mean_events: float = 30.0
+    mean_events: Positive = 30.0
     """Mean number of events a user, Poisson distributed, at least 5."""
-    second_concept_share: float = 0.1
+    second_concept_share: Share = 0.1
     """Share of the items that carry a second concept."""
-    noise: float = 0.05
+    noise: Share = 0.05
     """Share of the events that ignore the user's interests."""
     popularity_exponent: float = 0.5
     """Within a concept, popularity falls as rank to the power of minus this; 0 makes all items equal."""
 
     def __post_init__(self) -> None:
-        if (
-            min(self.n_users, self.n_items, self.n_concepts, self.interests) < 1
-            or self.mean_events <= 0
-        ):
-            raise ConfigError(
-                "synthetic: counts of users, items, concepts, interests and events must be positive"
-            )
         if self.interests > self.n_concepts or self.n_concepts > self.n_items:
             raise ConfigError(
                 f"synthetic: expected interests <= n_concepts <= n_items, "
                 f"found {self.interests}, {self.n_concepts}, {self.n_items}"
-            )
-        if not (0 <= self.noise <= 1 and 0 <= self.second_concept_share <= 1):
-            raise ConfigError(
-                "synthetic: noise and second_concept_share are shares between 0 and 1"
             )
 
 

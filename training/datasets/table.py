@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -19,6 +18,7 @@ from training.datasets.files import (
 )
 from training.errors import ConfigError, DataError
 from training.interactions import RawData
+from training.options import options
 
 SUFFIXES = (
     ".csv",
@@ -37,7 +37,7 @@ _USUAL = {"user": "user_id", "item": "item_id", "time": "timestamp", "rating": "
 _USUAL_ITEM = {"item": "item_id", "title": "title"}
 
 
-@dataclass(frozen=True)
+@options
 class TableOptions:
     """Which columns mean what, and where the items' own table is."""
 

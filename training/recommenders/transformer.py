@@ -44,7 +44,7 @@ class Shape(NamedTuple):
         }
         if self.hook_point not in names:
             raise ConfigError(
-                f"there is no hook point {self.hook_point!r}, expected one of {', '.join(names)}"
+                f"hook_point: expected one of {', '.join(names)}, found {self.hook_point!r}"
             )
         return names[self.hook_point]
 

@@ -2,68 +2,67 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from training.errors import ConfigError
-from training.saes.losses import LOSSES
+from training.options import (
+    Count,
+    CountOrZero,
+    InnerShare,
+    Positive,
+    PositiveOrZero,
+    Share,
+    ShareBelow1,
+    options,
+)
 from training.saes.normalisation import NORMALISATIONS, Normalisation
 from training.schedule import Schedule
 
+KeptShare = Annotated[float, Field(gt=0, le=1)]
+"""A share above 0, up to 1."""
 
-@dataclass(frozen=True)
+
+@options
 class SaeOptions:
-    """What all kinds have in common."""
+    """Configures what all kinds have in common."""
 
-    k: int = 32
+    title: ClassVar[str] = "SAE"
+
+    k: Count = 32
     """Neurons that are to be active in a code, on average over the training users."""
-    expansion: int = 4
+    expansion: Count = 4
     """n_neurons / d."""
-    normalise: str = "unit"
+    normalise: Literal["unit", "none", "standard"] = "unit"
     """What is done to an embedding before the SAE reads it, and undone afterwards: unit (norm 1),
     standard (its entries to mean 0 and standard deviation 1) or none."""
-    loss: str = "l2"
+    loss: Literal["l2", "cosine"] = "l2"
     """l2 (squared error) or cosine (direction alone; the length is fitted after training)."""
-    lr: float = 3e-3
+    lr: Positive = 3e-3
     """Adam's step size."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Histories a step."""
-    epochs: int = 300
+    epochs: Count = 300
     """Passes over the training users; each draws new sub-histories."""
     decay_from: float = 0.7
     """From this share of the epochs on, the step size falls linearly to 0."""
-    keep_low: float = 0.05
+    keep_low: KeptShare = 0.05
     """Least share of a history that a random sub-history keeps; 1 keeps whole histories."""
-    keep_high: float = 1.0
+    keep_high: KeptShare = 1.0
     """Largest such share; each draw's share is uniform between the two."""
-    joined: float = 0.5
+    joined: Share = 0.5
     """Share of the sub-histories that are joined to a random part of another user's history."""
-    auxk_weight: float = 1 / 8
+    auxk_weight: PositiveOrZero = 1 / 8
     """Weight of AuxK, which revives dead neurons; 0 leaves it out."""
-    dead_after: float = 0.5
+    dead_after: Positive = 0.5
     """Passes over the training users after which a silent neuron counts as dead."""
 
     def __post_init__(self) -> None:
-        if self.k < 1 or self.expansion < 1 or self.batch_size < 1:
+        if self.keep_low > self.keep_high:
             raise ConfigError(
-                f"SAE: expected k, expansion and batch_size of at least 1, "
-                f"found {self.k}, {self.expansion}, {self.batch_size}"
+                f"SAE: keep_low: expected at most keep_high, {self.keep_high}, found {self.keep_low}"
             )
-        for name, known in (("normalise", NORMALISATIONS), ("loss", LOSSES)):
-            if getattr(self, name) not in known:
-                raise ConfigError(
-                    f"SAE: {name} is {getattr(self, name)!r}, expected one of {', '.join(known)}"
-                )
-        if not 0 < self.keep_low <= self.keep_high <= 1:
-            raise ConfigError(
-                f"SAE: expected 0 < keep_low <= keep_high <= 1, found {self.keep_low}, {self.keep_high}"
-            )
-        if not 0 <= self.joined <= 1:
-            raise ConfigError(f"SAE: joined is {self.joined}, expected a share from 0 to 1")
-        if self.auxk_weight < 0 or self.dead_after <= 0:
-            raise ConfigError(
-                "SAE: auxk_weight must not be negative and dead_after must be positive"
-            )
-        self.schedule()
 
     def n_neurons(self, d: int) -> int:
         """The width for an activation of width d.
@@ -73,7 +72,7 @@ class SaeOptions:
         """
         if self.k > d * self.expansion:
             raise ConfigError(
-                f"SAE: k is {self.k}, expected at most n_neurons = {d} x {self.expansion}"
+                f"SAE: k: expected at most n_neurons = {d} x {self.expansion}, found {self.k}"
             )
         return d * self.expansion
 
@@ -86,107 +85,73 @@ class SaeOptions:
         return NORMALISATIONS[self.normalise]()
 
 
-@dataclass(frozen=True)
+@options
 class TopKOptions(SaeOptions):
     """A TopK SAE's options."""
 
-    k: int = 32
+    k: Count = 32
     """Neurons that stay active in each code."""
 
 
-@dataclass(frozen=True)
+@options
 class PenalisedOptions(SaeOptions):
     """Options of the kinds that a penalty keeps sparse."""
 
-    penalty: float = 0.0
+    penalty: PositiveOrZero = 0.0
     """Fixed weight of the sparsity penalty; 0 adapts it until k neurons are active on average."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.penalty < 0:
-            raise ConfigError(f"SAE: penalty is {self.penalty}, expected 0 or more")
 
-
-@dataclass(frozen=True)
+@options
 class ReluOptions(PenalisedOptions):
     """Options of the "basic" SAE: ReLU with an L1 penalty."""
 
 
-@dataclass(frozen=True)
+@options
 class JumpReluOptions(PenalisedOptions):
     """A JumpReLU SAE's options."""
 
-    penalty: float = 1.0
+    penalty: Positive = 1.0
     """Weight of (l0 / k - 1)^2, which brings the mean number of active neurons to k."""
-    bandwidth: float = 0.5
+    bandwidth: Positive = 0.5
     """Width of the kernel that estimates the thresholds' gradient, in units of the threshold."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.bandwidth <= 0 or self.penalty <= 0:
-            raise ConfigError(
-                f"JumpReLU: expected bandwidth and penalty above 0, found {self.bandwidth}, {self.penalty}"
-            )
 
-
-@dataclass(frozen=True)
+@options
 class BatchTopKOptions(SaeOptions):
     """A BatchTopK SAE's options."""
 
-    momentum: float = 0.99
+    momentum: ShareBelow1 = 0.99
     """Share of the old threshold that stays at each step."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.momentum < 1:
-            raise ConfigError(
-                f"BatchTopK: momentum is {self.momentum}, expected a share from 0 to below 1"
-            )
 
-
-@dataclass(frozen=True)
+@options
 class MatryoshkaOptions(BatchTopKOptions):
     """Options of a Matryoshka SAE on BatchTopK."""
 
-    prefixes: int = 5
+    prefixes: Annotated[int, Field(ge=1, le=16)] = 5
     """Nested widths whose reconstructions are trained together, each half of the next."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 1 <= self.prefixes <= 16:
-            raise ConfigError(f"Matryoshka: prefixes is {self.prefixes}, expected 1 to 16")
 
     def prefix_sizes(self, n_neurons: int) -> tuple[int, ...]:
         """The nested widths, the last of them n_neurons."""
         return tuple(sorted({max(n_neurons >> step, 1) for step in range(self.prefixes)}))
 
 
-@dataclass(frozen=True)
+@options
 class TiedOptions(PenalisedOptions):
     """Options of the tied ReLU Matryoshka of arXiv 2606.29341, with its constants but for the penalty's."""
 
-    prefixes: int = 10
+    prefixes: Annotated[int, Field(ge=1, le=64)] = 10
     """Nested widths, in equal steps."""
-    reconstruction_weight: float = 3.718
+    reconstruction_weight: PositiveOrZero = 3.718
     """Weight of the errors of users and items, summed over the nested widths."""
-    kl_weight: float = 0.003
+    kl_weight: PositiveOrZero = 0.003
     """Weight of KL(kl_rate || mean activation of a neuron)."""
-    kl_rate: float = 0.1
+    kl_rate: InnerShare = 0.1
     """The mean activation that KL asks of each neuron."""
-    score_weight: float = 5.0
+    score_weight: PositiveOrZero = 5.0
     """Weight of the score matrix's error, reached linearly after score_from."""
-    score_from: int = 10
+    score_from: CountOrZero = 10
     """Epochs before the score matrix counts; its weight grows for as many more."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        weights = (self.reconstruction_weight, self.kl_weight, self.score_weight)
-        if min(weights) < 0 or self.score_from < 0 or not 0 < self.kl_rate < 1:
-            raise ConfigError(
-                "tied: expected weights and score_from of at least 0 and kl_rate between 0 and 1"
-            )
-        if not 1 <= self.prefixes <= 64:
-            raise ConfigError(f"tied: prefixes is {self.prefixes}, expected 1 to 64")
 
     def prefix_sizes(self, n_neurons: int) -> tuple[int, ...]:
         """The nested widths, the last of them n_neurons."""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from training.checkpoint import Checkpoints, load_tensors, save_tensors
-from training.commandline import field_docs
 from training.errors import ConfigError
 from training.loop import EpochReport
+from training.options import documented
 from training.recommenders import FitContext, Recommender
 from training.recommenders.puresvd import PureSvd, singular_vectors
 from training.saes import SAES, SparseAutoencoder
@@ -236,10 +236,10 @@ def test_a_kinds_own_settings_without_meaning_are_refused(kind: str, wrong: dict
 
 
 def test_k_larger_than_the_width_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="k is 33, expected at most n_neurons = 16 x 2"):
+    with pytest.raises(ConfigError, match="k: expected at most n_neurons = 16 x 2, found 33"):
         SAES[name].build(SAES[name].options(k=33, expansion=2), 16)
 
 
 def test_every_option_becomes_a_flag(name: str) -> None:
     options = SAES[name].options
-    assert list(field_docs(options)) == [field.name for field in dataclasses.fields(options)]
+    assert list(documented(options)) == [field.name for field in dataclasses.fields(options)]

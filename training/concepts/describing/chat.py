@@ -20,6 +20,7 @@ import httpx
 from training.checkpoint import read_json, write_json
 from training.concepts.describing.dictionary import DescriberError
 from training.errors import ConfigError, RunError
+from training.options import options
 
 _TRANSIENT = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT)
 """Statuses below 500 after which the same question is asked again."""
@@ -30,7 +31,7 @@ malformed."""
 Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True)
+@options
 class ChatOptions:
     """Configures which model is asked, where, and how patiently."""
 

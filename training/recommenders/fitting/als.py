@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,38 +10,32 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from training.checkpoint import Snapshot
-from training.errors import ConfigError
 from training.fit import FitContext
 from training.histories import Histories
 from training.loop import EpochReport, FitResult
+from training.options import Count, Positive, options
 from training.recommenders.als import Als
 
 _CHUNK = 8_000
 """Entries of padded histories that are solved at a time: their vectors stay in a core's cache."""
 
 
-@dataclass(frozen=True)
+@options
 class AlsOptions:
     """Implicit ALS's options."""
 
-    d: int = 64
-    """Number of factors."""
-    confidence: float = 4.0
-    """How much more than 1 an observed pair weighs; a pair that was not observed weighs 1."""
-    penalty: float = 30.0
-    """On the squared length of every user's and every item's factors."""
-    sweeps: int = 10
-    """Times that all users' factors and then all items' are solved for; the best sweep is kept."""
-    steps: int = 5
-    """Conjugate-gradient steps a solution, for new users too."""
+    title: ClassVar[str] = "ALS"
 
-    def __post_init__(self) -> None:
-        for name in ("d", "sweeps", "steps"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"ALS: {name} is {getattr(self, name)}, expected at least 1")
-        for name in ("confidence", "penalty"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"ALS: {name} is {getattr(self, name)}, expected more than 0")
+    d: Count = 64
+    """Number of factors."""
+    confidence: Positive = 4.0
+    """How much more than 1 an observed pair weighs; a pair that was not observed weighs 1."""
+    penalty: Positive = 30.0
+    """On the squared length of every user's and every item's factors."""
+    sweeps: Count = 10
+    """Times that all users' factors and then all items' are solved for; the best sweep is kept."""
+    steps: Count = 5
+    """Conjugate-gradient steps a solution, for new users too."""
 
 
 def build_als(options: AlsOptions, n_items: int, max_length: int) -> Als:

@@ -3,52 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from training.errors import ConfigError
 from training.fit import FitContext
 from training.loop import FitResult
 from training.losses import kl_from_standard_normal, multinomial_loss
+from training.options import Count, CountOrZero, Positive, PositiveOrZero, ShareBelow1, options
 from training.pooling import Bags
 from training.recommender import Recommender
 from training.recommenders.multvae import MultDae, MultVae
 from training.schedule import Schedule
 
 
-@dataclass(frozen=True)
+@options
 class AutoencoderOptions:
     """What every autoencoder of histories is trained with."""
 
-    d: int = 128
+    d: Count = 128
     """Width of the user embedding."""
-    lr: float = 1e-3
+    lr: Positive = 1e-3
     """Adam's step size."""
-    batch_size: int = 128
+    batch_size: Count = 128
     """Users a step."""
-    input_dropout: float = 0.5
+    input_dropout: ShareBelow1 = 0.5
     """Share of a history's items that is hidden from the input, drawn anew each time; all are the target."""
-    epochs: int = 200
+    epochs: Count = 200
     """Passes over the training users, at most."""
-    validate_every: int = 2
+    validate_every: Count = 2
     """Epochs between looks at the validation users' nDCG@20."""
-    patience: int = 10
+    patience: Count = 10
     """Looks without a new best after which training stops; the best state is kept."""
 
-    name: ClassVar[str]
-
-    def __post_init__(self) -> None:
-        if self.d < 1 or self.batch_size < 1 or self.validate_every < 1:
-            raise ConfigError(f"{self.name}: d, batch_size and validate_every must be at least 1")
-        if not 0 <= self.input_dropout < 1:
-            raise ConfigError(
-                f"{self.name}: input_dropout is {self.input_dropout}, expected a share from 0 to below 1"
-            )
-        self.schedule()
+    title: ClassVar[str]
 
     def schedule(self) -> Schedule:
         """The loop's settings."""
@@ -57,34 +47,27 @@ class AutoencoderOptions:
         )
 
 
-@dataclass(frozen=True)
+@options
 class MultDaeOptions(AutoencoderOptions):
     """Mult-DAE's options."""
 
-    name: ClassVar[str] = "Mult-DAE"
+    title: ClassVar[str] = "Mult-DAE"
 
 
-@dataclass(frozen=True)
+@options
 class MultVaeOptions(AutoencoderOptions):
     """Mult-VAE's options."""
 
-    name: ClassVar[str] = "Mult-VAE"
+    title: ClassVar[str] = "Mult-VAE"
 
-    hidden: int = 0
+    hidden: CountOrZero = 0
     """Width of the tanh layers on either side of the user embedding; 0 means 3 d."""
-    kl_weight: float = 0.2
+    kl_weight: PositiveOrZero = 0.2
     """Weight of the Kullback-Leibler divergence from a standard normal, once annealing is over."""
-    anneal_epochs: int = 50
+    anneal_epochs: CountOrZero = 50
     """Passes over the training users in which that weight rises linearly from 0."""
-    noise: float = 1.0
+    noise: PositiveOrZero = 1.0
     """Standard deviation of epsilon in z = mean + sigma epsilon; 1 is the paper's, RecBole draws with .01."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if min(self.hidden, self.kl_weight, self.anneal_epochs, self.noise) < 0:
-            raise ConfigError(
-                f"{self.name}: hidden, kl_weight, anneal_epochs and noise must not be negative"
-            )
 
     def p(self) -> int:
         """Width of the query."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -12,23 +11,23 @@ from torch.nn.functional import embedding
 
 from training.fit import FitContext
 from training.loop import FitResult
+from training.options import Count, Positive, options
 from training.recommenders.factorisation import Factorisation
 from training.recommenders.fitting.factors import Factors, FactorsOptions, FactorsTask
 from training.recommenders.fitting.pairs import PairBatch, Pairs, bpr_loss
 
 
-@dataclass(frozen=True)
+@options
 class BprOptions(FactorsOptions):
     """BPR's options."""
 
-    name: ClassVar[str] = "BPR"
-    counts: ClassVar[tuple[str, ...]] = (*FactorsOptions.counts, "batch_size", "negatives")
+    title: ClassVar[str] = "BPR"
 
-    batch_size: int = 8192
+    batch_size: Count = 8192
     """User-item pairs a step."""
-    negatives: int = 4
+    negatives: Count = 4
     """Items a pair is compared with, drawn by popularity from those its user does not have."""
-    fold_in_penalty: float = 0.03
+    fold_in_penalty: Positive = 0.03
     """On the squared length of a new user's factors."""
 
 

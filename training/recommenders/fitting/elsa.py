@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from training.errors import ConfigError
 from training.fit import FitContext
 from training.loop import FitResult
 from training.losses import elsa_loss, linear_elsa_loss
+from training.options import Count, Positive, options
 from training.recommenders.elsa import Elsa
 from training.recommenders.fitting.autoencoders import (
     AutoencoderOptions,
@@ -21,26 +20,21 @@ from training.recommenders.fitting.autoencoders import (
 _LOSSES = {"exact": elsa_loss, "linear": linear_elsa_loss}
 
 
-@dataclass(frozen=True)
+@options
 class ElsaOptions(AutoencoderOptions):
     """ELSA's options."""
 
-    name: ClassVar[str] = "ELSA"
+    title: ClassVar[str] = "ELSA"
 
-    d: int = 256
-    lr: float = 5e-3
-    batch_size: int = 512
-    epochs: int = 300
-    loss: str = "linear"
+    d: Count = 256
+    lr: Positive = 5e-3
+    batch_size: Count = 512
+    epochs: Count = 300
+    loss: Literal["exact", "linear"] = "linear"
     """linear: without the ReLU on the scores, which then need not be computed. exact: the paper's,
     which needs a smaller d and on some data finds more; a step holds batch_size x n_items
     scores.
     """
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.loss not in _LOSSES:
-            raise ConfigError(f"ELSA: loss is {self.loss!r}, expected one of {', '.join(_LOSSES)}")
 
 
 class ElsaTask(AutoencoderTask[Elsa, ElsaOptions]):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from training.errors import ConfigError
 from training.fit import FitContext
+from training.options import Count, Positive, PositiveOrZero, options
 from training.recommenders.factorisation import Factorisation, FoldIn
 from training.schedule import Schedule
 
@@ -17,47 +16,30 @@ _START = 0.1
 """Standard deviation of the factors before training."""
 
 
-@dataclass(frozen=True)
+@options
 class FactorsOptions:
     """What every such training has."""
 
-    d: int = 64
+    d: Count = 64
     """Number of factors."""
-    lr: float = 1e-2
+    lr: Positive = 1e-2
     """Adam's step size."""
-    penalty: float = 2e-2
+    penalty: PositiveOrZero = 2e-2
     """On the squared length of the factors, for each time they take part in a comparison."""
-    epochs: int = 100
+    epochs: Count = 100
     """Passes over the training users, at most."""
-    validate_every: int = 5
+    validate_every: Count = 5
     """Epochs between looks at the validation users' nDCG@20."""
-    patience: int = 3
+    patience: Count = 3
     """Looks without a new best after which training stops; the best state is kept."""
-    fold_in_negatives: float = 4.0
+    fold_in_negatives: Positive = 4.0
     """Weight of the catalogue, against that of the history, when a new user is folded in."""
-    fold_in_penalty: float = 0.1
+    fold_in_penalty: Positive = 0.1
     """On the squared length of a new user's factors."""
-    fold_in_steps: int = 8
+    fold_in_steps: Count = 8
     """Conjugate-gradient steps that fold a new user in."""
 
-    name: ClassVar[str]
-    counts: ClassVar[tuple[str, ...]] = ("d", "fold_in_steps", "validate_every")
-    """Options that must be at least 1."""
-
-    def __post_init__(self) -> None:
-        for option in self.counts:
-            if getattr(self, option) < 1:
-                raise ConfigError(
-                    f"{self.name}: {option} is {getattr(self, option)}, expected at least 1"
-                )
-        if not self.penalty >= 0:
-            raise ConfigError(f"{self.name}: penalty is {self.penalty}, expected at least 0")
-        for option in ("fold_in_negatives", "fold_in_penalty"):
-            if not getattr(self, option) > 0:
-                raise ConfigError(
-                    f"{self.name}: {option} is {getattr(self, option)}, expected more than 0"
-                )
-        self.schedule()
+    title: ClassVar[str]
 
     def schedule(self) -> Schedule:
         """The loop's settings."""

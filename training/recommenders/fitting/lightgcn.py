@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar, cast
 
 import numpy as np
@@ -13,34 +12,29 @@ from torch.nn.functional import embedding
 
 from training.fit import FitContext
 from training.loop import FitResult
+from training.options import Count, Positive, PositiveOrZero, options
 from training.recommenders.fitting.factors import Factors, FactorsOptions, FactorsTask
 from training.recommenders.fitting.pairs import PairBatch, Pairs, bpr_loss
 from training.recommenders.lightgcn import Graph, Layer, LightGcn
 
 
-@dataclass(frozen=True)
+@options
 class LightGcnOptions(FactorsOptions):
     """LightGCN's options."""
 
-    name: ClassVar[str] = "LightGCN"
-    counts: ClassVar[tuple[str, ...]] = (
-        *FactorsOptions.counts,
-        "layers",
-        "batch_size",
-        "negatives",
-    )
+    title: ClassVar[str] = "LightGCN"
 
-    layers: int = 3
+    layers: Count = 3
     """Layers of propagation over the user-item graph."""
-    batch_size: int = 16384
+    batch_size: Count = 16384
     """User-item pairs a step; every step propagates over the whole graph."""
-    negatives: int = 4
+    negatives: Count = 4
     """Items a pair is compared with, drawn by popularity from those its user does not have."""
-    penalty: float = 1e-4
+    penalty: PositiveOrZero = 1e-4
     """On the squared length of layer 0, for each time it takes part in a comparison."""
     propagation: bool = False
     """Fold new users in by propagation to them alone, rather than by the step that ranks better."""
-    fold_in_penalty: float = 0.3
+    fold_in_penalty: Positive = 0.3
     """On the squared length of a new user's embedding."""
 
 

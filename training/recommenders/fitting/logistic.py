@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -12,34 +11,28 @@ from torch import Tensor
 from torch.nn.functional import embedding, softplus
 
 from training.arrays import Ints
-from training.errors import ConfigError
 from training.fit import FitContext
 from training.histories import Histories
 from training.loop import FitResult
+from training.options import Count, Positive, options
 from training.recommenders.factorisation import Factorisation
 from training.recommenders.fitting.factors import Factors, FactorsOptions, FactorsTask
 
 
-@dataclass(frozen=True)
+@options
 class LogisticOptions(FactorsOptions):
     """Logistic matrix factorisation's options."""
 
-    name: ClassVar[str] = "logistic"
-    counts: ClassVar[tuple[str, ...]] = (*FactorsOptions.counts, "batch_size", "sample_size")
+    title: ClassVar[str] = "logistic"
 
-    batch_size: int = 64
+    batch_size: Count = 64
     """Users a step, with all their items."""
-    negatives: float = 8.0
+    negatives: Positive = 8.0
     """Weight of the items a user does not have, against that of those it has."""
-    sample_size: int = 1024
+    sample_size: Count = 1024
     """Items drawn uniformly a step, which stand for all that each of the step's users does not have."""
-    fold_in_negatives: float = 8.0
+    fold_in_negatives: Positive = 8.0
     """Weight of the catalogue, against that of the history, when a new user is folded in."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.negatives > 0:
-            raise ConfigError(f"logistic: negatives is {self.negatives}, expected more than 0")
 
 
 class UserBatch(NamedTuple):

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import ClassVar
 
 from training.errors import ConfigError
 from training.fit import FitContext
 from training.loop import FitResult
+from training.options import Count, options
 from training.recommenders.puresvd import PureSvd, singular_vectors
 
 
-@dataclass(frozen=True)
+@options
 class PureSvdOptions:
     """PureSVD's options."""
 
-    d: int = 64
-    """Number of singular vectors."""
+    title: ClassVar[str] = "PureSVD"
 
-    def __post_init__(self) -> None:
-        if self.d < 1:
-            raise ConfigError(f"PureSVD: d is {self.d}, expected at least 1")
+    d: Count = 64
+    """Number of singular vectors."""
 
 
 def decompose_puresvd(model: PureSvd, options: PureSvdOptions, context: FitContext) -> FitResult:
@@ -31,7 +30,7 @@ def decompose_puresvd(model: PureSvd, options: PureSvdOptions, context: FitConte
     X = context.split.input_matrix(context.split.train)
     if options.d >= min(X.shape):
         raise ConfigError(
-            f"PureSVD: d is {options.d}, expected less than {min(X.shape)} (training users, items)"
+            f"PureSVD: d: expected less than {min(X.shape)} (training users, items), found {options.d}"
         )
     model.V.copy_(singular_vectors(X, options.d))
     return FitResult(epochs=1, best_epoch=1, best=context.validate(model))

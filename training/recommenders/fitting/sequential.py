@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,41 +12,33 @@ from torch import Tensor
 from training.errors import ConfigError
 from training.fit import FitContext
 from training.histories import Histories
+from training.options import Count, Positive, ShareBelow1, options
 from training.recommenders.transformer import Shape
 from training.schedule import Schedule
 
 _GROUPS = 8
 
 
-@dataclass(frozen=True)
+@options
 class SequentialOptions:
     """What every sequential model is trained with."""
 
-    d: int = 64
+    d: Count = 64
     """Width of the items' embeddings and of the user's."""
-    dropout: float = 0.5
+    dropout: ShareBelow1 = 0.5
     """Rate of dropout while training."""
-    lr: float = 3e-3
+    lr: Positive = 3e-3
     """Adam's step size."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Histories a step."""
-    epochs: int = 200
+    epochs: Count = 200
     """Passes over the training users, at most."""
-    validate_every: int = 1
+    validate_every: Count = 1
     """Epochs between looks at the validation users' nDCG@20."""
-    patience: int = 5
+    patience: Count = 5
     """Looks without a new best after which training stops; the best state is kept."""
 
-    name: ClassVar[str]
-
-    def __post_init__(self) -> None:
-        if self.d < 1 or self.batch_size < 1 or self.validate_every < 1:
-            raise ConfigError(f"{self.name}: d, batch_size and validate_every must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(
-                f"{self.name}: dropout is {self.dropout}, expected a rate from 0 to below 1"
-            )
-        self.schedule()
+    title: ClassVar[str]
 
     def schedule(self) -> Schedule:
         """The loop's settings."""
@@ -56,23 +47,21 @@ class SequentialOptions:
         )
 
 
-@dataclass(frozen=True)
+@options
 class TransformerOptions(SequentialOptions):
     """The same for a transformer."""
 
-    blocks: int = 2
+    blocks: Count = 2
     """Layers of attention and feed-forward."""
-    heads: int = 2
+    heads: Count = 2
     """Heads of attention in each; d is a multiple of it."""
     hook_point: str = "output"
     """Where z is read and edited: output, after all blocks, or block1, block2 ..., after that block."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.blocks < 1 or self.heads < 1 or self.d % self.heads:
+        if self.d % self.heads:
             raise ConfigError(
-                f"{self.name}: expected at least 1 block and a number of heads that divides d, "
-                f"found blocks {self.blocks}, heads {self.heads} and d {self.d}"
+                f"{self.title}: heads: expected a number that divides d, {self.d}, found {self.heads}"
             )
         self.shape().blocks_before_hook()
 

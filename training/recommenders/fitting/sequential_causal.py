@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from training.errors import ConfigError
 from training.fit import FitContext
 from training.histories import Histories, PaddedHistories
 from training.loop import FitResult
+from training.options import Count, options
 from training.recommenders.fitting.sequential import (
     SequentialOptions,
     SequentialTask,
@@ -28,36 +27,27 @@ from training.recommenders.sasrec import SasRec
 from training.recommenders.timirec import TimiRec
 from training.recommenders.transformer import TransformerRecommender
 
-_LOSSES = ("full", "sampled", "binary")
+Loss = Literal["full", "sampled", "binary"]
 
 
-@dataclass(frozen=True)
+@options
 class SasRecOptions(TransformerOptions):
     """SASRec's options."""
 
-    loss: str = "full"
+    loss: Loss = "full"
     """full: cross-entropy over all items; sampled: over the next item and `negatives` random ones,
     the same for a whole step; binary: the paper's, one random item against each next item."""
-    negatives: int = 512
+    negatives: Count = 512
     """Random items a step of the sampled loss."""
 
-    name: ClassVar[str] = "SASRec"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.loss not in _LOSSES:
-            raise ConfigError(
-                f"SASRec: loss is {self.loss!r}, expected one of {', '.join(_LOSSES)}"
-            )
-        if self.negatives < 1:
-            raise ConfigError(f"SASRec: negatives is {self.negatives}, expected at least 1")
+    title: ClassVar[str] = "SASRec"
 
 
-@dataclass(frozen=True)
+@options
 class GptOptions(TransformerOptions):
     """GPT's options."""
 
-    name: ClassVar[str] = "GPT"
+    title: ClassVar[str] = "GPT"
 
 
 class CausalBatch(NamedTuple):
@@ -77,7 +67,7 @@ class CausalTask(SequentialTask):
         options: SequentialOptions,
         context: FitContext,
         first: bool,
-        loss: str = "full",
+        loss: Loss = "full",
         negatives: int = 0,
     ) -> None:
         super().__init__(model, options, context, shortest=1 if first else 2)

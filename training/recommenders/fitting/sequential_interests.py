@@ -2,47 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, kl_div
 
-from training.errors import ConfigError
 from training.fit import FitContext
 from training.loop import FitResult
+from training.options import Count, CountOrZero, Positive, PositiveOrZero, options
 from training.recommenders.fitting.sequential import SequentialOptions
 from training.recommenders.fitting.sequential_causal import CausalBatch, CausalTask
 from training.recommenders.fitting.sequential_losses import full_cross_entropy
 from training.recommenders.timirec import Interests, TimiRec
 
 
-@dataclass(frozen=True)
+@options
 class TimiRecOptions(SequentialOptions):
     """TiMiRec's options."""
 
-    interests: int = 4
+    interests: Count = 4
     """Interest vectors of a user."""
-    attention: int = 8
+    attention: Count = 8
     """Width of the attention that gathers them."""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """Softens the target's and the predicted distribution over interests where they are compared."""
-    distillation: float = 1.0
+    distillation: PositiveOrZero = 1.0
     """Weight of that comparison; 0 leaves it out."""
-    warm_up: int = 5
+    warm_up: CountOrZero = 5
     """First epochs, in which the interest that fits the target best stands for the mixture."""
 
-    name: ClassVar[str] = "TiMiRec"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.interests < 1 or self.attention < 1 or self.warm_up < 0:
-            raise ConfigError(
-                "TiMiRec: interests and attention must be at least 1, warm_up not negative"
-            )
-        if not self.temperature > 0 or self.distillation < 0:
-            raise ConfigError("TiMiRec: temperature must be positive and distillation not negative")
+    title: ClassVar[str] = "TiMiRec"
 
 
 class InterestTask(CausalTask):

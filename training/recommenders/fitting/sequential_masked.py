@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -10,34 +9,26 @@ import torch
 from torch import Tensor
 
 from training.arrays import Bools
-from training.errors import ConfigError
 from training.fit import FitContext
 from training.histories import Histories, PaddedHistories
 from training.loop import FitResult
+from training.options import InnerShare, Share, options
 from training.recommenders.bert4rec import Bert4Rec
 from training.recommenders.fitting.sequential import SequentialTask, TransformerOptions
 from training.recommenders.fitting.sequential_losses import full_cross_entropy
 from training.recommenders.transformer import newest_last
 
 
-@dataclass(frozen=True)
+@options
 class Bert4RecOptions(TransformerOptions):
     """BERT4Rec's options."""
 
-    mask_share: float = 0.4
+    mask_share: InnerShare = 0.4
     """Chance of an item to be masked while training."""
-    newest_share: float = 0.2
+    newest_share: Share = 0.2
     """Share of the histories of which only the newest item is masked, as when recommending."""
 
-    name: ClassVar[str] = "BERT4Rec"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not (0 < self.mask_share < 1 and 0 <= self.newest_share <= 1):
-            raise ConfigError(
-                "BERT4Rec: expected a mask_share between 0 and 1 and a newest_share from 0 to 1, "
-                f"found {self.mask_share} and {self.newest_share}"
-            )
+    title: ClassVar[str] = "BERT4Rec"
 
 
 class MaskedBatch(NamedTuple):

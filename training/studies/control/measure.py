@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from training.concepts import item_codes
 from training.concepts.effect import Audience
 from training.concepts.membership import memberships
 from training.errors import ConfigError, RunError
+from training.options import options
 from training.run import Run
 from training.studies.control.halving import frequent, halve
 from training.studies.control.hidden_tags import halve_hidden
@@ -31,7 +31,7 @@ from training.studies.frontier.measure import paired
 from training.studies.frontier.tags import middle
 
 
-@dataclass(frozen=True)
+@options
 class ControlOptions:
     """Configures the operations' strength, and which concepts are judged on which users."""
 

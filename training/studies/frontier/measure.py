@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import ConfigError
+from training.options import options
 from training.run import Run
 from training.studies.frontier.audience import Audience, Users
 from training.studies.frontier.cells import Cell, Cells, Setting, VariantCells, frontier
@@ -63,7 +63,7 @@ _MOST_REACHED = 0.9
 means."""
 
 
-@dataclass(frozen=True)
+@options
 class FrontierOptions:
     """Configures which concepts are judged, on which users, and with which parts."""
 
