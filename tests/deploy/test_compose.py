@@ -1,4 +1,4 @@
-"""docker-compose.yml: what compose makes of it where compose is at hand, and what must hold of its text."""
+"""Tests docker-compose.yml: its text, and what compose reads from it where compose is installed."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""deploy/Dockerfile, without a container engine: its own lines are run, with paths of this test's."""
+"""Tests deploy/Dockerfile without a container engine: runs its instructions on other paths."""
 
 import json
 import os
@@ -29,7 +29,7 @@ NO_INDEX = (
 
 @dataclass(frozen=True)
 class Dockerfile:
-    """The instructions of each stage, in order: ("RUN", "pip ..."), flags such as --mount taken off."""
+    """The instructions of each stage in order, as ("RUN", "pip ..."), without flags."""
 
     stages: tuple[tuple[tuple[str, str], ...], ...]
 
@@ -87,13 +87,13 @@ def installed(dockerfile: Dockerfile, tmp_path_factory: pytest.TempPathFactory) 
                 ["sh", "-c", value], cwd=source, env=environment, capture_output=True, text=True
             )
             if done.returncode and any(sign in done.stderr for sign in NO_INDEX):
-                pytest.skip(f"no package index at hand for: {value}")
+                pytest.skip(f"no package index for: {value}")
             assert done.returncode == 0, f"{value}\n{done.stdout}{done.stderr}"
     return Installed(home / "opt" / "bin")
 
 
 def _copy(names: list[str], source: Path) -> None:
-    """COPY, as Docker does it: of a directory its contents, without what .dockerignore leaves out."""
+    """Copies as Docker does: the contents of a directory, without what .dockerignore excludes."""
     *origins, goal = names
     for origin in origins:
         if (ROOT / origin).is_dir():
@@ -141,7 +141,7 @@ def serving(
         process.stderr.close()
 
 
-def test_torch_and_what_else_is_offline_cannot_be_imported_in_the_image(
+def test_torch_and_the_offline_packages_cannot_be_imported_in_the_image(
     installed: Installed,
 ) -> None:
     assert (

@@ -1,4 +1,4 @@
-"""Rules, alerts and dashboard, against a real server's metrics and, where there is one, a real Prometheus."""
+"""Tests rules, alerts and dashboard with a real server and, where installed, a real Prometheus."""
 
 import json
 import re
@@ -32,11 +32,11 @@ METRIC = re.compile(r"(?<![\w:])trimtab_\w+(?![\w:])")
 RECORDED = re.compile(r"(?<![\w:])[a-z]+:trimtab_\w+:\w+")
 PER_KIND = {"histogram": ("_bucket", "_sum", "_count")}
 NEEDS_MISFORTUNE = ("trimtab_rejected_total", "trimtab_not_computed_total")
-"""Metrics that have no series until something happens that the test does not bring about."""
+"""Metrics without a series until an event that the test does not cause."""
 
 
 def calls(channel: grpc.Channel) -> None:
-    """One of each thing that a panel shows: lists of every kind, events, and an error."""
+    """Makes calls for every panel: lists of every kind, events, and an error."""
     stub = recommendation_pb2_grpc.RecommendationServiceStub(channel)
     event = pb.Event(item_id="item-3")
     stub.RecordInteractions(
@@ -75,7 +75,7 @@ def exposed(watched: Any) -> set[str]:
 
 @pytest.fixture(scope="module")
 def queries() -> dict[str, str]:
-    """Every query of the dashboard by its panel's title and letter, with the variables filled in."""
+    """Every query of the dashboard by its panel's title and letter, with values for variables."""
     found = {}
     for panel in json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]:
         for target in panel.get("targets", ()):
@@ -168,7 +168,7 @@ def test_every_alert_has_a_runbook_section_and_a_case_in_which_it_fires() -> Non
 def promtool() -> str:
     program = shutil.which("promtool")
     if program is None:
-        pytest.skip("no promtool at hand (it comes with Prometheus)")
+        pytest.skip("no promtool (it comes with Prometheus)")
     return program
 
 
@@ -197,7 +197,7 @@ def prometheus(
     """A Prometheus with our configuration, but for the target's address and the pace; its URL."""
     program = shutil.which("prometheus")
     if program is None:
-        pytest.skip("no Prometheus at hand")
+        pytest.skip("no Prometheus")
     home = tmp_path_factory.mktemp("prometheus")
     configuration = (PROMETHEUS / "prometheus.yml").read_text(encoding="utf-8")
     for ours, here in (

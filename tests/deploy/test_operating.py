@@ -1,5 +1,6 @@
-"""docs/operating.md: its tables are complete, and what it promises holds."""
+"""Tests docs/operating.md: its tables are complete, and its promises hold."""
 
+import asyncio
 import re
 import shutil
 import subprocess
@@ -104,7 +105,7 @@ async def test_the_keys_in_redis_are_those_of_the_table_and_as_large_as_it_says(
                 for _ in range(50):  # it is cached after the reply
                     if store.exists(embedding):
                         break
-                    time.sleep(0.1)
+                    await asyncio.sleep(0.1)
                 keys = list(store.scan_iter())
                 lengths = {
                     key.decode(): store.strlen(key) for key in keys if key.startswith(b"tt:{")

@@ -1,4 +1,4 @@
-"""The API from the outside: a real server, the generated stubs, a real Valkey."""
+"""Tests the API with a real server, the generated stubs and a real Valkey."""
 
 import itertools
 import urllib.request

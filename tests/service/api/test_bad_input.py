@@ -1,4 +1,4 @@
-"""Bad input gets a clear answer: the field, what was expected and found. The server goes on."""
+"""Tests bad input: the answer names the field, what was expected and found; the server goes on."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -292,7 +292,9 @@ def test_a_bad_filter_is_named_with_its_condition(
         b"\x00",
     ],
 )
-def test_bytes_that_are_no_message_are_invalid_and_not_unknown(served: Served, data: bytes) -> None:
+def test_bytes_that_cannot_be_parsed_are_invalid_and_not_unknown(
+    served: Served, data: bytes
+) -> None:
     raw: Any = served.channel.unary_unary(RECOMMEND)
     code, _, description = refusal(raw, data)
     assert code == grpc.StatusCode.INVALID_ARGUMENT

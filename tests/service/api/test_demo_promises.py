@@ -1,4 +1,4 @@
-"""On the demo's own bundle: the share that a target promises is the share of the items in the reply."""
+"""Tests target shares on the demo's bundle: the promised share is that of the items returned."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,5 +1,6 @@
-"""What is large, late or damaged is bounded and named, and never an internal fault."""
+"""Tests large, late and damaged input: it is bounded and named, and never an internal fault."""
 
+import asyncio
 import time
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def test_strengths_beyond_any_use_are_refused_alone_and_together(stub: Any) -> N
     assert "leave the range of numbers" in refused(stub.Recommend, together)
 
 
-def test_times_that_are_none_are_refused(stub: Any) -> None:
+def test_times_out_of_range_are_refused(stub: Any) -> None:
     for seconds, nanos in ((10**18, 0), (2**62, 0), (0, -5)):
         event = pb.Event(item_id="item-3")
         event.time.seconds, event.time.nanos = seconds, nanos
@@ -160,7 +161,7 @@ def test_an_embedding_beyond_float16_is_bounded(
 ) -> None:
     encoder = OnnxEncoder(bundle_dir, has_head=False)
     huge = Activation(np.full((1, 32), 1e6, np.float32), np.full((1, 2), -np.inf, np.float32))
-    monkeypatch.setattr(encoder, "embed", lambda items, mask: huge)  # no bundle of ours goes so far
+    monkeypatch.setattr(encoder, "embed", lambda *_: huge)  # no bundle of ours goes so far
     (state,) = encoder.encode([np.array([1])])
     assert np.isfinite(state.z).all()
     assert np.isfinite(state.context).all()
@@ -180,7 +181,7 @@ async def test_a_user_is_forgotten_whole_though_the_store_was_gone_at_the_start(
                 client.record([("bob", "item-3")])
                 break
             except Unavailable:
-                time.sleep(0.1)
+                await asyncio.sleep(0.1)
         for _ in range(100):
             if client.recommend("bob", n=1).served_by.cached:
                 break

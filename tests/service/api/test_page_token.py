@@ -1,4 +1,4 @@
-"""Pages of one request: no item twice, none left out, ranks going on; and batches of requests."""
+"""Tests pages and batches: no item is repeated or left out, and ranks continue."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -67,7 +67,7 @@ def test_the_popular_list_pages_too(stub: Any) -> None:
 
 
 @pytest.mark.parametrize("token", ["x", "AAAA", "!!!!", "é", "A" * 100, "=" * 8])
-def test_a_token_that_is_none_is_refused(stub: Any, token: str) -> None:
+def test_a_text_that_is_not_a_token_is_refused(stub: Any, token: str) -> None:
     with pytest.raises(grpc.RpcError) as failure:
         stub.Recommend(pb.RecommendRequest(history=HISTORY, n=5, page_token=token))
     assert failure.value.code() == grpc.StatusCode.INVALID_ARGUMENT

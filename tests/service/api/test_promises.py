@@ -1,4 +1,4 @@
-"""Budgets and target shares from the outside: what a reply promises holds for its items."""
+"""Tests budgets and target shares: the promises of a reply hold for its items."""
 
 import math
 from collections.abc import Callable, Iterator

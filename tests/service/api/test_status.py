@@ -1,4 +1,4 @@
-"""Errors of the service as gRPC status codes, and degradations as values of the API."""
+"""Tests errors as gRPC status codes, and degradations as values of the API."""
 
 import grpc
 import pytest

@@ -1,4 +1,4 @@
-"""Starting, faults in the middle, and stopping: the real program, real signals, a real Valkey."""
+"""Tests start, faults and stop with the real program, real signals and a real Valkey."""
 
 import os
 import signal
@@ -138,7 +138,7 @@ def test_nothing_is_served_from_a_bundle_that_is_refused(
         pass
 
 
-def test_without_redis_lists_go_on_marked_and_recording_is_refused(
+def test_without_redis_lists_are_marked_as_degraded_and_recording_is_refused(
     start_server: StartServer, bundle_dir: Path, tmp_path: Path
 ) -> None:
     url = f"unix://{tmp_path}/nothing.sock"
@@ -176,7 +176,7 @@ def test_without_redis_items_can_be_contrasted_and_users_cannot(
         assert failure.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
-async def test_redis_that_is_full_refuses_recording_and_answers_on(
+async def test_a_full_redis_refuses_recording_and_lists_are_still_answered(
     start_server: StartServer, bundle_dir: Path, tmp_path: Path, valkey: str
 ) -> None:
     async with redis.Redis.from_url(valkey) as client:
@@ -196,7 +196,7 @@ async def test_redis_that_is_full_refuses_recording_and_answers_on(
             record(stub, "u", "item-17")
 
 
-def test_redis_that_is_killed_is_done_without(
+def test_lists_are_answered_after_redis_is_killed(
     start_server: StartServer, bundle_dir: Path, tmp_path: Path
 ) -> None:
     with start_server(bundle_dir, tmp_path) as served:
@@ -244,7 +244,7 @@ def test_a_request_past_its_deadline_is_not_computed(
         assert served.running.metrics.registry.get_sample_value("trimtab_in_flight") == 0
 
 
-def test_redis_that_hangs_and_comes_back_is_done_without_and_found_again(
+def test_lists_are_answered_while_redis_hangs_and_use_it_again_afterwards(
     start_server: StartServer, bundle_dir: Path, tmp_path: Path
 ) -> None:
     with start_server(bundle_dir, tmp_path) as served:

@@ -1,4 +1,4 @@
-"""Several worker processes behind one port: real processes, real signals, a real Valkey."""
+"""Tests several workers behind one port with real processes, signals and a real Valkey."""
 
 import signal
 import subprocess
@@ -26,11 +26,11 @@ from tests.support.servers import FindPort
 
 Program = Callable[..., AbstractContextManager["subprocess.Popen[str]"]]
 MANY = 12
-"""Connections, of which each worker gets some: all go to one of two in 1 of 2,048 cases."""
+"""Connections, spread over two workers; all reach the same one in 1 of 2,048 runs."""
 
 
 class Workers:
-    """Two workers that serve, and channels to them, each a connection of its own."""
+    """Two workers that serve, and channels to them, each with its own connection."""
 
     def __init__(self, process: "subprocess.Popen[str]", port: int, metrics_port: int) -> None:
         self.process, self.target, self._metrics_port = process, f"127.0.0.1:{port}", metrics_port
@@ -41,7 +41,7 @@ class Workers:
         return [child.pid for child in children if "service.process.worker" in child.cmdline()]
 
     def samples(self) -> dict[tuple[str, ...], float]:
-        """By name and the labels' values, in the order of the labels' names."""
+        """Returns the metrics by name and label values, in the order of the labels' names."""
         with urllib.request.urlopen(
             f"http://127.0.0.1:{self._metrics_port}/metrics", timeout=5
         ) as page:
@@ -53,7 +53,7 @@ class Workers:
         }
 
     def wait(self, name: str, value: float) -> None:
-        """Until a metric has this value."""
+        """Waits until a metric has this value."""
         for _ in range(200):
             try:
                 if self.samples().get((name,)) == value:
@@ -91,7 +91,7 @@ def two_workers(
 def workers(
     program: Program, bundle_dir: Path, tmp_path: Path, free_port: FindPort
 ) -> Iterator[Workers]:
-    """Workers of one test's own."""
+    """Workers for one test."""
     with two_workers(program, bundle_dir, tmp_path, free_port(), free_port()) as running:
         yield running
 
@@ -103,7 +103,7 @@ def shared(
     tmp_path_factory: pytest.TempPathFactory,
     free_port: FindPort,
 ) -> Iterator[Workers]:
-    """Workers of all tests that leave them as they were, with user ids of their own."""
+    """Workers shared by the tests that leave them unchanged and use their own user ids."""
     data_dir = tmp_path_factory.mktemp("workers")
     with two_workers(program, bundle_dir, data_dir, free_port(), free_port()) as running:
         yield running
@@ -234,7 +234,7 @@ def test_a_second_signal_ends_all_workers_at_once(workers: Workers) -> None:
             call.cancel()
 
 
-def test_workers_end_when_the_process_that_watches_over_them_is_killed(workers: Workers) -> None:
+def test_workers_end_when_the_supervisor_is_killed(workers: Workers) -> None:
     family = psutil.Process(workers.process.pid).children()
     assert len(family) == 3
     workers.process.kill()
@@ -263,7 +263,7 @@ def test_a_bundle_that_is_refused_ends_all_and_is_named_once(
     assert "Traceback" not in error
 
 
-def test_merged_metrics_add_up_but_for_what_describes_and_dates() -> None:
+def test_merged_metrics_add_up_except_infos_and_creation_times() -> None:
     parts = [Metrics(CollectorRegistry()) for _ in range(2)]
     for number, part in enumerate(parts, 1):
         part.bundle.info({"bundle_id": "b"})
