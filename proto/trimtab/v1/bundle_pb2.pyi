@@ -27,29 +27,27 @@ class _ScaleRule:
 class _ScaleRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ScaleRule.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SCALE_RULE_UNSPECIFIED: _ScaleRule.ValueType  # 0
+    """Not set."""
     SCALE_RULE_UNIT_NORM: _ScaleRule.ValueType  # 1
-    """scale: the euclidean norm of z; 1 where z = 0. shift: 0."""
+    """scale: the Euclidean norm of z, or 1 if z = 0. shift: 0."""
     SCALE_RULE_NONE: _ScaleRule.ValueType  # 2
     """scale: 1. shift: 0."""
     SCALE_RULE_STANDARD: _ScaleRule.ValueType  # 3
-    """scale: the standard deviation of z's d entries (of all d, not of a sample); 1 where they are all equal.
-    shift: their mean.
-    """
+    """scale: the population standard deviation of the d entries of z, or 1 if they are all equal. shift: their mean."""
 
 class ScaleRule(_ScaleRule, metaclass=_ScaleRuleEnumTypeWrapper):
-    """The SAE's input normalisation: it reads (z - shift(z)) / scale(z). Every rule's scale is multiplied with the
-    manifest's scale_factor.
+    """Normalisation of the SAE's input: the SAE reads (z - shift(z)) / scale(z). scale(z) is the rule's value multiplied by
+    the manifest's scale_factor.
     """
 
 SCALE_RULE_UNSPECIFIED: ScaleRule.ValueType  # 0
+"""Not set."""
 SCALE_RULE_UNIT_NORM: ScaleRule.ValueType  # 1
-"""scale: the euclidean norm of z; 1 where z = 0. shift: 0."""
+"""scale: the Euclidean norm of z, or 1 if z = 0. shift: 0."""
 SCALE_RULE_NONE: ScaleRule.ValueType  # 2
 """scale: 1. shift: 0."""
 SCALE_RULE_STANDARD: ScaleRule.ValueType  # 3
-"""scale: the standard deviation of z's d entries (of all d, not of a sample); 1 where they are all equal.
-shift: their mean.
-"""
+"""scale: the population standard deviation of the d entries of z, or 1 if they are all equal. shift: their mean."""
 Global___ScaleRule: _TypeAlias = ScaleRule  # noqa: Y015
 
 class _AttributeKind:
@@ -59,23 +57,30 @@ class _AttributeKind:
 class _AttributeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AttributeKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ATTRIBUTE_KIND_UNSPECIFIED: _AttributeKind.ValueType  # 0
+    """Not set."""
     ATTRIBUTE_KIND_TAGS: _AttributeKind.ValueType  # 1
-    """Any number of texts an item."""
+    """Any number of texts for each item."""
     ATTRIBUTE_KIND_TEXT: _AttributeKind.ValueType  # 2
+    """One text for each item."""
     ATTRIBUTE_KIND_NUMBER: _AttributeKind.ValueType  # 3
+    """One number for each item."""
 
-class AttributeKind(_AttributeKind, metaclass=_AttributeKindEnumTypeWrapper): ...
+class AttributeKind(_AttributeKind, metaclass=_AttributeKindEnumTypeWrapper):
+    """Kind of an attribute's values."""
 
 ATTRIBUTE_KIND_UNSPECIFIED: AttributeKind.ValueType  # 0
+"""Not set."""
 ATTRIBUTE_KIND_TAGS: AttributeKind.ValueType  # 1
-"""Any number of texts an item."""
+"""Any number of texts for each item."""
 ATTRIBUTE_KIND_TEXT: AttributeKind.ValueType  # 2
+"""One text for each item."""
 ATTRIBUTE_KIND_NUMBER: AttributeKind.ValueType  # 3
+"""One number for each item."""
 Global___AttributeKind: _TypeAlias = AttributeKind  # noqa: Y015
 
 @_typing.final
 class BundleManifest(_message.Message):
-    """manifest.json: the description of a bundle, which is a directory that never changes once written."""
+    """Description of a bundle, stored in its manifest.json. A bundle is a directory that never changes after it is written."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -98,42 +103,57 @@ class BundleManifest(_message.Message):
     MANIFEST_SHA256_FIELD_NUMBER: _builtins.int
     GAINS_FIELD_NUMBER: _builtins.int
     format_version: _builtins.int
-    """1. A server refuses formats that it does not know."""
+    """Version of the bundle format: 1. A server refuses unknown versions."""
     bundle_id: _builtins.str
-    """Hex SHA-256 over the sorted lines "name sha256\\n" of files."""
+    """Id of the bundle: hex SHA-256 over the sorted lines "name sha256\\n" of files."""
     model_id: _builtins.str
-    """Hex SHA-256 of encoder.onnx and sae.onnx: caches of user embeddings are valid within it."""
+    """Id of the models: hex SHA-256 over encoder.onnx and sae.onnx. Cached user embeddings are valid for one model id."""
     label_set: _builtins.str
-    """The version of the label set in concepts.parquet and neurons.parquet: hex SHA-256 over both, first 12 digits."""
+    """Version of the label set in concepts.parquet and neurons.parquet: first 12 digits of the hex SHA-256 over both."""
     hook_point: _builtins.str
-    """Where the recommender is read and edited, for instance "user_embedding"."""
+    """Hook point: where the recommender is read and edited, for instance "user_embedding"."""
     scale_rule: Global___ScaleRule.ValueType
+    """Normalisation of the SAE's input."""
     scale_factor: _builtins.float
-    """Fitted factor of the scale rule, multiplied with scale(z)."""
+    """Fitted factor by which scale(z) is multiplied."""
     opset: _builtins.int
-    """ONNX operator set of the graphs."""
+    """Version of the ONNX operator set of the graphs."""
     manifest_sha256: _builtins.str
     """Hex SHA-256 over this manifest as canonical JSON without this field."""
     gains: _builtins.str
-    """How gains.npy was made, for instance "ridge"; empty where there is none. OPERATION_BOOST goes by it."""
+    """Method that produced gains.npy, for instance "ridge"; empty if the bundle has no gains. OPERATION_BOOST uses them."""
     @_builtins.property
-    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """Time of the export."""
+
     @_builtins.property
-    def provenance(self) -> Global___Provenance: ...
+    def provenance(self) -> Global___Provenance:
+        """Origin of the models."""
+
     @_builtins.property
-    def dimensions(self) -> Global___Dimensions: ...
+    def dimensions(self) -> Global___Dimensions:
+        """Sizes of the models."""
+
     @_builtins.property
-    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___BundleFile]: ...
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___BundleFile]:
+        """Files of the bundle, except manifest.json."""
+
     @_builtins.property
-    def history(self) -> Global___HistoryRule: ...
+    def history(self) -> Global___HistoryRule:
+        """Rule that turns a history into the encoder's input."""
+
     @_builtins.property
-    def index(self) -> Global___IndexInfo: ...
+    def index(self) -> Global___IndexInfo:
+        """Index for the search of candidates."""
+
     @_builtins.property
-    def attributes(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttributeInfo]: ...
+    def attributes(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttributeInfo]:
+        """Attributes of the items."""
+
     @_builtins.property
     def mean_user(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Mean activation of the training users, [d]: who an unknown user is taken for when steering is asked. Where
-        the head reads a context, it is that of the empty history: a mean over contexts would be nobody's.
+        """Mean activation of the training users, [d]. Used for unknown users when steering is requested. If the head reads a
+        context, it is the activation of the empty history instead.
         """
 
     def __init__(
@@ -168,7 +188,7 @@ Global___BundleManifest: _TypeAlias = BundleManifest  # noqa: Y015
 
 @_typing.final
 class Provenance(_message.Message):
-    """What trained the models."""
+    """Origin of the models."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -201,16 +221,22 @@ class Provenance(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     CONFIG_JSON_FIELD_NUMBER: _builtins.int
     data_set: _builtins.str
+    """Name of the data set."""
     split: _builtins.str
+    """Split into training, validation and test data."""
     seed: _builtins.int
+    """Seed of the training."""
     code_version: _builtins.str
+    """Version of the training code."""
     recommender: _builtins.str
+    """Kind of the recommender."""
     sae: _builtins.str
+    """Kind of the sparse autoencoder."""
     config_json: _builtins.str
-    """The training configuration as JSON."""
+    """Training configuration as JSON."""
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """On held-out users, for instance "ndcg@20"."""
+        """Measures on held-out users by name, for instance "ndcg@20"."""
 
     def __init__(
         self,
@@ -234,6 +260,8 @@ Global___Provenance: _TypeAlias = Provenance  # noqa: Y015
 
 @_typing.final
 class Dimensions(_message.Message):
+    """Sizes of the models."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     N_ITEMS_FIELD_NUMBER: _builtins.int
@@ -245,16 +273,19 @@ class Dimensions(_message.Message):
     HAS_HEAD_FIELD_NUMBER: _builtins.int
     HAS_BIAS_FIELD_NUMBER: _builtins.int
     n_items: _builtins.int
+    """Number of items."""
     d: _builtins.int
-    """Activation at the hook point."""
+    """Width of the activation at the hook point."""
     p: _builtins.int
-    """Query and item vectors."""
+    """Width of query and item vectors."""
     n_neurons: _builtins.int
+    """Number of neurons."""
     k: _builtins.int
-    """Most neurons that one code has active."""
+    """Largest number of active neurons in one code."""
     context: _builtins.int
-    """Width of the head's context, what it reads beside the activation; 0 where it needs none."""
+    """Width of the context that the head reads in addition to the activation; 0 if it reads none."""
     has_head: _builtins.bool
+    """True if the model has a head."""
     has_bias: _builtins.bool
     """True if any item has a bias other than 0."""
     def __init__(
@@ -279,6 +310,8 @@ Global___Dimensions: _TypeAlias = Dimensions  # noqa: Y015
 
 @_typing.final
 class BundleFile(_message.Message):
+    """One file of a bundle."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -286,11 +319,14 @@ class BundleFile(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SHAPE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Name within the bundle's directory."""
     sha256: _builtins.str
+    """Hex SHA-256 of the content."""
     size_bytes: _builtins.int
+    """Size in bytes."""
     @_builtins.property
     def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Of arrays."""
+        """Shape, for arrays only."""
 
     def __init__(
         self,
@@ -310,7 +346,7 @@ Global___BundleFile: _TypeAlias = BundleFile  # noqa: Y015
 
 @_typing.final
 class HistoryRule(_message.Message):
-    """How a user's events become the encoder's input."""
+    """Rule that turns the events of a user into the encoder's input."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -318,11 +354,11 @@ class HistoryRule(_message.Message):
     MAX_LENGTH_FIELD_NUMBER: _builtins.int
     MIN_VALUE_FIELD_NUMBER: _builtins.int
     ordered: _builtins.bool
-    """True: the items' order matters. False: they are a set. An item counts once, at its last place."""
+    """True: the order of the items matters. False: they are a set. An item is read once, at its last position."""
     max_length: _builtins.int
-    """The newest so many positive items are read."""
+    """Number of positive items that are read, the newest ones."""
     min_value: _builtins.float
-    """Events with a value below it are negative feedback. Unset: every value is positive."""
+    """Smallest value of a positive event; events with a lower value are negative. Unset: every value is positive."""
     def __init__(
         self,
         *,
@@ -342,7 +378,7 @@ Global___HistoryRule: _TypeAlias = HistoryRule  # noqa: Y015
 
 @_typing.final
 class IndexInfo(_message.Message):
-    """How the service finds candidates, and what the exporter measured of it."""
+    """Index for the search of candidates, with measurements of the exporter."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -353,21 +389,24 @@ class IndexInfo(_message.Message):
     RECALL_FILTERED_FIELD_NUMBER: _builtins.int
     TRIALS_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """"flat" (every item is scored, there is no items.faiss), "pq4", "ivf-pq4", "ivf-sq8", "sq8", "ivf" or "hnsw"."""
+    """Kind of the index: "flat" (all items are scored, there is no items.faiss), "pq4", "ivf-pq4", "ivf-sq8", "sq8",
+    "ivf" or "hnsw".
+    """
     recall_plain: _builtins.float
-    """Share of the exact 100 best items that the index finds, for plain and for steered queries."""
+    """Share of the exact 100 best items that the index finds for plain queries, from 0 to 1."""
     recall_steered: _builtins.float
+    """The same for steered queries."""
     over_fetch: _builtins.float
-    """The n best are among the n times so many that the index names: its scores are approximate, candidates are
-    scored again. Earlier exporters wrote 0, which means 1.
+    """Candidates to fetch for each requested item, as scores of the index are approximate and candidates are scored
+    again. Earlier exporters wrote 0, which means 1.
     """
     recall_filtered: _builtins.float
-    """The lowest recall for the 20 and the 100 best under filters that keep 50, 5 and .5 % of the items; 0 where
-    an earlier exporter did not measure it.
+    """Lowest recall for the 20 and the 100 best items under filters that keep 50 %, 5 % and 0.5 % of the items; 0 if an
+    earlier exporter did not measure it.
     """
     @_builtins.property
     def trials(self) -> _containers.RepeatedCompositeFieldContainer[Global___IndexTrial]:
-        """What was measured before choosing; empty where the catalogue is small enough for "flat"."""
+        """Measurements from which the index was chosen; empty if the catalogue is small enough for "flat"."""
 
     def __init__(
         self,
@@ -389,7 +428,7 @@ Global___IndexInfo: _TypeAlias = IndexInfo  # noqa: Y015
 
 @_typing.final
 class IndexTrial(_message.Message):
-    """One kind of index with one setting."""
+    """Measurements of one kind of index with one setting."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -402,17 +441,21 @@ class IndexTrial(_message.Message):
     SINGLE_US_FIELD_NUMBER: _builtins.int
     BATCHED_US_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
+    """Kind of the index."""
     effort: _builtins.int
-    """Cells looked into, or breadth of the search; 0 where there is no such thing."""
+    """Number of cells that a search reads, or its breadth; 0 if the kind has no such setting."""
     over_fetch: _builtins.float
+    """As in IndexInfo."""
     recall_plain: _builtins.float
+    """As in IndexInfo."""
     recall_steered: _builtins.float
+    """As in IndexInfo."""
     recall_filtered: _builtins.float
+    """As in IndexInfo."""
     single_us: _builtins.float
-    """Microseconds a query on one thread, scoring again included, one at a time and in batches of 32; 0 where
-    recall was too low.
-    """
+    """Duration of a query on one thread, with the second scoring, in microseconds; 0 if the recall was too low."""
     batched_us: _builtins.float
+    """Duration per query in batches of 32, in microseconds; 0 if the recall was too low."""
     def __init__(
         self,
         *,
@@ -435,12 +478,16 @@ Global___IndexTrial: _TypeAlias = IndexTrial  # noqa: Y015
 
 @_typing.final
 class AttributeInfo(_message.Message):
+    """An attribute of the items."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Name, for instance "genres"."""
     kind: Global___AttributeKind.ValueType
+    """Kind of its values."""
     def __init__(
         self,
         *,
@@ -457,7 +504,7 @@ Global___AttributeInfo: _TypeAlias = AttributeInfo  # noqa: Y015
 
 @_typing.final
 class LoadedBundle(_message.Message):
-    """A bundle that is loaded."""
+    """A loaded bundle."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -466,12 +513,19 @@ class LoadedBundle(_message.Message):
     MANIFEST_FIELD_NUMBER: _builtins.int
     LOAD_TIME_FIELD_NUMBER: _builtins.int
     bundle_id: _builtins.str
+    """Id of the bundle."""
     @_builtins.property
-    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Labels that requests can use instead of the id."""
+
     @_builtins.property
-    def manifest(self) -> Global___BundleManifest: ...
+    def manifest(self) -> Global___BundleManifest:
+        """Description of the bundle."""
+
     @_builtins.property
-    def load_time(self) -> _timestamp_pb2.Timestamp: ...
+    def load_time(self) -> _timestamp_pb2.Timestamp:
+        """Time at which the server loaded it."""
+
     def __init__(
         self,
         *,
@@ -490,6 +544,8 @@ Global___LoadedBundle: _TypeAlias = LoadedBundle  # noqa: Y015
 
 @_typing.final
 class ListBundlesRequest(_message.Message):
+    """Request for the loaded bundles."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -505,11 +561,15 @@ Global___ListBundlesRequest: _TypeAlias = ListBundlesRequest  # noqa: Y015
 
 @_typing.final
 class ListBundlesResponse(_message.Message):
+    """Loaded bundles."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     BUNDLES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def bundles(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoadedBundle]: ...
+    def bundles(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoadedBundle]:
+        """All bundles of the server."""
+
     def __init__(
         self,
         *,
@@ -525,14 +585,18 @@ Global___ListBundlesResponse: _TypeAlias = ListBundlesResponse  # noqa: Y015
 
 @_typing.final
 class LoadBundleRequest(_message.Message):
+    """Request to load a bundle."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PATH_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     path: _builtins.str
-    """A directory on the server's machine."""
+    """Directory on the server's machine."""
     @_builtins.property
-    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Labels of the bundle."""
+
     def __init__(
         self,
         *,
@@ -549,11 +613,15 @@ Global___LoadBundleRequest: _TypeAlias = LoadBundleRequest  # noqa: Y015
 
 @_typing.final
 class LoadBundleResponse(_message.Message):
+    """Result of loading a bundle."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     BUNDLE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def bundle(self) -> Global___LoadedBundle: ...
+    def bundle(self) -> Global___LoadedBundle:
+        """The loaded bundle."""
+
     def __init__(
         self,
         *,
@@ -569,12 +637,16 @@ Global___LoadBundleResponse: _TypeAlias = LoadBundleResponse  # noqa: Y015
 
 @_typing.final
 class PromoteBundleRequest(_message.Message):
+    """Request to give a label to a bundle."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     BUNDLE_ID_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
     bundle_id: _builtins.str
+    """Id of the bundle."""
     label: _builtins.str
+    """The label."""
     def __init__(
         self,
         *,
@@ -591,11 +663,15 @@ Global___PromoteBundleRequest: _TypeAlias = PromoteBundleRequest  # noqa: Y015
 
 @_typing.final
 class PromoteBundleResponse(_message.Message):
+    """Result of giving a label to a bundle."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     BUNDLE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def bundle(self) -> Global___LoadedBundle: ...
+    def bundle(self) -> Global___LoadedBundle:
+        """The bundle that has the label now."""
+
     def __init__(
         self,
         *,
@@ -611,10 +687,13 @@ Global___PromoteBundleResponse: _TypeAlias = PromoteBundleResponse  # noqa: Y015
 
 @_typing.final
 class RollbackBundleRequest(_message.Message):
+    """Request to return a label to the previous bundle."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LABEL_FIELD_NUMBER: _builtins.int
     label: _builtins.str
+    """The label."""
     def __init__(
         self,
         *,
@@ -630,11 +709,15 @@ Global___RollbackBundleRequest: _TypeAlias = RollbackBundleRequest  # noqa: Y015
 
 @_typing.final
 class RollbackBundleResponse(_message.Message):
+    """Result of returning a label."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     BUNDLE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def bundle(self) -> Global___LoadedBundle: ...
+    def bundle(self) -> Global___LoadedBundle:
+        """The bundle that has the label now."""
+
     def __init__(
         self,
         *,

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class BundleServiceStub(object):
-    """The bundles that a server holds.
+    """Lists the bundles of a server. LoadBundle, PromoteBundle and RollbackBundle are not implemented yet: they fail with
+    UNIMPLEMENTED.
     """
 
     def __init__(self, channel):
@@ -58,30 +59,33 @@ class BundleServiceStub(object):
 
 
 class BundleServiceServicer(object):
-    """The bundles that a server holds.
+    """Lists the bundles of a server. LoadBundle, PromoteBundle and RollbackBundle are not implemented yet: they fail with
+    UNIMPLEMENTED.
     """
 
     def ListBundles(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Lists the loaded bundles with their labels and manifests.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LoadBundle(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Loads a bundle from a directory. Fails with UNIMPLEMENTED today.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PromoteBundle(self, request, context):
-        """Gives a label, for instance "stable", to a loaded bundle.
+        """Gives a label, for instance "stable", to a loaded bundle. Fails with UNIMPLEMENTED today.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollbackBundle(self, request, context):
-        """Gives a label back to the bundle that had it before.
+        """Returns a label to the bundle that had it before. Fails with UNIMPLEMENTED today.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -119,7 +123,8 @@ def add_BundleServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BundleService(object):
-    """The bundles that a server holds.
+    """Lists the bundles of a server. LoadBundle, PromoteBundle and RollbackBundle are not implemented yet: they fail with
+    UNIMPLEMENTED.
     """
 
     @staticmethod

@@ -27,47 +27,59 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class BundleServiceStub:
-    """The bundles that a server holds."""
+    """Lists the bundles of a server. LoadBundle, PromoteBundle and RollbackBundle are not implemented yet: they fail with
+    UNIMPLEMENTED.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> BundleServiceAsyncStub: ...
     ListBundles: _grpc.UnaryUnaryMultiCallable[_bundle_pb2.ListBundlesRequest, _bundle_pb2.ListBundlesResponse]
+    """Lists the loaded bundles with their labels and manifests."""
     LoadBundle: _grpc.UnaryUnaryMultiCallable[_bundle_pb2.LoadBundleRequest, _bundle_pb2.LoadBundleResponse]
+    """Loads a bundle from a directory. Fails with UNIMPLEMENTED today."""
     PromoteBundle: _grpc.UnaryUnaryMultiCallable[_bundle_pb2.PromoteBundleRequest, _bundle_pb2.PromoteBundleResponse]
-    """Gives a label, for instance "stable", to a loaded bundle."""
+    """Gives a label, for instance "stable", to a loaded bundle. Fails with UNIMPLEMENTED today."""
     RollbackBundle: _grpc.UnaryUnaryMultiCallable[_bundle_pb2.RollbackBundleRequest, _bundle_pb2.RollbackBundleResponse]
-    """Gives a label back to the bundle that had it before."""
+    """Returns a label to the bundle that had it before. Fails with UNIMPLEMENTED today."""
 
 @_typing.type_check_only
 class BundleServiceAsyncStub(BundleServiceStub):
-    """The bundles that a server holds."""
+    """Lists the bundles of a server. LoadBundle, PromoteBundle and RollbackBundle are not implemented yet: they fail with
+    UNIMPLEMENTED.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListBundles: _aio.UnaryUnaryMultiCallable[_bundle_pb2.ListBundlesRequest, _bundle_pb2.ListBundlesResponse]  # type: ignore[assignment]
+    """Lists the loaded bundles with their labels and manifests."""
     LoadBundle: _aio.UnaryUnaryMultiCallable[_bundle_pb2.LoadBundleRequest, _bundle_pb2.LoadBundleResponse]  # type: ignore[assignment]
+    """Loads a bundle from a directory. Fails with UNIMPLEMENTED today."""
     PromoteBundle: _aio.UnaryUnaryMultiCallable[_bundle_pb2.PromoteBundleRequest, _bundle_pb2.PromoteBundleResponse]  # type: ignore[assignment]
-    """Gives a label, for instance "stable", to a loaded bundle."""
+    """Gives a label, for instance "stable", to a loaded bundle. Fails with UNIMPLEMENTED today."""
     RollbackBundle: _aio.UnaryUnaryMultiCallable[_bundle_pb2.RollbackBundleRequest, _bundle_pb2.RollbackBundleResponse]  # type: ignore[assignment]
-    """Gives a label back to the bundle that had it before."""
+    """Returns a label to the bundle that had it before. Fails with UNIMPLEMENTED today."""
 
 class BundleServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The bundles that a server holds."""
+    """Lists the bundles of a server. LoadBundle, PromoteBundle and RollbackBundle are not implemented yet: they fail with
+    UNIMPLEMENTED.
+    """
 
     @_abc_1.abstractmethod
     def ListBundles(
         self,
         request: _bundle_pb2.ListBundlesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_bundle_pb2.ListBundlesResponse, _abc.Awaitable[_bundle_pb2.ListBundlesResponse]]: ...
+    ) -> _typing.Union[_bundle_pb2.ListBundlesResponse, _abc.Awaitable[_bundle_pb2.ListBundlesResponse]]:
+        """Lists the loaded bundles with their labels and manifests."""
 
     @_abc_1.abstractmethod
     def LoadBundle(
         self,
         request: _bundle_pb2.LoadBundleRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_bundle_pb2.LoadBundleResponse, _abc.Awaitable[_bundle_pb2.LoadBundleResponse]]: ...
+    ) -> _typing.Union[_bundle_pb2.LoadBundleResponse, _abc.Awaitable[_bundle_pb2.LoadBundleResponse]]:
+        """Loads a bundle from a directory. Fails with UNIMPLEMENTED today."""
 
     @_abc_1.abstractmethod
     def PromoteBundle(
@@ -75,7 +87,7 @@ class BundleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bundle_pb2.PromoteBundleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_bundle_pb2.PromoteBundleResponse, _abc.Awaitable[_bundle_pb2.PromoteBundleResponse]]:
-        """Gives a label, for instance "stable", to a loaded bundle."""
+        """Gives a label, for instance "stable", to a loaded bundle. Fails with UNIMPLEMENTED today."""
 
     @_abc_1.abstractmethod
     def RollbackBundle(
@@ -83,6 +95,6 @@ class BundleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bundle_pb2.RollbackBundleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_bundle_pb2.RollbackBundleResponse, _abc.Awaitable[_bundle_pb2.RollbackBundleResponse]]:
-        """Gives a label back to the bundle that had it before."""
+        """Returns a label to the bundle that had it before. Fails with UNIMPLEMENTED today."""
 
 def add_BundleServiceServicer_to_server(servicer: BundleServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

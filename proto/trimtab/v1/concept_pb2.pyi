@@ -36,22 +36,24 @@ class Concept(_message.Message):
     UNSTEERED_SHARE_FIELD_NUMBER: _builtins.int
     STEERED_SHARE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Name, unique in the label set."""
     attribute: _builtins.str
-    """The items' attribute that it was fitted to, for instance "genres"."""
+    """Attribute of the items that the concept was fitted to, for instance "genres"."""
     item_count: _builtins.int
-    """How many items carry it."""
+    """Number of items that carry the concept."""
     unit: _builtins.float
     """One TYPICAL unit, in units of the code."""
     method: _builtins.str
-    """How the weights were found, and how well they tell held-out items apart (area under the ROC curve)."""
+    """Method that fitted the weights; docs/concepts.md describes the methods."""
     auc: _builtins.float
-    """Unset where too few items were held out to tell."""
+    """Area under the ROC curve of the concept's level on held-out items, from 0 to 1. Unset if too few were held out."""
     unsteered_share: _builtins.float
-    """Mean exposure share in lists of 20 for validation users, without steering and at strength 1."""
+    """Mean share of the exposure in lists of 20 for validation users, without steering; from 0 to 1."""
     steered_share: _builtins.float
+    """The same with an ADD of strength 1."""
     @_builtins.property
     def top_neurons(self) -> _containers.RepeatedCompositeFieldContainer[_steering_pb2.WeightedNeuron]:
-        """The neurons with the largest absolute weights, largest first."""
+        """Neurons with the largest absolute weights, largest first."""
 
     def __init__(
         self,
@@ -78,7 +80,7 @@ Global___Concept: _TypeAlias = Concept  # noqa: Y015
 
 @_typing.final
 class Label(_message.Message):
-    """A neuron's text, and where it comes from."""
+    """Text that describes a neuron, with its origin."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -87,11 +89,13 @@ class Label(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
+    """The text, at most 1,000 bytes."""
     method: _builtins.str
-    """How it was found, for instance "tfidf", "auc", "dictionary", "llm"; docs/concepts.md tells what each score is."""
+    """Method that produced it, for instance "tfidf", "auc", "dictionary" or "llm"."""
     score: _builtins.float
+    """Score of the method; higher is better. docs/concepts.md defines the score of each method."""
     provenance: _builtins.str
-    """On what that stands, in words: which items it was chosen and judged on, which model described it."""
+    """Evidence in words: the items that it was chosen and judged on, the model that wrote it."""
     def __init__(
         self,
         *,
@@ -110,15 +114,21 @@ Global___Label: _TypeAlias = Label  # noqa: Y015
 
 @_typing.final
 class ItemActivation(_message.Message):
+    """An item and a value of a neuron for it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ITEM_ID_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
+    """Id of the item."""
     title: _builtins.str
+    """Title of the item in the bundle; empty if it has none."""
     value: _builtins.float
-    """The neuron's activation for a history of just this item; for effects, the change of the item's score."""
+    """In top_items: activation of the neuron for a history of this item alone. In raised_items and lowered_items: change
+    of the item's score.
+    """
     def __init__(
         self,
         *,
@@ -136,14 +146,19 @@ Global___ItemActivation: _TypeAlias = ItemActivation  # noqa: Y015
 
 @_typing.final
 class NeuronSimilarity(_message.Message):
+    """A neuron and its similarity to another one."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NEURON_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
     COSINE_FIELD_NUMBER: _builtins.int
     neuron: _builtins.int
+    """Index of the neuron."""
     label: _builtins.str
+    """First label of the neuron; empty if it has none."""
     cosine: _builtins.float
+    """Cosine of the two decoder rows, from -1 to 1."""
     def __init__(
         self,
         *,
@@ -161,7 +176,7 @@ Global___NeuronSimilarity: _TypeAlias = NeuronSimilarity  # noqa: Y015
 
 @_typing.final
 class NeuronCard(_message.Message):
-    """The concept card of one neuron. Activations are measured over the training users."""
+    """Concept card of one neuron. Activations are measured on the training users."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -179,42 +194,48 @@ class NeuronCard(_message.Message):
     MONOSEMANTICITY_FIELD_NUMBER: _builtins.int
     ENTROPY_FIELD_NUMBER: _builtins.int
     neuron: _builtins.int
+    """Index of the neuron, from 0 to n_neurons - 1."""
     density: _builtins.float
-    """Share of users in whom it is active."""
+    """Share of users in whom the neuron is active, from 0 to 1."""
     unit: _builtins.float
     """One TYPICAL unit, in units of the code."""
     dead: _builtins.bool
+    """True if the neuron is never active in training users."""
     monosemanticity: _builtins.float
-    """Mean cosine between the items that fire it, weighted by their activations: 1 for items all alike. Unset where fewer
-    than two items fire it.
+    """Mean cosine between the items that activate the neuron, weighted by their activations; 1 if all are alike. Unset if
+    fewer than two items activate it.
     """
     entropy: _builtins.float
-    """How its activation is spread over the concepts, from 0 (one concept) to 1 (all alike). Unset where no concept's
-    items fire it.
+    """Entropy of the activation over the concepts, from 0 (one concept) to 1 (all concepts alike). Unset if the items of
+    no concept activate it.
     """
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]:
-        """Best first; empty where nothing was found."""
+        """Labels, best first; may be empty."""
 
     @_builtins.property
     def quantiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Activation at the quantiles .5, .75, .9, .95, .99 and 1 of the users in whom it is active."""
+        """Quantiles 0.5, 0.75, 0.9, 0.95, 0.99 and 1 of the activation in the users in whom the neuron is active."""
 
     @_builtins.property
     def histogram(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Users per bin, in equal bins from 0 to the largest activation."""
+        """Number of users in each bin; the bins have equal widths, from 0 to the largest activation."""
 
     @_builtins.property
-    def top_items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemActivation]: ...
+    def top_items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemActivation]:
+        """Items with the highest activations, highest first."""
+
     @_builtins.property
     def raised_items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemActivation]:
-        """The items whose scores its decoder row raises and lowers most."""
+        """Items whose scores the neuron's decoder row raises most."""
 
     @_builtins.property
-    def lowered_items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemActivation]: ...
+    def lowered_items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemActivation]:
+        """Items whose scores the neuron's decoder row lowers most."""
+
     @_builtins.property
     def nearest(self) -> _containers.RepeatedCompositeFieldContainer[Global___NeuronSimilarity]:
-        """By cosine of the decoder rows."""
+        """Neurons with the most similar decoder rows, most similar first."""
 
     def __init__(
         self,
@@ -250,15 +271,19 @@ Global___NeuronCard: _TypeAlias = NeuronCard  # noqa: Y015
 
 @_typing.final
 class ListConceptsRequest(_message.Message):
+    """Request for a page of concepts."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     BUNDLE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     bundle: _builtins.str
+    """Id or label of a bundle. Default: the server's default bundle."""
     page_size: _builtins.int
-    """At most 1,000; 100 if 0."""
+    """Number of concepts on a page, at most 1,000. Default: 100."""
     page_token: _builtins.str
+    """next_page_token of the previous page. Default: the first page."""
     def __init__(
         self,
         *,
@@ -276,15 +301,21 @@ Global___ListConceptsRequest: _TypeAlias = ListConceptsRequest  # noqa: Y015
 
 @_typing.final
 class ListConceptsResponse(_message.Message):
+    """A page of concepts."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CONCEPTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     LABEL_SET_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    """Token of the next page; empty on the last page. Invalid once the current label set changes."""
     label_set: _builtins.str
+    """Version of the label set."""
     @_builtins.property
-    def concepts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Concept]: ...
+    def concepts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Concept]:
+        """Concepts of this page."""
+
     def __init__(
         self,
         *,
@@ -302,15 +333,19 @@ Global___ListConceptsResponse: _TypeAlias = ListConceptsResponse  # noqa: Y015
 
 @_typing.final
 class SearchConceptsRequest(_message.Message):
+    """Request to find concepts and neurons."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     QUERY_FIELD_NUMBER: _builtins.int
     N_FIELD_NUMBER: _builtins.int
     BUNDLE_FIELD_NUMBER: _builtins.int
     query: _builtins.str
+    """Text to find in names and labels, from 1 to 256 characters."""
     n: _builtins.int
-    """20 if 0, at most 1,000."""
+    """Number of results, at most 1,000. Default: 20."""
     bundle: _builtins.str
+    """Id or label of a bundle. Default: the server's default bundle."""
     def __init__(
         self,
         *,
@@ -328,17 +363,23 @@ Global___SearchConceptsRequest: _TypeAlias = SearchConceptsRequest  # noqa: Y015
 
 @_typing.final
 class SearchResult(_message.Message):
+    """A concept or a neuron that matches a text."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CONCEPT_FIELD_NUMBER: _builtins.int
     NEURON_FIELD_NUMBER: _builtins.int
     MATCH_FIELD_NUMBER: _builtins.int
     match: _builtins.float
-    """From 0 to 1: how well the text matches."""
+    """Quality of the match, from 0 to 1."""
     @_builtins.property
-    def concept(self) -> Global___Concept: ...
+    def concept(self) -> Global___Concept:
+        """A concept whose name matches."""
+
     @_builtins.property
-    def neuron(self) -> Global___NeuronCard: ...
+    def neuron(self) -> Global___NeuronCard:
+        """A neuron whose label matches."""
+
     def __init__(
         self,
         *,
@@ -358,13 +399,18 @@ Global___SearchResult: _TypeAlias = SearchResult  # noqa: Y015
 
 @_typing.final
 class SearchConceptsResponse(_message.Message):
+    """Concepts and neurons that match a text."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RESULTS_FIELD_NUMBER: _builtins.int
     LABEL_SET_FIELD_NUMBER: _builtins.int
     label_set: _builtins.str
+    """Version of the label set."""
     @_builtins.property
-    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchResult]: ...
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchResult]:
+        """Results, best match first."""
+
     def __init__(
         self,
         *,
@@ -381,12 +427,16 @@ Global___SearchConceptsResponse: _TypeAlias = SearchConceptsResponse  # noqa: Y0
 
 @_typing.final
 class GetNeuronRequest(_message.Message):
+    """Request for the card of a neuron."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NEURON_FIELD_NUMBER: _builtins.int
     BUNDLE_FIELD_NUMBER: _builtins.int
     neuron: _builtins.int
+    """Index of the neuron, from 0 to n_neurons - 1."""
     bundle: _builtins.str
+    """Id or label of a bundle. Default: the server's default bundle."""
     def __init__(
         self,
         *,
@@ -403,11 +453,15 @@ Global___GetNeuronRequest: _TypeAlias = GetNeuronRequest  # noqa: Y015
 
 @_typing.final
 class GetNeuronResponse(_message.Message):
+    """Card of a neuron."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CARD_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def card(self) -> Global___NeuronCard: ...
+    def card(self) -> Global___NeuronCard:
+        """The card."""
+
     def __init__(
         self,
         *,
@@ -423,16 +477,20 @@ Global___GetNeuronResponse: _TypeAlias = GetNeuronResponse  # noqa: Y015
 
 @_typing.final
 class InspectUserRequest(_message.Message):
+    """Request for the active neurons of a user."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_ID_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
     BUNDLE_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
+    """Id of the user, at most 256 bytes. May be empty if a history is given."""
     bundle: _builtins.str
+    """Id or label of a bundle. Default: the server's default bundle."""
     @_builtins.property
     def history(self) -> _recommendation_pb2.History:
-        """Beside a user_id it replaces the stored history."""
+        """History to use instead of the stored one."""
 
     def __init__(
         self,
@@ -451,6 +509,8 @@ Global___InspectUserRequest: _TypeAlias = InspectUserRequest  # noqa: Y015
 
 @_typing.final
 class NeuronActivation(_message.Message):
+    """A neuron and its activation."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NEURON_FIELD_NUMBER: _builtins.int
@@ -458,8 +518,11 @@ class NeuronActivation(_message.Message):
     ACTIVATION_FIELD_NUMBER: _builtins.int
     STRENGTH_FIELD_NUMBER: _builtins.int
     neuron: _builtins.int
+    """Index of the neuron."""
     label: _builtins.str
+    """First label of the neuron; empty if it has none."""
     activation: _builtins.float
+    """Activation, in units of the code."""
     strength: _builtins.float
     """Activation in TYPICAL units."""
     def __init__(
@@ -480,13 +543,17 @@ Global___NeuronActivation: _TypeAlias = NeuronActivation  # noqa: Y015
 
 @_typing.final
 class ConceptLevel(_message.Message):
+    """A concept and its level."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CONCEPT_FIELD_NUMBER: _builtins.int
     LEVEL_FIELD_NUMBER: _builtins.int
     STRENGTH_FIELD_NUMBER: _builtins.int
     concept: _builtins.str
+    """Name of the concept."""
     level: _builtins.float
+    """Level, in units of the code."""
     strength: _builtins.float
     """Level in TYPICAL units."""
     def __init__(
@@ -506,6 +573,8 @@ Global___ConceptLevel: _TypeAlias = ConceptLevel  # noqa: Y015
 
 @_typing.final
 class InspectUserResponse(_message.Message):
+    """Active neurons and concept levels of a user."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NEURONS_FIELD_NUMBER: _builtins.int
@@ -514,16 +583,20 @@ class InspectUserResponse(_message.Message):
     SERVED_BY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def neurons(self) -> _containers.RepeatedCompositeFieldContainer[Global___NeuronActivation]:
-        """Largest first."""
+        """Active neurons, largest activation first."""
 
     @_builtins.property
-    def concepts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConceptLevel]: ...
+    def concepts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConceptLevel]:
+        """Levels of all concepts."""
+
     @_builtins.property
     def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___HistoryItem]:
-        """The items that the encoder read, newest first, with titles."""
+        """Items that the encoder read, newest first."""
 
     @_builtins.property
-    def served_by(self) -> _recommendation_pb2.ServedBy: ...
+    def served_by(self) -> _recommendation_pb2.ServedBy:
+        """Versions and sources that produced the response."""
+
     def __init__(
         self,
         *,
@@ -542,12 +615,16 @@ Global___InspectUserResponse: _TypeAlias = InspectUserResponse  # noqa: Y015
 
 @_typing.final
 class HistoryItem(_message.Message):
+    """An item of a history."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ITEM_ID_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
+    """Id of the item."""
     title: _builtins.str
+    """Title of the item in the bundle; empty if it has none."""
     def __init__(
         self,
         *,
@@ -564,16 +641,22 @@ Global___HistoryItem: _TypeAlias = HistoryItem  # noqa: Y015
 
 @_typing.final
 class ContrastSet(_message.Message):
-    """Users by what their histories fire, and items by what a history of just that item fires. Each counts once."""
+    """A set of users and items. A user has the code of the stored history; an item has the code of a history that consists
+    of this item. Each member has the same weight.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_IDS_FIELD_NUMBER: _builtins.int
     ITEM_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of users."""
+
     @_builtins.property
-    def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of items."""
+
     def __init__(
         self,
         *,
@@ -590,6 +673,8 @@ Global___ContrastSet: _TypeAlias = ContrastSet  # noqa: Y015
 
 @_typing.final
 class ContrastRequest(_message.Message):
+    """Request for the differences between two sets."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LEFT_FIELD_NUMBER: _builtins.int
@@ -597,14 +682,17 @@ class ContrastRequest(_message.Message):
     BUNDLE_FIELD_NUMBER: _builtins.int
     N_FIELD_NUMBER: _builtins.int
     bundle: _builtins.str
+    """Id or label of a bundle. Default: the server's default bundle."""
     n: _builtins.int
-    """How many neurons and concepts, each; 20 if 0, at most 1,000."""
+    """Number of neurons, and number of concepts, at most 1,000. Default: 20."""
     @_builtins.property
     def left(self) -> Global___ContrastSet:
-        """At most 1,000 users and items in each of the two."""
+        """First set, from 1 to 1,000 users and items."""
 
     @_builtins.property
-    def right(self) -> Global___ContrastSet: ...
+    def right(self) -> Global___ContrastSet:
+        """Second set, from 1 to 1,000 users and items."""
+
     def __init__(
         self,
         *,
@@ -623,6 +711,8 @@ Global___ContrastRequest: _TypeAlias = ContrastRequest  # noqa: Y015
 
 @_typing.final
 class NeuronDifference(_message.Message):
+    """Difference of a neuron between two sets."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NEURON_FIELD_NUMBER: _builtins.int
@@ -632,14 +722,19 @@ class NeuronDifference(_message.Message):
     STRENGTH_FIELD_NUMBER: _builtins.int
     AUC_FIELD_NUMBER: _builtins.int
     neuron: _builtins.int
+    """Index of the neuron."""
     label: _builtins.str
+    """First label of the neuron; empty if it has none."""
     left_mean: _builtins.float
-    """Mean activations."""
+    """Mean activation in the first set, in units of the code."""
     right_mean: _builtins.float
+    """Mean activation in the second set, in units of the code."""
     strength: _builtins.float
     """left_mean - right_mean in TYPICAL units."""
     auc: _builtins.float
-    """The chance that one of the left has more of it than one of the right, ties counting half: 1/2 if it tells nothing."""
+    """Probability that a member of the first set has a higher activation than one of the second, where ties count half;
+    0.5 if the sets do not differ.
+    """
     def __init__(
         self,
         *,
@@ -660,6 +755,8 @@ Global___NeuronDifference: _TypeAlias = NeuronDifference  # noqa: Y015
 
 @_typing.final
 class ConceptDifference(_message.Message):
+    """Difference of a concept between two sets."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CONCEPT_FIELD_NUMBER: _builtins.int
@@ -668,12 +765,17 @@ class ConceptDifference(_message.Message):
     STRENGTH_FIELD_NUMBER: _builtins.int
     AUC_FIELD_NUMBER: _builtins.int
     concept: _builtins.str
+    """Name of the concept."""
     left_mean: _builtins.float
-    """Mean levels."""
+    """Mean level in the first set, in units of the code."""
     right_mean: _builtins.float
+    """Mean level in the second set, in units of the code."""
     strength: _builtins.float
-    """As of a neuron."""
+    """left_mean - right_mean in TYPICAL units."""
     auc: _builtins.float
+    """Probability that a member of the first set has a higher level than one of the second, where ties count half; 0.5 if
+    the sets do not differ.
+    """
     def __init__(
         self,
         *,
@@ -693,6 +795,8 @@ Global___ConceptDifference: _TypeAlias = ConceptDifference  # noqa: Y015
 
 @_typing.final
 class ContrastResponse(_message.Message):
+    """Differences between two sets."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NEURONS_FIELD_NUMBER: _builtins.int
@@ -702,17 +806,21 @@ class ContrastResponse(_message.Message):
     IGNORED_COUNT_FIELD_NUMBER: _builtins.int
     LABEL_SET_FIELD_NUMBER: _builtins.int
     left_count: _builtins.int
-    """Users and items that count."""
+    """Number of members of the first set that were compared."""
     right_count: _builtins.int
+    """Number of members of the second set that were compared."""
     ignored_count: _builtins.int
-    """Users without a history, and items, that the bundle does not know."""
+    """Number of members that were ignored: users without a usable history, and items that the bundle does not contain."""
     label_set: _builtins.str
+    """Version of the label set."""
     @_builtins.property
     def neurons(self) -> _containers.RepeatedCompositeFieldContainer[Global___NeuronDifference]:
-        """Those that tell most first: by the distance of auc from 1/2, then by strength."""
+        """Neurons, largest difference first: by the distance of auc from 0.5, then by strength."""
 
     @_builtins.property
-    def concepts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConceptDifference]: ...
+    def concepts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConceptDifference]:
+        """Concepts, in the same order."""
+
     def __init__(
         self,
         *,
@@ -733,7 +841,9 @@ Global___ContrastResponse: _TypeAlias = ContrastResponse  # noqa: Y015
 
 @_typing.final
 class LabelRecord(_message.Message):
-    """One line of a label set: a concept, or one of a neuron's labels, the best first."""
+    """One record of a label set: a concept, or one label of a neuron. Several records of a neuron are its labels, best
+    first, at most 32.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -750,31 +860,37 @@ class LabelRecord(_message.Message):
     UNSTEERED_SHARE_FIELD_NUMBER: _builtins.int
     STEERED_SHARE_FIELD_NUMBER: _builtins.int
     neuron: _builtins.int
+    """Index of a neuron."""
     concept: _builtins.str
-    """The concept's name."""
+    """Name of a concept, from 1 to 256 bytes. Each name once, at most 5,000 names."""
     attribute: _builtins.str
-    """The attribute and the value of it that say which items carry the concept."""
+    """Attribute that determines, together with value, which items carry the concept."""
     value: _builtins.str
-    """The name, if empty."""
+    """Value of the attribute. Default: the concept's name."""
     item_count: _builtins.int
+    """Number of items that carry the concept."""
     unit: _builtins.float
-    """One TYPICAL unit, in units of the code; if 0, the neurons' units, weighted."""
+    """One TYPICAL unit, in units of the code. Default (0): the weighted units of the neurons."""
     auc: _builtins.float
+    """Area under the ROC curve on held-out items, from 0 to 1. Unset if unknown."""
     unsteered_share: _builtins.float
+    """Mean share of the exposure in unsteered lists, as in Concept."""
     steered_share: _builtins.float
+    """Mean share of the exposure in lists steered with strength 1, as in Concept."""
     @_builtins.property
     def label(self) -> Global___Label:
-        """A neuron's label. Of a concept's only the method counts: how its weights were found."""
+        """Label of the neuron. For a concept only its method is used: the method that fitted the weights."""
 
     @_builtins.property
     def weights(self) -> _containers.RepeatedCompositeFieldContainer[_steering_pb2.WeightedNeuron]:
-        """A concept's weights over neurons; neurons that are left out weigh 0. What follows is a concept's, too. A concept
-        without weights is the bundle's of this name, unchanged.
+        """Weights of the concept over neurons, from -1e6 to 1e6; neurons that are not listed have weight 0. A concept without
+        weights is the bundle's own concept of this name, unchanged. This field and all fields that follow are for concepts
+        only.
         """
 
     @_builtins.property
     def blend_neurons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """What BLEND mixes in, best first; if empty, the neurons of the largest weights."""
+        """Neurons that BLEND uses, best first. Default: the neurons with the largest weights."""
 
     def __init__(
         self,
@@ -809,17 +925,23 @@ Global___LabelRecord: _TypeAlias = LabelRecord  # noqa: Y015
 
 @_typing.final
 class ImportLabelsRequest(_message.Message):
+    """One message of an import."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     BUNDLE_FIELD_NUMBER: _builtins.int
     RECORD_FIELD_NUMBER: _builtins.int
     PINNED_ONLY_FIELD_NUMBER: _builtins.int
     bundle: _builtins.str
-    """Read from the first message."""
+    """Id or label of a bundle. Default: the server's default bundle. Read from the first message only."""
     pinned_only: _builtins.bool
-    """True in the first message: requests may pin the set, but others are not read in it."""
+    """True: the current label set does not change; requests can pin the new one by its version. Read from the first
+    message only.
+    """
     @_builtins.property
-    def record(self) -> Global___LabelRecord: ...
+    def record(self) -> Global___LabelRecord:
+        """One record of the label set."""
+
     def __init__(
         self,
         *,
@@ -837,6 +959,8 @@ Global___ImportLabelsRequest: _TypeAlias = ImportLabelsRequest  # noqa: Y015
 
 @_typing.final
 class ImportLabelsResponse(_message.Message):
+    """Result of an import."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LABEL_SET_FIELD_NUMBER: _builtins.int
@@ -844,13 +968,14 @@ class ImportLabelsResponse(_message.Message):
     CONCEPT_COUNT_FIELD_NUMBER: _builtins.int
     LOST_CONCEPTS_FIELD_NUMBER: _builtins.int
     label_set: _builtins.str
-    """The set's version. The same records make the same version."""
+    """Version of the imported label set. Equal records have equal versions."""
     imported_count: _builtins.int
-    """Records that were read."""
+    """Number of records that were read."""
     concept_count: _builtins.int
+    """Number of concepts of the imported set."""
     @_builtins.property
     def lost_concepts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Concepts of the set that was current before, which this one does not have."""
+        """Names of concepts of the previously current set that the imported set does not have."""
 
     def __init__(
         self,
@@ -879,11 +1004,13 @@ class LabelSetInfo(_message.Message):
     OF_BUNDLE_FIELD_NUMBER: _builtins.int
     CONCEPT_COUNT_FIELD_NUMBER: _builtins.int
     label_set: _builtins.str
+    """Version of the label set."""
     current: _builtins.bool
-    """True for the one that names are read in where a request pins none."""
+    """True for the current set: names refer to it if a request does not pin another one."""
     of_bundle: _builtins.bool
-    """True for the one that the bundle came with."""
+    """True for the set that is part of the bundle."""
     concept_count: _builtins.int
+    """Number of concepts."""
     def __init__(
         self,
         *,
@@ -902,10 +1029,13 @@ Global___LabelSetInfo: _TypeAlias = LabelSetInfo  # noqa: Y015
 
 @_typing.final
 class ListLabelSetsRequest(_message.Message):
+    """Request for the label sets of a bundle."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     BUNDLE_FIELD_NUMBER: _builtins.int
     bundle: _builtins.str
+    """Id or label of a bundle. Default: the server's default bundle."""
     def __init__(
         self,
         *,
@@ -921,12 +1051,14 @@ Global___ListLabelSetsRequest: _TypeAlias = ListLabelSetsRequest  # noqa: Y015
 
 @_typing.final
 class ListLabelSetsResponse(_message.Message):
+    """Label sets of a bundle."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LABEL_SETS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def label_sets(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelSetInfo]:
-        """The bundle's own first, then by import."""
+        """The bundle's own set first, then the imported ones in the order of their import."""
 
     def __init__(
         self,
@@ -943,12 +1075,16 @@ Global___ListLabelSetsResponse: _TypeAlias = ListLabelSetsResponse  # noqa: Y015
 
 @_typing.final
 class UseLabelSetRequest(_message.Message):
+    """Request to change the current label set."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     BUNDLE_FIELD_NUMBER: _builtins.int
     LABEL_SET_FIELD_NUMBER: _builtins.int
     bundle: _builtins.str
+    """Id or label of a bundle. Default: the server's default bundle."""
     label_set: _builtins.str
+    """Version of the label set."""
     def __init__(
         self,
         *,
@@ -965,6 +1101,8 @@ Global___UseLabelSetRequest: _TypeAlias = UseLabelSetRequest  # noqa: Y015
 
 @_typing.final
 class UseLabelSetResponse(_message.Message):
+    """Empty: the label set is the current one."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -980,13 +1118,16 @@ Global___UseLabelSetResponse: _TypeAlias = UseLabelSetResponse  # noqa: Y015
 
 @_typing.final
 class ExportLabelsRequest(_message.Message):
+    """Request for the records of a label set."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     BUNDLE_FIELD_NUMBER: _builtins.int
     LABEL_SET_FIELD_NUMBER: _builtins.int
     bundle: _builtins.str
+    """Id or label of a bundle. Default: the server's default bundle."""
     label_set: _builtins.str
-    """The current one if empty."""
+    """Version of the label set. Default: the current one."""
     def __init__(
         self,
         *,
@@ -1003,11 +1144,15 @@ Global___ExportLabelsRequest: _TypeAlias = ExportLabelsRequest  # noqa: Y015
 
 @_typing.final
 class ExportLabelsResponse(_message.Message):
+    """One message of an export."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RECORD_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def record(self) -> Global___LabelRecord: ...
+    def record(self) -> Global___LabelRecord:
+        """One record of the label set."""
+
     def __init__(
         self,
         *,

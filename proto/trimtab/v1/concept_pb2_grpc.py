@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ConceptServiceStub(object):
-    """What the neurons mean, and what fires in a user.
+    """Describes concepts and neurons, shows them in users, and exchanges label sets. All methods fail with NOT_FOUND if
+    the bundle does not exist. Errors as in RecommendationService.
     """
 
     def __init__(self, channel):
@@ -83,67 +84,71 @@ class ConceptServiceStub(object):
 
 
 class ConceptServiceServicer(object):
-    """What the neurons mean, and what fires in a user.
+    """Describes concepts and neurons, shows them in users, and exchanges label sets. All methods fail with NOT_FOUND if
+    the bundle does not exist. Errors as in RecommendationService.
     """
 
     def ListConcepts(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Lists the concepts of the current label set, page by page.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SearchConcepts(self, request, context):
-        """Concepts and neurons' labels, by text.
+        """Finds concepts by name and neurons by label.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetNeuron(self, request, context):
-        """One neuron's card.
+        """Returns the card of one neuron.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def InspectUser(self, request, context):
-        """The neurons that fire for a user, and the concepts' levels.
+        """Returns the active neurons of a user or a history, and the levels of the concepts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Contrast(self, request, context):
-        """The neurons and concepts that tell two sets of users, or of items, apart.
+        """Returns the neurons and concepts that differ most between two sets of users or items.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ImportLabels(self, request_iterator, context):
-        """Makes a label set beside the bundle; the bundle itself never changes. The set is whole: a name that it does not
-        hold is gone from it.
+        """Adds a label set to a bundle; the bundle itself never changes. The records are the whole set: a name without a
+        record does not exist in it. At most 256 MiB; a bundle keeps at most 16 imported sets. If a record is invalid, the
+        call fails and nothing changes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExportLabels(self, request, context):
-        """A whole label set, as ImportLabels takes it.
+        """Returns all records of a label set, in the form that ImportLabels reads.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListLabelSets(self, request, context):
-        """The bundle's own label set and those that were imported.
+        """Lists the label set of the bundle itself and the imported ones.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UseLabelSet(self, request, context):
-        """Makes one of them the one that names are read in where a request pins none.
+        """Makes a label set the current one: names refer to it if a request does not pin another one. Fails with NOT_FOUND
+        if the bundle does not have the set.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -206,7 +211,8 @@ def add_ConceptServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ConceptService(object):
-    """What the neurons mean, and what fires in a user.
+    """Describes concepts and neurons, shows them in users, and exchanges label sets. All methods fail with NOT_FOUND if
+    the bundle does not exist. Errors as in RecommendationService.
     """
 
     @staticmethod

@@ -27,66 +27,81 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ConceptServiceStub:
-    """What the neurons mean, and what fires in a user."""
+    """Describes concepts and neurons, shows them in users, and exchanges label sets. All methods fail with NOT_FOUND if
+    the bundle does not exist. Errors as in RecommendationService.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ConceptServiceAsyncStub: ...
     ListConcepts: _grpc.UnaryUnaryMultiCallable[_concept_pb2.ListConceptsRequest, _concept_pb2.ListConceptsResponse]
+    """Lists the concepts of the current label set, page by page."""
     SearchConcepts: _grpc.UnaryUnaryMultiCallable[_concept_pb2.SearchConceptsRequest, _concept_pb2.SearchConceptsResponse]
-    """Concepts and neurons' labels, by text."""
+    """Finds concepts by name and neurons by label."""
     GetNeuron: _grpc.UnaryUnaryMultiCallable[_concept_pb2.GetNeuronRequest, _concept_pb2.GetNeuronResponse]
-    """One neuron's card."""
+    """Returns the card of one neuron."""
     InspectUser: _grpc.UnaryUnaryMultiCallable[_concept_pb2.InspectUserRequest, _concept_pb2.InspectUserResponse]
-    """The neurons that fire for a user, and the concepts' levels."""
+    """Returns the active neurons of a user or a history, and the levels of the concepts."""
     Contrast: _grpc.UnaryUnaryMultiCallable[_concept_pb2.ContrastRequest, _concept_pb2.ContrastResponse]
-    """The neurons and concepts that tell two sets of users, or of items, apart."""
+    """Returns the neurons and concepts that differ most between two sets of users or items."""
     ImportLabels: _grpc.StreamUnaryMultiCallable[_concept_pb2.ImportLabelsRequest, _concept_pb2.ImportLabelsResponse]
-    """Makes a label set beside the bundle; the bundle itself never changes. The set is whole: a name that it does not
-    hold is gone from it.
+    """Adds a label set to a bundle; the bundle itself never changes. The records are the whole set: a name without a
+    record does not exist in it. At most 256 MiB; a bundle keeps at most 16 imported sets. If a record is invalid, the
+    call fails and nothing changes.
     """
     ExportLabels: _grpc.UnaryStreamMultiCallable[_concept_pb2.ExportLabelsRequest, _concept_pb2.ExportLabelsResponse]
-    """A whole label set, as ImportLabels takes it."""
+    """Returns all records of a label set, in the form that ImportLabels reads."""
     ListLabelSets: _grpc.UnaryUnaryMultiCallable[_concept_pb2.ListLabelSetsRequest, _concept_pb2.ListLabelSetsResponse]
-    """The bundle's own label set and those that were imported."""
+    """Lists the label set of the bundle itself and the imported ones."""
     UseLabelSet: _grpc.UnaryUnaryMultiCallable[_concept_pb2.UseLabelSetRequest, _concept_pb2.UseLabelSetResponse]
-    """Makes one of them the one that names are read in where a request pins none."""
+    """Makes a label set the current one: names refer to it if a request does not pin another one. Fails with NOT_FOUND
+    if the bundle does not have the set.
+    """
 
 @_typing.type_check_only
 class ConceptServiceAsyncStub(ConceptServiceStub):
-    """What the neurons mean, and what fires in a user."""
+    """Describes concepts and neurons, shows them in users, and exchanges label sets. All methods fail with NOT_FOUND if
+    the bundle does not exist. Errors as in RecommendationService.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListConcepts: _aio.UnaryUnaryMultiCallable[_concept_pb2.ListConceptsRequest, _concept_pb2.ListConceptsResponse]  # type: ignore[assignment]
+    """Lists the concepts of the current label set, page by page."""
     SearchConcepts: _aio.UnaryUnaryMultiCallable[_concept_pb2.SearchConceptsRequest, _concept_pb2.SearchConceptsResponse]  # type: ignore[assignment]
-    """Concepts and neurons' labels, by text."""
+    """Finds concepts by name and neurons by label."""
     GetNeuron: _aio.UnaryUnaryMultiCallable[_concept_pb2.GetNeuronRequest, _concept_pb2.GetNeuronResponse]  # type: ignore[assignment]
-    """One neuron's card."""
+    """Returns the card of one neuron."""
     InspectUser: _aio.UnaryUnaryMultiCallable[_concept_pb2.InspectUserRequest, _concept_pb2.InspectUserResponse]  # type: ignore[assignment]
-    """The neurons that fire for a user, and the concepts' levels."""
+    """Returns the active neurons of a user or a history, and the levels of the concepts."""
     Contrast: _aio.UnaryUnaryMultiCallable[_concept_pb2.ContrastRequest, _concept_pb2.ContrastResponse]  # type: ignore[assignment]
-    """The neurons and concepts that tell two sets of users, or of items, apart."""
+    """Returns the neurons and concepts that differ most between two sets of users or items."""
     ImportLabels: _aio.StreamUnaryMultiCallable[_concept_pb2.ImportLabelsRequest, _concept_pb2.ImportLabelsResponse]  # type: ignore[assignment]
-    """Makes a label set beside the bundle; the bundle itself never changes. The set is whole: a name that it does not
-    hold is gone from it.
+    """Adds a label set to a bundle; the bundle itself never changes. The records are the whole set: a name without a
+    record does not exist in it. At most 256 MiB; a bundle keeps at most 16 imported sets. If a record is invalid, the
+    call fails and nothing changes.
     """
     ExportLabels: _aio.UnaryStreamMultiCallable[_concept_pb2.ExportLabelsRequest, _concept_pb2.ExportLabelsResponse]  # type: ignore[assignment]
-    """A whole label set, as ImportLabels takes it."""
+    """Returns all records of a label set, in the form that ImportLabels reads."""
     ListLabelSets: _aio.UnaryUnaryMultiCallable[_concept_pb2.ListLabelSetsRequest, _concept_pb2.ListLabelSetsResponse]  # type: ignore[assignment]
-    """The bundle's own label set and those that were imported."""
+    """Lists the label set of the bundle itself and the imported ones."""
     UseLabelSet: _aio.UnaryUnaryMultiCallable[_concept_pb2.UseLabelSetRequest, _concept_pb2.UseLabelSetResponse]  # type: ignore[assignment]
-    """Makes one of them the one that names are read in where a request pins none."""
+    """Makes a label set the current one: names refer to it if a request does not pin another one. Fails with NOT_FOUND
+    if the bundle does not have the set.
+    """
 
 class ConceptServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What the neurons mean, and what fires in a user."""
+    """Describes concepts and neurons, shows them in users, and exchanges label sets. All methods fail with NOT_FOUND if
+    the bundle does not exist. Errors as in RecommendationService.
+    """
 
     @_abc_1.abstractmethod
     def ListConcepts(
         self,
         request: _concept_pb2.ListConceptsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_concept_pb2.ListConceptsResponse, _abc.Awaitable[_concept_pb2.ListConceptsResponse]]: ...
+    ) -> _typing.Union[_concept_pb2.ListConceptsResponse, _abc.Awaitable[_concept_pb2.ListConceptsResponse]]:
+        """Lists the concepts of the current label set, page by page."""
 
     @_abc_1.abstractmethod
     def SearchConcepts(
@@ -94,7 +109,7 @@ class ConceptServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _concept_pb2.SearchConceptsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_concept_pb2.SearchConceptsResponse, _abc.Awaitable[_concept_pb2.SearchConceptsResponse]]:
-        """Concepts and neurons' labels, by text."""
+        """Finds concepts by name and neurons by label."""
 
     @_abc_1.abstractmethod
     def GetNeuron(
@@ -102,7 +117,7 @@ class ConceptServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _concept_pb2.GetNeuronRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_concept_pb2.GetNeuronResponse, _abc.Awaitable[_concept_pb2.GetNeuronResponse]]:
-        """One neuron's card."""
+        """Returns the card of one neuron."""
 
     @_abc_1.abstractmethod
     def InspectUser(
@@ -110,7 +125,7 @@ class ConceptServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _concept_pb2.InspectUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_concept_pb2.InspectUserResponse, _abc.Awaitable[_concept_pb2.InspectUserResponse]]:
-        """The neurons that fire for a user, and the concepts' levels."""
+        """Returns the active neurons of a user or a history, and the levels of the concepts."""
 
     @_abc_1.abstractmethod
     def Contrast(
@@ -118,7 +133,7 @@ class ConceptServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _concept_pb2.ContrastRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_concept_pb2.ContrastResponse, _abc.Awaitable[_concept_pb2.ContrastResponse]]:
-        """The neurons and concepts that tell two sets of users, or of items, apart."""
+        """Returns the neurons and concepts that differ most between two sets of users or items."""
 
     @_abc_1.abstractmethod
     def ImportLabels(
@@ -126,8 +141,9 @@ class ConceptServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_concept_pb2.ImportLabelsRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_concept_pb2.ImportLabelsResponse, _abc.Awaitable[_concept_pb2.ImportLabelsResponse]]:
-        """Makes a label set beside the bundle; the bundle itself never changes. The set is whole: a name that it does not
-        hold is gone from it.
+        """Adds a label set to a bundle; the bundle itself never changes. The records are the whole set: a name without a
+        record does not exist in it. At most 256 MiB; a bundle keeps at most 16 imported sets. If a record is invalid, the
+        call fails and nothing changes.
         """
 
     @_abc_1.abstractmethod
@@ -136,7 +152,7 @@ class ConceptServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _concept_pb2.ExportLabelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_concept_pb2.ExportLabelsResponse], _abc.AsyncIterator[_concept_pb2.ExportLabelsResponse]]:
-        """A whole label set, as ImportLabels takes it."""
+        """Returns all records of a label set, in the form that ImportLabels reads."""
 
     @_abc_1.abstractmethod
     def ListLabelSets(
@@ -144,7 +160,7 @@ class ConceptServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _concept_pb2.ListLabelSetsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_concept_pb2.ListLabelSetsResponse, _abc.Awaitable[_concept_pb2.ListLabelSetsResponse]]:
-        """The bundle's own label set and those that were imported."""
+        """Lists the label set of the bundle itself and the imported ones."""
 
     @_abc_1.abstractmethod
     def UseLabelSet(
@@ -152,6 +168,8 @@ class ConceptServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _concept_pb2.UseLabelSetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_concept_pb2.UseLabelSetResponse, _abc.Awaitable[_concept_pb2.UseLabelSetResponse]]:
-        """Makes one of them the one that names are read in where a request pins none."""
+        """Makes a label set the current one: names refer to it if a request does not pin another one. Fails with NOT_FOUND
+        if the bundle does not have the set.
+        """
 
 def add_ConceptServiceServicer_to_server(servicer: ConceptServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

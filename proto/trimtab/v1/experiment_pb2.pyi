@@ -20,7 +20,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Arm(_message.Message):
-    """One treatment."""
+    """One treatment of an experiment."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -29,12 +29,13 @@ class Arm(_message.Message):
     BUNDLE_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Name, unique in the experiment."""
     policy: _builtins.str
-    """A policy's name; none is the unsteered control."""
+    """Name of a policy. Default: no steering, the control."""
     bundle: _builtins.str
-    """A bundle's id or label; the default bundle if empty."""
+    """Id or label of a bundle. Default: the server's default bundle."""
     weight: _builtins.float
-    """Relative to the other arms'."""
+    """Share of the units, relative to the weights of the other arms."""
     def __init__(
         self,
         *,
@@ -62,12 +63,15 @@ class Experiment(_message.Message):
     ARMS_FIELD_NUMBER: _builtins.int
     COVERAGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Name of the experiment."""
     layer: _builtins.str
-    """Experiments of one layer exclude each other."""
+    """Name of the layer. A unit takes part in at most one experiment of a layer."""
     coverage: _builtins.float
     """Share of the layer's units that take part, from 0 to 1."""
     @_builtins.property
-    def arms(self) -> _containers.RepeatedCompositeFieldContainer[Global___Arm]: ...
+    def arms(self) -> _containers.RepeatedCompositeFieldContainer[Global___Arm]:
+        """The treatments that are compared."""
+
     def __init__(
         self,
         *,
@@ -86,11 +90,15 @@ Global___Experiment: _TypeAlias = Experiment  # noqa: Y015
 
 @_typing.final
 class PutExperimentRequest(_message.Message):
+    """Request to create or change an experiment."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     EXPERIMENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def experiment(self) -> Global___Experiment: ...
+    def experiment(self) -> Global___Experiment:
+        """The experiment."""
+
     def __init__(
         self,
         *,
@@ -106,11 +114,15 @@ Global___PutExperimentRequest: _TypeAlias = PutExperimentRequest  # noqa: Y015
 
 @_typing.final
 class PutExperimentResponse(_message.Message):
+    """Result of creating or changing an experiment."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     EXPERIMENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def experiment(self) -> Global___Experiment: ...
+    def experiment(self) -> Global___Experiment:
+        """The stored experiment."""
+
     def __init__(
         self,
         *,
@@ -126,10 +138,13 @@ Global___PutExperimentResponse: _TypeAlias = PutExperimentResponse  # noqa: Y015
 
 @_typing.final
 class GetExperimentRequest(_message.Message):
+    """Request for an experiment."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Name of the experiment."""
     def __init__(
         self,
         *,
@@ -145,11 +160,15 @@ Global___GetExperimentRequest: _TypeAlias = GetExperimentRequest  # noqa: Y015
 
 @_typing.final
 class GetExperimentResponse(_message.Message):
+    """An experiment."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     EXPERIMENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def experiment(self) -> Global___Experiment: ...
+    def experiment(self) -> Global___Experiment:
+        """The experiment."""
+
     def __init__(
         self,
         *,
@@ -165,12 +184,16 @@ Global___GetExperimentResponse: _TypeAlias = GetExperimentResponse  # noqa: Y015
 
 @_typing.final
 class ListExperimentsRequest(_message.Message):
+    """Request for a page of experiments."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
+    """Number of experiments on a page."""
     page_token: _builtins.str
+    """next_page_token of the previous page. Default: the first page."""
     def __init__(
         self,
         *,
@@ -187,13 +210,18 @@ Global___ListExperimentsRequest: _TypeAlias = ListExperimentsRequest  # noqa: Y0
 
 @_typing.final
 class ListExperimentsResponse(_message.Message):
+    """A page of experiments."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     EXPERIMENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    """Token of the next page; empty on the last page."""
     @_builtins.property
-    def experiments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Experiment]: ...
+    def experiments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Experiment]:
+        """Experiments of this page."""
+
     def __init__(
         self,
         *,
@@ -210,12 +238,16 @@ Global___ListExperimentsResponse: _TypeAlias = ListExperimentsResponse  # noqa: 
 
 @_typing.final
 class GetAssignmentRequest(_message.Message):
+    """Request for the arm of a unit."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     EXPERIMENT_FIELD_NUMBER: _builtins.int
     UNIT_ID_FIELD_NUMBER: _builtins.int
     experiment: _builtins.str
+    """Name of the experiment."""
     unit_id: _builtins.str
+    """Id of the unit."""
     def __init__(
         self,
         *,
@@ -232,11 +264,13 @@ Global___GetAssignmentRequest: _TypeAlias = GetAssignmentRequest  # noqa: Y015
 
 @_typing.final
 class GetAssignmentResponse(_message.Message):
+    """Arm of a unit."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ARM_FIELD_NUMBER: _builtins.int
     arm: _builtins.str
-    """Empty if the unit takes no part."""
+    """Name of the arm; empty if the unit does not take part."""
     def __init__(
         self,
         *,

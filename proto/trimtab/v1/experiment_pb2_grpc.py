@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ExperimentServiceStub(object):
-    """Experiments between steering policies and bundles.
+    """Runs experiments that compare steering policies and bundles. Not implemented yet: every method fails with
+    UNIMPLEMENTED.
     """
 
     def __init__(self, channel):
@@ -58,29 +59,33 @@ class ExperimentServiceStub(object):
 
 
 class ExperimentServiceServicer(object):
-    """Experiments between steering policies and bundles.
+    """Runs experiments that compare steering policies and bundles. Not implemented yet: every method fails with
+    UNIMPLEMENTED.
     """
 
     def PutExperiment(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Creates or changes an experiment. Fails with UNIMPLEMENTED today.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetExperiment(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Returns one experiment. Fails with UNIMPLEMENTED today.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListExperiments(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Lists the experiments, page by page. Fails with UNIMPLEMENTED today.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetAssignment(self, request, context):
-        """The arm that a unit would be given, without enrolling it.
+        """Returns the arm of a unit without recording an exposure. Fails with UNIMPLEMENTED today.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -118,7 +123,8 @@ def add_ExperimentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ExperimentService(object):
-    """Experiments between steering policies and bundles.
+    """Runs experiments that compare steering policies and bundles. Not implemented yet: every method fails with
+    UNIMPLEMENTED.
     """
 
     @staticmethod

@@ -27,52 +27,67 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ExperimentServiceStub:
-    """Experiments between steering policies and bundles."""
+    """Runs experiments that compare steering policies and bundles. Not implemented yet: every method fails with
+    UNIMPLEMENTED.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ExperimentServiceAsyncStub: ...
     PutExperiment: _grpc.UnaryUnaryMultiCallable[_experiment_pb2.PutExperimentRequest, _experiment_pb2.PutExperimentResponse]
+    """Creates or changes an experiment. Fails with UNIMPLEMENTED today."""
     GetExperiment: _grpc.UnaryUnaryMultiCallable[_experiment_pb2.GetExperimentRequest, _experiment_pb2.GetExperimentResponse]
+    """Returns one experiment. Fails with UNIMPLEMENTED today."""
     ListExperiments: _grpc.UnaryUnaryMultiCallable[_experiment_pb2.ListExperimentsRequest, _experiment_pb2.ListExperimentsResponse]
+    """Lists the experiments, page by page. Fails with UNIMPLEMENTED today."""
     GetAssignment: _grpc.UnaryUnaryMultiCallable[_experiment_pb2.GetAssignmentRequest, _experiment_pb2.GetAssignmentResponse]
-    """The arm that a unit would be given, without enrolling it."""
+    """Returns the arm of a unit without recording an exposure. Fails with UNIMPLEMENTED today."""
 
 @_typing.type_check_only
 class ExperimentServiceAsyncStub(ExperimentServiceStub):
-    """Experiments between steering policies and bundles."""
+    """Runs experiments that compare steering policies and bundles. Not implemented yet: every method fails with
+    UNIMPLEMENTED.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PutExperiment: _aio.UnaryUnaryMultiCallable[_experiment_pb2.PutExperimentRequest, _experiment_pb2.PutExperimentResponse]  # type: ignore[assignment]
+    """Creates or changes an experiment. Fails with UNIMPLEMENTED today."""
     GetExperiment: _aio.UnaryUnaryMultiCallable[_experiment_pb2.GetExperimentRequest, _experiment_pb2.GetExperimentResponse]  # type: ignore[assignment]
+    """Returns one experiment. Fails with UNIMPLEMENTED today."""
     ListExperiments: _aio.UnaryUnaryMultiCallable[_experiment_pb2.ListExperimentsRequest, _experiment_pb2.ListExperimentsResponse]  # type: ignore[assignment]
+    """Lists the experiments, page by page. Fails with UNIMPLEMENTED today."""
     GetAssignment: _aio.UnaryUnaryMultiCallable[_experiment_pb2.GetAssignmentRequest, _experiment_pb2.GetAssignmentResponse]  # type: ignore[assignment]
-    """The arm that a unit would be given, without enrolling it."""
+    """Returns the arm of a unit without recording an exposure. Fails with UNIMPLEMENTED today."""
 
 class ExperimentServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Experiments between steering policies and bundles."""
+    """Runs experiments that compare steering policies and bundles. Not implemented yet: every method fails with
+    UNIMPLEMENTED.
+    """
 
     @_abc_1.abstractmethod
     def PutExperiment(
         self,
         request: _experiment_pb2.PutExperimentRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_experiment_pb2.PutExperimentResponse, _abc.Awaitable[_experiment_pb2.PutExperimentResponse]]: ...
+    ) -> _typing.Union[_experiment_pb2.PutExperimentResponse, _abc.Awaitable[_experiment_pb2.PutExperimentResponse]]:
+        """Creates or changes an experiment. Fails with UNIMPLEMENTED today."""
 
     @_abc_1.abstractmethod
     def GetExperiment(
         self,
         request: _experiment_pb2.GetExperimentRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_experiment_pb2.GetExperimentResponse, _abc.Awaitable[_experiment_pb2.GetExperimentResponse]]: ...
+    ) -> _typing.Union[_experiment_pb2.GetExperimentResponse, _abc.Awaitable[_experiment_pb2.GetExperimentResponse]]:
+        """Returns one experiment. Fails with UNIMPLEMENTED today."""
 
     @_abc_1.abstractmethod
     def ListExperiments(
         self,
         request: _experiment_pb2.ListExperimentsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_experiment_pb2.ListExperimentsResponse, _abc.Awaitable[_experiment_pb2.ListExperimentsResponse]]: ...
+    ) -> _typing.Union[_experiment_pb2.ListExperimentsResponse, _abc.Awaitable[_experiment_pb2.ListExperimentsResponse]]:
+        """Lists the experiments, page by page. Fails with UNIMPLEMENTED today."""
 
     @_abc_1.abstractmethod
     def GetAssignment(
@@ -80,6 +95,6 @@ class ExperimentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _experiment_pb2.GetAssignmentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_experiment_pb2.GetAssignmentResponse, _abc.Awaitable[_experiment_pb2.GetAssignmentResponse]]:
-        """The arm that a unit would be given, without enrolling it."""
+        """Returns the arm of a unit without recording an exposure. Fails with UNIMPLEMENTED today."""
 
 def add_ExperimentServiceServicer_to_server(servicer: ExperimentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -32,13 +32,19 @@ class Policy(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Name of the policy."""
     revision: _builtins.int
-    """Counts from 1; set by the server."""
+    """Number of the revision, from 1; set by the server."""
     owner: _builtins.str
+    """Person or team that is responsible for the policy."""
     @_builtins.property
-    def steering(self) -> _steering_pb2.Steering: ...
+    def steering(self) -> _steering_pb2.Steering:
+        """Steering that the policy applies."""
+
     @_builtins.property
-    def expire_time(self) -> _timestamp_pb2.Timestamp: ...
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Time from which the policy is no longer applied. Default: no limit."""
+
     def __init__(
         self,
         *,
@@ -58,11 +64,15 @@ Global___Policy: _TypeAlias = Policy  # noqa: Y015
 
 @_typing.final
 class PutPolicyRequest(_message.Message):
+    """Request to store a policy."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     POLICY_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def policy(self) -> Global___Policy: ...
+    def policy(self) -> Global___Policy:
+        """The policy, without a revision."""
+
     def __init__(
         self,
         *,
@@ -78,11 +88,15 @@ Global___PutPolicyRequest: _TypeAlias = PutPolicyRequest  # noqa: Y015
 
 @_typing.final
 class PutPolicyResponse(_message.Message):
+    """Result of storing a policy."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     POLICY_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def policy(self) -> Global___Policy: ...
+    def policy(self) -> Global___Policy:
+        """The stored policy, with its revision."""
+
     def __init__(
         self,
         *,
@@ -98,13 +112,16 @@ Global___PutPolicyResponse: _TypeAlias = PutPolicyResponse  # noqa: Y015
 
 @_typing.final
 class GetPolicyRequest(_message.Message):
+    """Request for a policy."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Name of the policy."""
     revision: _builtins.int
-    """The newest if 0."""
+    """Number of the revision. Default (0): the newest one."""
     def __init__(
         self,
         *,
@@ -121,11 +138,15 @@ Global___GetPolicyRequest: _TypeAlias = GetPolicyRequest  # noqa: Y015
 
 @_typing.final
 class GetPolicyResponse(_message.Message):
+    """A policy."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     POLICY_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def policy(self) -> Global___Policy: ...
+    def policy(self) -> Global___Policy:
+        """The policy."""
+
     def __init__(
         self,
         *,
@@ -141,12 +162,16 @@ Global___GetPolicyResponse: _TypeAlias = GetPolicyResponse  # noqa: Y015
 
 @_typing.final
 class ListPoliciesRequest(_message.Message):
+    """Request for a page of policies."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
+    """Number of policies on a page."""
     page_token: _builtins.str
+    """next_page_token of the previous page. Default: the first page."""
     def __init__(
         self,
         *,
@@ -163,13 +188,18 @@ Global___ListPoliciesRequest: _TypeAlias = ListPoliciesRequest  # noqa: Y015
 
 @_typing.final
 class ListPoliciesResponse(_message.Message):
+    """A page of policies."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     POLICIES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    """Token of the next page; empty on the last page."""
     @_builtins.property
-    def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Policy]: ...
+    def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Policy]:
+        """Policies of this page."""
+
     def __init__(
         self,
         *,

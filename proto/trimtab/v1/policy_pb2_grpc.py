@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class PolicyServiceStub(object):
-    """Steering policies: named, validated steering with revisions.
+    """Stores steering policies: named, validated steering with revisions. Not implemented yet: every method fails with
+    UNIMPLEMENTED.
     """
 
     def __init__(self, channel):
@@ -53,23 +54,27 @@ class PolicyServiceStub(object):
 
 
 class PolicyServiceServicer(object):
-    """Steering policies: named, validated steering with revisions.
+    """Stores steering policies: named, validated steering with revisions. Not implemented yet: every method fails with
+    UNIMPLEMENTED.
     """
 
     def PutPolicy(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Stores a new revision of a policy. Fails with UNIMPLEMENTED today.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetPolicy(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Returns one revision of a policy. Fails with UNIMPLEMENTED today.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListPolicies(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Lists the policies, page by page. Fails with UNIMPLEMENTED today.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -101,7 +106,8 @@ def add_PolicyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PolicyService(object):
-    """Steering policies: named, validated steering with revisions.
+    """Stores steering policies: named, validated steering with revisions. Not implemented yet: every method fails with
+    UNIMPLEMENTED.
     """
 
     @staticmethod

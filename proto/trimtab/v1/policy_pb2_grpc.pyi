@@ -27,47 +27,62 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class PolicyServiceStub:
-    """Steering policies: named, validated steering with revisions."""
+    """Stores steering policies: named, validated steering with revisions. Not implemented yet: every method fails with
+    UNIMPLEMENTED.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PolicyServiceAsyncStub: ...
     PutPolicy: _grpc.UnaryUnaryMultiCallable[_policy_pb2.PutPolicyRequest, _policy_pb2.PutPolicyResponse]
+    """Stores a new revision of a policy. Fails with UNIMPLEMENTED today."""
     GetPolicy: _grpc.UnaryUnaryMultiCallable[_policy_pb2.GetPolicyRequest, _policy_pb2.GetPolicyResponse]
+    """Returns one revision of a policy. Fails with UNIMPLEMENTED today."""
     ListPolicies: _grpc.UnaryUnaryMultiCallable[_policy_pb2.ListPoliciesRequest, _policy_pb2.ListPoliciesResponse]
+    """Lists the policies, page by page. Fails with UNIMPLEMENTED today."""
 
 @_typing.type_check_only
 class PolicyServiceAsyncStub(PolicyServiceStub):
-    """Steering policies: named, validated steering with revisions."""
+    """Stores steering policies: named, validated steering with revisions. Not implemented yet: every method fails with
+    UNIMPLEMENTED.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PutPolicy: _aio.UnaryUnaryMultiCallable[_policy_pb2.PutPolicyRequest, _policy_pb2.PutPolicyResponse]  # type: ignore[assignment]
+    """Stores a new revision of a policy. Fails with UNIMPLEMENTED today."""
     GetPolicy: _aio.UnaryUnaryMultiCallable[_policy_pb2.GetPolicyRequest, _policy_pb2.GetPolicyResponse]  # type: ignore[assignment]
+    """Returns one revision of a policy. Fails with UNIMPLEMENTED today."""
     ListPolicies: _aio.UnaryUnaryMultiCallable[_policy_pb2.ListPoliciesRequest, _policy_pb2.ListPoliciesResponse]  # type: ignore[assignment]
+    """Lists the policies, page by page. Fails with UNIMPLEMENTED today."""
 
 class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Steering policies: named, validated steering with revisions."""
+    """Stores steering policies: named, validated steering with revisions. Not implemented yet: every method fails with
+    UNIMPLEMENTED.
+    """
 
     @_abc_1.abstractmethod
     def PutPolicy(
         self,
         request: _policy_pb2.PutPolicyRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_policy_pb2.PutPolicyResponse, _abc.Awaitable[_policy_pb2.PutPolicyResponse]]: ...
+    ) -> _typing.Union[_policy_pb2.PutPolicyResponse, _abc.Awaitable[_policy_pb2.PutPolicyResponse]]:
+        """Stores a new revision of a policy. Fails with UNIMPLEMENTED today."""
 
     @_abc_1.abstractmethod
     def GetPolicy(
         self,
         request: _policy_pb2.GetPolicyRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_policy_pb2.GetPolicyResponse, _abc.Awaitable[_policy_pb2.GetPolicyResponse]]: ...
+    ) -> _typing.Union[_policy_pb2.GetPolicyResponse, _abc.Awaitable[_policy_pb2.GetPolicyResponse]]:
+        """Returns one revision of a policy. Fails with UNIMPLEMENTED today."""
 
     @_abc_1.abstractmethod
     def ListPolicies(
         self,
         request: _policy_pb2.ListPoliciesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_policy_pb2.ListPoliciesResponse, _abc.Awaitable[_policy_pb2.ListPoliciesResponse]]: ...
+    ) -> _typing.Union[_policy_pb2.ListPoliciesResponse, _abc.Awaitable[_policy_pb2.ListPoliciesResponse]]:
+        """Lists the policies, page by page. Fails with UNIMPLEMENTED today."""
 
 def add_PolicyServiceServicer_to_server(servicer: PolicyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -28,33 +28,41 @@ class _EventKind:
 class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     EVENT_KIND_UNSPECIFIED: _EventKind.ValueType  # 0
-    """An interaction whose kind is not known: positive, unless it has a value below the bundle's threshold."""
+    """The kind is unknown. The event is positive, unless its value is below the bundle's threshold."""
     EVENT_KIND_VIEW: _EventKind.ValueType  # 1
+    """The user looked at the item."""
     EVENT_KIND_CLICK: _EventKind.ValueType  # 2
+    """The user selected the item."""
     EVENT_KIND_LIKE: _EventKind.ValueType  # 3
+    """The user liked the item."""
     EVENT_KIND_PURCHASE: _EventKind.ValueType  # 4
+    """The user bought the item."""
     EVENT_KIND_RATING: _EventKind.ValueType  # 5
-    """Positive if its value reaches the bundle's threshold, else negative."""
+    """The user rated the item. The event is positive if its value reaches the bundle's threshold, otherwise negative."""
     EVENT_KIND_DISLIKE: _EventKind.ValueType  # 6
-    """Negative feedback: the item leaves the history and does not come back in lists."""
+    """Negative feedback: the item is removed from the history and is not recommended again."""
     EVENT_KIND_HIDE: _EventKind.ValueType  # 7
-    """The user asked not to see the item again."""
+    """The user asked not to see the item again. It is removed from the history and is not recommended again."""
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper):
-    """What kind of feedback an event is."""
+    """Kind of feedback of an event."""
 
 EVENT_KIND_UNSPECIFIED: EventKind.ValueType  # 0
-"""An interaction whose kind is not known: positive, unless it has a value below the bundle's threshold."""
+"""The kind is unknown. The event is positive, unless its value is below the bundle's threshold."""
 EVENT_KIND_VIEW: EventKind.ValueType  # 1
+"""The user looked at the item."""
 EVENT_KIND_CLICK: EventKind.ValueType  # 2
+"""The user selected the item."""
 EVENT_KIND_LIKE: EventKind.ValueType  # 3
+"""The user liked the item."""
 EVENT_KIND_PURCHASE: EventKind.ValueType  # 4
+"""The user bought the item."""
 EVENT_KIND_RATING: EventKind.ValueType  # 5
-"""Positive if its value reaches the bundle's threshold, else negative."""
+"""The user rated the item. The event is positive if its value reaches the bundle's threshold, otherwise negative."""
 EVENT_KIND_DISLIKE: EventKind.ValueType  # 6
-"""Negative feedback: the item leaves the history and does not come back in lists."""
+"""Negative feedback: the item is removed from the history and is not recommended again."""
 EVENT_KIND_HIDE: EventKind.ValueType  # 7
-"""The user asked not to see the item again."""
+"""The user asked not to see the item again. It is removed from the history and is not recommended again."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 class _Priority:
@@ -64,19 +72,25 @@ class _Priority:
 class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
-    """NORMAL."""
+    """The same as PRIORITY_NORMAL."""
     PRIORITY_LOW: _Priority.ValueType  # 1
+    """Refused first."""
     PRIORITY_NORMAL: _Priority.ValueType  # 2
+    """The default."""
     PRIORITY_HIGH: _Priority.ValueType  # 3
+    """Refused last."""
 
 class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
-    """Who is refused first when the server is full."""
+    """Priority of a request. When the server is full, it refuses requests of low priority first."""
 
 PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
-"""NORMAL."""
+"""The same as PRIORITY_NORMAL."""
 PRIORITY_LOW: Priority.ValueType  # 1
+"""Refused first."""
 PRIORITY_NORMAL: Priority.ValueType  # 2
+"""The default."""
 PRIORITY_HIGH: Priority.ValueType  # 3
+"""Refused last."""
 Global___Priority: _TypeAlias = Priority  # noqa: Y015
 
 class _ReasonKind:
@@ -86,35 +100,37 @@ class _ReasonKind:
 class _ReasonKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReasonKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     REASON_KIND_UNSPECIFIED: _ReasonKind.ValueType  # 0
+    """Not set."""
     REASON_KIND_UNSTEERED: _ReasonKind.ValueType  # 1
-    """The score without steering."""
+    """Score without steering."""
     REASON_KIND_RECONSTRUCTION: _ReasonKind.ValueType  # 2
-    """What RECONSTRUCT changes before any edit."""
+    """Change by MODE_RECONSTRUCT before any edit."""
     REASON_KIND_INTERACTION: _ReasonKind.ValueType  # 3
-    """What the edits do together beyond the sum of each alone; only with a nonlinear head."""
+    """Effect of all edits together minus the sum of their separate effects. Only with a nonlinear head."""
     REASON_KIND_WEIGHTS: _ReasonKind.ValueType  # 4
-    """An edit with a weight vector of the caller's own."""
+    """Edit whose target is a weight vector of the caller."""
     REASON_KIND_POPULARITY: _ReasonKind.ValueType  # 5
-    """How often the item occurs in the training data; only where the source is POPULAR."""
+    """Frequency of the item in the training data. Only with SOURCE_POPULAR."""
     REASON_KIND_TARGET: _ReasonKind.ValueType  # 6
-    """What a target share adds to its concept's items, where no strength of an edit meets it."""
+    """Lift that a target share adds to the items of its concept, if no strength of an edit meets it."""
 
 class ReasonKind(_ReasonKind, metaclass=_ReasonKindEnumTypeWrapper):
-    """Terms of a score that are no neuron and no concept."""
+    """Terms of a score that belong to neither a neuron nor a concept."""
 
 REASON_KIND_UNSPECIFIED: ReasonKind.ValueType  # 0
+"""Not set."""
 REASON_KIND_UNSTEERED: ReasonKind.ValueType  # 1
-"""The score without steering."""
+"""Score without steering."""
 REASON_KIND_RECONSTRUCTION: ReasonKind.ValueType  # 2
-"""What RECONSTRUCT changes before any edit."""
+"""Change by MODE_RECONSTRUCT before any edit."""
 REASON_KIND_INTERACTION: ReasonKind.ValueType  # 3
-"""What the edits do together beyond the sum of each alone; only with a nonlinear head."""
+"""Effect of all edits together minus the sum of their separate effects. Only with a nonlinear head."""
 REASON_KIND_WEIGHTS: ReasonKind.ValueType  # 4
-"""An edit with a weight vector of the caller's own."""
+"""Edit whose target is a weight vector of the caller."""
 REASON_KIND_POPULARITY: ReasonKind.ValueType  # 5
-"""How often the item occurs in the training data; only where the source is POPULAR."""
+"""Frequency of the item in the training data. Only with SOURCE_POPULAR."""
 REASON_KIND_TARGET: ReasonKind.ValueType  # 6
-"""What a target share adds to its concept's items, where no strength of an edit meets it."""
+"""Lift that a target share adds to the items of its concept, if no strength of an edit meets it."""
 Global___ReasonKind: _TypeAlias = ReasonKind  # noqa: Y015
 
 class _Source:
@@ -124,23 +140,25 @@ class _Source:
 class _SourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Source.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SOURCE_UNSPECIFIED: _Source.ValueType  # 0
+    """Not set."""
     SOURCE_PERSONAL: _Source.ValueType  # 1
-    """The user's stored history, or the request's."""
+    """The history of the user or of the request."""
     SOURCE_COLD_START: _Source.ValueType  # 2
-    """No usable history: the mean user, steered."""
+    """No usable history, with steering: the mean user, steered."""
     SOURCE_POPULAR: _Source.ValueType  # 3
-    """No usable history and no steering: the most popular items."""
+    """No usable history, without steering: the most popular items."""
 
 class Source(_Source, metaclass=_SourceEnumTypeWrapper):
-    """Where a list comes from."""
+    """Origin of a list."""
 
 SOURCE_UNSPECIFIED: Source.ValueType  # 0
+"""Not set."""
 SOURCE_PERSONAL: Source.ValueType  # 1
-"""The user's stored history, or the request's."""
+"""The history of the user or of the request."""
 SOURCE_COLD_START: Source.ValueType  # 2
-"""No usable history: the mean user, steered."""
+"""No usable history, with steering: the mean user, steered."""
 SOURCE_POPULAR: Source.ValueType  # 3
-"""No usable history and no steering: the most popular items."""
+"""No usable history, without steering: the most popular items."""
 Global___Source: _TypeAlias = Source  # noqa: Y015
 
 class _Degradation:
@@ -150,23 +168,25 @@ class _Degradation:
 class _DegradationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Degradation.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DEGRADATION_UNSPECIFIED: _Degradation.ValueType  # 0
+    """Not set."""
     DEGRADATION_NO_STORE: _Degradation.ValueType  # 1
-    """The stored history could not be read; the list is from what the server still knew of the user, if anything."""
+    """The stored history could not be read. The list is based on what the server had cached of the user, if anything."""
     DEGRADATION_UNSTEERED: _Degradation.ValueType  # 2
-    """Steering could not be applied; the list is unsteered."""
+    """Steering could not be applied. The list is unsteered."""
     DEGRADATION_EXACT_SEARCH: _Degradation.ValueType  # 3
-    """The index failed; every item was scored."""
+    """The index failed. All items were scored."""
 
 class Degradation(_Degradation, metaclass=_DegradationEnumTypeWrapper):
-    """A rung of the ladder: what the server did without."""
+    """A reduction of the service that the server used to answer at all."""
 
 DEGRADATION_UNSPECIFIED: Degradation.ValueType  # 0
+"""Not set."""
 DEGRADATION_NO_STORE: Degradation.ValueType  # 1
-"""The stored history could not be read; the list is from what the server still knew of the user, if anything."""
+"""The stored history could not be read. The list is based on what the server had cached of the user, if anything."""
 DEGRADATION_UNSTEERED: Degradation.ValueType  # 2
-"""Steering could not be applied; the list is unsteered."""
+"""Steering could not be applied. The list is unsteered."""
 DEGRADATION_EXACT_SEARCH: Degradation.ValueType  # 3
-"""The index failed; every item was scored."""
+"""The index failed. All items were scored."""
 Global___Degradation: _TypeAlias = Degradation  # noqa: Y015
 
 @_typing.final
@@ -181,14 +201,16 @@ class Event(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     EVENT_ID_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
+    """Id of the item, from 1 to 256 bytes. The bundle need not contain it."""
     kind: Global___EventKind.ValueType
+    """Kind of feedback."""
     value: _builtins.float
-    """For a rating, on the data set's own scale."""
+    """Value of a rating, on the data set's own scale; finite."""
     event_id: _builtins.str
-    """Makes recording idempotent. Derived from user, item, time and kind if empty."""
+    """Id that makes recording idempotent, at most 256 bytes. Default: derived from user, item, time and kind."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """The server's clock if unset."""
+        """Time of the interaction, in the years 1 to 9999. Default: the server's clock."""
 
     def __init__(
         self,
@@ -211,13 +233,15 @@ Global___Event: _TypeAlias = Event  # noqa: Y015
 
 @_typing.final
 class History(_message.Message):
-    """A user's events, oldest first where they carry no time. Empty is a cold start, not an error."""
+    """History of a user. An empty history is a cold start, not an error."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]: ...
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
+        """Events, oldest first if they have no time. At most 100,000."""
+
     def __init__(
         self,
         *,
@@ -233,7 +257,7 @@ Global___History: _TypeAlias = History  # noqa: Y015
 
 @_typing.final
 class Condition(_message.Message):
-    """Values that an item's attribute must have; any one of them is enough. Either values or a range."""
+    """Condition on one attribute of an item. Has either values or a range."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -242,13 +266,14 @@ class Condition(_message.Message):
     MIN_FIELD_NUMBER: _builtins.int
     MAX_FIELD_NUMBER: _builtins.int
     attribute: _builtins.str
-    """An attribute of the bundle, for instance "genres" or "year"."""
+    """Name of an attribute of the bundle, for instance "genres" or "year"."""
     min: _builtins.float
-    """For attributes with numbers, both inclusive."""
+    """For attributes with numbers: the smallest allowed value, inclusive. Default: no lower bound."""
     max: _builtins.float
+    """For attributes with numbers: the largest allowed value, inclusive. Default: no upper bound."""
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """For attributes with text: the item has at least one of these."""
+        """For attributes with text: the item has at least one of these values. At most 1,000."""
 
     def __init__(
         self,
@@ -275,7 +300,7 @@ Global___Condition: _TypeAlias = Condition  # noqa: Y015
 
 @_typing.final
 class Filter(_message.Message):
-    """Which items may be returned. Empty allows all."""
+    """Restricts the items that may be returned. An empty filter allows all items."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -284,15 +309,15 @@ class Filter(_message.Message):
     ITEM_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def all_of(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
-        """Every condition holds."""
+        """Conditions that an item must all fulfil. At most 64 conditions in all_of and none_of together."""
 
     @_builtins.property
     def none_of(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
-        """No condition holds."""
+        """Conditions of which an item must fulfil none."""
 
     @_builtins.property
     def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """If any are given, only these items. Ids that the bundle does not know match nothing."""
+        """If not empty, only these items are allowed. Ids that the bundle does not contain are ignored. At most 10,000."""
 
     def __init__(
         self,
@@ -311,6 +336,8 @@ Global___Filter: _TypeAlias = Filter  # noqa: Y015
 
 @_typing.final
 class RecommendRequest(_message.Message):
+    """Request for one list."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -349,37 +376,46 @@ class RecommendRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """At most 256 bytes. Empty only beside a history."""
+    """Id of the user, at most 256 bytes. May be empty if a history is given."""
     n: _builtins.int
-    """How many recommendations, from 1 to the server's maximum (1,000)."""
+    """Number of recommendations, from 1 to the server's maximum (1,000 by default)."""
     unit_id: _builtins.str
-    """What experiments hash; the user id if empty."""
+    """Unit that experiments hash. Default: the user id. Ignored until experiments are served."""
     explain: _builtins.bool
-    """Adds reasons to each item; they sum to its score."""
+    """True: each item has reasons, which sum to its score."""
     include_unsteered: _builtins.bool
-    """Adds the unsteered list, and each item's rank in it."""
+    """True: the response has the unsteered list, and the rank in it of each item."""
     include_report: _builtins.bool
+    """True: the response has the report of the steering. Only on the first page."""
     bundle: _builtins.str
-    """A bundle's id or label; the default bundle if empty."""
+    """Id or label of a bundle. Default: the server's default bundle."""
     request_id: _builtins.str
-    """Returned as it came; made by the server if empty."""
+    """Id that the response repeats. Default: created by the server."""
     page_token: _builtins.str
+    """next_page_token of the previous page. user_id, steering, filter and bundle must be the same as before; n may change.
+    Default: the first page.
+    """
     priority: Global___Priority.ValueType
+    """Priority when the server is full."""
     @_builtins.property
     def history(self) -> Global___History:
-        """Beside a user_id it replaces the stored history for this call."""
+        """History to use instead of the stored one. With a user_id, the user's seen items are still excluded."""
 
     @_builtins.property
-    def steering(self) -> _steering_pb2.Steering: ...
+    def steering(self) -> _steering_pb2.Steering:
+        """Edits, target shares and budget. Default: no steering."""
+
     @_builtins.property
-    def filter(self) -> Global___Filter: ...
+    def filter(self) -> Global___Filter:
+        """Items that may be returned. Default: all."""
+
     @_builtins.property
     def exclude_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """At most 10,000."""
+        """Ids of items that are not returned. At most 10,000."""
 
     @_builtins.property
     def context(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Facts about the request that policies' conditions read."""
+        """Facts about the request, for the conditions of steering policies. Ignored until policies are served."""
 
     def __init__(
         self,
@@ -419,12 +455,13 @@ class Reason(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     CONTRIBUTION_FIELD_NUMBER: _builtins.int
     neuron: _builtins.int
-    """An edit of a neuron."""
+    """Edit of this neuron."""
     concept: _builtins.str
-    """An edit of a concept."""
+    """Edit of the concept with this name."""
     kind: Global___ReasonKind.ValueType
-    """A term that is neither."""
+    """A term that belongs to neither."""
     contribution: _builtins.float
+    """Value that the term adds to the score."""
     def __init__(
         self,
         *,
@@ -445,6 +482,8 @@ Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final
 class Recommendation(_message.Message):
+    """One recommended item."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ITEM_ID_FIELD_NUMBER: _builtins.int
@@ -455,16 +494,21 @@ class Recommendation(_message.Message):
     REASONS_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
+    """Id of the item."""
     rank: _builtins.int
-    """From 1."""
+    """Position in the list, from 1. Continues over pages."""
     score: _builtins.float
+    """Score after steering, in units of the model."""
     unsteered_score: _builtins.float
+    """Score without steering."""
     unsteered_rank: _builtins.int
-    """Within the unsteered list of this request; unset if the item is not in it, or if it was not asked for."""
+    """Rank in the unsteered list of this request. Unset if the item is not in it, or if it was not requested."""
     title: _builtins.str
-    """The bundle's title for the item, if it has one."""
+    """Title of the item in the bundle; empty if it has none."""
     @_builtins.property
-    def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reason]: ...
+    def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reason]:
+        """Terms of the score, if requested."""
+
     def __init__(
         self,
         *,
@@ -488,7 +532,7 @@ Global___Recommendation: _TypeAlias = Recommendation  # noqa: Y015
 
 @_typing.final
 class ServedBy(_message.Message):
-    """What made the reply."""
+    """Versions and sources that produced a response."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -503,18 +547,27 @@ class ServedBy(_message.Message):
     IGNORED_ITEM_COUNT_FIELD_NUMBER: _builtins.int
     CACHED_FIELD_NUMBER: _builtins.int
     bundle_id: _builtins.str
+    """Id of the bundle."""
     label_set: _builtins.str
+    """Version of the label set."""
     policy: _builtins.str
+    """Name of the steering policy. Empty until policies are served."""
     policy_revision: _builtins.int
+    """Revision of the steering policy."""
     experiment: _builtins.str
+    """Name of the experiment. Empty until experiments are served."""
     arm: _builtins.str
+    """Name of the experiment's arm."""
     source: Global___Source.ValueType
+    """Origin of the list."""
     ignored_item_count: _builtins.int
-    """Items of the history that the bundle does not know."""
+    """Number of items of the history that the bundle does not contain."""
     cached: _builtins.bool
     """True if the user's embedding came from the cache."""
     @_builtins.property
-    def degradations(self) -> _containers.RepeatedScalarFieldContainer[Global___Degradation.ValueType]: ...
+    def degradations(self) -> _containers.RepeatedScalarFieldContainer[Global___Degradation.ValueType]:
+        """Degradations in this response; usually empty."""
+
     def __init__(
         self,
         *,
@@ -539,7 +592,7 @@ Global___ServedBy: _TypeAlias = ServedBy  # noqa: Y015
 
 @_typing.final
 class Timing(_message.Message):
-    """Where the time went, in microseconds."""
+    """Duration of the stages of a response, in microseconds."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -552,15 +605,21 @@ class Timing(_message.Message):
     SOLVE_US_FIELD_NUMBER: _builtins.int
     QUEUE_US_FIELD_NUMBER: _builtins.int
     total_us: _builtins.int
+    """The whole computation."""
     store_us: _builtins.int
+    """Reading the stored user."""
     encode_us: _builtins.int
+    """Encoding the history."""
     steer_us: _builtins.int
+    """Applying the edits."""
     search_us: _builtins.int
+    """Searching candidates."""
     rank_us: _builtins.int
+    """Scoring and ranking candidates."""
     solve_us: _builtins.int
-    """Finding out how far steering goes, for a budget or target shares."""
+    """Solving for the strengths that a budget or target shares need."""
     queue_us: _builtins.int
-    """Waiting for the computation to begin. Lists that are computed together share their stages' times."""
+    """Waiting for the computation to begin. Lists that are computed in one batch share the times of their stages."""
     def __init__(
         self,
         *,
@@ -583,6 +642,8 @@ Global___Timing: _TypeAlias = Timing  # noqa: Y015
 
 @_typing.final
 class RecommendResponse(_message.Message):
+    """One list."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
@@ -593,17 +654,29 @@ class RecommendResponse(_message.Message):
     TIMING_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Id of the request, or the one that the server created."""
     next_page_token: _builtins.str
+    """Token of the next page; empty if there is none. All pages together return at most 10,000 items."""
     @_builtins.property
-    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Recommendation]: ...
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Recommendation]:
+        """Recommended items, best first. Fewer than n if too few items are allowed."""
+
     @_builtins.property
-    def unsteered(self) -> _containers.RepeatedCompositeFieldContainer[Global___Recommendation]: ...
+    def unsteered(self) -> _containers.RepeatedCompositeFieldContainer[Global___Recommendation]:
+        """Unsteered list, if requested."""
+
     @_builtins.property
-    def report(self) -> _steering_pb2.SteeringReport: ...
+    def report(self) -> _steering_pb2.SteeringReport:
+        """Report of the steering, if requested."""
+
     @_builtins.property
-    def served_by(self) -> Global___ServedBy: ...
+    def served_by(self) -> Global___ServedBy:
+        """Versions and sources that produced the list."""
+
     @_builtins.property
-    def timing(self) -> Global___Timing: ...
+    def timing(self) -> Global___Timing:
+        """Duration of the stages."""
+
     def __init__(
         self,
         *,
@@ -625,11 +698,15 @@ Global___RecommendResponse: _TypeAlias = RecommendResponse  # noqa: Y015
 
 @_typing.final
 class BatchRecommendRequest(_message.Message):
+    """Request for several lists."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUESTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecommendRequest]: ...
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecommendRequest]:
+        """Requests, at most 256."""
+
     def __init__(
         self,
         *,
@@ -645,7 +722,7 @@ Global___BatchRecommendRequest: _TypeAlias = BatchRecommendRequest  # noqa: Y015
 
 @_typing.final
 class ElementError(_message.Message):
-    """Why one element of a batch has no reply."""
+    """Error of one request of a batch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -653,10 +730,11 @@ class ElementError(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     FIELD_FIELD_NUMBER: _builtins.int
     code: _builtins.int
-    """A gRPC status code."""
+    """gRPC status code."""
     message: _builtins.str
+    """Reason, with what was expected and what was found."""
     field: _builtins.str
-    """The field at fault, if the request was invalid."""
+    """Path of the invalid field if the code is INVALID_ARGUMENT, for instance "steering.edits[0].strength"."""
     def __init__(
         self,
         *,
@@ -674,14 +752,20 @@ Global___ElementError: _TypeAlias = ElementError  # noqa: Y015
 
 @_typing.final
 class BatchRecommendResult(_message.Message):
+    """Result of one request of a batch."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RESPONSE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def response(self) -> Global___RecommendResponse: ...
+    def response(self) -> Global___RecommendResponse:
+        """The list."""
+
     @_builtins.property
-    def error(self) -> Global___ElementError: ...
+    def error(self) -> Global___ElementError:
+        """The reason why there is no list."""
+
     def __init__(
         self,
         *,
@@ -700,12 +784,14 @@ Global___BatchRecommendResult: _TypeAlias = BatchRecommendResult  # noqa: Y015
 
 @_typing.final
 class BatchRecommendResponse(_message.Message):
+    """Results of a batch."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchRecommendResult]:
-        """In the order of the requests."""
+        """Results in the order of the requests."""
 
     def __init__(
         self,
@@ -722,6 +808,8 @@ Global___BatchRecommendResponse: _TypeAlias = BatchRecommendResponse  # noqa: Y0
 
 @_typing.final
 class SimilarItemsRequest(_message.Message):
+    """Request for items similar to one item."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ITEM_ID_FIELD_NUMBER: _builtins.int
@@ -730,12 +818,19 @@ class SimilarItemsRequest(_message.Message):
     STEERING_FIELD_NUMBER: _builtins.int
     BUNDLE_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
+    """Id of the item."""
     n: _builtins.int
+    """Number of items, from 1 to the server's maximum (1,000 by default)."""
     bundle: _builtins.str
+    """Id or label of a bundle. Default: the server's default bundle."""
     @_builtins.property
-    def filter(self) -> Global___Filter: ...
+    def filter(self) -> Global___Filter:
+        """Items that may be returned. Default: all."""
+
     @_builtins.property
-    def steering(self) -> _steering_pb2.Steering: ...
+    def steering(self) -> _steering_pb2.Steering:
+        """Edits, target shares and budget. Default: no steering."""
+
     def __init__(
         self,
         *,
@@ -755,14 +850,20 @@ Global___SimilarItemsRequest: _TypeAlias = SimilarItemsRequest  # noqa: Y015
 
 @_typing.final
 class SimilarItemsResponse(_message.Message):
+    """Items similar to one item."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ITEMS_FIELD_NUMBER: _builtins.int
     SERVED_BY_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Recommendation]: ...
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Recommendation]:
+        """Items, best first."""
+
     @_builtins.property
-    def served_by(self) -> Global___ServedBy: ...
+    def served_by(self) -> Global___ServedBy:
+        """Versions and sources that produced the list."""
+
     def __init__(
         self,
         *,
@@ -779,13 +880,18 @@ Global___SimilarItemsResponse: _TypeAlias = SimilarItemsResponse  # noqa: Y015
 
 @_typing.final
 class Interaction(_message.Message):
+    """An event of a user."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_ID_FIELD_NUMBER: _builtins.int
     EVENT_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
+    """Id of the user, from 1 to 256 bytes."""
     @_builtins.property
-    def event(self) -> Global___Event: ...
+    def event(self) -> Global___Event:
+        """The event."""
+
     def __init__(
         self,
         *,
@@ -802,12 +908,14 @@ Global___Interaction: _TypeAlias = Interaction  # noqa: Y015
 
 @_typing.final
 class RecordInteractionsRequest(_message.Message):
+    """Events to add."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     INTERACTIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def interactions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Interaction]:
-        """At most 10,000; all or none of a user's are written."""
+        """Events of any users, at most 10,000. The events of one user are written all together or not at all."""
 
     def __init__(
         self,
@@ -824,16 +932,19 @@ Global___RecordInteractionsRequest: _TypeAlias = RecordInteractionsRequest  # no
 
 @_typing.final
 class RecordInteractionsResponse(_message.Message):
+    """Counts of recorded events."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCEPTED_COUNT_FIELD_NUMBER: _builtins.int
     DUPLICATE_COUNT_FIELD_NUMBER: _builtins.int
     UNKNOWN_ITEM_COUNT_FIELD_NUMBER: _builtins.int
     accepted_count: _builtins.int
+    """Events that were added."""
     duplicate_count: _builtins.int
-    """Events that were recorded before."""
+    """Events that had been recorded before."""
     unknown_item_count: _builtins.int
-    """Accepted, but their items are not in the default bundle: they count once a bundle knows them."""
+    """Events whose items the default bundle does not contain. They are stored and take effect once a bundle has the item."""
     def __init__(
         self,
         *,
@@ -851,10 +962,13 @@ Global___RecordInteractionsResponse: _TypeAlias = RecordInteractionsResponse  # 
 
 @_typing.final
 class ForgetUserRequest(_message.Message):
+    """Request to remove a user."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_ID_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
+    """Id of the user, from 1 to 256 bytes."""
     def __init__(
         self,
         *,
@@ -870,11 +984,13 @@ Global___ForgetUserRequest: _TypeAlias = ForgetUserRequest  # noqa: Y015
 
 @_typing.final
 class ForgetUserResponse(_message.Message):
+    """Result of a removal."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FOUND_FIELD_NUMBER: _builtins.int
     found: _builtins.bool
-    """False if nothing was stored."""
+    """False if nothing was stored about the user."""
     def __init__(
         self,
         *,

@@ -26,7 +26,9 @@ if _version_not_supported:
 
 
 class RecommendationServiceStub(object):
-    """Recommendations, and the histories that they are made from.
+    """Recommends items and stores the interactions of users. All methods can fail with INVALID_ARGUMENT (with the field
+    and the reason in a google.rpc.BadRequest), RESOURCE_EXHAUSTED (the server is full), DEADLINE_EXCEEDED,
+    UNAVAILABLE and UNAUTHENTICATED.
     """
 
     def __init__(self, channel):
@@ -63,39 +65,44 @@ class RecommendationServiceStub(object):
 
 
 class RecommendationServiceServicer(object):
-    """Recommendations, and the histories that they are made from.
+    """Recommends items and stores the interactions of users. All methods can fail with INVALID_ARGUMENT (with the field
+    and the reason in a google.rpc.BadRequest), RESOURCE_EXHAUSTED (the server is full), DEADLINE_EXCEEDED,
+    UNAVAILABLE and UNAUTHENTICATED.
     """
 
     def Recommend(self, request, context):
-        """The n best unseen items for a user or a history, steered if the request says so.
+        """Returns the n best unseen items for a user or a history, steered if the request says so. Fails with NOT_FOUND if
+        the bundle does not exist, and with FAILED_PRECONDITION if required steering cannot be applied.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchRecommend(self, request, context):
-        """Up to 256 requests at once; each has a status of its own.
+        """Answers up to 256 requests. Each has its own result: a response or an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SimilarItems(self, request, context):
-        """What a user whose history is just this item would be recommended.
+        """Returns the n best items for a history that consists of one item. Fails with NOT_FOUND if the bundle does not
+        contain the item.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RecordInteractions(self, request, context):
-        """Adds events to users' histories. An event id that was seen before counts once.
+        """Adds events to the histories of users. An event with a known event id is counted as a duplicate and not added
+        again. If one event is invalid, no event of the request is added.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ForgetUser(self, request, context):
-        """Removes everything stored about a user.
+        """Removes everything that is stored about a user. Succeeds for unknown users, too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -138,7 +145,9 @@ def add_RecommendationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RecommendationService(object):
-    """Recommendations, and the histories that they are made from.
+    """Recommends items and stores the interactions of users. All methods can fail with INVALID_ARGUMENT (with the field
+    and the reason in a google.rpc.BadRequest), RESOURCE_EXHAUSTED (the server is full), DEADLINE_EXCEEDED,
+    UNAVAILABLE and UNAUTHENTICATED.
     """
 
     @staticmethod

@@ -27,41 +27,62 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RecommendationServiceStub:
-    """Recommendations, and the histories that they are made from."""
+    """Recommends items and stores the interactions of users. All methods can fail with INVALID_ARGUMENT (with the field
+    and the reason in a google.rpc.BadRequest), RESOURCE_EXHAUSTED (the server is full), DEADLINE_EXCEEDED,
+    UNAVAILABLE and UNAUTHENTICATED.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RecommendationServiceAsyncStub: ...
     Recommend: _grpc.UnaryUnaryMultiCallable[_recommendation_pb2.RecommendRequest, _recommendation_pb2.RecommendResponse]
-    """The n best unseen items for a user or a history, steered if the request says so."""
+    """Returns the n best unseen items for a user or a history, steered if the request says so. Fails with NOT_FOUND if
+    the bundle does not exist, and with FAILED_PRECONDITION if required steering cannot be applied.
+    """
     BatchRecommend: _grpc.UnaryUnaryMultiCallable[_recommendation_pb2.BatchRecommendRequest, _recommendation_pb2.BatchRecommendResponse]
-    """Up to 256 requests at once; each has a status of its own."""
+    """Answers up to 256 requests. Each has its own result: a response or an error."""
     SimilarItems: _grpc.UnaryUnaryMultiCallable[_recommendation_pb2.SimilarItemsRequest, _recommendation_pb2.SimilarItemsResponse]
-    """What a user whose history is just this item would be recommended."""
+    """Returns the n best items for a history that consists of one item. Fails with NOT_FOUND if the bundle does not
+    contain the item.
+    """
     RecordInteractions: _grpc.UnaryUnaryMultiCallable[_recommendation_pb2.RecordInteractionsRequest, _recommendation_pb2.RecordInteractionsResponse]
-    """Adds events to users' histories. An event id that was seen before counts once."""
+    """Adds events to the histories of users. An event with a known event id is counted as a duplicate and not added
+    again. If one event is invalid, no event of the request is added.
+    """
     ForgetUser: _grpc.UnaryUnaryMultiCallable[_recommendation_pb2.ForgetUserRequest, _recommendation_pb2.ForgetUserResponse]
-    """Removes everything stored about a user."""
+    """Removes everything that is stored about a user. Succeeds for unknown users, too."""
 
 @_typing.type_check_only
 class RecommendationServiceAsyncStub(RecommendationServiceStub):
-    """Recommendations, and the histories that they are made from."""
+    """Recommends items and stores the interactions of users. All methods can fail with INVALID_ARGUMENT (with the field
+    and the reason in a google.rpc.BadRequest), RESOURCE_EXHAUSTED (the server is full), DEADLINE_EXCEEDED,
+    UNAVAILABLE and UNAUTHENTICATED.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Recommend: _aio.UnaryUnaryMultiCallable[_recommendation_pb2.RecommendRequest, _recommendation_pb2.RecommendResponse]  # type: ignore[assignment]
-    """The n best unseen items for a user or a history, steered if the request says so."""
+    """Returns the n best unseen items for a user or a history, steered if the request says so. Fails with NOT_FOUND if
+    the bundle does not exist, and with FAILED_PRECONDITION if required steering cannot be applied.
+    """
     BatchRecommend: _aio.UnaryUnaryMultiCallable[_recommendation_pb2.BatchRecommendRequest, _recommendation_pb2.BatchRecommendResponse]  # type: ignore[assignment]
-    """Up to 256 requests at once; each has a status of its own."""
+    """Answers up to 256 requests. Each has its own result: a response or an error."""
     SimilarItems: _aio.UnaryUnaryMultiCallable[_recommendation_pb2.SimilarItemsRequest, _recommendation_pb2.SimilarItemsResponse]  # type: ignore[assignment]
-    """What a user whose history is just this item would be recommended."""
+    """Returns the n best items for a history that consists of one item. Fails with NOT_FOUND if the bundle does not
+    contain the item.
+    """
     RecordInteractions: _aio.UnaryUnaryMultiCallable[_recommendation_pb2.RecordInteractionsRequest, _recommendation_pb2.RecordInteractionsResponse]  # type: ignore[assignment]
-    """Adds events to users' histories. An event id that was seen before counts once."""
+    """Adds events to the histories of users. An event with a known event id is counted as a duplicate and not added
+    again. If one event is invalid, no event of the request is added.
+    """
     ForgetUser: _aio.UnaryUnaryMultiCallable[_recommendation_pb2.ForgetUserRequest, _recommendation_pb2.ForgetUserResponse]  # type: ignore[assignment]
-    """Removes everything stored about a user."""
+    """Removes everything that is stored about a user. Succeeds for unknown users, too."""
 
 class RecommendationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Recommendations, and the histories that they are made from."""
+    """Recommends items and stores the interactions of users. All methods can fail with INVALID_ARGUMENT (with the field
+    and the reason in a google.rpc.BadRequest), RESOURCE_EXHAUSTED (the server is full), DEADLINE_EXCEEDED,
+    UNAVAILABLE and UNAUTHENTICATED.
+    """
 
     @_abc_1.abstractmethod
     def Recommend(
@@ -69,7 +90,9 @@ class RecommendationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _recommendation_pb2.RecommendRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_recommendation_pb2.RecommendResponse, _abc.Awaitable[_recommendation_pb2.RecommendResponse]]:
-        """The n best unseen items for a user or a history, steered if the request says so."""
+        """Returns the n best unseen items for a user or a history, steered if the request says so. Fails with NOT_FOUND if
+        the bundle does not exist, and with FAILED_PRECONDITION if required steering cannot be applied.
+        """
 
     @_abc_1.abstractmethod
     def BatchRecommend(
@@ -77,7 +100,7 @@ class RecommendationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _recommendation_pb2.BatchRecommendRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_recommendation_pb2.BatchRecommendResponse, _abc.Awaitable[_recommendation_pb2.BatchRecommendResponse]]:
-        """Up to 256 requests at once; each has a status of its own."""
+        """Answers up to 256 requests. Each has its own result: a response or an error."""
 
     @_abc_1.abstractmethod
     def SimilarItems(
@@ -85,7 +108,9 @@ class RecommendationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _recommendation_pb2.SimilarItemsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_recommendation_pb2.SimilarItemsResponse, _abc.Awaitable[_recommendation_pb2.SimilarItemsResponse]]:
-        """What a user whose history is just this item would be recommended."""
+        """Returns the n best items for a history that consists of one item. Fails with NOT_FOUND if the bundle does not
+        contain the item.
+        """
 
     @_abc_1.abstractmethod
     def RecordInteractions(
@@ -93,7 +118,9 @@ class RecommendationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _recommendation_pb2.RecordInteractionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_recommendation_pb2.RecordInteractionsResponse, _abc.Awaitable[_recommendation_pb2.RecordInteractionsResponse]]:
-        """Adds events to users' histories. An event id that was seen before counts once."""
+        """Adds events to the histories of users. An event with a known event id is counted as a duplicate and not added
+        again. If one event is invalid, no event of the request is added.
+        """
 
     @_abc_1.abstractmethod
     def ForgetUser(
@@ -101,6 +128,6 @@ class RecommendationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _recommendation_pb2.ForgetUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_recommendation_pb2.ForgetUserResponse, _abc.Awaitable[_recommendation_pb2.ForgetUserResponse]]:
-        """Removes everything stored about a user."""
+        """Removes everything that is stored about a user. Succeeds for unknown users, too."""
 
 def add_RecommendationServiceServicer_to_server(servicer: RecommendationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

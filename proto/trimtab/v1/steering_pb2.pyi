@@ -26,54 +26,62 @@ class _Operation:
 class _OperationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Operation.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     OPERATION_UNSPECIFIED: _Operation.ValueType  # 0
-    """ADD."""
+    """The same as OPERATION_ADD."""
     OPERATION_ADD: _Operation.ValueType  # 1
-    """c + x. Strength 0 changes nothing."""
+    """c + x. A strength of 0 changes nothing."""
     OPERATION_SET: _Operation.ValueType  # 2
-    """x, whatever the level was."""
+    """x, regardless of the level before."""
     OPERATION_SCALE: _Operation.ValueType  # 3
-    """strength x c; the strength is a bare factor, without unit. 1 changes nothing."""
+    """strength * c. The strength is a factor without unit. A strength of 1 changes nothing."""
     OPERATION_CAP: _Operation.ValueType  # 4
-    """min(c, x): an upper bound."""
+    """min(c, x): x is an upper bound."""
     OPERATION_ABLATE: _Operation.ValueType  # 5
-    """0. Takes no strength. A concept's level 0 is neutral, not none: for less of one take ADD below 0, or max_share."""
+    """0. Takes no strength. Level 0 of a concept is neutral, it does not remove the concept's items. To reduce them, use
+    ADD with a negative strength, or max_share.
+    """
     OPERATION_BLEND: _Operation.ValueType  # 6
-    """The convex mix of "From Knots to Knobs" (arXiv 2601.11182): (1 - strength) s + strength sum(s) / |N| on the
-    target's neurons N. Strength from 0 to 1, without unit. Touches every active neuron.
+    """Convex combination of "From Knots to Knobs" (arXiv 2601.11182): (1 - strength) s + strength sum(s) / |N| on the
+    target's neurons N, and (1 - strength) s on the others. Strength from 0 to 1, without unit. Changes every active
+    neuron.
     """
     OPERATION_BOOST: _Operation.ValueType  # 7
-    """Leaves the code as it is, and moves the concept's items up in the user's own order, or down: to the worth of each,
-    1 / log2(1 + rank) at the best 160 ranks and less than 0 far below, the strength is added, without unit; times the
-    item's gain where the bundle has gains. At 1 it takes an item that is worth anything above the first of the others.
-    Only of concepts that items carry. More or less of these items at the least relevance.
+    """Does not change the code. Moves the items of the concept up or down in the user's own order: adds the strength,
+    without unit, to the worth of each item, multiplied by the item's gain if the bundle has gains. The worth is
+    1 / log2(1 + rank) for the 160 best ranks and falls below 0 for ranks far below. A strength of 1 moves any item of
+    positive worth above the first of the other items. Only for concepts that items carry. Gives more or fewer of
+    these items at the smallest relevance loss.
     """
 
 class Operation(_Operation, metaclass=_OperationEnumTypeWrapper):
-    """What one change does to the level c of its target in a user's code: s' = s + (new level - c) w. BOOST alone acts on
-    items instead.
+    """Change of a target's level c in a user's code s: s' = s + (new level - c) w, where w are the weights of the target
+    and x = strength * unit. The comment of each value gives the new level. BOOST changes scores instead of the code.
     """
 
 OPERATION_UNSPECIFIED: Operation.ValueType  # 0
-"""ADD."""
+"""The same as OPERATION_ADD."""
 OPERATION_ADD: Operation.ValueType  # 1
-"""c + x. Strength 0 changes nothing."""
+"""c + x. A strength of 0 changes nothing."""
 OPERATION_SET: Operation.ValueType  # 2
-"""x, whatever the level was."""
+"""x, regardless of the level before."""
 OPERATION_SCALE: Operation.ValueType  # 3
-"""strength x c; the strength is a bare factor, without unit. 1 changes nothing."""
+"""strength * c. The strength is a factor without unit. A strength of 1 changes nothing."""
 OPERATION_CAP: Operation.ValueType  # 4
-"""min(c, x): an upper bound."""
+"""min(c, x): x is an upper bound."""
 OPERATION_ABLATE: Operation.ValueType  # 5
-"""0. Takes no strength. A concept's level 0 is neutral, not none: for less of one take ADD below 0, or max_share."""
+"""0. Takes no strength. Level 0 of a concept is neutral, it does not remove the concept's items. To reduce them, use
+ADD with a negative strength, or max_share.
+"""
 OPERATION_BLEND: Operation.ValueType  # 6
-"""The convex mix of "From Knots to Knobs" (arXiv 2601.11182): (1 - strength) s + strength sum(s) / |N| on the
-target's neurons N. Strength from 0 to 1, without unit. Touches every active neuron.
+"""Convex combination of "From Knots to Knobs" (arXiv 2601.11182): (1 - strength) s + strength sum(s) / |N| on the
+target's neurons N, and (1 - strength) s on the others. Strength from 0 to 1, without unit. Changes every active
+neuron.
 """
 OPERATION_BOOST: Operation.ValueType  # 7
-"""Leaves the code as it is, and moves the concept's items up in the user's own order, or down: to the worth of each,
-1 / log2(1 + rank) at the best 160 ranks and less than 0 far below, the strength is added, without unit; times the
-item's gain where the bundle has gains. At 1 it takes an item that is worth anything above the first of the others.
-Only of concepts that items carry. More or less of these items at the least relevance.
+"""Does not change the code. Moves the items of the concept up or down in the user's own order: adds the strength,
+without unit, to the worth of each item, multiplied by the item's gain if the bundle has gains. The worth is
+1 / log2(1 + rank) for the 160 best ranks and falls below 0 for ranks far below. A strength of 1 moves any item of
+positive worth above the first of the other items. Only for concepts that items carry. Gives more or fewer of
+these items at the smallest relevance loss.
 """
 Global___Operation: _TypeAlias = Operation  # noqa: Y015
 
@@ -84,25 +92,25 @@ class _Unit:
 class _UnitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Unit.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     UNIT_UNSPECIFIED: _Unit.ValueType  # 0
-    """TYPICAL."""
+    """The same as UNIT_TYPICAL."""
     UNIT_TYPICAL: _Unit.ValueType  # 1
-    """A neuron: its 95th percentile activation where it is active (a dead neuron: the median over the neurons). A
-    concept: mean level of the tenth of users who have most of it, minus the mean level of all.
+    """For a neuron: the 95th percentile of its activations where it is active (for a dead neuron: the median over the
+    neurons). For a concept: the mean level of the tenth of users with the highest levels, minus the mean level of all.
     """
     UNIT_RAW: _Unit.ValueType  # 2
-    """Units of the code itself."""
+    """Units of the code: x = strength."""
 
 class Unit(_Unit, metaclass=_UnitEnumTypeWrapper):
-    """What a strength of 1 means: x = strength x unit."""
+    """Unit of a strength: x = strength * unit."""
 
 UNIT_UNSPECIFIED: Unit.ValueType  # 0
-"""TYPICAL."""
+"""The same as UNIT_TYPICAL."""
 UNIT_TYPICAL: Unit.ValueType  # 1
-"""A neuron: its 95th percentile activation where it is active (a dead neuron: the median over the neurons). A
-concept: mean level of the tenth of users who have most of it, minus the mean level of all.
+"""For a neuron: the 95th percentile of its activations where it is active (for a dead neuron: the median over the
+neurons). For a concept: the mean level of the tenth of users with the highest levels, minus the mean level of all.
 """
 UNIT_RAW: Unit.ValueType  # 2
-"""Units of the code itself."""
+"""Units of the code: x = strength."""
 Global___Unit: _TypeAlias = Unit  # noqa: Y015
 
 class _Mode:
@@ -112,21 +120,25 @@ class _Mode:
 class _ModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Mode.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     MODE_UNSPECIFIED: _Mode.ValueType  # 0
-    """RESIDUAL."""
+    """The same as MODE_RESIDUAL."""
     MODE_RESIDUAL: _Mode.ValueType  # 1
-    """z' = z + scale(z) (s' - s) W_dec: only the difference is added, so that no edit costs nothing."""
+    """z' = z + scale(z) (s' - s) W_dec. Adds only the difference, so a request without edits gets exactly the unsteered
+    list.
+    """
     MODE_RECONSTRUCT: _Mode.ValueType  # 2
-    """z' = denorm(s' W_dec + b_dec): the papers' way. Loses accuracy before any edit; kept to reproduce them."""
+    """z' = denorm(s' W_dec + b_dec), as in the papers. Loses accuracy even without edits; kept to reproduce the papers."""
 
 class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
-    """How the edited code returns into the model."""
+    """The way in which the edited code returns into the model."""
 
 MODE_UNSPECIFIED: Mode.ValueType  # 0
-"""RESIDUAL."""
+"""The same as MODE_RESIDUAL."""
 MODE_RESIDUAL: Mode.ValueType  # 1
-"""z' = z + scale(z) (s' - s) W_dec: only the difference is added, so that no edit costs nothing."""
+"""z' = z + scale(z) (s' - s) W_dec. Adds only the difference, so a request without edits gets exactly the unsteered
+list.
+"""
 MODE_RECONSTRUCT: Mode.ValueType  # 2
-"""z' = denorm(s' W_dec + b_dec): the papers' way. Loses accuracy before any edit; kept to reproduce them."""
+"""z' = denorm(s' W_dec + b_dec), as in the papers. Loses accuracy even without edits; kept to reproduce the papers."""
 Global___Mode: _TypeAlias = Mode  # noqa: Y015
 
 class _Bound:
@@ -136,35 +148,39 @@ class _Bound:
 class _BoundEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Bound.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     BOUND_UNSPECIFIED: _Bound.ValueType  # 0
+    """Not set."""
     BOUND_NONE: _Bound.ValueType  # 1
-    """None: all of the edits were applied, and the target shares needed nothing."""
+    """No limit: all edits were applied completely, and the target shares needed no change."""
     BOUND_BUDGET: _Bound.ValueType  # 2
-    """The relevance budget: less was applied than the edits and the target shares ask for."""
+    """The budget: less was applied than the edits and the target shares ask for."""
     BOUND_TARGET: _Bound.ValueType  # 3
     """The target shares."""
 
 class Bound(_Bound, metaclass=_BoundEnumTypeWrapper):
-    """Which limit decided the fraction that was applied."""
+    """The limit that determined the applied fraction."""
 
 BOUND_UNSPECIFIED: Bound.ValueType  # 0
+"""Not set."""
 BOUND_NONE: Bound.ValueType  # 1
-"""None: all of the edits were applied, and the target shares needed nothing."""
+"""No limit: all edits were applied completely, and the target shares needed no change."""
 BOUND_BUDGET: Bound.ValueType  # 2
-"""The relevance budget: less was applied than the edits and the target shares ask for."""
+"""The budget: less was applied than the edits and the target shares ask for."""
 BOUND_TARGET: Bound.ValueType  # 3
 """The target shares."""
 Global___Bound: _TypeAlias = Bound  # noqa: Y015
 
 @_typing.final
 class WeightedNeuron(_message.Message):
-    """One neuron and its share of a target."""
+    """One neuron and its weight in a target."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NEURON_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     neuron: _builtins.int
+    """Index of the neuron, from 0 to n_neurons - 1."""
     weight: _builtins.float
+    """Weight; finite, from -1e6 to 1e6."""
     def __init__(
         self,
         *,
@@ -181,13 +197,15 @@ Global___WeightedNeuron: _TypeAlias = WeightedNeuron  # noqa: Y015
 
 @_typing.final
 class WeightedNeurons(_message.Message):
-    """A target made by the caller: a weight vector over neurons."""
+    """A target that the caller defines: a weight vector over neurons."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NEURONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def neurons(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeightedNeuron]: ...
+    def neurons(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeightedNeuron]:
+        """Neurons with weights that are not all 0, each neuron at most once. Neurons that are not listed have weight 0."""
+
     def __init__(
         self,
         *,
@@ -203,7 +221,7 @@ Global___WeightedNeurons: _TypeAlias = WeightedNeurons  # noqa: Y015
 
 @_typing.final
 class Edit(_message.Message):
-    """One change to one target."""
+    """One change of one target."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -214,16 +232,18 @@ class Edit(_message.Message):
     STRENGTH_FIELD_NUMBER: _builtins.int
     UNIT_FIELD_NUMBER: _builtins.int
     neuron: _builtins.int
-    """A neuron's index, from 0 to n_neurons - 1."""
+    """Index of a neuron, from 0 to n_neurons - 1."""
     concept: _builtins.str
-    """A concept's name in the label set."""
+    """Name of a concept in the label set."""
     operation: Global___Operation.ValueType
+    """The kind of change."""
     strength: _builtins.float
-    """How much; finite. Needed by every operation but ABLATE."""
+    """Size of the change; finite, from -1e6 to 1e6, for BLEND from 0 to 1. Required by every operation except ABLATE."""
     unit: Global___Unit.ValueType
+    """Unit of the strength. Ignored for SCALE, BLEND, BOOST and ABLATE."""
     @_builtins.property
     def weights(self) -> Global___WeightedNeurons:
-        """A weight vector of the caller's own."""
+        """Weight vector of the caller."""
 
     def __init__(
         self,
@@ -252,12 +272,12 @@ Global___Edit: _TypeAlias = Edit  # noqa: Y015
 
 @_typing.final
 class TargetShare(_message.Message):
-    """Asks that a concept's share of the list's n items lie between two bounds. The concept's edits of the same request
-    are strengthened just as far as that needs, up to their own strength (under max_share alone: kept as strong as it
-    allows). Where there is none, the target brings an ADD, up or down, of at most one typical unit. Where no such
-    strength is enough, the concept's items get a lift on their scores, just as high as the share needs. Several targets
-    are solved in turn, each with its own strength, for at most three rounds; then all strengths grow alike if one is not
-    met.
+    """Bounds on a concept's share of the n items of a list. The server strengthens the edits of the concept in the same
+    request as far as the bounds need, up to their own strength; if only an upper bound is given, it keeps them as strong
+    as the bound allows. Without such edits it adds an ADD, upwards or downwards, of at most one typical unit. If no
+    such strength is enough, the items of the concept get a lift on their scores that is just large enough. Several
+    targets are solved in turn, each with its own strength, in at most three rounds; if one is still not met, all
+    strengths grow by the same factor. The bounds hold for the first page. docs/targets.md explains the details.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -268,17 +288,21 @@ class TargetShare(_message.Message):
     MIN_TIMES_FIELD_NUMBER: _builtins.int
     MAX_TIMES_FIELD_NUMBER: _builtins.int
     concept: _builtins.str
-    """Each concept at most once."""
+    """Name of the concept. Each concept at most once."""
     min_share: _builtins.float
-    """Share of the list's items, from 0 to 1. Any of the four bounds may be set, at least one; they all hold. On further
-    pages none need hold.
+    """Smallest share of the list's items, from 0 to 1. At least one of the four bounds is required; all given bounds
+    hold.
     """
     max_share: _builtins.float
+    """Largest share of the list's items, from 0 to 1."""
     min_times: _builtins.float
-    """The same as a multiple, from 0, of what the same user's list of n has without steering: max_times 0.5 is at most
-    half as many items of the concept, min_times 2 twice as many, or the whole list.
+    """Smallest share as a multiple, from 0, of the share in the same list without steering: 2 is at least twice as many
+    items of the concept, or the whole list.
     """
     max_times: _builtins.float
+    """Largest share as a multiple, from 0, of the share in the same list without steering: 0.5 is at most half as many
+    items.
+    """
     def __init__(
         self,
         *,
@@ -313,15 +337,15 @@ Global___TargetShare: _TypeAlias = TargetShare  # noqa: Y015
 
 @_typing.final
 class Budget(_message.Message):
-    """The price that the caller is ready to pay. Edits and targets are applied as far as it allows, all in the same
-    proportion; it goes before the targets. Not with MODE_RECONSTRUCT.
+    """Upper bound on the relevance loss of steering. All edits and targets are scaled by the largest fraction that the
+    budget allows; the budget takes precedence over the targets. INVALID_ARGUMENT with MODE_RECONSTRUCT.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MAX_RELEVANCE_LOSS_FIELD_NUMBER: _builtins.int
     max_relevance_loss: _builtins.float
-    """From 0 to 1; see SteeringReport.relevance_loss."""
+    """Largest relevance loss, from 0 to 1; defined at SteeringReport.relevance_loss."""
     def __init__(
         self,
         *,
@@ -337,7 +361,7 @@ Global___Budget: _TypeAlias = Budget  # noqa: Y015
 
 @_typing.final
 class Steering(_message.Message):
-    """What a request changes. At most 64 edits, applied in the order given."""
+    """Everything that a request changes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -349,20 +373,27 @@ class Steering(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     REQUIRED_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
-    """A stored steering policy's name, instead of edits."""
+    """Name of a stored steering policy, instead of edits. Not served yet: fails with UNIMPLEMENTED."""
     label_set: _builtins.str
-    """The label-set version that concept names are read in; the bundle's current one if empty."""
+    """Version of the label set that concept names refer to. Default: the bundle's current one."""
     mode: Global___Mode.ValueType
+    """The way in which the edited code returns into the model."""
     required: _builtins.bool
-    """True: fail rather than answer unsteered when steering cannot be applied."""
+    """True: fail with FAILED_PRECONDITION if steering cannot be applied. False: return the unsteered list, with
+    DEGRADATION_UNSTEERED.
+    """
     @_builtins.property
-    def edits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Edit]: ...
-    @_builtins.property
-    def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___TargetShare]:
-        """At most 16."""
+    def edits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Edit]:
+        """Edits, applied in the order given. At most 64."""
 
     @_builtins.property
-    def budget(self) -> Global___Budget: ...
+    def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___TargetShare]:
+        """Target shares of concepts. At most 16."""
+
+    @_builtins.property
+    def budget(self) -> Global___Budget:
+        """Bound on the relevance loss. Default: no bound."""
+
     def __init__(
         self,
         *,
@@ -384,7 +415,7 @@ Global___Steering: _TypeAlias = Steering  # noqa: Y015
 
 @_typing.final
 class EditReport(_message.Message):
-    """What became of one edit."""
+    """Result of one edit."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -396,19 +427,23 @@ class EditReport(_message.Message):
     NO_EFFECT_FIELD_NUMBER: _builtins.int
     APPLIED_FRACTION_FIELD_NUMBER: _builtins.int
     target: _builtins.str
-    """As written in the request: a concept's name, "#7" for a neuron, "weights" for a vector of the caller's."""
+    """Target of the edit: the name of a concept, "#7" for neuron 7, or "weights" for a weight vector of the caller."""
     operation: Global___Operation.ValueType
+    """Operation of the edit."""
     raw_strength: _builtins.float
-    """x in units of the code: strength x unit (for SCALE, BLEND and BOOST the bare strength, for ABLATE 0). Of an edit
-    that a target share brought, what was solved for.
+    """x in units of the code: strength * unit. For SCALE, BLEND and BOOST the strength itself, for ABLATE 0. For an edit
+    that a target share added, the solved value.
     """
     level_before: _builtins.float
-    """The target's level in the user's code before and after this edit, were it applied wholly."""
+    """Level of the target in the user's code before this edit."""
     level_after: _builtins.float
+    """Level of the target after this edit, if it were applied completely."""
     no_effect: _builtins.bool
-    """True if the edit left the code as it was, for instance SCALE of a silent neuron. Never of a BOOST, but by 0."""
+    """True if the edit did not change the code, for instance SCALE of an inactive neuron. Always false for BOOST, except
+    with strength 0.
+    """
     applied_fraction: _builtins.float
-    """Fraction of what the edit does that was applied, from 0 to 1."""
+    """Fraction of the edit's effect that was applied, from 0 to 1."""
     def __init__(
         self,
         *,
@@ -430,7 +465,7 @@ Global___EditReport: _TypeAlias = EditReport  # noqa: Y015
 
 @_typing.final
 class ConceptShare(_message.Message):
-    """One concept's share of a list, before and after."""
+    """Share of one concept in a list, before and after steering; each from 0 to 1."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -440,12 +475,15 @@ class ConceptShare(_message.Message):
     UNSTEERED_ITEM_SHARE_FIELD_NUMBER: _builtins.int
     ITEM_SHARE_FIELD_NUMBER: _builtins.int
     concept: _builtins.str
+    """Name of the concept."""
     unsteered_share: _builtins.float
-    """By exposure: weights 1 / log2(1 + rank)."""
+    """Share of the exposure in the unsteered list, with weights 1 / log2(1 + rank)."""
     share: _builtins.float
+    """Share of the exposure in the list."""
     unsteered_item_share: _builtins.float
-    """By number of items: what target shares bound."""
+    """Share of the number of items in the unsteered list."""
     item_share: _builtins.float
+    """Share of the number of items in the list. Target shares bound this one."""
     def __init__(
         self,
         *,
@@ -465,7 +503,7 @@ Global___ConceptShare: _TypeAlias = ConceptShare  # noqa: Y015
 
 @_typing.final
 class TargetReport(_message.Message):
-    """What became of one target share."""
+    """Result of one target share."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -476,16 +514,19 @@ class TargetReport(_message.Message):
     MAX_ITEMS_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     concept: _builtins.str
+    """Name of the concept."""
     met: _builtins.bool
-    """Whether the list keeps the bounds, to a whole item. If not, too few of the allowed items are of the concept, or are
-    not, or the budget or another target was in the way.
+    """True if the list keeps the bounds, to a whole item. False if too few of the allowed items carry the concept, or
+    too few do not, or if the budget or another target prevented it.
     """
     lift: _builtins.float
-    """What the concept's items got on their score because no strength was enough; 0 for nothing."""
+    """Value added to the scores of the concept's items, because no strength was enough; 0 if none was needed."""
     min_items: _builtins.int
-    """The bounds in whole items of this list, and how many of the concept it has."""
+    """Lower bound as a number of items of this list."""
     max_items: _builtins.int
+    """Upper bound as a number of items of this list."""
     items: _builtins.int
+    """Number of items of the concept in this list."""
     def __init__(
         self,
         *,
@@ -506,7 +547,7 @@ Global___TargetReport: _TypeAlias = TargetReport  # noqa: Y015
 
 @_typing.final
 class SteeringReport(_message.Message):
-    """What steering did to this list."""
+    """Effect of steering on this list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -518,23 +559,27 @@ class SteeringReport(_message.Message):
     BOUND_FIELD_NUMBER: _builtins.int
     TARGETS_FIELD_NUMBER: _builtins.int
     applied_fraction: _builtins.float
-    """Fraction t of the steering that was applied, from 0 to 1: of the edit that was applied least."""
+    """Fraction t of the steering that was applied, from 0 to 1: the smallest applied fraction of all edits."""
     relevance_loss: _builtins.float
     """1 - sum_r disc(r) g(steered item at r) / sum_r disc(r) g(unsteered item at r), with disc(r) = 1 / log2(1 + r) and
-    g(i) = (u_i - u_R) / (u_1 - u_R), u the unsteered scores in order, R = 500 or the catalogue. Not clipped.
+    g(i) = (u_i - u_R) / (u_1 - u_R), where u are the unsteered scores in descending order and R = 500, or the number
+    of items if it is smaller. Not clipped: it can be negative or above 1.
     """
     overlap: _builtins.float
-    """Share of the items that the steered and the unsteered list have in common."""
+    """Share of the items that the steered and the unsteered list have in common, from 0 to 1."""
     bound: Global___Bound.ValueType
+    """The limit that determined the applied fraction."""
     @_builtins.property
-    def edits(self) -> _containers.RepeatedCompositeFieldContainer[Global___EditReport]: ...
+    def edits(self) -> _containers.RepeatedCompositeFieldContainer[Global___EditReport]:
+        """Results of the edits, in the order of the request; edits that target shares added follow."""
+
     @_builtins.property
     def concepts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConceptShare]:
-        """The concepts that edits and targets name."""
+        """Shares of the concepts that edits and targets name."""
 
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___TargetReport]:
-        """In the request's order."""
+        """Results of the target shares, in the order of the request."""
 
     def __init__(
         self,
