@@ -30,14 +30,14 @@ def labels_by(
     A method that has a judge chooses without the items that judged [n_items] flags, and scores by
     them; a label that they cannot judge is left out.
     """
-    found = METHODS[method]
-    if found.judge is None:
-        choice = found.map(evidence)
-        scores, provenance = choice, f"{found.text}; {evidence.codes.shape[0]} items"
+    mapping = METHODS[method]
+    if mapping.judge is None:
+        choice = mapping.map(evidence)
+        scores, provenance = choice, f"{mapping.text}; {evidence.codes.shape[0]} items"
     else:
-        choice, scores = found.map(evidence.of(~judged)), found.judge(evidence.of(judged))
+        choice, scores = mapping.map(evidence.of(~judged)), mapping.judge(evidence.of(judged))
         provenance = (
-            f"{found.text}; chosen on {(~judged).sum()} items, judged on {judged.sum()} others"
+            f"{mapping.text}; chosen on {(~judged).sum()} items, judged on {judged.sum()} others"
         )
     wanted = np.where(np.isfinite(scores) & (choice > 0), choice, 0.0)
     order = np.argsort(-wanted, axis=0, kind="stable")[:count]

@@ -33,22 +33,22 @@ def memberships(catalogue: Catalogue, config: ConceptConfig) -> Membership:
 
     A value's name is the value itself, or "attribute=value" where two attributes share it.
     """
-    found: list[tuple[str, str, list[int]]] = []
+    values: list[tuple[str, str, list[int]]] = []
     for attribute, kind in catalogue.attributes.items():
         if kind is not AttributeKind.NUMBER:
-            found += [(attribute, *entry) for entry in _values(catalogue, attribute, config)]
-    shared = Counter(value for _, value, _ in found)
+            values += [(attribute, *entry) for entry in _values(catalogue, attribute, config)]
+    shared = Counter(value for _, value, _ in values)
     names = tuple(
-        value if shared[value] == 1 else f"{attribute}={value}" for attribute, value, _ in found
+        value if shared[value] == 1 else f"{attribute}={value}" for attribute, value, _ in values
     )
-    lengths = [len(items) for *_, items in found]
+    lengths = [len(items) for *_, items in values]
     indices = np.concatenate(
-        [np.asarray(items, dtype=np.int64) for *_, items in found] or [np.zeros(0, np.int64)]
+        [np.asarray(items, dtype=np.int64) for *_, items in values] or [np.zeros(0, np.int64)]
     )
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     ones = np.ones(len(indices), dtype=np.float32)
-    matrix = csr_matrix((ones, indices, offsets), shape=(len(found), catalogue.n_items))
-    return Membership(names, tuple(attribute for attribute, *_ in found), matrix)
+    matrix = csr_matrix((ones, indices, offsets), shape=(len(values), catalogue.n_items))
+    return Membership(names, tuple(attribute for attribute, *_ in values), matrix)
 
 
 def items_with(catalogue: Catalogue, attribute: str, value: str) -> NDArray[np.bool_] | None:
@@ -57,8 +57,10 @@ def items_with(catalogue: Catalogue, attribute: str, value: str) -> NDArray[np.b
     if kind is None or kind is AttributeKind.NUMBER:
         return None
     column = pl.col(attribute)
-    found = column.list.contains(value) if kind is AttributeKind.TAGS else column == value
-    flags: NDArray[np.bool_] = catalogue.items.select(found.fill_null(False)).to_series().to_numpy()
+    carries = column.list.contains(value) if kind is AttributeKind.TAGS else column == value
+    flags: NDArray[np.bool_] = (
+        catalogue.items.select(carries.fill_null(False)).to_series().to_numpy()
+    )
     return flags
 
 

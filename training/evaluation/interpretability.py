@@ -126,11 +126,11 @@ def interpret(run: Run, most_concepts: int, seed: int = 0) -> list[Interpretabil
         np.random.default_rng(seed).random(len(trained)) < run.config.concepts.held_out_share
     )[trained]
     V = run.recommender.item_matrix().V.detach().numpy()[trained]
-    found = []
+    figures = []
     for part in representations(run, seed):
         evidence = Evidence.whole(members.matrix, part.codes).of(trained)
-        found.append(_figures(part.name, evidence, judged, members, V, seed))
-    return found
+        figures.append(_figures(part.name, evidence, judged, members, V, seed))
+    return figures
 
 
 def stability(runs: Sequence[Run]) -> dict[str, list[float]]:

@@ -72,8 +72,8 @@ class _Sweep:
 
         def measure() -> dict[str, Figures]:
             data = self._data(config)
-            found = references(data.split, config.max_length)
-            return {method: self._judged(data, scorer) for method, _, scorer in found}
+            scorers = references(data.split, config.max_length)
+            return {method: self._judged(data, scorer) for method, _, scorer in scorers}
 
         return self._kept(f"references-{key}-{self.plan.n}", measure)
 

@@ -60,8 +60,8 @@ class MetadataDescriber:
         """Returns the better of the best rule of values joined by "and" and by "or"."""
         del neuron  # the samples tell all that is used
         on, off = self._members[:, samples.on], self._members[:, samples.off]
-        found = [_greedy(on, off, np.logical_and), _greedy(on, off, np.logical_or)]
-        (rows, gain), joint = max(zip(found, ("and", "or"), strict=True), key=lambda one: one[0][1])
+        rules = [_greedy(on, off, np.logical_and), _greedy(on, off, np.logical_or)]
+        (rows, gain), joint = max(zip(rules, ("and", "or"), strict=True), key=lambda one: one[0][1])
         if gain <= 0:
             return None
         chosen = self._members[rows]

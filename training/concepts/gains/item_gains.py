@@ -77,11 +77,11 @@ def gains_of(run: TrainedModel, way: str) -> Floats:
     fitted = run.catalogue.popularity >= run.config.concepts.min_popularity
     vectors = item_vectors(run.recommender, run.sae, run.config.max_length)
     tags = tagged(run.catalogue, run.concepts)
-    found = ridge_probe(Spectrum.of(vectors, fitted), tags, fitted)
-    tells = np.ptp(found, axis=1, keepdims=True) > 0
-    return np.where(tells, found / found.max(axis=1, keepdims=True, initial=_LEAST), tags).astype(
-        np.float32
-    )
+    probabilities = ridge_probe(Spectrum.of(vectors, fitted), tags, fitted)
+    tells = np.ptp(probabilities, axis=1, keepdims=True) > 0
+    return np.where(
+        tells, probabilities / probabilities.max(axis=1, keepdims=True, initial=_LEAST), tags
+    ).astype(np.float32)
 
 
 def item_vectors(

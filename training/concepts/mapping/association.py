@@ -77,8 +77,8 @@ def correlation(evidence: Evidence) -> Floats:
     spread = np.sqrt(variance * share * (1 - share))
     # A constant column has a variance of rounding errors, not of 0.
     varies = (variance > 1e-12 * np.maximum(mean**2, 1e-30)) & (spread > 0)
-    found = np.divide(covariance, spread, out=np.zeros_like(covariance), where=varies)
-    return np.asarray(found, dtype=np.float32)
+    correlations = np.divide(covariance, spread, out=np.zeros_like(covariance), where=varies)
+    return np.asarray(correlations, dtype=np.float32)
 
 
 class _Ranks(NamedTuple):

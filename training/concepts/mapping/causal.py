@@ -23,13 +23,13 @@ def causal(evidence: Evidence) -> Floats:
         raise ValueError(_NO_AUDIENCE)
     n_items = audience.recommender.n_items
     before = _shares(audience.lists(), evidence, n_items)
-    found = np.zeros((evidence.members.shape[0], audience.sae.n_neurons), dtype=np.float32)
+    changes = np.zeros((evidence.members.shape[0], audience.sae.n_neurons), dtype=np.float32)
     for neuron, unit in enumerate(neuron_units(audience)):
         if unit > 0:
             edit = torch.zeros(audience.sae.n_neurons)
             edit[neuron] = float(unit)
-            found[:, neuron] = _shares(audience.lists(edit), evidence, n_items) - before
-    return found
+            changes[:, neuron] = _shares(audience.lists(edit), evidence, n_items) - before
+    return changes
 
 
 def neuron_units(audience: Audience) -> Floats:
@@ -40,7 +40,7 @@ def neuron_units(audience: Audience) -> Floats:
     columns = audience.code.numpy().T
     active = [column[column > 0] for column in columns]
     return np.array(
-        [np.quantile(found, 0.95) if len(found) else 0.0 for found in active], dtype=np.float32
+        [np.quantile(own, 0.95) if len(own) else 0.0 for own in active], dtype=np.float32
     )
 
 

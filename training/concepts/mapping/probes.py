@@ -7,6 +7,8 @@ for each.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -74,24 +76,61 @@ def fit_probes(members: csr_matrix, codes: csr_matrix, allowed: NDArray[np.bool_
     X = torch.from_numpy((codes / size).toarray().astype(np.float32))
     Y = torch.from_numpy(members.T.toarray().astype(np.float32))
     mask = torch.ones(1) if allowed is None else torch.from_numpy(allowed.T.astype(np.float32))
-    share = Y.mean(dim=0).clamp(1e-6, 1 - 1e-6)
-    W = torch.zeros(X.shape[1], n_concepts, requires_grad=True)
-    bias = torch.logit(share).requires_grad_()
+    fitted = fit_logistic(
+        X, Y, PENALTY / 2, least_rate=1e-6, max_iter=_STEPS, history_size=10, mask=mask
+    )
+    weights = fitted.W.T.numpy() / size
+    counts = np.diff(members.indptr)
+    weights[(counts == 0) | (counts == n_items)] = 0.0
+    return np.ascontiguousarray(weights, dtype=np.float32)
+
+
+class Logistic(NamedTuple):
+    """Logistic regressions of n columns on m features: W [m, n], bias [n]."""
+
+    W: Tensor
+    bias: Tensor
+
+
+def fit_logistic(
+    X: Tensor,
+    Y: Tensor,
+    penalty: float,
+    *,
+    least_rate: float,
+    max_iter: int,
+    history_size: int = 100,
+    mask: Tensor | None = None,
+) -> Logistic:
+    """Minimises mean cross-entropy + penalty |w|^2 of every column of Y, by L-BFGS.
+
+    Args:
+        X: features [samples, m].
+        Y: 0 or 1, [samples, n].
+        penalty: of the squared weights.
+        least_rate: distance of a column's mean from 0 and 1 at which its first bias is clamped.
+        max_iter: iterations, at most.
+        history_size: steps from which L-BFGS estimates the curvature.
+        mask: [m, n], 0 for weights that stay 0; None for none.
+    """
+    if mask is None:
+        mask = torch.ones(1)
+    rate = Y.mean(dim=0).clamp(least_rate, 1 - least_rate)
+    W = torch.zeros(X.shape[1], Y.shape[1], requires_grad=True)
+    bias = torch.logit(rate).requires_grad_()
     solver = torch.optim.LBFGS(
-        [W, bias], max_iter=_STEPS, history_size=10, line_search_fn="strong_wolfe"
+        [W, bias], max_iter=max_iter, history_size=history_size, line_search_fn="strong_wolfe"
     )
 
     def loss() -> Tensor:
         solver.zero_grad()
         weights = W * mask
-        entropy = binary_cross_entropy_with_logits(X @ weights + bias, Y, reduction="sum") / n_items
-        value: Tensor = entropy + PENALTY / 2 * weights.square().sum()
+        logits = X @ weights + bias
+        entropy = binary_cross_entropy_with_logits(logits, Y, reduction="sum") / len(X)
+        value: Tensor = entropy + penalty * weights.square().sum()
         value.backward()  # type: ignore[no-untyped-call]
-        return value
+        return value.detach()
 
     with torch.enable_grad():
         solver.step(loss)  # type: ignore[no-untyped-call]
-    found = (W * mask).detach().T.numpy() / size
-    flat = np.diff(members.indptr)
-    found[(flat == 0) | (flat == n_items)] = 0.0
-    return np.ascontiguousarray(found, dtype=np.float32)
+    return Logistic((W * mask).detach(), bias.detach())

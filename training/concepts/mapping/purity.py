@@ -50,8 +50,8 @@ def monosemanticity(codes: csr_matrix, V: NDArray[np.float32]) -> Figures:
     pairs = total**2 - squares
     alike = (shifted**2).sum(axis=1) - _squares(codes, lowest, present)
     enough = pairs > 1e-9 * np.maximum(total**2, 1e-30)
-    found: Figures = np.divide(alike, pairs, out=np.full(len(pairs), np.nan), where=enough)
-    return found
+    scores: Figures = np.divide(alike, pairs, out=np.full(len(pairs), np.nan), where=enough)
+    return scores
 
 
 def neuron_entropy(evidence: Evidence) -> Figures:
@@ -72,8 +72,8 @@ def _squares(codes: csr_matrix, lowest: Figures, counted: Figures) -> Figures:
     """Computes sum_i (c_i - lowest)^2 over the counted items: [n_neurons]."""
     plain = np.asarray(codes.T @ counted)
     squared = np.asarray(codes.multiply(codes).T @ counted)
-    found: Figures = squared - 2 * lowest * plain + counted.sum() * lowest**2
-    return found
+    squares: Figures = squared - 2 * lowest * plain + counted.sum() * lowest**2
+    return squares
 
 
 def _entropy(table: Figures) -> Figures:

@@ -40,9 +40,9 @@ def choose_weight(known: Knowledge) -> float:
     }
     plain = _ndcg(audience, Base.RANK, known.tags.astype(np.float32), known.tags, targets)
     for weight in WEIGHTS:
-        found = _ndcg(audience, Base.RELEVANCE, filled(known, weight), known.tags, targets)
-        shared = [key for key in found if key in plain]
-        if shared and np.mean([found[key] - plain[key] for key in shared]) >= 0:
+        ndcg = _ndcg(audience, Base.RELEVANCE, filled(known, weight), known.tags, targets)
+        shared = [key for key in ndcg if key in plain]
+        if shared and np.mean([ndcg[key] - plain[key] for key in shared]) >= 0:
             return weight
     return WEIGHTS[-1]
 
@@ -55,11 +55,11 @@ def _ndcg(
     targets: dict[int, list[float]],
 ) -> dict[tuple[int, float], float]:
     """Returns the mean nDCG@20 of each concept at each target that its column reaches."""
-    found = {}
+    ndcg = {}
     for row, wanted in targets.items():
         scores = LinearScores(audience.bases[base], columns[row])
         points = reach(scores, audience.best_at_0[base], tags[row], wanted)
         for target, point in zip(wanted, points, strict=True):
             if point is not None:
-                found[row, target] = float(audience.ndcg(point.lists).mean())
-    return found
+                ndcg[row, target] = float(audience.ndcg(point.lists).mean())
+    return ndcg

@@ -144,9 +144,9 @@ def _own_neurons(known: Knowledge) -> Gains:
 def _tag_profiles(known: Knowledge) -> Gains:
     """Scores by tags alone; steering mixes the user's profile with the concept's tag."""
     models = known.models
-    found = TagProfiles.fit(_flags(known).T, models.histories)
-    B = found.weights
-    base = (found.of(models.users.seen.astype(np.float32)) @ B).astype(np.float32)
+    profiles = TagProfiles.fit(_flags(known).T, models.histories)
+    B = profiles.weights
+    base = (profiles.of(models.users.seen.astype(np.float32)) @ B).astype(np.float32)
     masked = np.where(models.users.seen, -np.inf, base).astype(np.float32)
     return lambda row: Gain((B[row] - base).astype(np.float32), limit=1.0, base=masked)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from training.concepts.gains.platt import Floats, platt
+from training.concepts.mapping.probes import fit_logistic
 
 _FOLDS = 5
 """Folds of the cross-fitting."""
+_STEPS = 60
+"""Iterations of L-BFGS, at most."""
 _PENALTIES = (1e-4, 1e-3, 1e-2)
 """Penalties that are tried."""
 
@@ -27,36 +29,21 @@ def logistic_probe(
     X = torch.from_numpy(vectors / max(float(vectors[fitted].std()), 1e-12))
     Y = torch.from_numpy(tagged.T.astype(np.float32))
     fold = rng.integers(_FOLDS, size=len(vectors))
-    best, best_loss = torch.zeros(0), np.inf
+    best = torch.zeros(0)
+    best_loss = np.inf
     for penalty in _PENALTIES:
         logits = torch.empty_like(Y)
         for part in range(_FOLDS):
             kept = torch.from_numpy(fitted & (fold != part))
-            W, b = _fit(X[kept], Y[kept], penalty)
+            model = fit_logistic(X[kept], Y[kept], penalty, least_rate=1e-4, max_iter=_STEPS)
             out = torch.from_numpy(fold == part)
-            logits[out] = X[out] @ W + b
+            logits[out] = X[out] @ model.W + model.bias
         judged = torch.from_numpy(fitted)
         loss = float(binary_cross_entropy_with_logits(logits[judged], Y[judged]))
         if loss < best_loss:
-            best, best_loss = logits, loss
+            best = logits
+            best_loss = loss
     return torch.sigmoid(best).T.contiguous().numpy()
-
-
-def _fit(X: Tensor, Y: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
-    rate = Y.mean(dim=0).clamp(1e-4, 1 - 1e-4)
-    W = torch.zeros(X.shape[1], Y.shape[1], requires_grad=True)
-    b = torch.logit(rate).requires_grad_(True)
-    optimiser = torch.optim.LBFGS([W, b], max_iter=60, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        loss = binary_cross_entropy_with_logits(X @ W + b, Y, reduction="sum") / len(X)
-        loss = loss + penalty * W.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
-
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
-    return W.detach(), b.detach()
 
 
 def neighbour_probe(

@@ -64,7 +64,7 @@ def judged(concepts: Concepts, audience: Audience) -> list[Concept]:
     4 times the unsteered share.
     """
     lists = audience.unsteered
-    found = []
+    chosen = []
     for row, name in enumerate(concepts.names):
         flags = concepts.tags[row]
         share, ceiling = float(exposure(lists, flags).mean()), audience.ceiling(flags)
@@ -74,13 +74,13 @@ def judged(concepts: Concepts, audience: Audience) -> list[Concept]:
             targets = {f"{factor:g} x": factor * share for factor in RELATIVE if share > 0}
         targets = {label: target for label, target in targets.items() if target < 0.95 * ceiling}
         if targets:
-            found.append(Concept(name, row, share, targets))
-    return found
+            chosen.append(Concept(name, row, share, targets))
+    return chosen
 
 
-def middle(found: Sequence[Concept]) -> str:
+def middle(concepts: Sequence[Concept]) -> str:
     """Returns the label for side effects: 0.5, or 4 times the share if concepts are rare."""
-    labels = [label for concept in found for label in concept.targets]
+    labels = [label for concept in concepts for label in concept.targets]
     return "0.5" if labels.count("0.5") >= labels.count("4 x") else "4 x"
 
 

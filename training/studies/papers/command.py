@@ -75,8 +75,10 @@ def paper_report(
                 run = train(config, parsed.runs / name, reporter, device=device)
                 users = _users(run, parsed.users, paper, parsed.paper)
                 reporter.note(f"{name}: {len(users)} test users")
-                found = Findings(run.data_set, setting, seed, len(users), paper.measure(run, users))
-                groups.setdefault((run.data_set, setting), []).append(found)
+                findings = Findings(
+                    run.data_set, setting, seed, len(users), paper.measure(run, users)
+                )
+                groups.setdefault((run.data_set, setting), []).append(findings)
     return _report(parsed.paper, paper, groups, command)
 
 
@@ -96,7 +98,7 @@ def _users(run: Run, most: int | None, paper: Paper, name: str) -> Ints:
 
 def _report(name: str, paper: Paper, groups: Groups, command: str) -> Report:
     parts = paper.parts(groups)
-    figures = [found for group in groups.values() for found in group]
+    figures = [findings for group in groups.values() for findings in group]
     return Report(
         name=f"paper-{name.lower()}",
         title=f"{name}: {paper.title}",

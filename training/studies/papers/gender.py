@@ -216,39 +216,39 @@ _COLUMNS = {
 
 def _parts(groups: Groups) -> Parts:
     tables, curves = [], []
-    for found in groups.values():
-        tables += [_beside(found), _told_apart(found)]
-        tables += [_table(found, mode) for mode in MODES]
-        for way, levels in found[0].figures["ways"].items():
+    for findings in groups.values():
+        tables += [_beside(findings), _told_apart(findings)]
+        tables += [_table(findings, mode) for mode in MODES]
+        for way, levels in findings[0].figures["ways"].items():
             if not way.startswith(ADD):
-                points = [joined(found, "ways", way, label, "change") for label in levels]
+                points = [joined(findings, "ways", way, label, "change") for label in levels]
                 curves.append(Curve(way, [float(label) for label in levels], points))
     return Parts(tables, Plot("factor on the neurons", "change of the share, same mode", curves))
 
 
-def _table(found: Sequence[Findings], mode: str) -> Table:
+def _table(findings: Sequence[Findings], mode: str) -> Table:
     """Shows every edit of one mode, without those that change nothing."""
     rows: list[list[str]] = []
     for way in (WOMEN, MEN, RANDOM, ADD):
         unedited, times = ("0", "") if way == ADD else ("1", "x ")
         path = ("ways", f"{way}, {mode}")
         rows += [
-            [way, times + label, *(shown(found, *path, label, name) for name in _COLUMNS)]
-            for label in found[0].figures["ways"][path[1]]
+            [way, times + label, *(shown(findings, *path, label, name) for name in _COLUMNS)]
+            for label in findings[0].figures["ways"][path[1]]
             if label != unedited
         ]
-    title = f"{caption(found)}: {mode}, items that lean to women, top 20"
+    title = f"{caption(findings)}: {mode}, items that lean to women, top 20"
     return Table(title, ("edit", "factor, or strength", *_COLUMNS.values()), rows)
 
 
 _THEIRS = {"2": ("amplified, x 2", "0.54"), "1": ("no edit", "-"), "0": ("suppressed, x 0", "0.52")}
 
 
-def _beside(found: Sequence[Findings]) -> Table:
+def _beside(findings: Sequence[Findings]) -> Table:
     """Shows the paper's figures and ours at the same places."""
 
     def share(group: str, mode: str, label: str) -> str:
-        return shown(found, "ways", f"{group}, {mode}", label, "share")
+        return shown(findings, "ways", f"{group}, {mode}", label, "share")
 
     ways = [(WOMEN, "RECONSTRUCT"), (RANDOM, "RECONSTRUCT"), (WOMEN, "RESIDUAL")]
     own = share(WOMEN, "RESIDUAL", "1")
@@ -258,15 +258,15 @@ def _beside(found: Sequence[Findings]) -> Table:
         for label, (text, theirs) in _THEIRS.items()
     ]
     columns = ("", "paper, Amazon Fashion, 50 users", *(", ".join(way) for way in ways))
-    return Table(f"{caption(found)}: share of items that lean to women, top 20", columns, rows)
+    return Table(f"{caption(findings)}: share of items that lean to women, top 20", columns, rows)
 
 
-def _told_apart(found: Sequence[Findings]) -> Table:
-    rows = [[name, shown(found, "auc", name)] for name in found[0].figures["auc"]]
-    rows.append(["active neurons a user", shown(found, "l0", form=".1f")])
-    rows.append(["monosemanticity of the neurons", shown(found, "purity")])
-    rows.append(["nDCG@20 of the recommender", shown(found, "nDCG")])
-    title = f"{caption(found)}: telling women from men, AUC; chosen on training users"
+def _told_apart(findings: Sequence[Findings]) -> Table:
+    rows = [[name, shown(findings, "auc", name)] for name in findings[0].figures["auc"]]
+    rows.append(["active neurons a user", shown(findings, "l0", form=".1f")])
+    rows.append(["monosemanticity of the neurons", shown(findings, "purity")])
+    rows.append(["nDCG@20 of the recommender", shown(findings, "nDCG")])
+    title = f"{caption(findings)}: telling women from men, AUC; chosen on training users"
     return Table(title, ("", "ours"), rows)
 
 

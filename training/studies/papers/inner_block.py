@@ -124,11 +124,10 @@ def measure(run: Run, users: Ints) -> dict[str, Any]:
         "nDCG": Estimate.over_users(metrics.ndcg(audience.lists(), targets)),
         "cost": Estimate(run.metrics["reconstruct_ndcg_loss@20"], None),
         "auc": {
-            name: Estimate.over_users(np.nanmean(found.aucs, axis=0))
-            for name, found in best.items()
+            name: Estimate.over_users(np.nanmean(own.aucs, axis=0)) for name, own in best.items()
         },
         "attributes": {
-            name: {part: Estimate.over_users(found.aucs[row]) for part, found in best.items()}
+            name: {part: Estimate.over_users(own.aucs[row]) for part, own in best.items()}
             for row, name in enumerate(members.names)
         },
         "ways": _controlled(audience, members, targets, _directions(run, states, code, best, rng)),
@@ -229,36 +228,36 @@ _COLUMNS = {
 
 def _parts(groups: Groups) -> Parts:
     tables, curves = [], []
-    for found in groups.values():
-        tables += [_aucs(found), _control(found)]
-        for way, levels in found[0].figures["ways"].items():
-            curves.append(curve(way, found, ("ways", way), levels, "own", "ndcg"))
+    for findings in groups.values():
+        tables += [_aucs(findings), _control(findings)]
+        for way, levels in findings[0].figures["ways"].items():
+            curves.append(curve(way, findings, ("ways", way), levels, "own", "ndcg"))
     return Parts(
         tables, Plot("change of the attribute's exposure share", "change of nDCG@20", curves)
     )
 
 
-def _aucs(found: Sequence[Findings]) -> Table:
+def _aucs(findings: Sequence[Findings]) -> Table:
     names = (SAE, UNTRAINED, RAW)
-    rows = [["all attributes", "higher", *(shown(found, "auc", name) for name in names)]]
-    for attribute in found[0].figures["attributes"]:
+    rows = [["all attributes", "higher", *(shown(findings, "auc", name) for name in names)]]
+    for attribute in findings[0].figures["attributes"]:
         path = ("attributes", attribute)
-        rows.append([attribute, "", *(shown(found, *path, name) for name in names)])
-    title = f"{caption(found)}: AUC of the best column, chosen on half of the training users"
+        rows.append([attribute, "", *(shown(findings, *path, name) for name in names)])
+    title = f"{caption(findings)}: AUC of the best column, chosen on half of the training users"
     columns = ("attribute of the newest item", "paper: SAE against raw", *names)
     return Table(title, columns, rows)
 
 
-def _control(found: Sequence[Findings]) -> Table:
+def _control(findings: Sequence[Findings]) -> Table:
     rows = [
-        [way, label, *(shown(found, "ways", way, label, name, form=".4f") for name in _COLUMNS)]
-        for way, levels in found[0].figures["ways"].items()
+        [way, label, *(shown(findings, "ways", way, label, name, form=".4f") for name in _COLUMNS)]
+        for way, levels in findings[0].figures["ways"].items()
         for label in levels
         if label != "0"
     ]
-    own, cost = joined(found, "nDCG"), joined(found, "cost")
+    own, cost = joined(findings, "nDCG"), joined(findings, "cost")
     title = (
-        f"{caption(found)}: moving the state along one direction; unsteered nDCG@20 {own:.4f}, "
+        f"{caption(findings)}: moving the state along one direction; unsteered nDCG@20 {own:.4f}, "
         f"the SAE's reconstruction costs {cost.mean:.1%}"
     )
     return Table(title, ("along", "strength, TYPICAL", *_COLUMNS.values()), rows)

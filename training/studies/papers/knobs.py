@@ -198,16 +198,16 @@ def _teaser(run: Run, part: Audience, members: Membership, concepts: Ints) -> By
 
 def _parts(groups: Groups) -> Parts:
     tables = [_beside(groups), _costs(groups)]
-    for found in groups.values():
+    for findings in groups.values():
         for choice in CHOICES:
-            tables += [_table(found, choice, ALPHAS, lambda way: way != ADD)]
-            tables += [_table(found, choice, STRENGTHS, lambda way: way == ADD)]
-    found = next(iter(groups.values()))
+            tables += [_table(findings, choice, ALPHAS, lambda way: way != ADD)]
+            tables += [_table(findings, choice, STRENGTHS, lambda way: way == ADD)]
+    findings = next(iter(groups.values()))
     curves = []
     for way in (f"{_counted(10)}, RECONSTRUCT", f"{_counted(10)}, RESIDUAL", TEASER, ADD):
         labels = _labels(STRENGTHS if way == ADD else ALPHAS)
-        curves.append(curve(way, found, ("fair", "ways", way), labels, "segment", "personal"))
-    about = f"segment nDCG@20 ({found[0].data_set}, {found[0].setting}, fair choice)"
+        curves.append(curve(way, findings, ("fair", "ways", way), labels, "segment", "personal"))
+    about = f"segment nDCG@20 ({findings[0].data_set}, {findings[0].setting}, fair choice)"
     return Parts(tables, Plot(about, "personal nDCG@20", curves))
 
 
@@ -227,7 +227,7 @@ def _beside(groups: Groups) -> Table:
     columns += [f"{data}, {setting}" for data, setting in groups]
     rows = [
         [f"{way}, {label}", f"{personal:.3f} / {segment:.3f}"]
-        + [_pair(found, "oracle", way, label) for found in groups.values()]
+        + [_pair(findings, "oracle", way, label) for findings in groups.values()]
         for (way, label), (personal, segment) in THEIRS.items()
     ]
     return Table("Steering with the oracle's choice of the concept, nDCG@20", columns, rows)
@@ -237,34 +237,34 @@ def _costs(groups: Groups) -> Table:
     rows: list[list[object]] = [
         ["paper: ELSA 1,024 on ML-25M, 8,192 neurons", 0.360, -0.037, 0.52, 1633]
     ]
-    for found in groups.values():
-        figures = [joined(found, name) for name in ("nDCG", "cost", "dead")]
-        rows.append([caption(found), *figures, found[0].figures["concepts"]])
+    for findings in groups.values():
+        figures = [joined(findings, name) for name in ("nDCG", "cost", "dead")]
+        rows.append([caption(findings), *figures, findings[0].figures["concepts"]])
     columns = ("", "nDCG@20", "change by the SAE's reconstruction", "dead neurons", "concepts")
     return Table("The base and the SAE, k = 32", columns, rows)
 
 
 def _table(
-    found: Sequence[Findings],
+    findings: Sequence[Findings],
     choice: str,
     strengths: Sequence[float],
     wanted: Callable[[str], bool],
 ) -> Table:
     labels = _labels(strengths)
-    ways = [way for way in found[0].figures[choice]["ways"] if wanted(way)]
-    rows = [[way, *(_pair(found, choice, way, label) for label in labels)] for way in ways]
+    ways = [way for way in findings[0].figures[choice]["ways"] if wanted(way)]
+    rows = [[way, *(_pair(findings, choice, way, label) for label in labels)] for way in ways]
     unit = "alpha" if wanted(TEASER) else "strength, TYPICAL"
-    users = ", ".join(str(one.figures[choice]["users"]) for one in found)
+    users = ", ".join(str(one.figures[choice]["users"]) for one in findings)
     title = (
-        f"{caption(found)}; {choice} choice, {users} users that have a concept; nDCG@20 personal "
+        f"{caption(findings)}; {choice} choice, {users} users that have a concept; nDCG@20 personal "
         "/ segment"
     )
     return Table(title, (unit, *labels), rows)
 
 
-def _pair(found: Sequence[Findings], choice: str, way: str, label: str) -> str:
+def _pair(findings: Sequence[Findings], choice: str, way: str, label: str) -> str:
     personal, segment = (
-        joined(found, choice, "ways", way, label, name) for name in ("personal", "segment")
+        joined(findings, choice, "ways", way, label, name) for name in ("personal", "segment")
     )
     return f"{personal:.3f} / {segment:.3f}"
 

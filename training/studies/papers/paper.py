@@ -66,20 +66,20 @@ def tagged(run: Run, purpose: str) -> Membership:
     return members
 
 
-def caption(found: Sequence[Findings]) -> str:
+def caption(findings: Sequence[Findings]) -> str:
     """Formats data set, setting, users and seeds of a table."""
-    one = found[0]
-    seeds = ", ".join(str(each.seed) for each in found)
+    one = findings[0]
+    seeds = ", ".join(str(each.seed) for each in findings)
     return f"{one.data_set}, {one.setting}: {one.users} test users a seed, seeds {seeds}"
 
 
-def joined(found: Sequence[Findings], *path: str) -> Estimate:
+def joined(findings: Sequence[Findings], *path: str) -> Estimate:
     """Returns the mean over the seeds at a path of the figures.
 
     Its error is the larger of the standard error over the seeds, which two or three seeds estimate
     badly, and that over the users of all seeds.
     """
-    runs = [_at(one.figures, path) for one in found]
+    runs = [_at(one.figures, path) for one in findings]
     mean, over_seeds = Estimate.joined(runs).mean, Estimate.joined(runs).error
     errors = [run.error for run in runs if run.error is not None]
     if len(errors) < len(runs):
@@ -87,23 +87,28 @@ def joined(found: Sequence[Findings], *path: str) -> Estimate:
     return Estimate(mean, max(over_seeds or 0.0, math.hypot(*errors) / len(runs)))
 
 
-def shown(found: Sequence[Findings], *path: str, form: str = ".3f") -> str:
+def shown(findings: Sequence[Findings], *path: str, form: str = ".3f") -> str:
     """Formats the joined figure, "-" where it is not a number."""
-    estimate = joined(found, *path)
+    estimate = joined(findings, *path)
     return "-" if math.isnan(estimate.mean) else f"{estimate:{form}}"
 
 
 def curve(
-    name: str, found: Sequence[Findings], path: Sequence[str], keys: Iterable[str], x: str, y: str
+    name: str,
+    findings: Sequence[Findings],
+    path: Sequence[str],
+    keys: Iterable[str],
+    x: str,
+    y: str,
 ) -> Curve:
     """Returns the figure y over the figure x at each key under a path of the figures."""
     keys = list(keys)
-    across = [joined(found, *path, key, x).mean for key in keys]
-    return Curve(name, across, [joined(found, *path, key, y) for key in keys])
+    across = [joined(findings, *path, key, x).mean for key in keys]
+    return Curve(name, across, [joined(findings, *path, key, y) for key in keys])
 
 
 def _at(figures: Any, path: Sequence[str]) -> Estimate:
     for key in path:
         figures = figures[key]
-    found: Estimate = figures
-    return found
+    estimate: Estimate = figures
+    return estimate

@@ -210,13 +210,13 @@ _SILENCED = {
 
 def _parts(groups: Groups) -> Parts:
     tables, curves = [], []
-    for (_, setting), found in groups.items():
-        about, dictionary = caption(found), found[0].figures["dictionary"]
+    for (_, setting), findings in groups.items():
+        about, dictionary = caption(findings), findings[0].figures["dictionary"]
         rows = [
             [
                 text,
                 theirs,
-                *(shown(found, "dictionary", kind, name, form=form) for kind in dictionary),
+                *(shown(findings, "dictionary", kind, name, form=form) for kind in dictionary),
             ]
             for name, (text, theirs, form) in _FIGURES.items()
         ]
@@ -224,31 +224,31 @@ def _parts(groups: Groups) -> Parts:
             Table(f"{about}: the dictionary", ("", "paper, SASRec on ML-1M", *dictionary), rows)
         )
         rows = [
-            [text, shown(found, "silenced", name, form=form)]
+            [text, shown(findings, "silenced", name, form=form)]
             for name, (text, form) in _SILENCED.items()
         ]
         tables.append(Table(f"{about}: silencing, top 20", ("", "ours"), rows))
-        tables += _tuning_tables(found, about, THEIRS[setting])
-        for way, levels in found[0].figures["tuning"]["ways"].items():
+        tables += _tuning_tables(findings, about, THEIRS[setting])
+        for way, levels in findings[0].figures["tuning"]["ways"].items():
             path = ("tuning", "ways", way)
-            curves.append(curve(f"{setting}: {way}", found, path, levels, "overall", "target"))
+            curves.append(curve(f"{setting}: {way}", findings, path, levels, "overall", "target"))
     return Parts(tables, Plot("change of nDCG@10 on all targets", "on the concept's", curves))
 
 
-def _tuning_tables(found: Sequence[Findings], about: str, theirs: str) -> Iterator[Table]:
+def _tuning_tables(findings: Sequence[Findings], about: str, theirs: str) -> Iterator[Table]:
     """Yields one table for the strengths of each kind of method."""
-    ways = found[0].figures["tuning"]["ways"]
-    concepts = ", ".join(found[0].figures["tuning"]["concepts"])
+    ways = findings[0].figures["tuning"]["ways"]
+    concepts = ", ".join(findings[0].figures["tuning"]["concepts"])
     title = f"{about}: change of nDCG@10 on the concept's targets / on all, means over {concepts}"
     for strengths, names in ((WEIGHTS, [way for way in ways if way != BOOST]), (BOOSTS, [BOOST])):
         labels = [f"{strength:g}" for strength in strengths]
-        rows = [[way, *(_pair(found, way, label) for label in labels)] for way in names]
+        rows = [[way, *(_pair(findings, way, label) for label in labels)] for way in names]
         yield Table(title, (f"paper: {theirs}", *labels), rows)
 
 
-def _pair(found: Sequence[Findings], way: str, label: str) -> str:
+def _pair(findings: Sequence[Findings], way: str, label: str) -> str:
     estimates = (
-        joined(found, "tuning", "ways", way, label, name) for name in ("target", "overall")
+        joined(findings, "tuning", "ways", way, label, name) for name in ("target", "overall")
     )
     return " / ".join(f"{one.mean:+.1%} ± {one.error or 0:.1%}" for one in estimates)
 

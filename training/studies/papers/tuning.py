@@ -137,8 +137,8 @@ def _by_concept(wanted: csr_matrix, surprise: Tensor, members: csr_matrix) -> Fi
     table = csr_matrix(
         (surprise.double().numpy(), wanted.indices, wanted.indptr), shape=wanted.shape
     )
-    found: Figures = (table @ members.T).toarray()
-    return found
+    sums: Figures = (table @ members.T).toarray()
+    return sums
 
 
 def tune(lessons: Lessons, neurons: Ints, flags: NDArray[np.float32], weight: float) -> Knobs:
