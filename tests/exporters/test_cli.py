@@ -101,7 +101,7 @@ def test_gains_are_written_and_shown_and_are_what_training_finds(
 
 def test_the_ways_of_gains_that_the_command_knows_are_those_of_training() -> None:
     assert cli.GAINS == gains.GAINS
-    with pytest.raises(ConfigError, match="'magic' found, expected one of ridge"):
+    with pytest.raises(ConfigError, match="gains: expected one of ridge, found 'magic'"):
         gains_of(SimpleNamespace(), "magic")
 
 

@@ -33,21 +33,20 @@ class ConceptConfig:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ConfigError(
-                f"concepts: method is {self.method!r}, expected one of {', '.join(METHODS)}"
+                f"concepts: method: expected one of {', '.join(METHODS)}, found {self.method!r}"
             )
         if unknown := [name for name in self.label_methods if name not in {*METHODS, DICTIONARY}]:
             known = ", ".join([DICTIONARY, *METHODS])
-            raise ConfigError(f"concepts: labels names {unknown[0]!r}, expected some of {known}")
+            raise ConfigError(f"concepts: labels: expected some of {known}, found {unknown[0]!r}")
         if self.min_items < 1 or self.max_values < 1 or self.max_users < 1:
             raise ConfigError("concepts: min_items, max_values and max_users must be at least 1")
         if self.min_popularity < 0:
             raise ConfigError(
-                f"concepts: min_popularity is {self.min_popularity}, expected 0 or more"
+                f"concepts: min_popularity: expected 0 or more, found {self.min_popularity}"
             )
         if not 0 < self.held_out_share < 1:
             raise ConfigError(
-                f"concepts: held_out_share is {self.held_out_share}, expected a share between 0 "
-                "and 1"
+                f"concepts: held_out_share: expected between 0 and 1, found {self.held_out_share}"
             )
 
     @property

@@ -135,8 +135,8 @@ def ablation_report(runs: Sequence[Run], parsed: argparse.Namespace, command: st
     run = only_run(runs)
     if parsed.concepts < 1 or not 1 <= parsed.neurons <= run.sae.n_neurons:
         raise ConfigError(
-            f"--concepts is {parsed.concepts} and --neurons {parsed.neurons}, "
-            f"expected at least 1 concept and 1 to {run.sae.n_neurons} neurons"
+            "--concepts and --neurons: expected at least 1 concept and 1 to "
+            f"{run.sae.n_neurons} neurons, found {parsed.concepts} and {parsed.neurons}"
         )
     ablations = ablate(run, parsed.concepts, parsed.neurons)
     columns = (

@@ -71,7 +71,7 @@ def dictionary_report(runs: Sequence[Run], parsed: argparse.Namespace, command: 
     off = _OFF_SAMPLES[parsed.describer] if parsed.off_samples is None else parsed.off_samples
     options = DictionaryOptions(parsed.on_samples, off)
     if parsed.neurons is not None and parsed.neurons < 1:
-        raise ConfigError(f"--neurons is {parsed.neurons}, expected at least 1")
+        raise ConfigError(f"--neurons: expected at least 1, found {parsed.neurons}")
     describer = _describer(run, parsed)
     codes = item_codes(run.recommender, run.sae, run.config.max_length)
     rows = np.flatnonzero(run.catalogue.popularity >= run.config.concepts.min_popularity)

@@ -55,7 +55,7 @@ def interpretability_report(
 ) -> Report:
     """Reports the figures of all runs, and cards and activations of the first."""
     if parsed.concepts < 1:
-        raise ConfigError(f"--concepts is {parsed.concepts}, expected at least 1")
+        raise ConfigError(f"--concepts: expected at least 1, found {parsed.concepts}")
     measured = [interpret(run, parsed.concepts) for run in runs]
     shares = stability(runs) if len(runs) > 1 else {}
     by_representation = list(zip(*measured, strict=True))

@@ -56,10 +56,12 @@ def read_plan(path: Path) -> Plan:
         raise ConfigError(f"{path} is not a readable TOML file: {error}") from error
     known = ("measure", "n", "references", "flags", "grid")
     if unknown := sorted(document.keys() - set(known)):
-        raise ConfigError(f"{path} holds {', '.join(unknown)}, expected only {', '.join(known)}")
+        raise ConfigError(f"{path}: expected only {', '.join(known)}, found {', '.join(unknown)}")
     measure = document.get("measure", MEASURES[0])
     if measure not in MEASURES:
-        raise ConfigError(f"{path}: measure is {measure!r}, expected one of {', '.join(MEASURES)}")
+        raise ConfigError(
+            f"{path}: measure: expected one of {', '.join(MEASURES)}, found {measure!r}"
+        )
     shared = document.get("flags", {})
     drawn = [cell for block in document.get("grid", [{}]) for cell in _product(shared | block)]
     cells = {json.dumps(cell, sort_keys=True): cell for cell in drawn}

@@ -15,7 +15,7 @@ def only_run(runs: Sequence[Run]) -> Run:
         ConfigError: if there are several.
     """
     if len(runs) != 1:
-        raise ConfigError(f"{len(runs)} runs given, expected one")
+        raise ConfigError(f"--run: expected one run, found {len(runs)}")
     return runs[0]
 
 

@@ -1,4 +1,4 @@
-"""Concepts: membership, contrast, TF-IDF, units and effects, against naive formulas and planted truth."""
+"""Concepts: membership, contrast, TF-IDF, units and effects, against naive formulas and truth."""
 
 import math
 from collections.abc import Sequence
@@ -246,7 +246,7 @@ def test_a_tag_on_one_item_is_a_concept_without_auc_and_a_tag_on_all_items_is_no
 def test_planted_concepts_have_a_neuron_that_moves_them_and_not_the_others(
     planted_run: Run,
 ) -> None:
-    """A neuron is chosen on 4 of 5 items, judged on the fifth and then steered by one TYPICAL unit."""
+    """Neurons are chosen on 4 of 5 items, judged on the fifth, then steered by a TYPICAL unit."""
     figures = best_neurons(planted_run)
     assert len(figures) == 10
     found = sum(row.auc >= 0.95 for row in figures)

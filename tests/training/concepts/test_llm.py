@@ -1,4 +1,4 @@
-"""Describing by a language model, against a local server that speaks the chat protocol and has its faults."""
+"""Describing by a language model, against a local chat server that has faults."""
 
 import json
 import threading
@@ -277,7 +277,7 @@ def test_an_endpoint_without_meaning_is_refused(wrong: dict[str, Any]) -> None:
 def test_the_command_describes_a_run_by_a_model_and_writes_labels(
     model: Model, planted_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model.answer = lambda question: completion('{"description": "films", "active": [1]}')
+    model.answer = lambda _: completion('{"description": "films", "active": [1]}')
     monkeypatch.setenv("TRIMTAB_LLM_KEY", "secret")
     labels, out = tmp_path / "labels.jsonl", tmp_path / "report"
     flags = ["--describer", "llm", "--llm-url", model.url, "--llm-model", "tiny", "--neurons", "5"]
@@ -315,7 +315,7 @@ def test_the_command_goes_on_with_what_it_has_when_the_model_is_gone(
     lines = [json.loads(line) for line in labels.read_text().splitlines()]
     assert {line["label"]["method"] for line in lines if "label" in line} >= {"tfidf", "auc"}
     assert main(["dictionary", "--run", str(planted_run.path), "--describer", "llm"]) == 1
-    assert "llm: url is ''" in capsys.readouterr().err
+    assert "found '' and ''" in capsys.readouterr().err
 
 
 def test_the_command_describes_by_metadata_and_refuses_what_means_nothing(

@@ -1,4 +1,4 @@
-"""Mapping methods: against naive formulas, against planted truth, and on evidence that tells nothing."""
+"""Mapping methods: naive formulas, planted truth, and evidence that tells nothing."""
 
 import numpy as np
 import pytest
@@ -147,7 +147,7 @@ def test_evidence_of_some_items_keeps_their_places_in_the_catalogue(planted: Evi
 
 
 def test_labels_are_chosen_on_some_items_and_scored_on_others(rng: np.random.Generator) -> None:
-    """Chance finds a label for every neuron; on items that it was not chosen on, its AUC is about 1/2."""
+    """Chance finds a label for every neuron; on other items its AUC is about 1/2."""
     codes, members = rng.random((400, 60)), rng.random((30, 400)) < 0.2
     evidence, judged = evidence_of(members, codes), np.arange(400) % 2 == 0
     names = [f"tag {row}" for row in range(30)]

@@ -1,4 +1,4 @@
-"""The concept dictionary: disjoint samples, honest tests, faults that cost one neuron and no more."""
+"""The concept dictionary: disjoint samples, honest tests, faults that cost one neuron only."""
 
 import numpy as np
 import pytest
@@ -94,7 +94,7 @@ def test_explanation_and_test_samples_are_disjoint_and_truly_on_and_off(
 def test_confidence_weighs_on_and_off_alike_and_precision_is_at_the_true_rate(
     rng: np.random.Generator,
 ) -> None:
-    """Who says that everything fires is right about half of as many on as off, and about 1 item in 10."""
+    """Predicting that all items fire gives confidence 1/2 and a precision of about 1/10."""
     active = np.zeros(400, dtype=bool)
     active[:40] = True
     (entry,) = make_dictionary(codes_of(active), ITEMS, Noting(), OPTIONS, rng).entries

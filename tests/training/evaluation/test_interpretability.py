@@ -1,4 +1,4 @@
-"""Interpretability: figures against naive formulas, planted truth, and the report that is written."""
+"""Interpretability: figures against naive formulas, planted truth, and the written report."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Grids of settings: read, trained, gone on with, and told as a report."""
+"""Grids of settings: they are read, trained, resumed and reported."""
 
 import json
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_a_plan_is_the_product_of_its_axes_and_the_union_of_its_grids(tmp_path: 
 
 
 def test_a_sweep_reports_means_over_seeds_beside_the_references(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "sweep"
     assert main(["sweep", str(write(tmp_path, RANKING)), "--out", str(out), "--threads", "1"]) == 0
@@ -88,8 +88,8 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("measure = 'speed'", "measure is 'speed', expected one of ranking, fidelity"),
-        ("[flag]\nseed = 1", "holds flag, expected only measure, n, references, flags, grid"),
+        ("measure = 'speed'", "measure: expected one of ranking, fidelity, found 'speed'"),
+        ("[flag]\nseed = 1", "expected only measure, n, references, flags, grid, found flag"),
         ("[flags]\nrecommender = 'gru'", "--recommender is 'gru', expected one of"),
         ("[flags]\nno-such-flag = 1", "unrecognized arguments: --no-such-flag 1"),
         ("[flags]\nsae-expansion = 0", "expansion"),

@@ -1,4 +1,4 @@
-"""How well requests control lists: operations against the naive formula, shares, pairs, side effects."""
+"""The control study: operations against the naive formula, shares, pairs, side effects."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The steering frontier: strengths against brute force, calibration, hidden tags, and a whole small run."""
+"""The steering frontier: strengths against brute force, calibration, hidden tags, a small run."""
 
 import dataclasses
 import json
@@ -328,7 +328,7 @@ def test_a_lift_is_the_least_that_puts_enough_items_into_the_list(rng: np.random
 
 
 def test_a_pair_of_shares_is_brought_to_its_targets_or_shown_to_be_out_of_reach(
-    planted_run: Run, audience: Audience, known: Knowledge
+    audience: Audience, known: Knowledge
 ) -> None:
     """Concepts without common items hold at most the whole list together."""
     flags = (known.tags[0] & ~known.tags[1], known.tags[1] & ~known.tags[0])

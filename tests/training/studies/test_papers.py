@@ -265,7 +265,7 @@ def test_leaning_counts_shares_of_women_and_men_and_not_their_numbers() -> None:
         ({"user_id": [1], "age": [30]}, "expected also ['gender']"),
         (
             {"user_id": [1, 2], "gender": ["F", "M"]},
-            "{'F': 1, 'M': 1}, expected at least 10 of each",
+            "expected at least 10 users of each gender, found {'F': 1, 'M': 1}",
         ),
     ],
 )
@@ -322,16 +322,19 @@ def test_a_paper_is_trained_measured_and_reported_beside_its_own_figures(tmp_pat
     assert (tmp_path / "paper-p1.png").stat().st_size > 5_000
     figures = json.loads((tmp_path / "paper-p1.json").read_text())["figures"]
     assert [(one["setting"], one["seed"], one["users"]) for one in figures] == [
-        ("paper-like SAE", 1, 20), ("paper-like SAE", 2, 20), ("default SAE", 1, 20), ("default SAE", 2, 20),
-    ]  # fmt: skip
+        ("paper-like SAE", 1, 20),
+        ("paper-like SAE", 2, 20),
+        ("default SAE", 1, 20),
+        ("default SAE", 2, 20),
+    ]
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["P9", "--data", "synthetic"], "there is no paper 'P9', expected one of P1"),
+        (["P9", "--data", "synthetic"], "paper: expected one of P1, P2, P3, P4, found 'P9'"),
         (["P1", "--data", "nowhere"], "no data set 'nowhere'"),
-        (["P1", *FLAGS, "--seeds", "1", "--users", "1"], "--users is 1, expected at least 2"),
+        (["P1", *FLAGS, "--seeds", "1", "--users", "1"], "--users: expected at least 2, found 1"),
         (
             ["P1", *FLAGS, "--seeds", "1", "--users", "900"],
             "30 test users found, --users asks for 900",

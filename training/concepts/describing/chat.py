@@ -53,8 +53,8 @@ class ChatOptions:
         where = urlsplit(self.url)
         if not self.model or where.scheme not in ("http", "https") or not where.netloc:
             raise ConfigError(
-                f"llm: url is {self.url!r} and model {self.model!r}, "
-                "expected http(s)://HOST/PATH and a name"
+                "llm: url and model: expected http(s)://HOST/PATH and a name, "
+                f"found {self.url!r} and {self.model!r}"
             )
         if self.attempts < 1 or self.give_up_after < 1:
             raise ConfigError("llm: attempts and give_up_after must be at least 1")
@@ -176,19 +176,19 @@ def _object(data: bytes) -> dict[str, Any]:
     try:
         text = json.loads(data)["choices"][0]["message"]["content"]
     except (ValueError, KeyError, IndexError, TypeError):
-        raise ValueError(f"found {data[:80]!r}, expected a chat completion") from None
+        raise ValueError(f"expected a chat completion, found {data[:80]!r}") from None
     if not isinstance(text, str):
-        raise ValueError(f"found an answer of type {type(text).__name__}, expected a text")
+        raise ValueError(f"expected a text as answer, found {type(text).__name__}")
     start, end = text.find("{"), text.rfind("}")  # models like to put fences or words around it
     try:
         answer: dict[str, Any] = json.loads(text[start : end + 1], parse_constant=_no_number)
     except ValueError:
-        raise ValueError(f"found the answer {text[:80]!r}, expected a JSON object") from None
+        raise ValueError(f"expected a JSON object as answer, found {text[:80]!r}") from None
     return answer
 
 
 def _no_number(text: str) -> float:
-    raise ValueError(f"found {text}, expected a number")
+    raise ValueError(f"expected a number, found {text}")
 
 
 def _retry_after_s(header: str | None, now: float) -> float:

@@ -48,8 +48,8 @@ class DictionaryOptions:
     def __post_init__(self) -> None:
         if self.on_samples < 2 or self.off_samples < 1 or self.least_on < 2:
             raise ConfigError(
-                f"dictionary: on_samples {self.on_samples}, off_samples {self.off_samples} and "
-                f"least_on {self.least_on} found, expected at least 2, 1 and 2"
+                "dictionary: on_samples, off_samples and least_on: expected at least 2, 1 and 2, "
+                f"found {self.on_samples}, {self.off_samples} and {self.least_on}"
             )
 
 

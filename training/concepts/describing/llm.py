@@ -52,10 +52,10 @@ class LlmDescription:
             fires = np.zeros(len(items), dtype=bool)
             numbers = answer.get("active")
             if not isinstance(numbers, list):
-                raise ValueError(f"found {str(answer)[:80]}, expected a list under 'active'")
+                raise ValueError(f"expected a list under 'active', found {str(answer)[:80]}")
             for number in numbers:
                 if not isinstance(number, int) or not 1 <= number <= len(items):
-                    raise ValueError(f"found item {number!r}, expected 1 to {len(items)}")
+                    raise ValueError(f"item: expected 1 to {len(items)}, found {number!r}")
                 fires[number - 1] = True
             return fires
 
@@ -118,5 +118,5 @@ def item_texts(catalogue: Catalogue) -> list[str]:
 def _description(answer: dict[str, Any]) -> str:
     text = answer.get("description")
     if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"found {str(answer)[:80]}, expected a text under 'description'")
+        raise ValueError(f"expected a text under 'description', found {str(answer)[:80]}")
     return " ".join(text.split())[:LONGEST_TEXT]

@@ -73,7 +73,7 @@ def gains_of(run: TrainedModel, way: str) -> Floats:
         ConfigError: the way is not known.
     """
     if way != RIDGE:
-        raise ConfigError(f"gains: {way!r} found, expected one of {', '.join(GAINS)}")
+        raise ConfigError(f"gains: expected one of {', '.join(GAINS)}, found {way!r}")
     fitted = run.catalogue.popularity >= run.config.concepts.min_popularity
     vectors = item_vectors(run.recommender, run.sae, run.config.max_length)
     tags = tagged(run.catalogue, run.concepts)

@@ -79,13 +79,13 @@ class FrontierOptions:
     def __post_init__(self) -> None:
         if self.max_users < 2 or self.max_concepts < 1:
             raise ConfigError(
-                f"frontier: expected max_users of at least 2 and max_concepts of at least 1, "
-                f"found {self.max_users}, {self.max_concepts}"
+                "frontier: max_users and max_concepts: expected at least 2 and 1, "
+                f"found {self.max_users} and {self.max_concepts}"
             )
         for share in self.hidden_shares:
             if not 0 < share < 1:
                 raise ConfigError(
-                    f"frontier: hidden holds {share:g}, expected shares between 0 and 1"
+                    f"frontier: hidden: expected shares between 0 and 1, found {share:g}"
                 )
 
     @property
@@ -95,7 +95,7 @@ class FrontierOptions:
             return [float(share) for share in self.hidden.split()]
         except ValueError as error:
             raise ConfigError(
-                f"frontier: hidden is {self.hidden!r}, expected numbers: {error}"
+                f"frontier: hidden: expected numbers, found {self.hidden!r}: {error}"
             ) from error
 
 

@@ -59,11 +59,9 @@ def paper_report(
         DataError: a data set that lacks what the paper needs.
     """
     if parsed.paper not in PAPERS:
-        raise ConfigError(
-            f"there is no paper {parsed.paper!r}, expected one of {', '.join(PAPERS)}"
-        )
+        raise ConfigError(f"paper: expected one of {', '.join(PAPERS)}, found {parsed.paper!r}")
     if parsed.users is not None and parsed.users < 2:
-        raise ConfigError(f"--users is {parsed.users}, expected at least 2")
+        raise ConfigError(f"--users: expected at least 2, found {parsed.users}")
     paper = PAPERS[parsed.paper]
     groups: dict[tuple[str, str], list[Findings]] = {}
     for data in parsed.data:

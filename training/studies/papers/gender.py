@@ -69,7 +69,7 @@ def women(run: Run) -> Figures:
     counts = {code: int((codes == value).sum()) for code, value in _CODES.items()}
     if min(counts.values()) < LEAST_OF_EACH:
         raise DataError(
-            f"{path}: users by gender found: {counts}, expected at least {LEAST_OF_EACH} of each"
+            f"{path}: expected at least {LEAST_OF_EACH} users of each gender, found {counts}"
         )
     return codes
 

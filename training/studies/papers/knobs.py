@@ -256,8 +256,8 @@ def _table(
     unit = "alpha" if wanted(TEASER) else "strength, TYPICAL"
     users = ", ".join(str(one.figures[choice]["users"]) for one in findings)
     title = (
-        f"{caption(findings)}; {choice} choice, {users} users that have a concept; nDCG@20 personal "
-        "/ segment"
+        f"{caption(findings)}; {choice} choice, {users} users that have a concept; "
+        "nDCG@20 personal / segment"
     )
     return Table(title, (unit, *labels), rows)
 
