@@ -8,8 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from exporters.models import Floats, HookedRecommender, SparseCoder
+from service.arrays import Floats
 from training.histories import Histories, PaddedHistories
+from training.recommenders import Recommender
+from training.saes import SparseAutoencoder
 
 QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 UNIT_QUANTILE = QUANTILES.index(0.95)
@@ -86,7 +88,7 @@ class NeuronCards(NamedTuple):
 
 @torch.no_grad()
 def encode_population(
-    recommender: HookedRecommender, sae: SparseCoder, histories: Histories
+    recommender: Recommender, sae: SparseAutoencoder, histories: Histories
 ) -> Population:
     """Encodes all histories, or as many as can be held, drawn with a fixed seed."""
     most = min(MAX_USERS, max(_MAX_ENTRIES // sae.k, 1))
@@ -147,7 +149,7 @@ def measure_activity(population: Population, n_neurons: int) -> Activity:
 
 
 @torch.no_grad()
-def find_top_items(recommender: HookedRecommender, sae: SparseCoder, n_items: int) -> Ranked:
+def find_top_items(recommender: Recommender, sae: SparseAutoencoder, n_items: int) -> Ranked:
     """Per neuron the items whose one-item histories activate it most."""
     neurons, items = np.zeros(0, np.int64), np.zeros(0, np.int64)
     activations = np.zeros(0, np.float32)
@@ -170,7 +172,7 @@ def find_top_items(recommender: HookedRecommender, sae: SparseCoder, n_items: in
 
 
 def find_moved_items(
-    recommender: HookedRecommender, sae: SparseCoder, V: Tensor, unit: Floats, mean_user: Floats
+    recommender: Recommender, sae: SparseAutoencoder, V: Tensor, unit: Floats, mean_user: Floats
 ) -> tuple[Ranked, Ranked]:
     """Per neuron the items whose score strength 1 raises most, and those it lowers most.
 
@@ -218,7 +220,7 @@ def find_nearest_neurons(W_dec: Tensor) -> Ranked:
 
 
 def make_cards(
-    recommender: HookedRecommender, sae: SparseCoder, V: Tensor, population: Population
+    recommender: Recommender, sae: SparseAutoencoder, V: Tensor, population: Population
 ) -> NeuronCards:
     """The cards of all neurons, from codes of the training users and the models themselves."""
     activity = measure_activity(population, sae.n_neurons)

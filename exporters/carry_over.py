@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from exporters.errors import ContentsError
-from exporters.models import Floats
 from exporters.previous_bundle import Earlier, EarlierConcept
+from service.arrays import Floats
 from training.concepts import FittedConcept, Label, item_codes
 from training.concepts.describing.dictionary import DICTIONARY
 from training.concepts.effect import Audience, measure

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from trimtab.manifest import FLAT
 from trimtab.v1.bundle_pb2 import BundleManifest
 
 from exporters.errors import ExportError
-from exporters.index_kinds import FLAT, KINDS
+from exporters.index_kinds import KINDS
 from exporters.progress import STAGES
 from exporters.sealed import verify_files
 from exporters.show import print_carried, print_details, print_summary

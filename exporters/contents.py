@@ -13,12 +13,16 @@ from trimtab.v1.bundle_pb2 import HistoryRule, Provenance, ScaleRule
 from exporters.cards import NeuronCards, encode_population, make_cards
 from exporters.determinism import one_thread
 from exporters.errors import ContentsError
-from exporters.models import Floats, HookedRecommender, NamedConcept, NeuronLabel, SparseCoder
-from exporters.normalisation import scale_rule
 from exporters.progress import Report, silent
+from exporters.scale_rules import checked_scale_rule
+from service.arrays import Floats
+from service.bundle.precision import Precision
+from training.concepts import FittedConcept, Label
 from training.concepts.mapping.purity import Purity
 from training.histories import Histories
 from training.interactions import Catalogue
+from training.recommenders import Recommender
+from training.saes import SparseAutoencoder
 
 REFERENCE_COUNT = 64
 QUERY_COUNT = 256
@@ -77,9 +81,9 @@ class Dims(NamedTuple):
 class BundleContents:
     """The parts of one bundle; refuses parts that do not fit each other."""
 
-    recommender: HookedRecommender
+    recommender: Recommender
     """A torch module on the CPU, in evaluation mode."""
-    sae: SparseCoder
+    sae: SparseAutoencoder
     """Likewise."""
     V: Tensor
     """float32 [n_items, p]: the item matrix."""
@@ -89,9 +93,9 @@ class BundleContents:
     """The items, in index order."""
     cards: NeuronCards
     """What is known of each neuron."""
-    labels: Sequence[Sequence[NeuronLabel]]
+    labels: Sequence[Sequence[Label]]
     """Per neuron, best first."""
-    concepts: Sequence[NamedConcept]
+    concepts: Sequence[FittedConcept]
     """The first label set's concepts."""
     mean_user: Floats
     """[d]: mean embedding of the training users."""
@@ -116,7 +120,7 @@ class BundleContents:
         k = self.references.neurons.shape[1]
         context = self.recommender.context_size
         object.__setattr__(self, "dims", Dims(n_items, d, p, n_neurons, k, context))
-        object.__setattr__(self, "scale_rule", scale_rule(self.sae, self.references.z))
+        object.__setattr__(self, "scale_rule", checked_scale_rule(self.sae, self.references.z))
         _expect("the catalogue's items", self.catalogue.n_items, n_items)
         _expect("the biases", len(self.b), n_items)
         _expect("the embedding's width", self.references.z.shape[1], d)
@@ -162,12 +166,12 @@ class Users(NamedTuple):
 @torch.no_grad()
 def assemble(
     *,
-    recommender: HookedRecommender,
-    sae: SparseCoder,
+    recommender: Recommender,
+    sae: SparseAutoencoder,
     catalogue: Catalogue,
     users: Users,
-    labels: Sequence[Sequence[NeuronLabel]],
-    concepts: Sequence[NamedConcept],
+    labels: Sequence[Sequence[Label]],
+    concepts: Sequence[FittedConcept],
     history: HistoryRule,
     provenance: Provenance,
     purity: Purity | None = None,
@@ -223,11 +227,11 @@ def attribute_columns(items: pl.DataFrame) -> list[str]:
 
 
 def _references(
-    recommender: HookedRecommender,
-    sae: SparseCoder,
+    recommender: Recommender,
+    sae: SparseAutoencoder,
     histories: Histories,
     unit: Floats,
-    concepts: Sequence[NamedConcept],
+    concepts: Sequence[FittedConcept],
     rng: np.random.Generator,
 ) -> References:
     chosen = histories.rows(_draw(len(histories.lengths), REFERENCE_COUNT - 1, rng))
@@ -256,13 +260,12 @@ def _references(
 
 
 def as_stored(values: Tensor) -> Tensor:
-    """Activations and contexts as the service keeps them: rounded to float16, in its range."""
-    largest = torch.finfo(torch.float16).max
-    return values.clamp(-largest, largest).half().float()
+    """Rounds activations and contexts as the service does before it stores them."""
+    return torch.from_numpy(Precision.FLOAT16.rounded(values.detach().numpy()))
 
 
 def random_code_edits(
-    count: int, unit: Floats, concepts: Sequence[NamedConcept], rng: np.random.Generator
+    count: int, unit: Floats, concepts: Sequence[FittedConcept], rng: np.random.Generator
 ) -> Tensor:
     """Changes of codes [count, n_neurons]: one to three ADDs each, of neurons or concepts, within 2 units."""
     changes = np.zeros((count, len(unit)), np.float32)
@@ -289,7 +292,7 @@ def _expect(what: str, found: object, expected: object) -> None:
         raise ContentsError(f"{what}: {found} found, {expected} expected")
 
 
-def _check_concepts(concepts: Sequence[NamedConcept], n_neurons: int) -> None:
+def _check_concepts(concepts: Sequence[FittedConcept], n_neurons: int) -> None:
     names = [concept.name for concept in concepts]
     for name in names:
         if not name or names.count(name) > 1:

@@ -23,7 +23,3 @@ class BundleExistsError(ExportError):
 
 class BundleWriteError(ExportError):
     """The file system refused a file, for instance because the disk is full."""
-
-
-class BundleFaultError(ExportError):
-    """A directory is no bundle, or no longer the bundle that was written."""

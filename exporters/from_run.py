@@ -8,7 +8,6 @@ from trimtab.v1.bundle_pb2 import HistoryRule, Provenance
 
 from exporters.contents import BundleContents, Gains, Users, assemble
 from exporters.errors import ContentsError
-from exporters.models import NeuronLabel
 from exporters.progress import Report, silent
 from training.concepts import item_codes
 from training.concepts.gains.item_gains import gains_of
@@ -59,7 +58,7 @@ def contents_of(
         sae=run.sae,
         catalogue=run.catalogue,
         users=Users(train, split.histories(held_out)),
-        labels=[[NeuronLabel(*label) for label in labels] for labels in run.labels],
+        labels=run.labels,
         concepts=run.concepts,
         history=HistoryRule(
             ordered=run.recommender.ordered, max_length=max_history, min_value=run.config.min_value

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from exporters.errors import GraphError
-from exporters.models import HookedRecommender, SparseCoder
+from training.recommenders import Recommender
+from training.saes import SparseAutoencoder
 
 OPSET = 20
 
@@ -52,7 +53,7 @@ class RecommenderGraphs(NamedTuple):
 
 
 class _Encoder(nn.Module):
-    def __init__(self, recommender: HookedRecommender) -> None:
+    def __init__(self, recommender: Recommender) -> None:
         super().__init__()
         self.recommender = recommender
 
@@ -64,7 +65,7 @@ class _Encoder(nn.Module):
 
 
 class _Sae(nn.Module):
-    def __init__(self, sae: SparseCoder) -> None:
+    def __init__(self, sae: SparseAutoencoder) -> None:
         super().__init__()
         self.sae = sae
 
@@ -74,7 +75,7 @@ class _Sae(nn.Module):
 
 
 class _Head(nn.Module):
-    def __init__(self, recommender: HookedRecommender) -> None:
+    def __init__(self, recommender: Recommender) -> None:
         super().__init__()
         self.recommender = recommender
 
@@ -83,7 +84,7 @@ class _Head(nn.Module):
 
 
 def export_graphs(
-    recommender: HookedRecommender, sae: SparseCoder, d: int, ready: RecommenderGraphs | None = None
+    recommender: Recommender, sae: SparseAutoencoder, d: int, ready: RecommenderGraphs | None = None
 ) -> Graphs:
     """Exports the encoder, the SAE and, unless it is the identity, the head.
 
@@ -100,7 +101,7 @@ def export_graphs(
     return Graphs(encoder, _export_sae(sae, d), head)
 
 
-def export_recommender(recommender: HookedRecommender, d: int) -> RecommenderGraphs:
+def export_recommender(recommender: Recommender, d: int) -> RecommenderGraphs:
     """The part of export_graphs that depends on the recommender alone."""
     widths = {"context": recommender.context_size} if recommender.context_size else {}
     state = ("z", *widths)
@@ -125,7 +126,7 @@ def export_recommender(recommender: HookedRecommender, d: int) -> RecommenderGra
     return RecommenderGraphs(encoder, head)
 
 
-def _export_sae(sae: SparseCoder, d: int) -> bytes:
+def _export_sae(sae: SparseAutoencoder, d: int) -> bytes:
     example = {"z": torch.linspace(-1.0, 1.0, 2 * d).reshape(2, d)}
     graph = _export("sae", _Sae(sae), example, ("neurons", "activations"))
     _check("sae", graph, ({"z": np.zeros((batch, d), np.float32)} for batch in _BATCHES), {})

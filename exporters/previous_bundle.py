@@ -8,12 +8,14 @@ import numpy as np
 import pyarrow.parquet as pq
 from scipy.sparse import csr_matrix, vstack
 from trimtab.label_files import LabelFileError, read_labels
+from trimtab.v1.bundle_pb2 import BundleManifest
 from trimtab.v1.concept_pb2 import LabelRecord
 
-from exporters.errors import BundleFaultError, ContentsError
-from exporters.graphs import session
-from exporters.models import Floats
+from exporters.errors import ContentsError
 from exporters.sealed import verify_files
+from service.arrays import Floats
+from service.bundle.bundle import BundleError
+from service.bundle.open import open_encoder
 from training.concepts import Label
 
 _BATCH = 1_024
@@ -42,7 +44,7 @@ def read_earlier(directory: Path, label_file: Path | None = None) -> Earlier:
     """Reads a bundle, with its own label set or with one that was exported from a server.
 
     Raises:
-        BundleFaultError: it is no bundle.
+        BundleError: it is no bundle.
         ContentsError: a line of the label file does not fit it.
     """
     manifest = verify_files(directory)
@@ -66,7 +68,7 @@ def read_earlier(directory: Path, label_file: Path | None = None) -> Earlier:
         records = read_records(label_file)
         concepts = _named(records, concepts, n_neurons, label_file)
         labels = labels_of(records, n_neurons, label_file)
-    codes = _codes(directory, len(item_ids), n_neurons)
+    codes = _codes(directory, manifest, len(item_ids))
     return Earlier(manifest.bundle_id, item_ids, codes, list(concepts.values()), labels)
 
 
@@ -131,16 +133,18 @@ def _named(
     return concepts
 
 
-def _codes(directory: Path, n_items: int, n_neurons: int) -> csr_matrix:
-    encoder, sae = session(str(directory / "encoder.onnx")), session(str(directory / "sae.onnx"))
+def _codes(directory: Path, manifest: BundleManifest, n_items: int) -> csr_matrix:
+    """Computes the codes of one-item histories: [n_items, n_neurons]."""
+    encoder = open_encoder(directory, manifest)
+    n_neurons = manifest.dimensions.n_neurons
     parts = []
     for start in range(0, n_items, _BATCH):
         items = np.arange(start, min(start + _BATCH, n_items), dtype=np.int64)[:, None]
-        z = encoder.run(["z"], {"items": items, "mask": np.ones(items.shape, np.float32)})[0]
-        neurons, activations = sae.run(["neurons", "activations"], {"z": z})
+        z = encoder.embed(items, np.ones(items.shape, np.float32)).z
+        neurons, activations = encoder.code(z)
         rows = np.repeat(np.arange(len(items)), neurons.shape[1])
         shape = (len(items), n_neurons)
         parts.append(csr_matrix((activations.ravel(), (rows, neurons.ravel())), shape=shape))
     if not parts:
-        raise BundleFaultError(f"{directory} has no items")
+        raise BundleError(f"{directory} has no items")
     return vstack(parts, format="csr")

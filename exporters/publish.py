@@ -19,12 +19,14 @@ from trimtab.v1.bundle_pb2 import AttributeKind as WireKind
 
 from exporters.choose_index import ChosenIndex, IndexOptions, Trial
 from exporters.contents import BundleContents
-from exporters.errors import BundleExistsError, BundleFaultError, BundleWriteError
+from exporters.errors import BundleExistsError, BundleWriteError
 from exporters.graphs import OPSET, RecommenderGraphs
 from exporters.parity import check_parity
 from exporters.progress import Report, silent
-from exporters.sealed import read_manifest, verify_files
+from exporters.sealed import verify_files
 from exporters.write_files import Written, new_file, write_files
+from service.bundle.bundle import BundleError
+from service.bundle.open import read_manifest
 from training.interactions import AttributeKind
 
 _WIRE_KINDS = {
@@ -153,7 +155,7 @@ def _same_bundle(out: Path, manifest: BundleManifest) -> BundleManifest:
     """The bundle at `out`, if it is the one that was about to be written."""
     try:
         present = verify_files(out)
-    except BundleFaultError as error:
+    except BundleError as error:
         raise BundleExistsError(f"{out} exists and is no whole bundle: {error}") from error
     if present.bundle_id != manifest.bundle_id:
         raise BundleExistsError(
@@ -183,7 +185,7 @@ def refuse_what_is_no_bundle(out: Path) -> None:
     if out.is_dir() and any(out.iterdir()):
         try:
             read_manifest(out)
-        except BundleFaultError as error:
+        except BundleError as error:
             raise BundleExistsError(f"{out} exists and is no bundle: {error}") from error
 
 

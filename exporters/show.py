@@ -10,9 +10,8 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from trimtab.manifest import FLAT
 from trimtab.v1.bundle_pb2 import AttributeKind, BundleManifest, IndexInfo, ScaleRule
-
-from exporters.index_kinds import FLAT
 
 if TYPE_CHECKING:  # it needs torch, which takes seconds to load
     from exporters.carry_over import Carried

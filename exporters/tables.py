@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from exporters.cards import NeuronCards, Ranked
 from exporters.contents import MAX_BLEND_NEURONS, attribute_columns
-from exporters.models import Floats, NamedConcept, NeuronLabel
+from service.arrays import Floats
+from training.concepts import FittedConcept, Label
 from training.concepts.mapping.purity import Purity
 from training.interactions import AttributeKind
 
@@ -51,7 +52,7 @@ def item_table(items: pl.DataFrame, attributes: dict[str, AttributeKind]) -> pa.
 
 
 def neuron_table(
-    cards: NeuronCards, labels: Sequence[Sequence[NeuronLabel]], purity: Purity | None
+    cards: NeuronCards, labels: Sequence[Sequence[Label]], purity: Purity | None
 ) -> pa.Table:
     """neurons.parquet: one row a neuron, in index order."""
     activity = cards.activity
@@ -77,7 +78,7 @@ def neuron_table(
     )
 
 
-def concept_table(concepts: Sequence[NamedConcept]) -> pa.Table:
+def concept_table(concepts: Sequence[FittedConcept]) -> pa.Table:
     """concepts.parquet: one row a concept."""
     rows = [
         {

@@ -109,15 +109,10 @@ def _write_tables(contents: BundleContents, directory: Path) -> None:
 def _index(
     contents: BundleContents, items: NDArray[np.float32], options: IndexOptions
 ) -> ChosenIndex:
-    plain, steered = (
-        _array(contents.references.queries),
-        _array(contents.references.steered_queries),
+    references = contents.references
+    return choose_index(
+        items, _array(references.queries), _array(references.steered_queries), options
     )
-    if not contents.has_bias:
-        return choose_index(_array(contents.V), plain, steered, options)
-    ones = np.ones((len(plain), 1), np.float32)
-    queries = np.hstack([plain, ones]), np.hstack([steered, ones])
-    return choose_index(np.ascontiguousarray(items), *queries, options)
 
 
 def _describe(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> BundleFile:

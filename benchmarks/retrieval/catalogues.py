@@ -18,7 +18,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from exporters.choose_index import IndexOptions, choose_index
-from exporters.recall import best_scores
+from service.bundle.replay import RECALL_DEPTH
+from service.ranking.order import score
+from service.retrieval.exact_index import ExactIndex
 
 QUERIES = 128
 """Of each kind: so many to choose the index by, and as many others to measure it with."""
@@ -68,7 +70,7 @@ def make_catalogue(options: CatalogueOptions, out: Path) -> Queries:
             out / "queries.npz",
             chosen_by=np.vstack([plain[:QUERIES], steered[:QUERIES]]),
             asked=asked,
-            best=best_scores(np.load(out / "items.npy", mmap_mode="r")[:, :-1], asked),
+            best=_best_scores(np.load(out / "items.npy", mmap_mode="r"), asked),
         )
         note.write_text(json.dumps(wanted))
     with np.load(out / "queries.npz") as file:
@@ -82,8 +84,9 @@ def make_index(out: Path, kinds: tuple[str, ...]) -> dict[str, Any]:
     if not note.is_file():
         with np.load(out / "queries.npz") as file:
             plain, steered = np.split(file["chosen_by"], 2)
-        begin, vectors = time.monotonic(), np.load(out / "items.npy", mmap_mode="r")[:, :-1]
-        chosen = choose_index(vectors, plain, steered, IndexOptions(flat_limit=0, kinds=kinds))
+        begin = time.monotonic()
+        items = np.load(out / "items.npy", mmap_mode="r")
+        chosen = choose_index(items, plain, steered, IndexOptions(flat_limit=0, kinds=kinds))
         if chosen.index is not None:
             faiss.write_index(chosen.index, str(out / f"{name}.faiss"))
         figures = chosen.trial._asdict() | {"recalls": chosen.trial.recalls._asdict()}
@@ -91,6 +94,13 @@ def make_index(out: Path, kinds: tuple[str, ...]) -> dict[str, Any]:
         note.write_text(json.dumps(figures))
     made: dict[str, Any] = json.loads(note.read_text())
     return made
+
+
+def _best_scores(items: Floats, queries: Floats) -> Floats:
+    """Computes the best 100 scores of each query [m, p], largest first: [m, 100]."""
+    best = ExactIndex(items).search(queries, RECALL_DEPTH)
+    pairs = zip(best, queries, strict=True)
+    return np.stack([score(items, rows, query) for rows, query in pairs])
 
 
 def _write_items(

@@ -27,7 +27,6 @@ from trimtab.v1.bundle_pb2 import HistoryRule, Provenance
 from exporters.choose_index import FLAT_LIMIT, IndexOptions
 from exporters.contents import Users, assemble
 from exporters.from_run import contents_of
-from exporters.models import NeuronLabel
 from exporters.publish import write_bundle
 from training.concepts.config import ConceptConfig
 from training.concepts.fitting import fit_concepts
@@ -203,7 +202,7 @@ def _export(
         sae=sae,
         catalogue=catalogue,
         users=Users(split.histories(split.train), split.histories(split.validation)),
-        labels=[[NeuronLabel(*label) for label in labels] for labels in fitted.labels],
+        labels=fitted.labels,
         concepts=fitted.concepts,
         history=HistoryRule(ordered=False, max_length=MAX_HISTORY),
         provenance=Provenance(

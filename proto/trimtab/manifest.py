@@ -17,6 +17,8 @@ from trimtab.v1.bundle_pb2 import BundleFile, BundleManifest
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+FLAT = "flat"
+"""The index kind of bundles without an index file: every item is scored."""
 
 
 class ManifestError(ValueError):

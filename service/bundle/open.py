@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from trimtab.manifest import MANIFEST_NAME, ManifestError, content_id, file_digest, from_json
+from trimtab.manifest import FLAT, MANIFEST_NAME, ManifestError, content_id, file_digest, from_json
 from trimtab.v1.bundle_pb2 import BundleManifest
 
 from service.arrays import AnyArray, Floats
@@ -19,10 +19,6 @@ from service.bundle.replay import replay
 from service.retrieval.exact_index import ExactIndex
 from service.retrieval.faiss_index import FaissIndex
 from service.retrieval.protocol import Index
-
-FLAT = "flat"
-"""The index kind of bundles without an index file: every item is scored."""
-
 
 REQUIRED_FILES = frozenset(
     {

@@ -1,11 +1,12 @@
 """Replays a bundle's reference inputs and compares the results with torch's."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from service.arrays import AnyArray, Floats
+from service.arrays import AnyArray, Floats, Ints
 from service.bundle.bundle import Bundle, BundleError
 from service.ranking.order import score
 from service.retrieval.exact_index import ExactIndex
@@ -95,12 +96,29 @@ def recall(index: Index, items: Floats, queries: Floats) -> float:
     depth = min(RECALL_DEPTH, len(items))
     candidates = index.search(queries, int(np.ceil(depth * index.over_fetch)))
     best = ExactIndex(items).search(queries, depth)
+    return float(np.mean(shares_of_best(items, queries, candidates, best)))
+
+
+def shares_of_best(
+    items: Floats, queries: Floats, candidates: Iterable[Ints], best: Ints
+) -> list[float]:
+    """Measures, for each query, the share of its best items that are among the candidates.
+
+    Candidates that score as high as the last of the best count as well: ties have no order.
+
+    Args:
+        items: [V | b], float32 [n_items, p + 1].
+        queries: float32 [m, p].
+        candidates: Item indices for each query; -1 for none.
+        best: The exact best items of each query, best first: int64 [m, depth].
+    """
+    depth = best.shape[1]
     shares = []
     for row, exact, query in zip(candidates, best, queries, strict=True):
         last = score(items, exact[-1:], query)
         reached = score(items, row[row >= 0], query) >= last - TIE_TOLERANCE * np.abs(last)
         shares.append(min(int(reached.sum()), depth) / depth)
-    return float(np.mean(shares))
+    return shares
 
 
 def dense_codes(neurons: AnyArray, activations: AnyArray, n_neurons: int) -> Floats:

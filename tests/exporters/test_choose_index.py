@@ -11,13 +11,13 @@ import pytest
 
 from exporters.choose_index import IndexOptions, choose_index
 from exporters.index_kinds import KINDS
-from exporters.models import Floats
-from exporters.recall import Truth, measure_recall
-from exporters.recall import search as find
+from exporters.recall import Truth, rounded_recall
+from service.arrays import Floats
+from service.retrieval.faiss_index import FaissIndex
 
 
 class Search(NamedTuple):
-    vectors: Floats
+    items: Floats
     plain: Floats
     steered: Floats
 
@@ -36,13 +36,18 @@ def search() -> Search:
         * np.linalg.norm(plain, axis=1, keepdims=True)
         / 4
     )
-    return Search(vectors, plain, steered.astype(np.float32))
+    return Search(with_bias(vectors), plain, steered.astype(np.float32))
 
 
-def _recall(index: faiss.Index, over_fetch: float, vectors: Floats, queries: Floats) -> float:
+def with_bias(vectors: Floats) -> Floats:
+    """[V | 0]."""
+    return np.hstack([vectors, np.zeros((len(vectors), 1), np.float32)])
+
+
+def _recall(index: faiss.Index, over_fetch: float, items: Floats, queries: Floats) -> float:
     """By sets of items, where choose_index goes by scores."""
-    found = find(index, queries, 100 * over_fetch, over_fetch)
-    exact = np.argsort(-(queries @ vectors.T), axis=1)[:, :100]
+    found = FaissIndex(index, over_fetch).search(queries, int(np.ceil(100 * over_fetch)))
+    exact = np.argsort(-(queries @ items[:, :-1].T), axis=1)[:, :100]
     return float(np.mean([len(set(a) & set(b)) / 100 for a, b in zip(found, exact, strict=True)]))
 
 
@@ -57,8 +62,9 @@ def test_a_small_catalogue_gets_no_index_and_finds_everything(search: Search) ->
 
 
 def test_a_handful_of_items_gets_no_index_even_if_one_is_asked_for(search: Search) -> None:
-    vectors, queries = search.vectors[:12], search.plain
-    chosen = choose_index(vectors, queries, queries, IndexOptions(flat_limit=0, kinds=("ivf-pq4",)))
+    items = search.items[:12]
+    queries = search.plain
+    chosen = choose_index(items, queries, queries, IndexOptions(flat_limit=0, kinds=("ivf-pq4",)))
     assert (chosen.index, chosen.trial.kind) == (None, "flat")
 
 
@@ -80,7 +86,7 @@ def test_every_kind_finds_what_is_stated_of_it(search: Search, kind: str) -> Non
     stated, over_fetch = chosen.trial.recalls, chosen.trial.over_fetch
     for queries, recall in ((search.plain, stated.plain), (search.steered, stated.steered)):
         assert recall >= 0.85
-        assert _recall(chosen.index, over_fetch, search.vectors, queries) == pytest.approx(
+        assert _recall(chosen.index, over_fetch, search.items, queries) == pytest.approx(
             recall, abs=2e-3
         )
 
@@ -91,7 +97,9 @@ def test_the_search_effort_that_was_measured_is_stored_with_the_index(
 ) -> None:
     chosen = choose_index(*search, only(kind, required_recall=0.85))
     stored = faiss.deserialize_index(faiss.serialize_index(chosen.index))
-    found = measure_recall(stored, search.vectors, search.steered, chosen.trial.over_fetch)
+    found = rounded_recall(
+        FaissIndex(stored, chosen.trial.over_fetch), search.items, search.steered
+    )
     assert found == chosen.trial.recalls.steered
 
 
@@ -102,10 +110,11 @@ def test_an_index_that_finds_too_little_is_not_taken(search: Search) -> None:
 
 
 def test_an_index_must_find_enough_under_filters_too(search: Search) -> None:
-    truth = Truth(search.vectors, search.plain, search.steered)
+    truth = Truth(search.items, search.plain, search.steered)
     index = faiss.index_factory(16, "IVF30,Flat", faiss.METRIC_INNER_PRODUCT)
-    index.train(search.vectors)
-    index.add(search.vectors)
+    vectors = np.ascontiguousarray(search.items[:, :-1])
+    index.train(vectors)
+    index.add(vectors)
     index.nprobe = 30
     everything = truth.recalls(index, 1.0)
     assert everything.plain == everything.steered == everything.short == 1.0
@@ -115,9 +124,9 @@ def test_an_index_must_find_enough_under_filters_too(search: Search) -> None:
 
 
 def test_steered_queries_alone_can_make_the_search_wider(search: Search) -> None:
-    on_the_data = search.vectors[::50]
-    easy = choose_index(search.vectors, on_the_data, on_the_data, only("ivf"))
-    hard = choose_index(search.vectors, on_the_data, search.steered, only("ivf"))
+    on_the_data = np.ascontiguousarray(search.items[::50, :-1])
+    easy = choose_index(search.items, on_the_data, on_the_data, only("ivf"))
+    hard = choose_index(search.items, on_the_data, search.steered, only("ivf"))
     # Queries between the clusters have their best items in many cells: more of them must be looked
     # at.
     assert hard.trial.kind == "flat" or hard.trial.effort > easy.trial.effort
@@ -132,16 +141,16 @@ def test_the_same_items_give_the_same_index(search: Search, kind: str) -> None:
 
 
 def test_vectors_of_odd_width_and_on_disk_are_indexed(search: Search, tmp_path: Path) -> None:
-    np.save(tmp_path / "items.npy", search.vectors[:, :15])
-    vectors = np.load(tmp_path / "items.npy", mmap_mode="r")
+    np.save(tmp_path / "items.npy", with_bias(search.items[:, :15]))
+    items = np.load(tmp_path / "items.npy", mmap_mode="r")
     queries = np.ascontiguousarray(search.plain[:, :15])
-    chosen = choose_index(vectors, queries, queries, only("ivf-pq4"))
+    chosen = choose_index(items, queries, queries, only("ivf-pq4"))
     assert chosen.trial.kind == "ivf-pq4"
     assert chosen.index.d == 16
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="index kind 'annoy' found, expected flat, pq4"):
+    with pytest.raises(ValueError, match="index kind: expected flat, pq4, .*, found 'annoy'"):
         IndexOptions(kinds=("annoy",))
 
 
@@ -149,10 +158,11 @@ def test_items_that_tie_with_the_last_of_the_exact_list_count_as_found() -> None
     vectors = np.ones((300, 4), np.float32)
     index = faiss.IndexFlatIP(4)
     index.add(vectors)
-    assert measure_recall(index, vectors, np.ones((3, 4), np.float32)) == 1.0
+    queries = np.ones((3, 4), np.float32)
+    assert rounded_recall(FaissIndex(index), with_bias(vectors), queries) == 1.0
 
 
 def test_items_that_are_missing_from_an_index_count_as_not_found(search: Search) -> None:
     index = faiss.IndexFlatIP(16)
-    index.add(search.vectors[:50])
-    assert measure_recall(index, search.vectors, search.plain) < 0.6
+    index.add(np.ascontiguousarray(search.items[:50, :-1]))
+    assert rounded_recall(FaissIndex(index), search.items, search.plain) < 0.6
