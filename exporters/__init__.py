@@ -1,1 +1,1 @@
-"""From a training run to a bundle: ONNX graphs, index, concept cards, manifest, parity check."""
+"""Makes bundles from training runs: graphs, index, concept cards, manifest and parity check."""

@@ -1,4 +1,4 @@
-"""Concept cards: for every neuron, when it fires, what makes it fire and what it does to the scores."""
+"""Makes the neurons' cards: when each fires, what makes it fire and how it moves the scores."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -14,25 +14,38 @@ from training.recommenders import Recommender
 from training.saes import SparseAutoencoder
 
 QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
+"""Quantiles of a neuron's activations on its card."""
+
 UNIT_QUANTILE = QUANTILES.index(0.95)
+"""Column of the quantile that is one TYPICAL unit."""
+
 HISTOGRAM_BINS = 20
+"""Bins of a card's histogram."""
+
 ITEMS_PER_CARD = 20
+"""Items in each list of a card."""
+
 NEAREST_NEURONS = 8
+"""Neurons in a card's list of the nearest."""
 
-# Activation statistics are measured on at most this many training users: a density of .001 is then
-# known to within a tenth of itself (1 / sqrt(200) = .07).
 MAX_USERS = 200_000
-# And on so many that their active neurons stay below this number, which take 12 bytes each.
+"""Training users that activations are measured on. A density of 0.001 is then known to within a
+tenth of itself (1 / sqrt(200) = 0.07); more take longer."""
+
 _MAX_ENTRIES = 2**25
+"""Active neurons of all users that are held: 12 bytes each. More take more memory."""
 
-# A padded batch holds about this many positions: 65,536 rows of 512 floats are 128 MiB.
 _POSITIONS_PER_BATCH = 65_536
-_ROWS_PER_BATCH = 4_096
+"""Positions of a padded batch: rows of 512 floats are 128 MiB. More take more memory."""
 
-# Elements of the neurons x items (or neurons) matrix that are held at once: 32 Mi floats are 128
-# MiB.
+_ROWS_PER_BATCH = 4_096
+"""Histories in a batch. More take more memory."""
+
 _CHUNK_ELEMENTS = 2**25
+"""Elements held of a matrix of neurons by items or neurons: 128 MiB. More take more memory."""
+
 _ITEMS_PER_CHUNK = 16_384
+"""Items encoded at a time. More take more memory."""
 
 Ints = NDArray[np.int64]
 
@@ -46,6 +59,13 @@ class Ranked(NamedTuple):
     """[n_neurons, length]."""
 
 
+class MovedItems(NamedTuple):
+    """Items whose score an edit of strength 1 raises most, and those it lowers most."""
+
+    raised: Ranked
+    lowered: Ranked
+
+
 class Activity(NamedTuple):
     """When neurons fire in a population of users."""
 
@@ -54,18 +74,18 @@ class Activity(NamedTuple):
     quantiles: Floats
     """[n_neurons, len(QUANTILES)]: of the activations of those users; 0 for a dead neuron."""
     histogram: NDArray[np.int32]
-    """[n_neurons, HISTOGRAM_BINS]: users per bin, in equal bins from 0 to the neuron's largest activation."""
+    """[n_neurons, HISTOGRAM_BINS]: users per bin, equal bins from 0 to the largest activation."""
     dead: NDArray[np.bool_]
     """[n_neurons]: active in no user."""
     unit: Floats
-    """[n_neurons]: one TYPICAL unit, the 95th percentile activation where active; dead: the median."""
+    """[n_neurons]: one TYPICAL unit: the 95th percentile where active; the median if dead."""
 
 
 class Population(NamedTuple):
-    """Codes of many users, and the mean of their embeddings."""
+    """The codes of many users, and the mean of their embeddings."""
 
     neurons: Ints
-    """[entries]: active neurons, all users' after each other."""
+    """[entries]: the active neurons of the users, one user after another."""
     activations: Floats
     """[entries]: above 0."""
     n_users: int
@@ -90,12 +110,17 @@ class NeuronCards(NamedTuple):
 def encode_population(
     recommender: Recommender, sae: SparseAutoencoder, histories: Histories
 ) -> Population:
-    """Encodes all histories, or as many as can be held, drawn with a fixed seed."""
+    """Encodes all histories, or a sample of the most that can be held, drawn with a fixed seed.
+
+    Raises:
+        ValueError: there are no histories.
+    """
     most = min(MAX_USERS, max(_MAX_ENTRIES // sae.k, 1))
     if len(histories.lengths) > most:
         chosen = np.random.default_rng(0).choice(len(histories.lengths), most, replace=False)
         histories = histories.rows(np.sort(chosen))
-    neurons, activations = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+    neurons = [np.zeros(0, np.int64)]
+    activations = [np.zeros(0, np.float32)]
     total: Tensor | None = None
     for batch in bounded_batches(histories, _rows(recommender.context_size)):
         z = recommender.encode(batch.items, batch.mask)
@@ -108,16 +133,19 @@ def encode_population(
             activations.append(code.activations[active].numpy())
     if total is None:
         raise ValueError(
-            "no training histories: neurons' units and the mean user cannot be measured"
+            "expected training histories to measure units and the mean user on, found none"
         )
     mean_user = (total / len(histories.lengths)).to(torch.float32).numpy()
     return Population(
-        np.concatenate(neurons), np.concatenate(activations), len(histories.lengths), mean_user
+        neurons=np.concatenate(neurons),
+        activations=np.concatenate(activations),
+        n_users=len(histories.lengths),
+        mean_user=mean_user,
     )
 
 
 def measure_activity(population: Population, n_neurons: int) -> Activity:
-    """Statistics of every neuron's activations where it is active."""
+    """Computes statistics of every neuron's activations where it is active."""
     order = np.lexsort((population.activations, population.neurons))
     activations = population.activations[order]
     counts = np.bincount(population.neurons, minlength=n_neurons)
@@ -130,7 +158,8 @@ def measure_activity(population: Population, n_neurons: int) -> Activity:
         position = quantile * (counts[alive] - 1)
         low = np.floor(position).astype(np.int64)
         high = np.minimum(low + 1, counts[alive] - 1)
-        below, above = activations[starts[alive] + low], activations[starts[alive] + high]
+        below = activations[starts[alive] + low]
+        above = activations[starts[alive] + high]
         quantiles[alive, column] = below + (position - low) * (above - below)
     bins = population.activations / quantiles[population.neurons, -1] * HISTOGRAM_BINS
     bins = np.minimum(bins.astype(np.int64), HISTOGRAM_BINS - 1)
@@ -150,8 +179,9 @@ def measure_activity(population: Population, n_neurons: int) -> Activity:
 
 @torch.no_grad()
 def find_top_items(recommender: Recommender, sae: SparseAutoencoder, n_items: int) -> Ranked:
-    """Per neuron the items whose one-item histories activate it most."""
-    neurons, items = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    """Finds, for each neuron, the items whose one-item histories activate it most."""
+    neurons = np.zeros(0, np.int64)
+    items = np.zeros(0, np.int64)
     activations = np.zeros(0, np.float32)
     rows = min(_ITEMS_PER_CHUNK, _rows(sae.n_neurons), _rows(recommender.context_size))
     for chunk in torch.split(torch.arange(n_items).unsqueeze(1), rows):
@@ -162,7 +192,9 @@ def find_top_items(recommender: Recommender, sae: SparseAutoencoder, n_items: in
         activations = np.concatenate([activations, code.activations[active].numpy()])
         order = np.lexsort((items, -activations, neurons))
         order = order[_rank_in_group(neurons[order]) < ITEMS_PER_CARD]
-        neurons, items, activations = neurons[order], items[order], activations[order]
+        neurons = neurons[order]
+        items = items[order]
+        activations = activations[order]
     indices = np.full((sae.n_neurons, ITEMS_PER_CARD), -1, np.int32)
     values = np.zeros((sae.n_neurons, ITEMS_PER_CARD), np.float32)
     ranks = _rank_in_group(neurons)
@@ -173,12 +205,12 @@ def find_top_items(recommender: Recommender, sae: SparseAutoencoder, n_items: in
 
 def find_moved_items(
     recommender: Recommender, sae: SparseAutoencoder, V: Tensor, unit: Floats, mean_user: Floats
-) -> tuple[Ranked, Ranked]:
-    """Per neuron the items whose score strength 1 raises most, and those it lowers most.
+) -> MovedItems:
+    """Finds, for each neuron, the items whose scores strength 1 raises most and lowers most.
 
     An edit of one unit moves z by scale(z) unit W_dec[n]; a nonlinear head is replaced by its
     derivative at the mean user, J [p, d], so the scores [n_items] move by V J W_dec[n] scale(z)
-    unit. A context, where the head reads one, is that of the empty history, as online.
+    unit. If the head reads a context, it is the empty history's, as in the service.
     """
     user = torch.from_numpy(mean_user)
     with torch.no_grad():
@@ -194,20 +226,22 @@ def find_moved_items(
         )
         moves = moves @ jacobian(user).detach().T
     length = min(ITEMS_PER_CARD, len(V))
-    raised, lowered = [], []
+    raised = []
+    lowered = []
     for chunk in torch.split(moves, max(_CHUNK_ELEMENTS // len(V), 1)):
         effects = chunk @ V.T
         raised.append(torch.topk(effects, length, dim=1))
         lowered.append(torch.topk(effects, length, dim=1, largest=False))
-    return _ranked(raised, sign=1.0), _ranked(lowered, sign=-1.0)
+    return MovedItems(raised=_ranked(raised, sign=1.0), lowered=_ranked(lowered, sign=-1.0))
 
 
 @torch.no_grad()
 def find_nearest_neurons(W_dec: Tensor) -> Ranked:
-    """Per neuron its neighbours by cosine of the decoder rows [n_neurons, d]."""
+    """Finds, for each neuron, the nearest by cosine of the decoder rows [n_neurons, d]."""
     directions = torch.nn.functional.normalize(W_dec, dim=1)
     length = min(NEAREST_NEURONS, len(directions) - 1)
-    indices, values = [], []
+    indices = []
+    values = []
     rows = max(_CHUNK_ELEMENTS // len(directions), 1)
     for start in range(0, len(directions), rows):
         cosines = directions[start : start + rows] @ directions.T
@@ -222,17 +256,23 @@ def find_nearest_neurons(W_dec: Tensor) -> Ranked:
 def make_cards(
     recommender: Recommender, sae: SparseAutoencoder, V: Tensor, population: Population
 ) -> NeuronCards:
-    """The cards of all neurons, from codes of the training users and the models themselves."""
+    """Makes the cards of all neurons from the training users' codes and the models."""
     activity = measure_activity(population, sae.n_neurons)
-    raised, lowered = find_moved_items(recommender, sae, V, activity.unit, population.mean_user)
+    moved = find_moved_items(recommender, sae, V, activity.unit, population.mean_user)
     top_items = find_top_items(recommender, sae, len(V))
-    return NeuronCards(activity, top_items, raised, lowered, find_nearest_neurons(sae.W_dec))
+    return NeuronCards(
+        activity=activity,
+        top_items=top_items,
+        raised_items=moved.raised,
+        lowered_items=moved.lowered,
+        nearest=find_nearest_neurons(sae.W_dec),
+    )
 
 
 def bounded_batches(
     histories: Histories, most_rows: int = _ROWS_PER_BATCH
 ) -> Iterator[PaddedHistories]:
-    """All histories in padded batches of bounded size, shortest first so that little of it is padding."""
+    """Yields all histories in padded batches of bounded size, shortest first: less is padding."""
     most_rows = min(most_rows, _ROWS_PER_BATCH)
     order = np.argsort(histories.lengths, kind="stable")
     lengths = histories.lengths[order]
@@ -245,12 +285,12 @@ def bounded_batches(
 
 
 def _rows(width: int) -> int:
-    """How many rows of a width are held at once."""
+    """Returns the number of rows of a width that are held at a time."""
     return max(_CHUNK_ELEMENTS // max(width, 1), 1)
 
 
 def _rank_in_group(sorted_groups: Ints) -> Ints:
-    """[n] group numbers in order -> each entry's position within its group."""
+    """Numbers the entries of each group from 0: ascending group numbers [n] -> [n]."""
     starts = np.flatnonzero(np.diff(sorted_groups, prepend=-1))
     lengths = np.diff(starts, append=len(sorted_groups))
     return np.arange(len(sorted_groups)) - np.repeat(starts, lengths)
@@ -259,8 +299,8 @@ def _rank_in_group(sorted_groups: Ints) -> Ints:
 def _ranked(chunks: list[torch.return_types.topk], sign: float) -> Ranked:
     indices = torch.cat([chunk.indices for chunk in chunks]).numpy().astype(np.int32)
     values = torch.cat([chunk.values for chunk in chunks]).detach().numpy()
-    # A neuron that raises few items has a short list: an item that it leaves alone or lowers is not
-    # "raised".
+    # A neuron that raises few items has a short list: items that it does not move or lowers are
+    # left out.
     moved = values * sign > 0
     return Ranked(
         np.where(moved, indices, -1).astype(np.int32),

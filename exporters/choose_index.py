@@ -219,7 +219,7 @@ def _quickest(timed: Sequence[_Contender]) -> _Contender:
 
 @one_thread()
 def _timed(contenders: Sequence[_Contender], items: Floats, queries: Floats) -> list[_Contender]:
-    """Takes the CPU time of all contenders in turns; the least of the rounds had least disturbance."""
+    """Times all contenders in turns; the least of the rounds was disturbed least."""
     searches = [_search_of(contender, items) for contender in contenders]
     least = np.full((len(contenders), 2), np.inf)
     for turn in range(_ROUNDS):

@@ -1,4 +1,4 @@
-"""Everything that goes into a bundle, gathered and checked before a file is written."""
+"""Gathers and checks everything that a bundle holds, before a file is written."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,15 +25,23 @@ from training.recommenders import Recommender
 from training.saes import SparseAutoencoder
 
 REFERENCE_COUNT = 64
+"""Histories that the service replays before it serves a bundle. More find rarer faults later."""
+
 QUERY_COUNT = 256
+"""Queries of each kind that recall is measured with. More measure it more exactly."""
+
 MAX_QUERY_EDITS = 3
-# Strengths past 2 units are rare in use; the index is judged up to there.
+"""Edits of a steered query."""
+
 MAX_QUERY_STRENGTH = 2.0
+"""Units. Higher strengths are rare in use, so the index is not judged by them."""
+
 MAX_BLEND_NEURONS = 10
+"""Blend neurons that a bundle keeps for each concept."""
 
 
 class References(NamedTuple):
-    """What torch answers for histories of held-out users; the service replays it before it serves."""
+    """Torch's results for histories of held-out users; the service compares them with its own."""
 
     histories: Histories
     """64 rows, the first one empty."""
@@ -44,7 +52,7 @@ class References(NamedTuple):
     z: Tensor
     """[64, d]."""
     context: Tensor
-    """[64, context]: what else the head reads."""
+    """[64, context]: other values that only the head reads."""
     neurons: Tensor
     """int64 [64, k]."""
     activations: Tensor
@@ -52,13 +60,13 @@ class References(NamedTuple):
     q: Tensor
     """[64, p]."""
     queries: Tensor
-    """[256, p]: unsteered, of held-out users."""
+    """[256, p]: unsteered queries of held-out users."""
     steered_queries: Tensor
-    """[256, p]: the same users, each with up to three random edits."""
+    """[256, p]: queries of the same users, each with up to three random edits."""
 
 
 class Gains(NamedTuple):
-    """How much of each concept each item carries, and how that was found."""
+    """How strongly each item carries each concept, and the method that found it."""
 
     method: str
     """One of training.concepts.gains.GAINS."""
@@ -79,12 +87,12 @@ class Dims(NamedTuple):
 
 @dataclass(frozen=True)
 class BundleContents:
-    """The parts of one bundle; refuses parts that do not fit each other."""
+    """The contents of one bundle; refuses parts that do not fit each other."""
 
     recommender: Recommender
     """A torch module on the CPU, in evaluation mode."""
     sae: SparseAutoencoder
-    """Likewise."""
+    """A torch module on the CPU, in evaluation mode."""
     V: Tensor
     """float32 [n_items, p]: the item matrix."""
     b: Tensor
@@ -92,27 +100,27 @@ class BundleContents:
     catalogue: Catalogue
     """The items, in index order."""
     cards: NeuronCards
-    """What is known of each neuron."""
+    """The cards of all neurons."""
     labels: Sequence[Sequence[Label]]
     """Per neuron, best first."""
     concepts: Sequence[FittedConcept]
-    """The first label set's concepts."""
+    """The concepts of the bundle's own label set."""
     mean_user: Floats
     """[d]: mean embedding of the training users."""
     references: References
-    """What torch answers."""
+    """Torch's results."""
     history: HistoryRule
-    """How a user's events become the encoder's input."""
+    """The rule that turns a user's events into the encoder's input."""
     provenance: Provenance
-    """What trained the models."""
+    """The data, settings and code that trained the models."""
     purity: Purity | None = None
-    """How pure each neuron is; None where nobody measured it."""
+    """The purity of each neuron; None if it was not measured."""
     gains: Gains | None = None
-    """What BOOST adds to each item, if not 1 for those that carry the concept."""
+    """What BOOST adds to each item; None for 1 where the item carries the concept, else 0."""
     dims: Dims = field(init=False)
     """Derived from the parts."""
     scale_rule: ScaleRule.ValueType = field(init=False)
-    """The SAE's, checked against what it does."""
+    """The SAE's scale rule, checked against its results."""
 
     def __post_init__(self) -> None:
         n_items, p = self.V.shape
@@ -127,10 +135,10 @@ class BundleContents:
         _expect("the query's width", self.references.q.shape[1], p)
         _expect("the context's width", self.references.context.shape[1], context)
         if context and not self.recommender.has_head:
-            raise ContentsError(f"a context of width {context} found, but no head that reads it")
+            raise ContentsError(f"expected a head that reads the context of width {context}")
         _expect("the lists of labels", len(self.labels), n_neurons)
         if not self.catalogue.items["item_id"].is_unique().all():
-            raise ContentsError("the catalogue holds an item id twice")
+            raise ContentsError("the catalogue: expected distinct item ids, found one twice")
         numbers = {
             "item matrix": self.V,
             "biases": self.b,
@@ -139,12 +147,12 @@ class BundleContents:
         }
         for name, values in numbers.items():
             if not torch.isfinite(values).all():
-                raise ContentsError(f"the {name} holds numbers that are not finite")
+                raise ContentsError(f"the {name}: expected finite numbers, found others")
         _check_concepts(self.concepts, n_neurons)
         if self.gains is not None:
             _expect("the gains", self.gains.values.shape, (len(self.concepts), n_items))
             if not ((self.gains.values >= 0) & (self.gains.values <= 1)).all():
-                raise ContentsError("the gains hold numbers outside 0 to 1")
+                raise ContentsError("the gains: expected numbers from 0 to 1, found others")
 
     @property
     def has_bias(self) -> bool:
@@ -153,7 +161,7 @@ class BundleContents:
 
 
 class Users(NamedTuple):
-    """Whose histories the bundle is measured on."""
+    """The histories that the bundle is measured on."""
 
     train: Histories
     """Units, densities and the mean user come from these."""
@@ -181,13 +189,13 @@ def assemble(
     """Measures the models on the users and gathers everything that a bundle holds.
 
     Raises:
-        ContentsError: parts do not fit each other, or there is nobody to measure on.
+        ContentsError: parts do not fit each other, or there are no training histories.
     """
     matrix = recommender.item_matrix()
     V = matrix.V.detach().to(torch.float32).contiguous()
     train = users.train.last(history.max_length)
     if not len(train.items):
-        raise ContentsError("no training histories: units and the mean user cannot be measured")
+        raise ContentsError("expected training histories to measure units on, found none")
     held_out = users.held_out.last(history.max_length)
     report("measuring neurons on users")
     population = encode_population(recommender, sae, train)
@@ -222,7 +230,7 @@ def assemble(
 
 
 def attribute_columns(items: pl.DataFrame) -> list[str]:
-    """Names of the attributes, in the catalogue's order."""
+    """Returns the names of the attributes, in the catalogue's order."""
     return [name for name in items.columns if name not in ("item_id", "title", "popularity")]
 
 
@@ -234,6 +242,7 @@ def _references(
     concepts: Sequence[FittedConcept],
     rng: np.random.Generator,
 ) -> References:
+    """Computes torch's results for drawn histories, and queries to measure recall with."""
     chosen = histories.rows(_draw(len(histories.lengths), REFERENCE_COUNT - 1, rng))
     empty_first = Histories(np.concatenate([[0], chosen.offsets]), chosen.items)
     padded = empty_first.padded()
@@ -242,7 +251,8 @@ def _references(
     asked = recommender.activate(
         *histories.rows(_draw(len(histories.lengths), QUERY_COUNT, rng)).padded()
     )
-    users, context = as_stored(asked.z), as_stored(asked.context)
+    users = as_stored(asked.z)
+    context = as_stored(asked.context)
     edits = random_code_edits(users.shape[0], unit, concepts, rng)
     steered = users + sae.scale(users) * (edits @ sae.W_dec)
     return References(
@@ -267,7 +277,7 @@ def as_stored(values: Tensor) -> Tensor:
 def random_code_edits(
     count: int, unit: Floats, concepts: Sequence[FittedConcept], rng: np.random.Generator
 ) -> Tensor:
-    """Changes of codes [count, n_neurons]: one to three ADDs each, of neurons or concepts, within 2 units."""
+    """Draws changes of codes [count, n_neurons]: one to three ADDs of neurons or concepts each."""
     changes = np.zeros((count, len(unit)), np.float32)
     for row in changes:
         for _ in range(rng.integers(1, MAX_QUERY_EDITS + 1)):
@@ -287,27 +297,30 @@ def _draw(
     return rng.choice(available, count, replace=available < count)
 
 
-def _expect(what: str, found: object, expected: object) -> None:
-    if found != expected:
-        raise ContentsError(f"{what}: {found} found, {expected} expected")
+def _expect(what: str, actual: object, expected: object) -> None:
+    if actual != expected:
+        raise ContentsError(f"{what}: expected {expected}, found {actual}")
 
 
 def _check_concepts(concepts: Sequence[FittedConcept], n_neurons: int) -> None:
     names = [concept.name for concept in concepts]
     for name in names:
         if not name or names.count(name) > 1:
-            raise ContentsError(f"concept names must be distinct and not empty, found {name!r}")
+            raise ContentsError(f"concept names: expected distinct ones, not empty, found {name!r}")
     for concept in concepts:
-        weights = np.asarray(concept.weights)
-        if weights.shape != (n_neurons,) or not np.isfinite(weights).all() or not weights.any():
-            raise ContentsError(
-                f"concept {concept.name!r}: {n_neurons} finite weights expected, not all of them 0"
-            )
-        if not (np.isfinite(concept.unit) and concept.unit > 0):
-            raise ContentsError(
-                f"concept {concept.name!r}: a unit above 0 expected, found {concept.unit}"
-            )
-        if any(not 0 <= neuron < n_neurons for neuron in concept.blend_neurons):
-            raise ContentsError(
-                f"concept {concept.name!r}: a blend neuron lies outside 0 to {n_neurons - 1}"
-            )
+        _check_concept(concept, n_neurons)
+
+
+def _check_concept(concept: FittedConcept, n_neurons: int) -> None:
+    """Refuses a concept whose weights, unit or blend neurons no SAE of this size can have."""
+    name = f"concept {concept.name!r}"
+    weights = np.asarray(concept.weights)
+    if weights.shape != (n_neurons,) or not np.isfinite(weights).all() or not weights.any():
+        raise ContentsError(f"{name}: expected {n_neurons} finite weights, not all of them 0")
+    if not (np.isfinite(concept.unit) and concept.unit > 0):
+        raise ContentsError(f"{name}: expected a unit above 0, found {concept.unit}")
+    outside = [neuron for neuron in concept.blend_neurons if not 0 <= neuron < n_neurons]
+    if outside:
+        raise ContentsError(
+            f"{name}: expected blend neurons from 0 to {n_neurons - 1}, found {outside[0]}"
+        )

@@ -1,4 +1,4 @@
-"""One thread, where results or times must not depend on how many there are."""
+"""Limits computations to one thread, so that results and times do not depend on their number."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,12 +9,13 @@ import torch
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Within it torch and FAISS compute on one thread; also a decorator."""
-    of_torch, of_faiss = torch.get_num_threads(), faiss.omp_get_max_threads()
+    """Lets torch and FAISS compute on one thread within a context or a decorated function."""
+    torch_threads = torch.get_num_threads()
+    faiss_threads = faiss.omp_get_max_threads()
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(of_torch)
-        faiss.omp_set_num_threads(of_faiss)
+        torch.set_num_threads(torch_threads)
+        faiss.omp_set_num_threads(faiss_threads)

@@ -1,4 +1,4 @@
-"""What can go wrong between a training run and a bundle; every message names the fault."""
+"""The errors of an export; every message names the fault."""
 
 
 class ExportError(Exception):
@@ -6,19 +6,19 @@ class ExportError(Exception):
 
 
 class ContentsError(ExportError):
-    """What should go into the bundle does not fit together."""
+    """The contents of a bundle do not fit each other."""
 
 
 class GraphError(ExportError):
-    """A model does not become an ONNX graph that takes every batch and length."""
+    """A model cannot be exported as an ONNX graph for every batch size and history length."""
 
 
 class ParityError(ExportError):
-    """The written bundle answers differently than torch does."""
+    """The written bundle computes different results than torch."""
 
 
 class BundleExistsError(ExportError):
-    """The place for the bundle is taken by something else."""
+    """The output directory holds something else."""
 
 
 class BundleWriteError(ExportError):

@@ -1,4 +1,4 @@
-"""From a finished training run to the contents of a bundle."""
+"""Makes the contents of a bundle from a finished training run."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from training.concepts.membership import memberships
 from training.run import Run
 
 MAX_HISTORY = 1_000
-"""No encoder is asked to read more than this, however long the histories are."""
+"""Items. The longest history that any encoder reads; longer ones take more time per request."""
 
 
 def contents_of(
@@ -27,32 +27,32 @@ def contents_of(
 
     Args:
         run: a finished run.
-        max_history: how many of a user's newest positive items the encoder reads. By default the
-            longest positive history of the training users, but not more than the run itself read or
-            MAX_HISTORY.
-        report: told each stage.
-        gains: how the bundle's gains are found (training.concepts.gains.GAINS); None for no gains.
+        max_history: number of a user's newest positive items that the encoder reads. By default
+            the longest positive history of a training user, but not more than the run itself read
+            or MAX_HISTORY.
+        report: called with the name of each stage when it begins.
+        gains: method that finds the gains (training.concepts.gains.GAINS); None for no gains.
 
     Raises:
         ContentsError: parts do not fit each other, or max_history is out of range.
     """
     split = run.split
     train = split.histories(split.train)
-    # A transformer has so many positions and no more; others read histories of any length.
+    # A transformer reads as many items as it has positions; others read histories of any length.
     readable = min(run.recommender.max_length or MAX_HISTORY, MAX_HISTORY)
     if max_history is None:
         longest = int(train.lengths.max(initial=0))
         max_history = max(1, min(longest, run.config.max_length, readable))
     if not 1 <= max_history <= readable:
-        trained = (
+        reason = (
             f": {run.config.recommender} was trained on no more" if readable < MAX_HISTORY else ""
         )
-        raise ContentsError(f"max_history is {max_history}, expected 1 to {readable}{trained}")
+        raise ContentsError(f"max_history: expected 1 to {readable}, found {max_history}{reason}")
     held_out = np.sort(np.concatenate([split.validation, split.test]))
-    found = None
+    item_gains = None
     if gains is not None:
         report("finding gains")
-        found = Gains(gains, gains_of(run, gains))
+        item_gains = Gains(gains, gains_of(run, gains))
     return assemble(
         recommender=run.recommender,
         sae=run.sae,
@@ -65,13 +65,13 @@ def contents_of(
         ),
         provenance=_provenance(run),
         purity=_purity(run),
-        gains=found,
+        gains=item_gains,
         report=report,
     )
 
 
 def _purity(run: Run) -> Purity:
-    """Of the SAE's neurons, on the items that concepts were fitted to."""
+    """Measures the purity of the neurons on the items that concepts were fitted to."""
     codes = item_codes(run.recommender, run.sae, run.config.max_length)
     members = memberships(run.catalogue, run.config.concepts)
     trained = run.catalogue.popularity >= run.config.concepts.min_popularity
@@ -80,6 +80,7 @@ def _purity(run: Run) -> Purity:
 
 
 def _provenance(run: Run) -> Provenance:
+    """Describes the data, settings and code that trained a run's models."""
     config = run.config
     return Provenance(
         data_set=run.data_set,
@@ -95,14 +96,14 @@ def _provenance(run: Run) -> Provenance:
 
 
 def _split(run: Run) -> str:
-    """How users or items were held out, and how many."""
+    """Describes how users or items were held out, with their numbers."""
     train, validation, test = (
         len(rows) for rows in (run.split.train, run.split.validation, run.split.test)
     )
     if run.config.split.kind == "leave-one-out":
         return (
-            f"each user's last items held out: {train} users train without them, {validation} are validated "
-            f"on the last but one and {test} tested on the last"
+            f"each user's last items held out: {train} users train without them, "
+            f"{validation} are validated on the last but one and {test} tested on the last"
         )
     return (
         f"users held out whole: {train} train, {validation} validation, {test} test; "

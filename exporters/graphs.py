@@ -1,7 +1,7 @@
-"""From torch modules to ONNX graphs that take any batch and any history length.
+"""Exports torch modules as ONNX graphs for any batch size and any history length.
 
-The graphs depend on the models alone: names of dimensions are ours, and the exporter's traces (file
-paths, source lines) are removed, so that the same run always gives the same bytes.
+The graphs depend on the models alone: dimensions get fixed names, and the file paths and source
+lines that torch records are removed, so that the same run always gives the same bytes.
 """
 
 import contextlib
@@ -23,21 +23,23 @@ from training.recommenders import Recommender
 from training.saes import SparseAutoencoder
 
 OPSET = 20
+"""Version of the ONNX operators."""
 
-# Protobuf's own limit for one message, and so for one ONNX file with its weights inside.
 MAX_GRAPH_BYTES = 2**31 - 1
+"""Protobuf's limit for one message, and so for an ONNX file with its weights inside."""
 
 Feed = dict[str, NDArray[Any]]
 
 _AXES = {name: {0: "batch", 1: "length"} for name in ("items", "mask")}
 
-# Rows and lengths that every graph is tried with before it is written.
 _BATCHES = (1, 64)
+"""Batch sizes that every graph is run with before it is written."""
 _LENGTHS = (0, 1, 7)
+"""History lengths that the encoder is run with before it is written."""
 
 
 class Graphs(NamedTuple):
-    """The models as serialised ONNX."""
+    """The models' graphs, as serialised ONNX."""
 
     encoder: bytes
     sae: bytes
@@ -46,7 +48,7 @@ class Graphs(NamedTuple):
 
 
 class RecommenderGraphs(NamedTuple):
-    """The recommender's part of Graphs, which bundles with several SAEs can share."""
+    """The graphs of a recommender, which bundles with different SAEs can share."""
 
     encoder: bytes
     head: bytes | None
@@ -90,9 +92,9 @@ def export_graphs(
 
     Args:
         recommender: a torch module in evaluation mode.
-        sae: likewise.
+        sae: a torch module in evaluation mode.
         d: width of z.
-        ready: the recommender's part, if it was exported before.
+        ready: the recommender's graphs, if they were exported before.
 
     Raises:
         GraphError: a model cannot be traced, or its graph fails for length 0, batch 1 or batch 64.
@@ -102,7 +104,7 @@ def export_graphs(
 
 
 def export_recommender(recommender: Recommender, d: int) -> RecommenderGraphs:
-    """The part of export_graphs that depends on the recommender alone."""
+    """Exports the graphs that depend on the recommender alone; see export_graphs."""
     widths = {"context": recommender.context_size} if recommender.context_size else {}
     state = ("z", *widths)
     history = {"items": torch.zeros(2, 3, dtype=torch.int64), "mask": torch.ones(2, 3)}
@@ -127,23 +129,29 @@ def export_recommender(recommender: Recommender, d: int) -> RecommenderGraphs:
 
 
 def _export_sae(sae: SparseAutoencoder, d: int) -> bytes:
+    """Exports the SAE and runs its graph."""
     example = {"z": torch.linspace(-1.0, 1.0, 2 * d).reshape(2, d)}
     graph = _export("sae", _Sae(sae), example, ("neurons", "activations"))
     _check("sae", graph, ({"z": np.zeros((batch, d), np.float32)} for batch in _BATCHES), {})
     return graph
 
 
-def session(graph: bytes | str, threads: int = 0) -> onnxruntime.InferenceSession:
-    """An onnxruntime session on the CPU, for a serialised graph or a file; 0 threads means one per core."""
+def session(graph: bytes | str) -> onnxruntime.InferenceSession:
+    """Opens a serialised graph, or the file of one, in onnxruntime, on one thread."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def _export(
     name: str, module: nn.Module, example: Mapping[str, Tensor], outputs: Sequence[str]
 ) -> bytes:
+    """Exports a module as a serialised graph whose bytes depend on the module alone.
+
+    Raises:
+        GraphError: torch cannot export it, or it is too large.
+    """
     axes = [_AXES.get(argument, {0: "batch"}) for argument in example]
     dynamic = tuple(dict.fromkeys(names, torch.export.Dim.DYNAMIC) for names in axes)
     try:
@@ -166,18 +174,21 @@ def _export(
     _make_reproducible(model, axes)
     if model.ByteSize() > MAX_GRAPH_BYTES:
         raise GraphError(
-            f"the {name} takes {model.ByteSize():,} bytes as ONNX, at most {MAX_GRAPH_BYTES:,} fit"
+            f"the {name} as ONNX: expected at most {MAX_GRAPH_BYTES:,} bytes, "
+            f"found {model.ByteSize():,}"
         )
     return model.SerializeToString(deterministic=True)
 
 
 def _make_reproducible(model: onnx.ModelProto, axes: Sequence[dict[int, str]]) -> None:
+    """Removes recorded paths and names, and gives the dimensions fixed names."""
     graph = model.graph
     del model.metadata_props[:]
     del graph.metadata_props[:]
     # Shapes of intermediate values carry the tracer's symbol names; onnxruntime infers them itself.
     del graph.value_info[:]
-    model.doc_string = graph.doc_string = ""
+    model.doc_string = ""
+    graph.doc_string = ""
     parts: list[Any] = [*graph.node, *graph.input, *graph.output, *graph.initializer]
     for part in parts:
         part.doc_string = ""
@@ -190,23 +201,27 @@ def _make_reproducible(model: onnx.ModelProto, axes: Sequence[dict[int, str]]) -
 
 
 def _check(name: str, graph: bytes, feeds: Iterable[Feed], widths: Mapping[str, int]) -> None:
-    """Runs a graph; every output must have the batch's rows, and those named in widths that width."""
-    runner = session(graph, threads=1)
-    outputs = [one.name for one in runner.get_outputs()]
+    """Runs a graph and compares its outputs' shapes with the batch size and the given widths.
+
+    Raises:
+        GraphError: the graph fails, or an output has another shape.
+    """
+    runner = session(graph)
+    outputs = [output.name for output in runner.get_outputs()]
     for feed in feeds:
         shape = list(next(iter(feed.values())).shape)
         try:
-            found = dict(zip(outputs, runner.run(outputs, feed), strict=True))
+            results = dict(zip(outputs, runner.run(outputs, feed), strict=True))
         except Exception as error:  # onnxruntime's exceptions share no base class but Exception
             raise GraphError(
                 f"the {name}'s graph fails for inputs {shape}: {_first_line(error)}"
             ) from error
-        for output, values in found.items():
+        for output, values in results.items():
             expected = (shape[0], widths.get(output, values.shape[1]))
             if values.shape != expected:
                 raise GraphError(
-                    f"the {name}'s graph gives {output} of shape {list(values.shape)} for inputs {shape}, "
-                    f"{list(expected)} expected"
+                    f"the {name}'s graph: expected {output} of shape {list(expected)} for inputs "
+                    f"{shape}, found {list(values.shape)}"
                 )
 
 
@@ -217,7 +232,7 @@ def _first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keeps torch's exporter from warning about its own internals and packages that nobody asked for."""
+    """Silences the warnings of torch's exporter about its internals and missing packages."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

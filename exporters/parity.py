@@ -164,16 +164,14 @@ def _check_lists(served: _ServedModel, contents: BundleContents, steered: bool) 
     compare_lists("steered" if steered else "unsteered", actual, expected, reference)
 
 
-def compare_lists(
-    kind: str, actual: Floats, expected: Floats, reference: dict[str, NDArray[Any]]
-) -> None:
-    """Compares lists of unseen items by scores [users, n_items]; only near-equal scores may swap places.
+def compare_lists(kind: str, actual: Floats, expected: Floats, reference: Reference) -> None:
+    """Compares lists of unseen items, by scores [users, n_items]; near-equal ones may swap places.
 
     Raises:
-        ParityError: an item of the actual lists would not stand there by the expected scores.
+        ParityError: a listed item belongs elsewhere by the expected scores.
     """
     if not (np.isfinite(actual).all() and np.isfinite(expected).all()):
-        raise ParityError(f"{kind} lists rest on scores that are not finite")
+        raise ParityError(f"{kind} lists: expected finite scores, found some that are not finite")
     rows = np.arange(len(actual))[:, None]
     seen = reference["mask"] > 0
     for scores in (actual, expected):
@@ -188,8 +186,8 @@ def compare_lists(
     worst = float((gaps / np.maximum(scale, np.finfo(np.float32).tiny)).max(initial=0.0))
     if worst > SCORE_TOLERANCE:
         raise ParityError(
-            f"{kind} lists differ from torch's: scores at the same rank are off by {worst:.1e}, "
-            f"at most {SCORE_TOLERANCE:.0e} is allowed"
+            f"{kind} lists differ from torch's: expected scores at the same rank to differ by at "
+            f"most {SCORE_TOLERANCE:.0e}, found {worst:.1e}"
         )
 
 

@@ -1,4 +1,4 @@
-"""What an earlier bundle knows by name: its concepts and labels, and how its neurons fire for its items."""
+"""Reads from an earlier bundle what is carried over: concepts, labels, and its items' codes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,10 +19,11 @@ from service.bundle.open import open_encoder
 from training.concepts import Label
 
 _BATCH = 1_024
+"""Items encoded at a time. More take more memory."""
 
 
 class EarlierConcept(NamedTuple):
-    """A name with its meaning there; weights [n_neurons of the earlier SAE]."""
+    """A concept of the earlier bundle; its weights are [n_neurons of the earlier SAE]."""
 
     name: str
     attribute: str
@@ -30,8 +31,16 @@ class EarlierConcept(NamedTuple):
     weights: Floats
 
 
-class Earlier(NamedTuple):
-    """codes float32 [n_items, n_neurons] of one-item histories; labels per neuron, best first."""
+class PreviousBundle(NamedTuple):
+    """The parts of an earlier bundle that are carried over.
+
+    Attributes:
+        bundle_id: Its id.
+        item_ids: Its items' ids, in index order.
+        codes: The codes of one-item histories: float32 [n_items, n_neurons].
+        concepts: Its concepts.
+        labels: Labels per neuron, best first.
+    """
 
     bundle_id: str
     item_ids: list[str]
@@ -40,8 +49,8 @@ class Earlier(NamedTuple):
     labels: list[list[Label]]
 
 
-def read_earlier(directory: Path, label_file: Path | None = None) -> Earlier:
-    """Reads a bundle, with its own label set or with one that was exported from a server.
+def read_previous_bundle(directory: Path, label_file: Path | None = None) -> PreviousBundle:
+    """Reads a bundle with its own label set, or with one that was exported from a server.
 
     Raises:
         BundleError: it is no bundle.
@@ -55,25 +64,31 @@ def read_earlier(directory: Path, label_file: Path | None = None) -> Earlier:
     rows = pq.read_table(directory / "concepts.parquet").to_pylist()
     concepts = {
         row["name"]: EarlierConcept(
-            row["name"],
-            row["attribute"],
-            row.get("value") or row["name"].removeprefix(f"{row['attribute']}="),
-            np.array(row["weights"], np.float32),
+            name=row["name"],
+            attribute=row["attribute"],
+            value=row.get("value") or row["name"].removeprefix(f"{row['attribute']}="),
+            weights=np.array(row["weights"], np.float32),
         )
         for row in rows
     }
-    found = pq.read_table(directory / "neurons.parquet", columns=["labels"])["labels"].to_pylist()
-    labels = [[Label(**label) for label in row or ()] for row in found]
+    column = pq.read_table(directory / "neurons.parquet", columns=["labels"])["labels"]
+    labels = [[Label(**label) for label in row or ()] for row in column.to_pylist()]
     if label_file is not None:
         records = read_records(label_file)
-        concepts = _named(records, concepts, n_neurons, label_file)
+        concepts = _concepts_of(records, concepts, n_neurons, label_file)
         labels = labels_of(records, n_neurons, label_file)
     codes = _codes(directory, manifest, len(item_ids))
-    return Earlier(manifest.bundle_id, item_ids, codes, list(concepts.values()), labels)
+    return PreviousBundle(
+        bundle_id=manifest.bundle_id,
+        item_ids=item_ids,
+        codes=codes,
+        concepts=list(concepts.values()),
+        labels=labels,
+    )
 
 
 def read_records(path: Path) -> list[LabelRecord]:
-    """The records of a file of JSON lines.
+    """Reads the records of a file of JSON lines.
 
     Raises:
         ContentsError: it cannot be read; names the line at fault.
@@ -85,31 +100,43 @@ def read_records(path: Path) -> list[LabelRecord]:
 
 
 def labels_of(records: Sequence[LabelRecord], n_neurons: int, path: Path) -> list[list[Label]]:
-    """Every neuron's labels in a file's records, best first.
+    """Returns every neuron's labels in a file's records, best first.
 
     Raises:
-        ContentsError: naming the line at fault.
+        ContentsError: names the line at fault.
     """
     labels: list[list[Label]] = [[] for _ in range(n_neurons)]
     for number, record in enumerate(records, start=1):
         if record.HasField("neuron"):
-            where, text = f"{path}, line {number}", record.label.text
+            where = f"{path}, line {number}"
+            text = record.label.text
             if record.neuron >= n_neurons:
                 raise ContentsError(
-                    f"{where}: neuron {record.neuron} found, expected 0 to {n_neurons - 1}"
+                    f"{where}: neuron: expected 0 to {n_neurons - 1}, found {record.neuron}"
                 )
             if not text.strip():
                 raise ContentsError(
-                    f"{where}: no text found, expected what neuron {record.neuron} means"
+                    f"{where}: text: expected the meaning of neuron {record.neuron}, found none"
                 )
-            label = Label(text, record.label.method, record.label.score, record.label.provenance)
-            labels[record.neuron].append(label)
+            labels[record.neuron].append(
+                Label(
+                    text=text,
+                    method=record.label.method,
+                    score=record.label.score,
+                    provenance=record.label.provenance,
+                )
+            )
     return labels
 
 
-def _named(
+def _concepts_of(
     records: Sequence[LabelRecord], own: dict[str, EarlierConcept], n_neurons: int, path: Path
 ) -> dict[str, EarlierConcept]:
+    """Returns the concepts in a file's records; those without weights are the bundle's own.
+
+    Raises:
+        ContentsError: names the line at fault.
+    """
     concepts = {}
     for number, record in enumerate(records, start=1):
         if not record.HasField("concept"):
@@ -117,7 +144,8 @@ def _named(
         if not record.weights:
             if record.concept not in own:
                 raise ContentsError(
-                    f"{path}, line {number}: the bundle has no concept {record.concept!r}"
+                    f"{path}, line {number}: expected a concept of the bundle, "
+                    f"found {record.concept!r}"
                 )
             concepts[record.concept] = own[record.concept]
             continue
@@ -125,7 +153,8 @@ def _named(
         for part in record.weights:
             if part.neuron >= n_neurons:
                 raise ContentsError(
-                    f"{path}, line {number}: neuron {part.neuron} found, expected 0 to {n_neurons - 1}"
+                    f"{path}, line {number}: neuron: expected 0 to {n_neurons - 1}, "
+                    f"found {part.neuron}"
                 )
             weights[part.neuron] = part.weight
         value = record.value or record.concept
@@ -146,5 +175,5 @@ def _codes(directory: Path, manifest: BundleManifest, n_items: int) -> csr_matri
         shape = (len(items), n_neurons)
         parts.append(csr_matrix((activations.ravel(), (rows, neurons.ravel())), shape=shape))
     if not parts:
-        raise BundleError(f"{directory} has no items")
+        raise BundleError(f"{directory}: expected items, found none")
     return vstack(parts, format="csr")

@@ -1,9 +1,9 @@
-"""How long work says where it is."""
+"""Reports the stages of an export."""
 
 from collections.abc import Callable
 
 Report = Callable[[str], None]
-"""Told the name of each stage as it begins."""
+"""Called with the name of each stage when it begins."""
 
 
 STAGES = (
@@ -22,4 +22,4 @@ STAGES = (
 
 
 def silent(stage: str) -> None:
-    """Says nothing."""
+    """Reports nothing."""

@@ -1,8 +1,8 @@
-"""Writes a bundle so that it is either whole or not there.
+"""Publishes a bundle so that it is either whole or not there.
 
-Everything is written to a temporary directory beside the goal, forced to the disk, checked against
-torch and renamed. A process that dies on the way leaves a directory `.NAME.*.partial`; it counts
-for nothing, and the next export to the same goal removes it.
+Everything is written to a temporary directory next to the output, forced to the disk, checked
+against torch and renamed. A process that dies before leaves a directory `.NAME.*.partial`, which
+no reader opens and which the next export to the same output removes.
 """
 
 import contextlib
@@ -44,25 +44,24 @@ def write_bundle(
     index: IndexOptions | None = None,
     graphs: RecommenderGraphs | None = None,
 ) -> BundleManifest:
-    """Writes, checks and publishes a bundle.
+    """Writes, checks and publishes a bundle, and returns its manifest.
 
     Args:
-        contents: what to write.
-        out: the directory to make. It may exist if it is empty, or if it is this very bundle
-            already.
-        report: told the name of each stage as it begins.
-        index: what kinds of index may be chosen.
-        graphs: the recommender's, if they were exported before, for a bundle with another SAE. They
-            are checked like all else.
+        contents: the contents.
+        out: the directory to make. It may exist if it is empty or holds the same bundle.
+        report: called with the name of each stage when it begins.
+        index: the kinds of index that may be chosen.
+        graphs: the recommender's graphs, if they were exported before for a bundle with another
+            SAE. They are checked like the rest.
 
     Raises:
-        BundleExistsError: out is taken, from the start or by another export that was quicker.
+        BundleExistsError: out holds something else, from the start or by a quicker export.
         BundleWriteError: the file system refused a file.
-        ParityError: what was written answers differently than torch; nothing is left.
+        ParityError: the written files compute different results than torch; nothing is left.
         GraphError: a model cannot be exported.
     """
     out = out.resolve()
-    refuse_what_is_no_bundle(out)
+    check_output(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -152,15 +151,19 @@ def _publish(partial: Path, out: Path, manifest: BundleManifest) -> BundleManife
 
 
 def _same_bundle(out: Path, manifest: BundleManifest) -> BundleManifest:
-    """The bundle at `out`, if it is the one that was about to be written."""
+    """Returns the manifest at `out` if it describes the bundle that was about to be written.
+
+    Raises:
+        BundleExistsError: it describes another one.
+    """
     try:
         present = verify_files(out)
     except BundleError as error:
-        raise BundleExistsError(f"{out} exists and is no whole bundle: {error}") from error
+        raise BundleExistsError(f"{out}: expected a whole bundle or nothing: {error}") from error
     if present.bundle_id != manifest.bundle_id:
         raise BundleExistsError(
-            f"{out} holds another bundle ({present.bundle_id[:12]}, this one is {manifest.bundle_id[:12]}): "
-            "bundles are never overwritten, choose another directory"
+            f"{out}: expected bundle {manifest.bundle_id[:12]} or nothing, found bundle "
+            f"{present.bundle_id[:12]}: bundles are never overwritten, choose another directory"
         )
     for field in (
         "provenance",
@@ -173,26 +176,33 @@ def _same_bundle(out: Path, manifest: BundleManifest) -> BundleManifest:
     ):
         if getattr(present, field) != getattr(manifest, field):
             raise BundleExistsError(
-                f"{out} holds the same files with another {field}: choose another directory"
+                f"{out}: found the same files with another {field}: choose another directory"
             )
     return present
 
 
-def refuse_what_is_no_bundle(out: Path) -> None:
-    """Raises BundleExistsError where no bundle can come to stand; the cheap check to make first."""
+def check_output(out: Path) -> None:
+    """Refuses an output directory that holds something other than a bundle, before any work.
+
+    Raises:
+        BundleExistsError: it does, or it is no directory.
+    """
     if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise BundleExistsError(f"{out} exists and is no directory")
+        raise BundleExistsError(f"{out}: expected a directory or nothing")
     if out.is_dir() and any(out.iterdir()):
         try:
             read_manifest(out)
         except BundleError as error:
-            raise BundleExistsError(f"{out} exists and is no bundle: {error}") from error
+            raise BundleExistsError(
+                f"{out}: expected a bundle, an empty directory or nothing: {error}"
+            ) from error
 
 
 @contextlib.contextmanager
 def _partial_directory(out: Path) -> Iterator[Path]:
-    """A temporary directory beside `out`, locked as long as its writer lives, gone if the writer fails."""
-    prefix, suffix = f".{out.name}.", ".partial"
+    """Makes a temporary directory next to `out`: locked while in use, removed after a failure."""
+    prefix = f".{out.name}."
+    suffix = ".partial"
     lock = contextlib.ExitStack()
     try:
         with _locked(out.parent, fcntl.LOCK_EX):
@@ -207,7 +217,7 @@ def _partial_directory(out: Path) -> Iterator[Path]:
             partial = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=out.parent))
             lock.enter_context(_locked(partial, fcntl.LOCK_EX))
     except OSError as error:
-        raise BundleWriteError(f"cannot write beside {out}: {error.strerror}") from error
+        raise BundleWriteError(f"cannot write next to {out}: {error.strerror}") from error
     with lock:
         try:
             yield partial

@@ -156,7 +156,7 @@ def _filters(items: Floats, rng: np.random.Generator) -> list[Bools]:
 
 
 def _region(items: Floats, share: float, rng: np.random.Generator) -> Bools:
-    """Draws about a share of the items in patches of near items, as a genre's are: bool [n_items]."""
+    """Draws about a share of the items, in patches of near items as in a genre: bool [n_items]."""
     seeds = items[np.sort(rng.choice(len(items), min(_PATCHES, len(items)), replace=False))]
     blocks = range(0, len(items), _ITEMS_AT_ONCE)
     patches = np.concatenate(
@@ -168,4 +168,5 @@ def _region(items: Floats, share: float, rng: np.random.Generator) -> Bools:
 
 
 def _rounded(shares: Sequence[float]) -> float:
+    """Rounds the mean down to 4 digits, so that a manifest never promises more than is found."""
     return float(np.floor(np.mean(shares) * 10_000) / 10_000)

@@ -37,7 +37,7 @@ def normalisation(rule: ScaleRule.ValueType, factor: float, z: Floats) -> Normal
 
 
 def checked_scale_rule(sae: SparseAutoencoder, z: Tensor) -> ScaleRule.ValueType:
-    """Returns the rule that an SAE names, after comparing it with what the SAE does to z [batch, d].
+    """Returns the rule that an SAE names, after comparing it with how the SAE treats z [batch, d].
 
     Raises:
         ContentsError: the format has no such rule, or the SAE's scale or shift differs from it.

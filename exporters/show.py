@@ -1,4 +1,4 @@
-"""What a bundle is, as tables for a terminal."""
+"""Prints bundles and exports as tables on a terminal."""
 
 import json
 import math
@@ -14,16 +14,17 @@ from trimtab.manifest import FLAT
 from trimtab.v1.bundle_pb2 import AttributeKind, BundleManifest, IndexInfo, ScaleRule
 
 if TYPE_CHECKING:  # it needs torch, which takes seconds to load
-    from exporters.carry_over import Carried
+    from exporters.carry_over import CarriedOver
 
 
 CONCEPTS_SHOWN = 20
+"""Rows of the table of concepts, so that it fits on a screen."""
 
 
 def print_summary(
     console: Console, directory: Path, manifest: BundleManifest, *, seconds: float, new: bool
 ) -> None:
-    """The outcome of an export, in a few lines; new is False if the same bundle was there already."""
+    """Prints the outcome of an export; new is False if the same bundle was there already."""
     rows = [("bundle", str(directory)), ("id", manifest.bundle_id[:12]), *_model_rows(manifest)]
     size = sum(file.size_bytes for file in manifest.files)
     rows += [
@@ -41,7 +42,7 @@ def print_summary(
 
 
 def print_details(console: Console, directory: Path, manifest: BundleManifest) -> None:
-    """Everything that the manifest says, and the concepts."""
+    """Prints everything that the manifest says, and the concepts."""
     made = manifest.provenance
     console.print(
         _pairs(
@@ -52,7 +53,7 @@ def print_details(console: Console, directory: Path, manifest: BundleManifest) -
                 ("model id", manifest.model_id),
                 ("label set", manifest.label_set),
                 ("format", str(manifest.format_version)),
-                ("made", manifest.create_time.ToJsonString()),
+                ("created", manifest.create_time.ToJsonString()),
                 *_model_rows(manifest),
                 (
                     "attributes",
@@ -83,7 +84,8 @@ def print_details(console: Console, directory: Path, manifest: BundleManifest) -
 
 
 def _model_rows(manifest: BundleManifest) -> list[tuple[str, str]]:
-    dims, index, history = manifest.dimensions, manifest.index, manifest.history
+    dims = manifest.dimensions
+    history = manifest.history
     rule = ScaleRule.Name(manifest.scale_rule).removeprefix("SCALE_RULE_").lower().replace("_", " ")
     threshold = f", values from {history.min_value:g}" if history.HasField("min_value") else ""
     order = ", in order" if history.ordered else ""
@@ -97,7 +99,7 @@ def _model_rows(manifest: BundleManifest) -> list[tuple[str, str]]:
         ("scale", f"{rule}, times {manifest.scale_factor:g}"),
         ("history", f"newest {history.max_length:,} positive items{threshold}{order}"),
         ("gains", manifest.gains or "none: BOOST moves the items that have the tag"),
-        ("index", _index(index)),
+        ("index", _index(manifest.index)),
         ("opset", str(manifest.opset)),
     ]
 
@@ -115,9 +117,9 @@ def _index(index: IndexInfo) -> str:
 
 def _trials(index: IndexInfo) -> Table:
     table = Table(
-        title="Kinds of index: the quickest that finds enough",
+        title="Kinds of index: the quickest with enough recall is chosen",
         title_justify="left",
-        caption="Recall of the best 100; CPU time a query, one at a time and in batches of 32",
+        caption="Recall of the best 100; CPU time of a query, one at a time and in batches of 32",
         caption_justify="left",
     )
     table.add_column("index")
@@ -150,18 +152,21 @@ def _trials(index: IndexInfo) -> Table:
     return table
 
 
-def print_carried(console: Console, earlier: Path, carried: "Carried") -> None:
-    """What became of an earlier bundle's names."""
+def print_carried(console: Console, earlier: Path, carried: "CarriedOver") -> None:
+    """Prints which names of an earlier bundle were kept, carried over, changed or lost."""
     table = Table(title=f"Names of {earlier}", title_justify="left")
-    for heading in ("concept", "outcome", "likeness", "why"):
-        table.add_column(heading, justify="right" if heading == "likeness" else "left")
+    for heading in ("concept", "outcome", "similarity", "why"):
+        table.add_column(heading, justify="right" if heading == "similarity" else "left")
     order = ("lost", "changed", "carried", "kept")
     for fate in sorted(carried.fates, key=lambda fate: order.index(fate.outcome)):
-        likeness = "" if math.isnan(fate.similarity) else f"{fate.similarity:.2f}"
-        table.add_row(escape(fate.name), fate.outcome, likeness, escape(fate.reason))
+        similarity = "" if math.isnan(fate.similarity) else f"{fate.similarity:.2f}"
+        table.add_row(escape(fate.name), fate.outcome, similarity, escape(fate.reason))
     console.print(table)
-    lost = f"{carried.labels_lost:,} of neurons that have no like any more"
-    console.print(f"{carried.labels_carried:,} labels carried, {lost} left behind", highlight=False)
+    console.print(
+        f"{carried.labels_carried:,} labels carried over, {carried.labels_lost:,} left behind: "
+        "their neurons have no similar neuron in the run",
+        highlight=False,
+    )
 
 
 def _concepts(directory: Path) -> Table:
@@ -183,9 +188,13 @@ def _concepts(directory: Path) -> Table:
         table.add_column(heading, justify="right")
     for row in shown:
         auc = "" if row["auc"] is None else f"{row['auc']:.3f}"
-        shares = f"{row['unsteered_share']:.3f}", f"{row['steered_share']:.3f}"
         table.add_row(
-            escape(row["name"]), escape(row["attribute"]), f"{row['item_count']:,}", auc, *shares
+            escape(row["name"]),
+            escape(row["attribute"]),
+            f"{row['item_count']:,}",
+            auc,
+            f"{row['unsteered_share']:.3f}",
+            f"{row['steered_share']:.3f}",
         )
     return table
 

@@ -1,4 +1,4 @@
-"""The bundle's Parquet tables; their columns are the format's (docs/bundle.md)."""
+"""Makes the bundle's Parquet tables; docs/bundle.md describes their columns."""
 
 from collections.abc import Sequence
 
@@ -44,7 +44,7 @@ _ATTRIBUTE_TYPES = {
 
 
 def item_table(items: pl.DataFrame, attributes: dict[str, AttributeKind]) -> pa.Table:
-    """items.parquet: one row an item, in index order."""
+    """Makes items.parquet: one row for each item, in index order."""
     schema = [("item_id", pa.string()), ("title", pa.string()), ("popularity", pa.int64())]
     schema += [(name, _ATTRIBUTE_TYPES[attributes[name]]) for name in attribute_columns(items)]
     columns = [items[name].to_arrow().cast(kind) for name, kind in schema]
@@ -54,14 +54,14 @@ def item_table(items: pl.DataFrame, attributes: dict[str, AttributeKind]) -> pa.
 def neuron_table(
     cards: NeuronCards, labels: Sequence[Sequence[Label]], purity: Purity | None
 ) -> pa.Table:
-    """neurons.parquet: one row a neuron, in index order."""
+    """Makes neurons.parquet: one row for each neuron, in index order."""
     activity = cards.activity
-    nothing = np.full(len(labels), np.nan)
-    measured = purity or Purity(nothing, nothing)
+    unknown = np.full(len(labels), np.nan)
+    measured = purity or Purity(unknown, unknown)
     return pa.table(
         {
             "labels": pa.array(
-                [[label._asdict() for label in found] for found in labels], pa.list_(_LABEL)
+                [[label._asdict() for label in row] for row in labels], pa.list_(_LABEL)
             ),
             "density": activity.density,
             "unit": activity.unit,
@@ -79,7 +79,7 @@ def neuron_table(
 
 
 def concept_table(concepts: Sequence[FittedConcept]) -> pa.Table:
-    """concepts.parquet: one row a concept."""
+    """Makes concepts.parquet: one row for each concept."""
     rows = [
         {
             "name": concept.name,

@@ -1,4 +1,4 @@
-"""The files of a bundle: each on the disk before the next, and the same bytes for the same contents."""
+"""Writes a bundle's files: the same bytes for the same contents, each forced to the disk."""
 
 import contextlib
 import io
@@ -24,17 +24,17 @@ from exporters.graphs import RecommenderGraphs, export_graphs
 from exporters.progress import Report
 from exporters.tables import concept_table, item_table, neuron_table
 
-# The earliest time that a zip entry can carry: the time of writing must not show in the bytes.
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+"""The earliest time of a zip entry: the bytes must not depend on when they are written."""
 
 
 class Written(NamedTuple):
-    """What was written, for the manifest."""
+    """The written files, as the manifest describes them."""
 
     files: list[BundleFile]
-    """By name."""
+    """In the order of their names."""
     chosen: ChosenIndex
-    """The index, and what it finds."""
+    """The index, and its measurements."""
 
 
 def write_files(
@@ -78,7 +78,11 @@ def write_files(
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
-    """A new file that is on the disk when the context ends."""
+    """Opens a new file, which is forced to the disk when the context ends.
+
+    Raises:
+        BundleWriteError: the file system refused it.
+    """
     try:
         with path.open("xb") as file:
             yield file

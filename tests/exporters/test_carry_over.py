@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from exporters.carry_over import ALIKE, carry
+from exporters.carry_over import MIN_SIMILARITY, carry_over
 from exporters.cli import main
 from exporters.errors import ContentsError
 from exporters.from_run import contents_of
-from exporters.previous_bundle import Earlier, read_earlier
+from exporters.previous_bundle import PreviousBundle, read_previous_bundle
 from exporters.publish import write_bundle
 from training.concepts import Label, item_codes
 from training.config import TrainConfig
@@ -66,11 +66,13 @@ def bundle(before: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def earlier(bundle: Path) -> Earlier:
-    return read_earlier(bundle)
+def earlier(bundle: Path) -> PreviousBundle:
+    return read_previous_bundle(bundle)
 
 
-def test_an_earlier_bundle_is_read_as_its_own_run_knows_it(before: Run, earlier: Earlier) -> None:
+def test_an_earlier_bundle_is_read_as_its_own_run_knows_it(
+    before: Run, earlier: PreviousBundle
+) -> None:
     codes = item_codes(before.recommender, before.sae, before.config.max_length)
     np.testing.assert_allclose(earlier.codes.toarray(), codes.toarray(), atol=1e-5)
     assert earlier.item_ids == before.catalogue.items["item_id"].to_list()
@@ -81,20 +83,20 @@ def test_an_earlier_bundle_is_read_as_its_own_run_knows_it(before: Run, earlier:
 
 
 def test_names_that_the_run_has_too_are_kept_with_their_likeness(
-    earlier: Earlier, now: Run
+    earlier: PreviousBundle, now: Run
 ) -> None:
-    carried = carry(earlier, now)
+    carried = carry_over(earlier, now)
     assert carried.run.concepts == now.concepts
     assert [fate.outcome for fate in carried.fates] == ["kept"] * 6
-    assert min(fate.similarity for fate in carried.fates) >= ALIKE
+    assert min(fate.similarity for fate in carried.fates) >= MIN_SIMILARITY
 
 
 def test_a_renamed_concept_comes_over_with_weights_that_find_the_same_items(
-    earlier: Earlier, now: Run
+    earlier: PreviousBundle, now: Run
 ) -> None:
     first = earlier.concepts[0]
     renamed = earlier._replace(concepts=[first._replace(name="Mine")])
-    carried = carry(renamed, now)
+    carried = carry_over(renamed, now)
     (fate,) = carried.fates
     assert (fate.name, fate.outcome) == ("Mine", "carried")
     mine, own = carried.run.concepts[-1], next(c for c in now.concepts if c.name == first.name)
@@ -104,7 +106,7 @@ def test_a_renamed_concept_comes_over_with_weights_that_find_the_same_items(
     assert cosine > 0.9
 
 
-def test_what_has_no_like_any_more_is_lost_and_told(earlier: Earlier, now: Run) -> None:
+def test_what_has_no_like_any_more_is_lost_and_told(earlier: PreviousBundle, now: Run) -> None:
     rng = np.random.default_rng(0)
     first = earlier.concepts[0]
     chance = first._replace(name="chance", weights=np.zeros_like(first.weights))
@@ -117,17 +119,17 @@ def test_what_has_no_like_any_more_is_lost_and_told(earlier: Earlier, now: Run) 
         ],
         codes=type(earlier.codes)(noise),
     )
-    carried = carry(strange, now)
+    carried = carry_over(strange, now)
     assert [fate.outcome for fate in carried.fates] == ["lost"] * 3
-    assert "likeness below 0.7" in carried.fates[0].reason
+    assert "similarity below 0.7" in carried.fates[0].reason
     assert "no attribute 'director'" in carried.fates[2].reason
     assert carried.run.concepts == now.concepts
-    changed = carry(strange._replace(concepts=[chance._replace(name=first.name)]), now)
+    changed = carry_over(strange._replace(concepts=[chance._replace(name=first.name)]), now)
     assert [fate.outcome for fate in changed.fates] == ["changed"]
 
 
 def test_labels_that_people_gave_go_to_the_neuron_that_fires_alike(
-    earlier: Earlier, now: Run
+    earlier: PreviousBundle, now: Run
 ) -> None:
     best = int(earlier.concepts[0].weights.argmax())
     labels = [list(row) for row in earlier.labels]
@@ -136,7 +138,7 @@ def test_labels_that_people_gave_go_to_the_neuron_that_fires_alike(
     labels[dead].append(Label("nothing fires", "person", 1.0))
     codes = earlier.codes.tolil()
     codes[:, dead] = 0
-    carried = carry(earlier._replace(labels=labels, codes=codes.tocsr()), now)
+    carried = carry_over(earlier._replace(labels=labels, codes=codes.tocsr()), now)
     assert (carried.labels_carried, carried.labels_lost) == (1, 1)
     (neuron,) = [n for n, row in enumerate(carried.run.labels) if row and row[0].method == "person"]
     own = next(concept for concept in now.concepts if concept.name == earlier.concepts[0].name)
@@ -147,10 +149,10 @@ def test_labels_that_people_gave_go_to_the_neuron_that_fires_alike(
     )
 
 
-def test_bundles_that_share_hardly_any_items_are_refused(earlier: Earlier, now: Run) -> None:
+def test_bundles_that_share_hardly_any_items_are_refused(earlier: PreviousBundle, now: Run) -> None:
     strangers = earlier._replace(item_ids=[f"other-{row}" for row in range(len(earlier.item_ids))])
-    with pytest.raises(ContentsError, match="share 0 items"):
-        carry(strangers, now)
+    with pytest.raises(ContentsError, match=r"shares with the run .*, found 0"):
+        carry_over(strangers, now)
 
 
 def test_the_command_carries_an_exported_label_set_and_reports_it(
@@ -188,7 +190,7 @@ def test_the_command_carries_an_exported_label_set_and_reports_it(
         concept.name,
         "carried",
     )
-    again = read_earlier(out)
+    again = read_previous_bundle(out)
     assert again.concepts[-1].value == concept.name
 
     file.write_text('{"concept": "Nowhere"}\n')

@@ -150,7 +150,7 @@ def test_vectors_of_odd_width_and_on_disk_are_indexed(search: Search, tmp_path: 
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="index kind: expected flat, pq4, .*, found 'annoy'"):
+    with pytest.raises(ValueError, match=r"index kind: expected flat, pq4, .*, found 'annoy'"):
         IndexOptions(kinds=("annoy",))
 
 

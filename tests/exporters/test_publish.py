@@ -129,7 +129,7 @@ def test_an_identical_bundle_stays_as_it_is(contents: Any, bundle_path: Path) ->
 def test_another_bundle_is_not_overwritten(contents: BundleContents, tmp_path: Path) -> None:
     out = make_bundle(tmp_path / "bundle", seed=1)
     before = _ids(out)
-    with pytest.raises(BundleExistsError, match=f"holds another bundle \\({before[:12]}"):
+    with pytest.raises(BundleExistsError, match=f"found bundle {before[:12]}"):
         write_bundle(contents, out)
     assert _ids(out) == before
     assert list(tmp_path.iterdir()) == [out]
@@ -153,7 +153,7 @@ def test_a_directory_with_something_else_in_it_is_refused_before_any_work(
 ) -> None:
     (tmp_path / "precious.txt").write_text("data")
     stages: list[str] = []
-    with pytest.raises(BundleExistsError, match=r"is no bundle: .* no readable manifest\.json"):
+    with pytest.raises(BundleExistsError, match=r"expected a bundle.* no readable manifest\.json"):
         write_bundle(contents, tmp_path, report=stages.append)
     assert not stages
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
@@ -161,7 +161,7 @@ def test_a_directory_with_something_else_in_it_is_refused_before_any_work(
 
 def test_a_file_in_the_place_is_refused(contents: Any, tmp_path: Path) -> None:
     (tmp_path / "bundle").write_text("not a directory")
-    with pytest.raises(BundleExistsError, match="is no directory"):
+    with pytest.raises(BundleExistsError, match="expected a directory"):
         write_bundle(contents, tmp_path / "bundle")
 
 
@@ -180,7 +180,7 @@ def test_of_two_exports_to_one_place_the_quicker_wins_and_the_other_is_refused(
         if stage == "publishing":
             make_bundle(out, seed=1)
 
-    with pytest.raises(BundleExistsError, match="holds another bundle"):
+    with pytest.raises(BundleExistsError, match=r"found bundle .*never overwritten"):
         write_bundle(contents, out, report=overtake)
     assert verify_files(out).provenance.seed == 1
     assert list(tmp_path.iterdir()) == [out]
@@ -246,30 +246,30 @@ def _with(contents: Any, **changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda c: {"b": c.b[:-1]}, "the biases: 199 found, 200 expected"),
-        (lambda c: {"V": c.V * float("nan")}, "the item matrix holds numbers that are not finite"),
-        (lambda c: {"labels": c.labels[:-1]}, "the lists of labels: 127 found, 128 expected"),
-        (lambda c: {"concepts": [c.concepts[0]] * 2}, "concept names must be distinct"),
-        (lambda c: {"concepts": [_concept(c, unit=0.0)]}, "a unit above 0 expected, found 0"),
+        (lambda c: {"b": c.b[:-1]}, "the biases: expected 200, found 199"),
+        (lambda c: {"V": c.V * float("nan")}, "the item matrix: expected finite numbers"),
+        (lambda c: {"labels": c.labels[:-1]}, "the lists of labels: expected 128, found 127"),
+        (lambda c: {"concepts": [c.concepts[0]] * 2}, "concept names: expected distinct"),
+        (lambda c: {"concepts": [_concept(c, unit=0.0)]}, "expected a unit above 0, found 0"),
         (
             lambda c: {"concepts": [_concept(c, weights=np.zeros(128))]},
-            "128 finite weights expected",
+            "expected 128 finite weights",
         ),
         (
             lambda c: {"concepts": [_concept(c, blend_neurons=[128])]},
-            "a blend neuron lies outside 0 to 127",
+            "expected blend neurons from 0 to 127, found 128",
         ),
         (
-            lambda c: {"gains": Gains("ridge", np.zeros((1, 200), np.float32))},
-            r"the gains: \(1, 200\) found, \(6, 200\) expected",
+            lambda _: {"gains": Gains("ridge", np.zeros((1, 200), np.float32))},
+            r"the gains: expected \(6, 200\), found \(1, 200\)",
         ),
         (
-            lambda c: {"gains": Gains("ridge", np.full((6, 200), 1.5, np.float32))},
-            "the gains hold numbers outside 0 to 1",
+            lambda _: {"gains": Gains("ridge", np.full((6, 200), 1.5, np.float32))},
+            "the gains: expected numbers from 0 to 1",
         ),
         (
-            lambda c: {"gains": Gains("ridge", np.full((6, 200), np.nan, np.float32))},
-            "the gains hold numbers outside 0 to 1",
+            lambda _: {"gains": Gains("ridge", np.full((6, 200), np.nan, np.float32))},
+            "the gains: expected numbers from 0 to 1",
         ),
     ],
 )
@@ -286,7 +286,7 @@ def test_an_sae_that_does_not_do_what_its_scale_rule_says_is_refused() -> None:
     sae.scale_rule = "standard"
     sae.scale = lambda z: z.std(dim=1, keepdim=True)  # of a sample: over d - 1
     with pytest.raises(
-        ContentsError, match="the SAE's scale: expected .* by its scale rule 'standard', found"
+        ContentsError, match=r"the SAE's scale: expected .* by its scale rule 'standard', found"
     ):
         _with(contents)
     sae.scale_rule = "whitened"
@@ -300,13 +300,11 @@ def test_a_context_that_does_not_fit_is_refused() -> None:
     contents = make_contents(with_context=True)
     recommender: Any = contents.recommender
     recommender.context_size = 5
-    with pytest.raises(ContentsError, match="the context's width: 198 found, 5 expected"):
+    with pytest.raises(ContentsError, match="the context's width: expected 5, found 198"):
         _with(contents)
     recommender.context_size = 198
     recommender.has_head = False
-    with pytest.raises(
-        ContentsError, match="a context of width 198 found, but no head that reads it"
-    ):
+    with pytest.raises(ContentsError, match="expected a head that reads the context of width 198"):
         _with(contents)
 
 
