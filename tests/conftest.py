@@ -77,7 +77,7 @@ def free_port() -> FindPort:
 
 @pytest.fixture(scope="session")
 def demo_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run and bundle of the demo, made once by its commands in about a minute."""
+    """Makes the demo's run and bundle once, by its own commands with their defaults: a minute."""
     folder = tmp_path_factory.mktemp("demo")
     scripts = Path(sys.executable).parent
     train: list[str | Path] = [

@@ -1,4 +1,4 @@
-"""The API from Node, through the .proto files alone: nothing of ours is generated or installed there."""
+"""Calls the API from Node, through the .proto files alone: nothing else of ours is there."""
 
 import json
 import math
@@ -66,7 +66,7 @@ def _install(folder: Path) -> None:
 def answers(
     node: Callable[..., "subprocess.CompletedProcess[str]"], served: Served
 ) -> dict[str, Any]:
-    """What the server answered to Node."""
+    """Reads what the server answered to Node."""
     spec = find_spec("google.rpc")
     assert spec
     assert spec.submodule_search_locations

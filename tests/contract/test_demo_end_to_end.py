@@ -1,4 +1,4 @@
-"""The demo's own data through the demo's own commands: train, export, serve; then its promises by gRPC."""
+"""Trains, exports and serves the demo by its own commands, and checks its promises by gRPC."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -20,9 +20,10 @@ def test_the_server_never_imports_torch_or_the_offline_packages() -> None:
     """The program is imported whole, while a finder refuses the rest."""
     program = """
 import sys
+OFFLINE = {"torch", "polars", "scipy", "onnx", "onnxscript", "training", "exporters"}
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"torch", "polars", "scipy", "onnx", "onnxscript", "training", "exporters"}:
+        if name.split(".")[0] in OFFLINE:
             raise ImportError(f"the server imported {name}")
 sys.meta_path.insert(0, Refuse())
 import service.app, service.process.server, service.process.worker, service.process.supervisor

@@ -1,4 +1,4 @@
-"""Every recommender with every SAE: trained, exported, checked against torch, opened and asked for lists.
+"""Trains, exports and serves every recommender with every SAE, and compares with torch.
 
 `make matrix` runs them all on the demo's data; `make test` each recommender once and each SAE at
 least once, on a small made-up set.
@@ -63,7 +63,7 @@ def _short(kind: type[Any], **values: Any) -> Any:
 
 
 def _recommenders() -> dict[str, tuple[str, Any]]:
-    """Every kind, and once more with a hook between its blocks where it has any: name -> kind, options."""
+    """Lists every kind, and its hooks between blocks if any: name -> kind, options."""
     found = {}
     for name, kind in RECOMMENDERS.items():
         found[name] = (name, _short(kind.options, **SHORT))
@@ -213,7 +213,7 @@ def _check(cell: Cell) -> None:
 
 
 def _scores(run: Run, reply: Reply) -> NDArray[np.float32]:
-    """Torch's scores of every item by the design's formulas, from the user state that the service read."""
+    """Computes torch's scores of every item from the user state that the service read."""
     sae, plan, state = run.sae, reply.query.plan, reply.audience.state
     z, context = torch.from_numpy(state.z)[None], torch.from_numpy(state.context)[None]
     code = torch.zeros(1, sae.n_neurons)

@@ -129,7 +129,7 @@ def test_a_copy_of_the_append_only_files_of_a_running_store_restores_the_histori
 ) -> None:
     with start_server(bundle_dir, tmp_path / "data") as served:
         record(recommendation_pb2_grpc.RecommendationServiceStub(served.channel), "kept", "item-3")
-        time.sleep(0.1)  # the store writes its file before it waits for the next command
+        time.sleep(0.1)
         shutil.copytree(
             tmp_path / "data/valkey/appendonlydir", tmp_path / "restored/valkey/appendonlydir"
         )

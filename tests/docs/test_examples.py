@@ -1,4 +1,4 @@
-"""Every command and snippet in the README and docs runs: fenced blocks of sh and python, in their order.
+"""Runs every command and snippet in the README and docs: blocks of sh and python, in order.
 
 They run against the demo's bundle and users, in an empty directory, beside a folder of interactions
 that the examples call path/to/folder. A server that an example starts must become healthy, and is

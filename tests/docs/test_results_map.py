@@ -1,4 +1,4 @@
-"""benchmarks/README.md names the command of every page of docs/results, and every command is there."""
+"""Checks that benchmarks/README.md names the command of every page of docs/results."""
 
 import re
 from importlib.util import find_spec

@@ -162,8 +162,8 @@ def test_provenance_says_how_users_or_items_were_held_out(run_path: Path) -> Non
         len(rows) for rows in (run.split.train, run.split.validation, run.split.test)
     )
     assert contents_of(dataclasses.replace(run, config=last)).provenance.split == (
-        f"each user's last items held out: {train} users train without them, {validation} are validated on "
-        f"the last but one and {test} tested on the last"
+        f"each user's last items held out: {train} users train without them, {validation} are "
+        f"validated on the last but one and {test} tested on the last"
     )
 
 
@@ -298,7 +298,8 @@ def test_labels_from_a_file_stand_in_the_bundle_in_place_of_the_runs(
     out, file = tmp_path / "bundle", tmp_path / "labels.jsonl"
     file.write_text(
         '{"concept": "concept-00"}\n'
-        '{"neuron": 3, "label": {"text": "mine", "method": "person", "score": 0.5, "provenance": "me"}}\n'
+        '{"neuron": 3, "label": {"text": "mine", "method": "person", "score": 0.5, '
+        '"provenance": "me"}}\n'
     )
     assert main([str(run_path), "--out", str(out), "--labels", str(file)]) == 0
     rows = pq.read_table(out / "neurons.parquet").to_pylist()

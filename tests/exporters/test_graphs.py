@@ -1,4 +1,4 @@
-"""The graphs answer as torch does, for every batch and every length, and depend on nothing but the models."""
+"""Compares the graphs with torch, for every batch size and length."""
 
 from __future__ import annotations
 
@@ -35,9 +35,7 @@ def test_the_encoder_equals_torch_whatever_batch_and_length(
         np.testing.assert_allclose(values, wanted.detach(), rtol=1e-4, atol=1e-5)
 
 
-def test_an_empty_history_gives_what_torch_gives_and_a_code_without_nan(
-    any_contents: Any, graphs: Graphs
-) -> None:
+def test_an_empty_history_gives_what_torch_gives_and_a_code_without_nan(graphs: Graphs) -> None:
     (z,) = session(graphs.encoder).run(
         ["z"], {"items": np.zeros((1, 0), np.int64), "mask": np.zeros((1, 0), np.float32)}
     )

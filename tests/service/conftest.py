@@ -1,4 +1,4 @@
-"""Bundles of every kind with the torch models behind them: contexts, scale rules, uncounted codes."""
+"""Bundles of every kind with their torch models: contexts, scale rules, padded codes."""
 
 from functools import cache
 

@@ -1,4 +1,4 @@
-"""A disk that fills up in mid-training: a readable end, nothing that counts, and the same file later."""
+"""Fills the disk during training: a readable end, no partial file, and the same file later."""
 
 import hashlib
 import subprocess
@@ -46,7 +46,7 @@ sys.exit(train())
 
 
 def run(out: Path, largest_file: int = 0) -> "subprocess.CompletedProcess[str]":
-    """trimtab-train in a process whose files the kernel keeps below so many bytes; 0 sets no limit."""
+    """Runs trimtab-train with a limit of the size of its files, in bytes; 0: no limit."""
     command = [
         sys.executable,
         "-c",

@@ -23,7 +23,7 @@ class Line(nn.Module):
 
 
 class PullTo:
-    """Pulls the weight towards noisy targets; the validation figure peaks when the weight passes peak."""
+    """Pulls the weight towards noisy targets; validation is best when the weight passes peak."""
 
     name = "line"
 
@@ -108,7 +108,7 @@ def test_a_loss_that_is_no_number_stops_at_its_step_and_keeps_the_last_good_chec
 
 def test_a_last_step_that_overflows_is_noticed(tmp_path: Path) -> None:
     class Overflows(PullTo):
-        def batches(self, rng: np.random.Generator) -> Iterator[float]:
+        def batches(self, _rng: np.random.Generator) -> Iterator[float]:
             yield 1.0
 
         def after_step(self) -> None:

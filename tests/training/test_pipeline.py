@@ -1,4 +1,4 @@
-"""Whole runs: the same files for the same seed, through any interruption, and the bars on real data."""
+"""Checks whole runs: equal files for equal seeds, interruptions, and the bars on real data."""
 
 import dataclasses
 import hashlib

@@ -147,7 +147,7 @@ async def test_recording_sends_every_event_once_in_each_users_order(fake: FakeSe
 async def test_a_failed_recording_raises_the_error_itself_and_says_how_far_it_came(
     fake: FakeServer,
 ) -> None:
-    fake.faults = [lambda context: None, fault(grpc.StatusCode.INTERNAL, "disk full")]
+    fake.faults = [lambda _: None, fault(grpc.StatusCode.INTERNAL, "disk full")]
     async with AsyncClient(fake.target) as client:
         with pytest.raises(Internal, match="disk full") as caught:
             await client.record(((i, i) for i in range(1000)), call_events=100, calls_in_flight=1)
@@ -160,7 +160,7 @@ async def test_a_cancelled_call_is_cancelled_not_an_error_of_the_server(fake: Fa
     fake.faults = [until(release)]
     async with AsyncClient(fake.target) as client:
         call = asyncio.create_task(client.recommend(42))
-        while not fake.requests:
+        while not fake.requests:  # noqa: ASYNC110  the fake server runs in threads
             await asyncio.sleep(0.01)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):

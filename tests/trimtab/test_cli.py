@@ -337,7 +337,8 @@ def test_what_the_server_refuses_is_one_readable_line_on_stderr_and_status_1(
     ran = run("recommend", "--user", "42", "--steer", "Noir=+1", "--json")
     assert (ran.status, ran.out) == (1, "")
     assert ran.err == (
-        "trimtab: steering.edits[0].concept: found 'Noir', expected a concept; nearest: 'Film-Noir'\n"
+        "trimtab: steering.edits[0].concept: found 'Noir', expected a concept; nearest: "
+        "'Film-Noir'\n"
     )
 
 

@@ -128,7 +128,8 @@ def test_an_invalid_request_says_which_field_is_at_fault(client: Client, fake: F
     )
     assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
     assert caught.value.message == (
-        "steering.edits[0].strength: found NaN, expected a finite number; n: found 0, expected 1 to 1000"
+        "steering.edits[0].strength: found NaN, expected a finite number; n: found 0, expected 1 "
+        "to 1000"
     )
     assert caught.value.request_id == "r-9"
     assert str(caught.value).endswith("(request r-9)")
@@ -377,7 +378,7 @@ def test_rows_have_every_field_and_none_where_nothing_is_set(client: Client) -> 
     assert {tuple(row) for row in rows} == {tuple(rows[0])}
 
 
-def test_rows_of_bundles_hold_nested_messages_and_maps(client: Client, fake: FakeServer) -> None:
+def test_rows_of_bundles_hold_nested_messages_and_maps(client: Client) -> None:
     bundles = client.list_bundles().bundles
     bundles[0].manifest.provenance.metrics["ndcg@20"] = 0.35
     (row,) = to_rows(bundles)

@@ -31,8 +31,12 @@ def _read(path: Path) -> list[Interaction]:
 
 FILES = {
     "events.csv": "user_id,item_id,rating,timestamp\n1,10,4.5,881250949\n2,20,,881250950\n",
-    "bom.csv": "\ufeffuser_id,item_id,rating,timestamp\r\n1,10,4.5,881250949\r\n2,20,,881250950.0\r\n",
-    "other order.csv": "timestamp,title,item_id,value,user_id\n881250949,x,10,4.5,1\n881250950,y,20,nan,2\n",
+    "bom.csv": (
+        "\ufeffuser_id,item_id,rating,timestamp\r\n1,10,4.5,881250949\r\n2,20,,881250950.0\r\n"
+    ),
+    "other order.csv": (
+        "timestamp,title,item_id,value,user_id\n881250949,x,10,4.5,1\n881250950,y,20,nan,2\n"
+    ),
     "events.tsv": "user_id\titem_id\tvalue\ttime\n1\t10\t4.5\t881250949\n2\t20\t\t881250950\n",
     "ml.inter": "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
     "1\t10\t4.5\t881250949\n2\t20\t\t881250950\n",

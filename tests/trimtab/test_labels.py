@@ -65,7 +65,8 @@ def test_labels_go_out_are_edited_and_come_back(
         ('{"neuron": 5, "colour": 1}', "line 2: expected a label record, found another text"),
         (
             '{"concept": "Nowhere"}',
-            "line 2: weights: expected weights, or a concept of the bundle, found neither: 'Nowhere'",
+            "line 2: weights: expected weights, or a concept of the bundle, found neither: "
+            "'Nowhere'",
         ),
     ],
 )

@@ -134,7 +134,7 @@ def test_nothing_to_record_is_no_call(client: Client, fake: FakeServer) -> None:
     assert fake.requests == []
 
 
-def test_progress_is_told_as_calls_are_answered(client: Client, fake: FakeServer) -> None:
+def test_progress_is_told_as_calls_are_answered(client: Client) -> None:
     seen: list[int] = []
     client.record(
         ((i, i) for i in range(1000)), call_events=100, progress=lambda t: seen.append(t.sent_count)
@@ -152,8 +152,8 @@ def test_a_failed_call_stops_recording_and_says_how_far_it_came(
 
     fake.answers["RecordInteractionsRequest"] = answer
     fake.faults = [
-        lambda context: None,
-        lambda context: None,
+        lambda _: None,
+        lambda _: None,
         fault(grpc.StatusCode.INTERNAL, "disk full"),
     ]
     with pytest.raises(Internal, match="disk full") as caught:

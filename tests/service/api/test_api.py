@@ -310,38 +310,41 @@ def test_excluded_items_are_not_returned(stub: Any) -> None:
     assert [item.item_id for item in response.items] == [item.item_id for item in plain.items[4:]]
 
 
+FILTERS: list[tuple[pb.Filter, Callable[[dict[str, Any]], bool]]] = [
+    (
+        pb.Filter(all_of=[pb.Condition(attribute="genres", values=["Drama", "Horror"])]),
+        lambda row: bool({"Drama", "Horror"} & set(row["genres"] or ())),
+    ),
+    (
+        pb.Filter(none_of=[pb.Condition(attribute="genres", values=["Drama"])]),
+        lambda row: "Drama" not in (row["genres"] or ()),
+    ),
+    (
+        pb.Filter(all_of=[pb.Condition(attribute="year", min=1980, max=1999)]),
+        lambda row: row["year"] is not None and 1980 <= row["year"] <= 1999,
+    ),
+    (
+        pb.Filter(
+            all_of=[pb.Condition(attribute="studio", values=["Harbour"])],
+            none_of=[pb.Condition(attribute="year", max=1989)],
+        ),
+        lambda row: (
+            row["studio"] == "Harbour" and not (row["year"] is not None and row["year"] <= 1989)
+        ),
+    ),
+    (
+        pb.Filter(item_ids=["item-5", "item-6", "nothing"]),
+        lambda row: row["item_id"] in ("item-5", "item-6"),
+    ),
+]
+"""Filters, and the condition that each states of an item's row."""
+
+
 def test_filters_hold_for_every_returned_item(stub: Any, bundle_dir: Path) -> None:
     import pyarrow.parquet as pq
 
     facts = {row["item_id"]: row for row in pq.read_table(bundle_dir / "items.parquet").to_pylist()}
-    cases: list[tuple[pb.Filter, Callable[[dict[str, Any]], bool]]] = [
-        (
-            pb.Filter(all_of=[pb.Condition(attribute="genres", values=["Drama", "Horror"])]),
-            lambda row: bool({"Drama", "Horror"} & set(row["genres"] or ())),
-        ),
-        (
-            pb.Filter(none_of=[pb.Condition(attribute="genres", values=["Drama"])]),
-            lambda row: "Drama" not in (row["genres"] or ()),
-        ),
-        (
-            pb.Filter(all_of=[pb.Condition(attribute="year", min=1980, max=1999)]),
-            lambda row: row["year"] is not None and 1980 <= row["year"] <= 1999,
-        ),
-        (
-            pb.Filter(
-                all_of=[pb.Condition(attribute="studio", values=["Harbour"])],
-                none_of=[pb.Condition(attribute="year", max=1989)],
-            ),
-            lambda row: (
-                row["studio"] == "Harbour" and not (row["year"] is not None and row["year"] <= 1989)
-            ),
-        ),
-        (
-            pb.Filter(item_ids=["item-5", "item-6", "nothing"]),
-            lambda row: row["item_id"] in ("item-5", "item-6"),
-        ),
-    ]
-    for item_filter, holds in cases:
+    for item_filter, holds in FILTERS:
         response = stub.Recommend(
             pb.RecommendRequest(
                 history=history(*HISTORY), n=200, filter=item_filter, include_unsteered=True

@@ -116,7 +116,7 @@ def catalogue() -> Catalogue:
 
 
 def dictionary(asked: Chat, catalogue: Catalogue, neurons: int = 1) -> Dictionary:
-    """Of neurons that all fire for the horror films."""
+    """Makes codes of neurons that all fire for the horror films."""
     codes = np.tile((np.arange(N_ITEMS) % 3 == 0).astype(np.float32)[:, None], (1, neurons))
     describer = LlmDescriber(asked, catalogue)
     return make_dictionary(

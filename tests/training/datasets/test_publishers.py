@@ -1,4 +1,4 @@
-"""Publishers' own layouts: small files made up in their formats are read, and malformed ones are refused."""
+"""Reads small files in the publishers' formats, and checks that malformed ones are refused."""
 
 import gzip
 import json
@@ -26,7 +26,10 @@ MOVIES_CSV = (
     "movieId,title,genres\n1,Toy Story (1995),Adventure|Animation\n"
     '3,"American President, The (1995)",(no genres listed)\n'
 )
-TAGS_CSV = "userId,movieId,tag,timestamp\n2,1,Pixar,1445714994\n7,1,pixar ,1445714996\n2,1,fun,1445714992\n"
+TAGS_CSV = (
+    "userId,movieId,tag,timestamp\n"
+    "2,1,Pixar,1445714994\n7,1,pixar ,1445714996\n2,1,fun,1445714992\n"
+)
 REVIEWS = [
     {"rating": 5.0, "title": "Good", "text": "é", "images": [], "asin": "A1", "parent_asin": "P1"}
     | {"user_id": "AG", "timestamp": 1588687728923, "helpful_vote": 0, "verified_purchase": True},
@@ -61,8 +64,10 @@ META: list[dict[str, Any]] = [
 LASTFM = {
     "user_artists.dat": "userID\tartistID\tweight\r\n2\t51\t13883\r\n2\t52\t11690\r\n3\t51\t7\r\n",
     "artists.dat": "id\tname\turl\tpictureURL\r\n51\tDuran Duran\thttp://a\thttp://b\r\n52\tBjörk\thttp://c\t\r\n",
-    "user_taggedartists.dat": "userID\tartistID\ttagID\tday\tmonth\tyear\r\n2\t52\t13\t1\t4\t2009\r\n"
-    "3\t52\t13\t1\t4\t2009\r\n2\t52\t15\t1\t4\t2009\r\n2\t51\t99\t1\t4\t2009\r\n",
+    "user_taggedartists.dat": (
+        "userID\tartistID\ttagID\tday\tmonth\tyear\r\n2\t52\t13\t1\t4\t2009\r\n"
+        "3\t52\t13\t1\t4\t2009\r\n2\t52\t15\t1\t4\t2009\r\n2\t51\t99\t1\t4\t2009\r\n"
+    ),
     "tags.dat": "tagID\ttagValue\r\n13\tChillout\r\n15\tdüster\r\n",
 }
 

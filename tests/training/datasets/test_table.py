@@ -26,7 +26,10 @@ FRAME = pl.DataFrame(
         "stars": [5.0, 3.5, None],
     }
 )
-ITEMS = 'sku,name,kind,maker,price,popularity\n0042,"Lamp, red",Light|Home,Ikon,9.5,7\nb,Chair,Home,,,3\n'
+ITEMS = (
+    "sku,name,kind,maker,price,popularity\n"
+    '0042,"Lamp, red",Light|Home,Ikon,9.5,7\nb,Chair,Home,,,3\n'
+)
 
 
 def table(path: Path, content: str | bytes, **options: Any) -> RawData:

@@ -1,4 +1,4 @@
-"""Mult-DAE, Mult-VAE and ELSA against the formulas of their papers, with dense users x items matrices."""
+"""Compares Mult-DAE, Mult-VAE and ELSA with their papers' formulas, on dense matrices."""
 
 from pathlib import Path
 from typing import Literal

@@ -1,4 +1,4 @@
-"""ALS, BPR, logistic factorisation and LightGCN beside their formulas, and new users beside trained ones."""
+"""Compares ALS, BPR, logistic factorisation and LightGCN with their formulas."""
 
 from pathlib import Path
 from typing import Any
