@@ -29,13 +29,13 @@ def make_bundle() -> MakeBundle:
 
 @pytest.fixture(scope="session")
 def bundle_dir(make_bundle: MakeBundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle with an identity head."""
+    """Makes a bundle with an identity head."""
     return make_bundle(tmp_path_factory.mktemp("bundles") / "plain")
 
 
 @pytest.fixture(scope="session")
 def head_bundle_dir(make_bundle: MakeBundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle with a nonlinear head and item biases."""
+    """Makes a bundle with a nonlinear head and item biases."""
     return make_bundle(tmp_path_factory.mktemp("bundles") / "head", with_head=True, with_bias=True)
 
 
@@ -51,14 +51,14 @@ def head_bundle(head_bundle_dir: Path) -> Bundle:
 
 @pytest.fixture
 async def valkey(tmp_path: Path) -> AsyncIterator[str]:
-    """The URL of an empty Valkey of this test's own."""
+    """Starts an empty Valkey for one test; its URL."""
     async with embedded_valkey(tmp_path / "data") as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def served(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """One server for all tests that leave it as it was; they use user ids of their own."""
+    """Runs one server for all tests that do not change it; they use user ids of their own."""
     with serve(bundle_dir, tmp_path_factory.mktemp("served")) as running:
         yield running
 
@@ -101,7 +101,7 @@ def demo_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def data_sets() -> Path:
-    """The folder of real data sets; tests that need it are skipped where it is absent."""
+    """Finds the folder of real data sets; tests that need it are skipped without it."""
     folder = Path(os.environ.get("TRIMTAB_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no real data sets at {folder}: set TRIMTAB_DATA")

@@ -17,7 +17,7 @@ def test_the_generated_code_is_fresh() -> None:
 
 
 def test_the_server_never_imports_torch_or_the_offline_packages() -> None:
-    """The program is imported whole, while a finder refuses the rest."""
+    """Imports the whole program while a finder refuses the other packages."""
     program = """
 import sys
 OFFLINE = {"torch", "polars", "scipy", "onnx", "onnxscript", "training", "exporters"}

@@ -240,7 +240,7 @@ def _assert_close(
 def _assert_same_list(
     reply: Reply, scores: NDArray[np.float32], history: NDArray[np.int64], tolerance: float
 ) -> None:
-    """The list has torch's scores rank by rank; so it holds torch's items but for near ties."""
+    """Checks that the list has torch's scores rank by rank: torch's items, except near ties."""
     items = reply.ranking.items
     unseen = np.delete(scores, history)
     best = -np.sort(-unseen)[:N]

@@ -22,7 +22,7 @@ def text() -> str:
 
 @pytest.fixture(scope="module")
 def configuration() -> dict[str, Any]:
-    """The whole file as compose understands it."""
+    """Reads the whole file as compose understands it."""
     if shutil.which("docker") is None:
         pytest.skip("no docker command at hand")
     if subprocess.run(["docker", "compose", "version"], capture_output=True).returncode != 0:

@@ -71,7 +71,7 @@ class Installed:
 
 @pytest.fixture(scope="module")
 def installed(dockerfile: Dockerfile, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """The build stage's COPY and RUN lines, run: about half a minute, mostly pip's."""
+    """Runs the build stage's COPY and RUN lines: about half a minute, mostly pip."""
     home = tmp_path_factory.mktemp("image")
     source = home / "src"
     source.mkdir()
@@ -112,7 +112,7 @@ def serving(
     tmp_path: Path,
     free_port: FindPort,
 ) -> Iterator[tuple["subprocess.Popen[str]", int]]:
-    """The image's ENTRYPOINT under its ENV, but for ports and paths, and its port."""
+    """Runs the image's ENTRYPOINT under its ENV, with other ports and paths; its port."""
     port = free_port()
     own = {
         "TRIMTAB_LISTEN": f"127.0.0.1:{port}",

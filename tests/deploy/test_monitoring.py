@@ -55,7 +55,7 @@ def calls(channel: grpc.Channel) -> None:
 def watched(
     start_server: StartServer, bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Any]:
-    """A server of this module's own, so that its metrics are this module's."""
+    """Runs a server for this module alone, so that its metrics count this module's calls."""
     with start_server(bundle_dir, tmp_path_factory.mktemp("watched")) as served:
         calls(served.channel)
         yield served
@@ -63,7 +63,7 @@ def watched(
 
 @pytest.fixture(scope="module")
 def exposed(watched: Any) -> set[str]:
-    """The names of the samples that a server exposes, or will once there is something to count."""
+    """Lists the names of the samples that a server exposes, or will expose."""
     url = f"http://127.0.0.1:{watched.running.metrics_port}/metrics"
     with urllib.request.urlopen(url, timeout=5) as response:
         page = response.read().decode()
@@ -194,7 +194,7 @@ def test_promtool_accepts_the_configuration_and_the_rules_do_what_their_tests_sa
 def prometheus(
     watched: Any, free_port: FindPort, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """A Prometheus with our configuration, but for the target's address and the pace; its URL."""
+    """Runs a Prometheus with our configuration, but another target and interval; its URL."""
     program = shutil.which("prometheus")
     if program is None:
         pytest.skip("no Prometheus")
@@ -230,7 +230,7 @@ def prometheus(
 
 
 def ask(url: str, query: str) -> list[Any]:
-    """The samples of an instant query; none while Prometheus starts."""
+    """Reads the samples of an instant query; empty while Prometheus starts."""
     address = f"{url}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
     try:
         with urllib.request.urlopen(address, timeout=5) as response:

@@ -31,7 +31,7 @@ def page() -> str:
 
 
 def rows(page: str, heading: str) -> list[list[str]]:
-    """The cells of the first table under a heading, without its head."""
+    """Reads the cells of the first table under a heading, without its head."""
     section = page.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     lines = re.findall(r"^\| .*$", section, re.MULTILINE)[2:]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]

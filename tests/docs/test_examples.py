@@ -70,7 +70,7 @@ def bench(
 
 
 def _write_folder(folder: Path) -> None:
-    """300 users with a taste for one genre each, in the layout that the README describes."""
+    """Writes 300 users with a taste for one genre each, in the README's layout."""
     folder.mkdir(parents=True)
     genres = ["Drama", "Comedy", "Horror"]
     items = pl.DataFrame({"item_id": range(90)}).with_columns(

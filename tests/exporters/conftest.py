@@ -51,7 +51,7 @@ def bundle_path(contents: BundleContents, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="session")
 def indexed_path(contents: BundleContents, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle with an approximate index."""
+    """Makes a bundle with an approximate index."""
     out = tmp_path_factory.mktemp("bundles") / "indexed"
     write_bundle(contents, out, index=IndexOptions(flat_limit=0, kinds=("sq8",)))
     return out

@@ -27,7 +27,7 @@ from training.saes.options import TopKOptions
 
 
 def planted(out: Path, width: int) -> Run:
-    """The same users and items each time, models of another width and so of other neurons."""
+    """Trains on the same users and items each time, with another width."""
     return train(
         TrainConfig(
             data="synthetic",

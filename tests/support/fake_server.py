@@ -32,12 +32,12 @@ def message(kind: Callable[..., Reply], **fields: Any) -> Reply:
 
 
 def fault(code: grpc.StatusCode, message: str = "no") -> Fault:
-    """A fault with just a status."""
+    """Makes a fault with a status alone."""
     return lambda context: context.abort(code, message)
 
 
 def invalid(*violations: tuple[str, str], request_id: str = "") -> Fault:
-    """INVALID_ARGUMENT with google.rpc details, as the service sends it."""
+    """Makes INVALID_ARGUMENT with google.rpc details, as the service sends it."""
 
     def abort(context: grpc.ServicerContext) -> None:
         bad_request = error_details_pb2.BadRequest(
@@ -211,7 +211,7 @@ class Bundles(bundle_pb2_grpc.BundleServiceServicer):
 
 
 def steered_reply() -> recommendation_pb2.RecommendResponse:
-    """Three steered items: one that rose, one that stayed, one that is new."""
+    """Makes a reply of three steered items: one rose, one stayed, one is new."""
     reasons = [
         {"kind": recommendation_pb2.REASON_KIND_UNSTEERED, "contribution": 0.5},
         {"concept": "Film-Noir", "contribution": 0.25},
@@ -284,7 +284,7 @@ def steered_reply() -> recommendation_pb2.RecommendResponse:
 
 
 def neuron_card() -> concept_pb2.NeuronCard:
-    """A card with something in every field."""
+    """Makes a card with a value in every field."""
     return message(
         concept_pb2.NeuronCard,
         neuron=7,

@@ -67,7 +67,7 @@ def planted_config(seed: int = 1) -> TrainConfig:
 
 @pytest.fixture(scope="session")
 def planted_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A finished run on planted concepts."""
+    """Trains a run on planted concepts."""
     return train(planted_config(), tmp_path_factory.mktemp("runs") / "planted")
 
 

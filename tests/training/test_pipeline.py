@@ -278,7 +278,7 @@ def test_a_configuration_survives_json() -> None:
 
 @pytest.fixture(scope="module")
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The defaults on MovieLens 100K."""
+    """Trains with the defaults on MovieLens 100K."""
     return train(TrainConfig(), tmp_path_factory.mktemp("demo") / "run")
 
 

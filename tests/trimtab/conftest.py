@@ -10,13 +10,13 @@ from tests.support.fake_server import FakeServer, run_fake
 
 @pytest.fixture
 def fake() -> Iterator[FakeServer]:
-    """A running fake server."""
+    """Runs a fake server."""
     with run_fake() as fake:
         yield fake
 
 
 @pytest.fixture
 def client(fake: FakeServer) -> Iterator[Client]:
-    """A client of the running server."""
+    """Makes a client of the running server."""
     with Client(fake.target) as client:
         yield client

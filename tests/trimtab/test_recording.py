@@ -18,7 +18,7 @@ from tests.support.fake_server import FakeServer, fault
 
 
 def _received(fake: FakeServer) -> dict[str, list[str]]:
-    """Item ids per user, in the order in which they came."""
+    """Collects item ids by user, in the order of arrival."""
     items = defaultdict(list)
     for request in fake.requests:
         for message in request.interactions:

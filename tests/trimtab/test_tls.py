@@ -27,7 +27,7 @@ class Encrypted:
 
 @pytest.fixture
 def encrypted(tmp_path: Path) -> Iterator[Encrypted]:
-    """A running server for "localhost"."""
+    """Runs a server for "localhost"."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("no openssl command to make a certificate with")

@@ -35,7 +35,7 @@ _ids = itertools.count()
 
 @pytest.fixture
 def user_id() -> str:
-    """A user id that no other test uses."""
+    """Makes a user id that no other test uses."""
     return f"user-{next(_ids)}"
 
 
@@ -84,7 +84,7 @@ def record(stub: Any, user_id: str, *item_ids: str, **fields: Any) -> pb.RecordI
 
 
 def active_neuron(bundle: Bundle) -> int:
-    """A neuron that fires for HISTORY."""
+    """Finds a neuron that fires for HISTORY."""
     (state,) = bundle.encoder.encode([bundle.catalogue.indices_of(HISTORY)])
     return int(state.code.neurons[0])
 

@@ -32,7 +32,7 @@ def head_client(
     head_bundle_dir: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Client]:
-    """A client of a server whose model has a nonlinear head."""
+    """Makes a client of a server whose model has a nonlinear head."""
     with (
         start_server(head_bundle_dir, tmp_path_factory.mktemp("head")) as served,
         Client(served.target) as client,
@@ -42,7 +42,7 @@ def head_client(
 
 @pytest.fixture(scope="module")
 def share_of(bundle_dir: Path) -> Callable[[str, Any], float]:
-    """A genre's part of some items, by the bundle's own table; both bundles have the same items."""
+    """Computes a genre's share of items by the bundle's table; both have the same items."""
     rows = pq.read_table(bundle_dir / "items.parquet").to_pylist()
     genres = {row["item_id"]: row["genres"] or [] for row in rows}
 

@@ -109,7 +109,7 @@ async def test_another_workers_changes_are_seen_within_a_second(valkey: str) -> 
 
 
 async def test_while_the_other_workers_are_not_heard_every_read_asks_redis(valkey: str) -> None:
-    """The channel's connections are cut, so that a worker's messages never arrive."""
+    """Cuts the channel's connections, so that a worker's messages never arrive."""
     async with (
         worker(valkey) as one,
         worker(valkey) as other,

@@ -23,7 +23,7 @@ ITEMS = np.arange(400)
 
 @pytest.fixture
 def tagged(rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Four tags on 400 items, [4, 400]; the last is on none that anything fires for."""
+    """Draws four tags on 400 items, [4, 400]; no neuron fires for items of the last."""
     return rng.random((4, 400)) < 0.25
 
 

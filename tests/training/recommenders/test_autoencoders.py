@@ -164,7 +164,7 @@ def test_multvae_refuses_settings_without_meaning(wrong: dict[str, float]) -> No
 
 
 def dense_elsa_loss(A: Tensor, x: Tensor, x_shown: Tensor, rectified: bool) -> Tensor:
-    """ELSA's loss written down as in the paper, up to the factor n_items."""
+    """Computes ELSA's loss as in the paper, up to the factor n_items."""
     A = normalize(A, dim=-1)
     s = x_shown @ A @ A.T - x_shown
     if rectified:

@@ -260,7 +260,7 @@ def test_a_direction_moves_scores_as_the_edit_of_the_code_does(
 def test_blending_moves_scores_as_the_papers_mix_does(
     planted_run: Run, users: Users, known: Knowledge
 ) -> None:
-    """At a = 1 nothing of the old code is left but its sum."""
+    """Leaves at a = 1 nothing of the old code except its sum."""
     import torch
 
     models = known.models

@@ -191,7 +191,7 @@ def test_an_attributes_column_is_chosen_on_other_users_than_it_is_judged_on(
 
 @pytest.fixture(scope="module")
 def gendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """400 users of whom the women like items up to 39 and the men those after, most of the time."""
+    """Writes 400 users: women mostly like items up to 39, men those after."""
     folder = tmp_path_factory.mktemp("gendered")
     rng = np.random.default_rng(0)
     is_woman = rng.random(400) < 0.4
