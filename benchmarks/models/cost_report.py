@@ -77,7 +77,8 @@ def report(results: list[dict[str, Any]], command: str, threads: int) -> Report:
 
 
 def _compared(result: dict[str, Any]) -> list[list[object]]:
-    spec, found = result["spec"], result["found"]
+    spec = result["spec"]
+    found = result["found"]
     dense = np.median(found["dense"]["wall_s"])
     about = [spec["model"], spec["d"], spec["batch_size"], spec["epochs"]]
     return [
@@ -98,14 +99,16 @@ def _times(dense: float, of: dict[str, Any]) -> str:
 
 
 def _alone(result: dict[str, Any]) -> list[object]:
-    spec, found = result["spec"], result["found"]
+    spec = result["spec"]
+    found = result["found"]
     steps = f"{found['steps']} of {found['of']}"
     about = [spec["model"], Path(spec["data"]).name, spec["d"], spec["batch_size"], spec["way"]]
     return [*about, _seconds(found["wall_s"]), steps, *_memory(found)]
 
 
 def _kind(result: dict[str, Any]) -> list[object]:
-    spec, found = result["spec"], result["found"]
+    spec = result["spec"]
+    found = result["found"]
     seconds = _seconds(found["wall_s"]) + (" in all" if found["whole"] else "")
     return [spec["name"], Path(spec["data"]).name, found["d"], seconds, *_memory(found)]
 

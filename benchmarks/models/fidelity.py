@@ -89,7 +89,8 @@ def load(folder: Path, data: str, seed: int) -> Prepared:
 def trained(folder: Path, out: Path, data: str, name: str, seed: int) -> Recommender:
     """Trains the recommender, or reads it from DIR/recommenders."""
     kind_name, changed = VARIANTS.get(name, (name, {}))
-    prepared, kind = load(folder, data, seed), RECOMMENDERS[kind_name]
+    prepared = load(folder, data, seed)
+    kind = RECOMMENDERS[kind_name]
     options = kind.options(**changed)
     torch.manual_seed(seed)
     model = kind.build(options, prepared.split.n_items, prepared.max_length)

@@ -181,7 +181,8 @@ def measured(bench: Bench, setting: str, name: str, seed: int) -> dict[str, floa
 
 def report(bench: Bench, setting: str, names: list[str], seeds: list[int]) -> Report:
     """Builds the report, one table for each model."""
-    tables, figures = [], {}
+    tables = []
+    figures = {}
     for name in names:
         cells = [cell(bench, setting, name, seed) for seed in seeds]
         served = next(way for way in cells[0] if way.endswith("(as served)"))
@@ -240,7 +241,8 @@ def main() -> None:
     parser.add_argument("--report", type=Path, help="write fold-in.md and fold-in.json here")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    bench, start = Bench(arguments.data, arguments.cells, None), time.monotonic()
+    bench = Bench(arguments.data, arguments.cells, None)
+    start = time.monotonic()
     for seed, name in itertools.product(arguments.seeds, arguments.models):
         cell(bench, arguments.setting, name, seed)
     if arguments.report:

@@ -25,7 +25,8 @@ Arrays = dict[str, NDArray[Any]]
 
 def matrix(arrays: Any, name: str, n_items: int) -> csr_matrix:
     """Histories as float32 [n, n_items]."""
-    offsets, items = arrays[f"{name}_offsets"], arrays[f"{name}_items"]
+    offsets = arrays[f"{name}_offsets"]
+    items = arrays[f"{name}_items"]
     return csr_matrix(
         (np.ones(len(items), np.float32), items, offsets), (len(offsets) - 1, n_items)
     )
@@ -133,7 +134,8 @@ def take_from(model: Any, data: Any, n_items: int, held_out: csr_matrix) -> Call
         result[places[field][1:]] = np.asarray(values, np.float32)[1:]
         return result
 
-    n_users, name = len(places["user_id"]) - 1, type(model).__name__
+    n_users = len(places["user_id"]) - 1
+    name = type(model).__name__
     if name == "EASE":
         items = ours(np.asarray(model.item_similarity), "item_id", n_items)
         return lambda: {"B": ours(items.T, "item_id", n_items).T}
@@ -147,7 +149,8 @@ def take_from(model: Any, data: Any, n_items: int, held_out: csr_matrix) -> Call
             return {"scores": ours(given.numpy().T, "item_id", n_items).T}
 
         return scores
-    items, users = model.item_embedding.weight, model.user_embedding.weight
+    items = model.item_embedding.weight
+    users = model.user_embedding.weight
     return lambda: {
         "V": ours(items.detach(), "item_id", n_items),
         "P": ours(users.detach(), "user_id", n_users),
@@ -159,7 +162,8 @@ def main() -> None:
     task = json.loads(task_file.read_text())
     with np.load(source) as arrays:
         n_items = int(arrays["n_items"])
-        X, held_out = matrix(arrays, "train", n_items), matrix(arrays, "held_out", n_items)
+        X = matrix(arrays, "train", n_items)
+        held_out = matrix(arrays, "held_out", n_items)
     library = task["library"]
     start = time.process_time()
     parts: dict[str, Any] = {}

@@ -259,7 +259,8 @@ def of_ours(
     with tempfile.TemporaryDirectory() as folder:
         context = FitContext(split, WHOLE, seed, Checkpoints(Path(folder), every_s=1e9), validate)
         result = kind.fit(model, settings, context)
-    seconds, epoch = time.process_time() - start, {"epoch": result.best_epoch}
+    seconds = time.process_time() - start
+    epoch = {"epoch": result.best_epoch}
     yield Candidate(epoch, ModelScorer(model, WHOLE), seconds)
     if isinstance(model, Factorisation):
         for chosen, scorer in folded_in(*model.item_matrix()):
@@ -331,7 +332,8 @@ def library_scorer(
     if "scores" in values:
         keys = (part.items.tobytes() for part in held_out.batches(1))
         return GivenScores(dict(zip(keys, values["scores"], strict=True)))
-    V, b = values["V"], values.get("b", torch.zeros(split.n_items))
+    V = values["V"]
+    b = values.get("b", torch.zeros(split.n_items))
     if method.model == "ALS":
         als = Als(
             split.n_items, V.shape[1], options["alpha"] - 1, options["regularization"], steps=5
@@ -403,18 +405,21 @@ class Bench(NamedTuple):
         )
 
     def _measured(self, setting: str, name: str, options: dict[str, Any], seed: int) -> Cell:
-        method, split = METHODS[name], load(self.data, SETTINGS[setting], seed)
+        method = METHODS[name]
+        split = load(self.data, SETTINGS[setting], seed)
         known = torch.from_numpy(split.popularity() > 0)
         if method.library == "ours":
             candidates = of_ours(method, options, split, seed)
         else:
             candidates = of_library(method, options, split, seed, str(self.python))
-        best, value = None, -np.inf
+        best = None
+        value = -np.inf
         for candidate in candidates:
             candidate = candidate._replace(scorer=KnownItems(candidate.scorer, known))
             found = mean_ndcg(candidate.scorer, split, split.validation, N)
             if best is None or found > value:
-                best, value = candidate, found
+                best = candidate
+                value = found
         assert best
         figures = judge(name, best.scorer, split, split.test, N)
         return Cell(

@@ -171,7 +171,8 @@ def train(
 
 def run_recbole(data: Data, seed: int, home: Path, parsed: argparse.Namespace) -> dict[str, Any]:
     """Trains RecBole's SASRec on the same sequences, in its own Python."""
-    split, folder = data.split, home / "sequences"
+    split = data.split
+    folder = home / "sequences"
     folder.mkdir(parents=True, exist_ok=True)
     whole = split.histories(split.test)
     last = split.target_items.rows(split.test).items
@@ -183,7 +184,8 @@ def run_recbole(data: Data, seed: int, home: Path, parsed: argparse.Namespace) -
             for place, item in enumerate([*whole.items[start:stop], last[user]]):
                 file.write(f"{user}\t{item}\t{place}\n")
     home = home.resolve()
-    script, out = Path(__file__).resolve().with_name("sequential_recbole.py"), home / "lists.npz"
+    script = Path(__file__).resolve().with_name("sequential_recbole.py")
+    out = home / "lists.npz"
     command = [parsed.recbole_python, "-W", "ignore", script, home, out]
     flags = {"seed": seed, "threads": parsed.threads, "precision": parsed.precision}
     flags["max-length"] = RECBOLE_MAX_LENGTH
@@ -223,7 +225,8 @@ def run_cell(data: Data, label: str, seed: int, parsed: argparse.Namespace) -> N
     if path.is_file():
         return
     print(f"{data.name}: {label}, seed {seed}", flush=True)
-    home, began = parsed.out / "work" / path.stem, time.monotonic()
+    home = parsed.out / "work" / path.stem
+    began = time.monotonic()
     if label == RECBOLE:
         if parsed.recbole_python is None:
             print("  not run: no --recbole-python")

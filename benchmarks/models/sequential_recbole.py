@@ -106,7 +106,8 @@ def main() -> None:
     model.load_state_dict(torch.load(trainer.saved_model_file, weights_only=False)["state_dict"])
     figures = trainer.evaluate(test, load_best_model=False)
     model.eval()
-    tokens, seen = data.field2id_token["item_id"], histories(arguments.folder, data)
+    tokens = data.field2id_token["item_id"]
+    seen = histories(arguments.folder, data)
     found: dict[str, list[np.ndarray]] = {"users": [], "targets": [], "plain": [], "masked": []}
     with torch.no_grad():
         for rows, _, _, positive in test:

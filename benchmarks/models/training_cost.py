@@ -51,10 +51,12 @@ def synthetic_split(n_users: int, n_items: int, pairs: int, seed: int) -> Split:
     rng = np.random.default_rng(seed)
     activity = rng.lognormal(0.0, 1.1, n_users)
     counts = np.maximum(5, np.round(activity / activity.sum() * 1.12 * pairs)).astype(np.int64)
-    parts, lengths = [], []
+    parts = []
+    lengths = []
     for block in np.array_split(counts, 64):
         # Popularity falls as (rank + 20) ** -1.1: its distribution's inverse, then distinct pairs.
-        near, far = 20.0**-0.1, (n_items + 20.0) ** -0.1
+        near = 20.0**-0.1
+        far = (n_items + 20.0) ** -0.1
         items = (near - rng.random(block.sum()) * (near - far)) ** -10 - 20
         users = np.repeat(np.arange(len(block)), block)
         pairs_found = np.unique(users * n_items + items.astype(np.int64).clip(0, n_items - 1))
@@ -62,10 +64,8 @@ def synthetic_split(n_users: int, n_items: int, pairs: int, seed: int) -> Split:
         parts.append(pairs_found % n_items)
     offsets = np.concatenate([[0], *lengths]).cumsum()
     histories = Histories(offsets, np.concatenate(parts))
-    nobody, nothing = (
-        np.zeros(0, np.int64),
-        Histories(np.zeros(n_users + 1, np.int64), np.zeros(0, np.int64)),
-    )
+    nobody = np.zeros(0, np.int64)
+    nothing = Histories(np.zeros(n_users + 1, np.int64), np.zeros(0, np.int64))
     return Split((), n_items, np.arange(n_users), nobody, nobody, histories, nothing)
 
 
@@ -103,7 +103,9 @@ class Training:
     """One way of training one model, an epoch at a time."""
 
     def __init__(self, task: Any, lr: float, seed: int) -> None:
-        self.task, self.seed, self.epochs = task, seed, 0
+        self.task = task
+        self.seed = seed
+        self.epochs = 0
         self.optimiser = torch.optim.Adam(task.module.parameters(), lr=lr)
         self.wall_s: list[float] = []
         self.cpu_s: list[float] = []
@@ -111,7 +113,9 @@ class Training:
     def run(self, steps: int | None = None) -> int:
         """Runs an epoch like the loop, or its first steps; returns the number of steps."""
         rng = np.random.default_rng([self.seed, self.epochs])
-        wall, cpu, done = time.perf_counter(), time.process_time(), 0
+        wall = time.perf_counter()
+        cpu = time.process_time()
+        done = 0
         for batch in self.task.batches(rng):
             self.optimiser.zero_grad(set_to_none=True)
             loss = self.task.loss(batch)
@@ -208,7 +212,8 @@ def recommender_cost(spec: dict[str, Any], split: Split) -> dict[str, Any]:
     kind = RECOMMENDERS[spec["name"]]
     options = _short(kind.options())
     model = kind.build(options, context.split.n_items, context.max_length)
-    before, began = peak_mb(), time.perf_counter()
+    before = peak_mb()
+    began = time.perf_counter()
     kind.fit(model, options, context)
     return _epochs(stamps, began) | {"before_mb": before, "d": model.d}
 
@@ -221,7 +226,8 @@ def sae_cost(spec: dict[str, Any], split: Split) -> dict[str, Any]:
     kind = SAES[spec["name"]]
     options = _short(kind.options())
     sae = kind.build(options, recommender.d)
-    before, began = peak_mb(), time.perf_counter()
+    before = peak_mb()
+    began = time.perf_counter()
     context = context._replace(report=lambda _: stamps.append(time.perf_counter()))
     kind.fit(sae, options, recommender, context)
     return _epochs(stamps, began) | {"before_mb": before, "d": recommender.d}
@@ -254,7 +260,8 @@ MEASURES = {"compare": compare, "alone": alone, "recommender": recommender_cost,
 
 def cells(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Lists the cells in the order of measuring."""
-    ml, seed = {"data": str(arguments.data), "seed": arguments.seed}, arguments.seed
+    ml = {"data": str(arguments.data), "seed": arguments.seed}
+    seed = arguments.seed
     large = {"data": "synthetic ML-25M", "seed": seed, "batch_size": 1024}
     d = ElsaOptions().d
     elsa: dict[str, Any] = {

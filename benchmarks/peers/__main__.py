@@ -131,7 +131,8 @@ def overlap(lists: list[list[str]], others: list[list[str]]) -> float:
 
 
 async def measure(arguments: argparse.Namespace) -> None:
-    cells, folder = arguments.out / "cells", (arguments.out / "peers").resolve()
+    cells = arguments.out / "cells"
+    folder = (arguments.out / "peers").resolve()
     for made in (cells, folder):
         made.mkdir(parents=True, exist_ok=True)
 

@@ -9,7 +9,9 @@ from redis import Redis
 
 from benchmarks.peers.pipeline import Asked, Pipeline
 
-WORKERS, MAX_BATCH, MAX_WAIT_MS = 2, 32, 1
+WORKERS = 2
+MAX_BATCH = 32
+MAX_WAIT_MS = 1
 
 
 class Recommend(Worker):  # type: ignore[misc]  # mosec has no types

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import faiss
 import numpy as np
 
-N, MARGIN = 20, 16
+N = 20
+MARGIN = 16
 _EMBEDDING = struct.Struct(
     "<2sHIBI8s"
 )  # as service/blobs.py packs it: the third and fourth fields say what
@@ -44,10 +45,14 @@ class Pipeline:
         faiss.omp_set_num_threads(1)
         with np.load(folder / "prepared.npz") as made:
             self._concepts = {name: row for row, name in enumerate(made["concepts"].tolist())}
-            self._directions, self._units = made["directions"], made["units"]
-            self._neuron_units, self._item_ids = made["neuron_units"], made["item_ids"].tolist()
-            self._hashes, self._by_hash = made["hashes"], made["by_hash"]
-            self._scale, self._model = float(made["scale"]), str(made["model"])
+            self._directions = made["directions"]
+            self._units = made["units"]
+            self._neuron_units = made["neuron_units"]
+            self._item_ids = made["item_ids"].tolist()
+            self._hashes = made["hashes"]
+            self._by_hash = made["by_hash"]
+            self._scale = float(made["scale"])
+            self._model = str(made["model"])
             bundle = Path(str(made["bundle"]))
         self._decoder = np.asarray(np.load(bundle / "decoder.npy", mmap_mode="r"))
         self._items = np.asarray(np.load(bundle / "items.npy", mmap_mode="r"))

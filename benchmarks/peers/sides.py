@@ -120,10 +120,8 @@ class Triton:
     @contextmanager
     def running(self, setup: Setup) -> Iterator[Server]:
         (packages,) = (setup.venvs / self.name / "lib").glob("python*/site-packages")
-        own, python = (
-            packages / "pytriton" / "tritonserver",
-            f"{sys.version_info[0]}.{sys.version_info[1]}",
-        )
+        own = packages / "pytriton" / "tritonserver"
+        python = f"{sys.version_info[0]}.{sys.version_info[1]}"
         backends = setup.out / "backends"
         shutil.copytree(own / "backends", backends, dirs_exist_ok=True)
         shutil.copy(

@@ -164,7 +164,8 @@ def curves(out: Path) -> Figures:
     """Measures recall against time, of each kind with every setting."""
     folder = out / "base"
     queries = _some(make_catalogue(BASE, folder))
-    matrix, points = open_matrix(folder), {}
+    matrix = open_matrix(folder)
+    points = {}
     for kind, options in KINDS.items():
         figures = make_index(folder, (kind,))
         if figures["kind"] != kind:
@@ -214,9 +215,11 @@ def scale(out: Path) -> Figures:
 
 def probe(folder: Path, name: str) -> Figures:
     """Measures memory and loading of a catalogue in this process, which loaded nothing before."""
-    before, begin = _memory(), time.monotonic()
+    before = _memory()
+    begin = time.monotonic()
     catalogue = Catalogue.read(folder / "items.parquet", ["genre", "year"])
-    read, with_catalogue = time.monotonic(), _memory()
+    read = time.monotonic()
+    with_catalogue = _memory()
     matrix = open_matrix(folder)
     index = open_index(folder, name, matrix)
     opened = time.monotonic()
@@ -247,7 +250,8 @@ def _memory() -> dict[str, int]:
 
 def _mapped(path: Path) -> int:
     """Reads the resident bytes of a file that is mapped into this process."""
-    total, inside = 0, False
+    total = 0
+    inside = False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if "-" in line.split(" ")[0]:
             inside = line.endswith(str(path))

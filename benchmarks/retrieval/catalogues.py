@@ -25,7 +25,8 @@ from service.retrieval.exact_index import ExactIndex
 QUERIES = 128
 """Of each kind: so many to choose the index by, and as many others to measure it with."""
 _ITEMS_AT_ONCE = 250_000
-_MOST_EDITS, _STRENGTH = 3, 2.0
+_MOST_EDITS = 3
+_STRENGTH = 2.0
 
 Floats = NDArray[np.float32]
 
@@ -57,7 +58,8 @@ class Queries(NamedTuple):
 
 def make_catalogue(options: CatalogueOptions, out: Path) -> Queries:
     """Draws it; what is there already stays."""
-    note, wanted = out / "catalogue.json", asdict(options)
+    note = out / "catalogue.json"
+    wanted = asdict(options)
     if not note.is_file() or json.loads(note.read_text()) != wanted:
         out.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng(options.seed)

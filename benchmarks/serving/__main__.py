@@ -125,8 +125,10 @@ def steered_tail(bench: Bench) -> Figures:
 
 def batch(bench: Bench) -> Figures:
     """Users a second by BatchRecommend of 256, and by Recommend."""
-    single, path = bench.requests("two edits", bench.steered), bench.folder / "batch.requests"
-    draw, size = random.Random(1), bench.world.histories.size
+    single = bench.requests("two edits", bench.steered)
+    path = bench.folder / "batch.requests"
+    draw = random.Random(1)
+    size = bench.world.histories.size
     batches = [
         pb.BatchRecommendRequest(
             requests=[bench.steered(user_id(draw.randrange(size)), draw) for _ in range(BATCH_SIZE)]
@@ -182,7 +184,9 @@ def deadlines(bench: Bench) -> Figures:
 def cancelled(bench: Bench) -> Figures:
     """Counts the lists computed for waves of 200 calls whose client cancels them after 5 ms."""
     counter = 'trimtab_stage_seconds_count{stage="rank"}'
-    before, draw, answered = bench.server.metrics()[counter], random.Random(2), 0
+    before = bench.server.metrics()[counter]
+    draw = random.Random(2)
+    answered = 0
     with grpc.insecure_channel(bench.server.target) as channel:
         stub = recommendation_pb2_grpc.RecommendationServiceStub(channel)
         for _ in range(WAVES):
@@ -212,7 +216,8 @@ def latency_against_load(bench: Bench) -> Figures:
 
 def workers(bench: Bench) -> Figures:
     """Measures one worker and two, with both cores for them and for the load."""
-    path, log = bench.requests("two edits", bench.steered), bench.folder / "server.log"
+    path = bench.requests("two edits", bench.steered)
+    log = bench.folder / "server.log"
     kinds: dict[str, tuple[int, tuple[str, ...]]] = {
         "1 worker": (1, ()),
         "2 workers": (2, ()),
@@ -235,7 +240,8 @@ def workers(bench: Bench) -> Figures:
 def soak(bench: Bench) -> Figures:
     """Measures latencies and memory in each of 30 minutes at 60 % of capacity."""
     path = bench.requests("two edits", bench.steered)
-    rate, process = SHARE_OF_CAPACITY * capacity(bench, path), psutil.Process(bench.server.pid)
+    rate = SHARE_OF_CAPACITY * capacity(bench, path)
+    process = psutil.Process(bench.server.pid)
     minutes = []
     for minute in range(SOAK_MINUTES):
         figures = put_load(
@@ -254,7 +260,8 @@ def metrics_cost(bench: Bench) -> Figures:
     """Measures throughput with metrics, and of the same server without them."""
     path = bench.requests("two edits", bench.steered)
     program = (sys.executable, "-m", "benchmarks.serving.uncounted")
-    data, log = bench.folder / "uncounted", bench.folder / "uncounted.log"
+    data = bench.folder / "uncounted"
+    log = bench.folder / "uncounted.log"
     with trimtab_server(bench.world.bundle, data, log, *ON_ONE_CORE, program=program) as other:
         fill(bench.world, other)
         sides = {"metrics on": bench.server, "metrics off": other}

@@ -18,7 +18,8 @@ from benchmarks.serving.load import Request, write_requests
 from benchmarks.serving.servers import Server
 from benchmarks.serving.world import World, user_id
 
-N, BATCH_SIZE = 20, 256
+N = 20
+BATCH_SIZE = 256
 REQUESTS = 20_000
 ZIPF = 1.0
 CONNECTIONS = 16
@@ -41,7 +42,8 @@ class Bench:
 
     def requests(self, name: str, make: Callable[[str, random.Random], Message]) -> Path:
         """Writes a file of 20,000 requests, users drawn from a Zipf law, alike for every kind."""
-        path, draw = self.folder / f"{name}.requests", random.Random(0)
+        path = self.folder / f"{name}.requests"
+        draw = random.Random(0)
         ranks = np.arange(1, self.world.histories.size + 1)
         odds = ranks**-ZIPF / (ranks**-ZIPF).sum()
         users = np.random.default_rng(0).choice(self.world.histories.size, REQUESTS, p=odds)

@@ -16,8 +16,16 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 Tag = TypeVar("Tag")
 
 _FRAME = struct.Struct(">BHBBI")  # length (24 bits), type, flags, stream
-_DATA, _HEADERS, _RST, _SETTINGS, _PING, _GOAWAY, _WINDOW = 0, 1, 3, 4, 6, 7, 8
-_END_STREAM, _ACK, _END_HEADERS = 1, 1, 4
+_DATA = 0
+_HEADERS = 1
+_RST = 3
+_SETTINGS = 4
+_PING = 6
+_GOAWAY = 7
+_WINDOW = 8
+_END_STREAM = 1
+_ACK = 1
+_END_HEADERS = 4
 _LARGEST_WINDOW = 2**31 - 1
 _FIRST_WINDOW = 65_535
 _LARGEST_FRAME = 16_384
@@ -84,7 +92,9 @@ class Http2(Generic[Tag]):
         self._stream = 1
         self._calls: dict[int, Tag] = {}
         self._sizes: dict[int, int] = {}
-        self._window, self._received, self._rest = _FIRST_WINDOW, 0, b""
+        self._window = _FIRST_WINDOW
+        self._received = 0
+        self._rest = b""
         self._waiting: deque[tuple[bytes, Tag]] = deque()
         """Calls that the server's flow control does not let through yet."""
 
@@ -99,7 +109,8 @@ class Http2(Generic[Tag]):
         if self._waiting or len(body) + 5 > self._window:
             self._waiting.append((body, tag))
             return
-        stream, self._stream = self._stream, self._stream + 2
+        stream = self._stream
+        self._stream = self._stream + 2
         headers = self._later if stream > 1 else self._first
         self._calls[stream] = tag
         message = b"\0" + struct.pack(">I", len(body)) + body
@@ -111,7 +122,8 @@ class Http2(Generic[Tag]):
             self.out += _frame(_DATA, _END_STREAM if last else 0, stream, part)
 
     def receive(self, data: bytes) -> Iterator[Completion[Tag]]:
-        data, at = self._rest + data, 0
+        data = self._rest + data
+        at = 0
         while at + 9 <= len(data):
             high, low, kind, flags, stream = _FRAME.unpack_from(data, at)
             end = at + 9 + (high << 16 | low)
@@ -150,7 +162,8 @@ class Http2(Generic[Tag]):
             self.closing = True
         elif kind == _WINDOW and not stream:
             self._window += struct.unpack(">I", payload)[0]
-            waiting, self._waiting = self._waiting, deque()
+            waiting = self._waiting
+            self._waiting = deque()
             for body, tag in waiting:
                 self.call(body, tag)
 
@@ -167,7 +180,8 @@ class Http1(Generic[Tag]):
     def __init__(self, authority: str, path: str, content_type: str = "application/json") -> None:
         head = f"POST {path} HTTP/1.1\r\nhost: {authority}\r\ncontent-type: {content_type}\r\n"
         self._head = head.encode()
-        self.out, self.closing = bytearray(), False
+        self.out = bytearray()
+        self.closing = False
         self._call: Tag | None = None
         self._rest = b""
 
@@ -187,7 +201,9 @@ class Http1(Generic[Tag]):
         if length is None:
             raise ValueError(f"a reply without a content-length found: {head[:200]!r}")
         if len(body) >= int(length[1]):
-            tag, self._call, self._rest = self._call, None, b""
+            tag = self._call
+            self._call = None
+            self._rest = b""
             self.closing = b"\r\nconnection: close" in head.lower()
             yield Completion(tag, head[9:12].decode(), int(length[1]))
 

@@ -33,7 +33,8 @@ COMPANIONS = tuple(
     f"grpcio-{name}=={OLDEST}" for name in ("health-checking", "status", "reflection")
 )
 """They refuse a grpcio older than themselves."""
-EMPTY, OURS = "empty handler", "trimtab"
+EMPTY = "empty handler"
+OURS = "trimtab"
 ABOUT = """\
 The same servers with each version, in turn; load, cores and requests as in
 [serving](performance.md). The first version is the lowest that the generated code accepts."""
@@ -61,9 +62,11 @@ def measure(
     out: Path, numbers: Sequence[str], blocks: int, seconds: float
 ) -> dict[str, list[Figures]]:
     """Blocks of load by server and version."""
-    world, log = make_world(WorldOptions(), out / "world"), out / "grpc-versions.log"
+    world = make_world(WorldOptions(), out / "world")
+    log = out / "grpc-versions.log"
     sides: dict[str, Server] = {}
-    path, answer = os.environ.get("PYTHONPATH", ""), out / "answer"
+    path = os.environ.get("PYTHONPATH", "")
+    answer = out / "answer"
     with ExitStack() as stack:
         for number in numbers:
             os.environ["PYTHONPATH"] = f"{installed(number, out)}:{path}"  # the servers inherit it

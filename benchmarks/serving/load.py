@@ -121,7 +121,8 @@ def write_requests(path: Path, requests: Iterable[Request]) -> None:
 
 
 def read_requests(path: Path) -> Iterator[Request]:
-    data, at = path.read_bytes(), 0
+    data = path.read_bytes()
+    at = 0
     while at < len(data):
         kind, length = _RECORD.unpack_from(data, at)
         at += _RECORD.size + length
@@ -152,7 +153,8 @@ class Generator:
         self.seen: dict[int, Seen] = {}
 
     def run(self) -> dict[str, Any]:
-        options, clock = self.options, time.perf_counter
+        options = self.options
+        clock = time.perf_counter
         many = options.connections if options.protocol == "grpc" else options.concurrency
         for _ in range(many):
             self._connect()
@@ -188,7 +190,8 @@ class Generator:
             self._order.rotate(-1)
             turned += 1
             if connection.has_room():
-                due, turned = self._due.popleft(), 0
+                due = self._due.popleft()
+                turned = 0
                 kind, body = self._requests[self._next]
                 self._next = (self._next + 1) % len(self._requests)
                 connection.call(body, Sent(due, kind))

@@ -83,7 +83,8 @@ async def footprint(users: int, d: int, k: int, precision: Precision) -> Footpri
                 await asyncio.gather(*map(cache, part))
             after = (await client.info("memory"))["used_memory"]
             key = f"tt:{{{names[0]}}}:e:{MODEL}"
-            size, whole = await client.strlen(key), await client.memory_usage(key) or 0
+            size = await client.strlen(key)
+            whole = await client.memory_usage(key) or 0
             await store.close()
     return Footprint(size, whole, (after - before) / users)
 
@@ -114,7 +115,8 @@ def _lists(
     bundle: Bundle, z: Floats, context: Floats, rounded: Callable[[Floats], Floats]
 ) -> tuple[Ints, Ints]:
     """Finds the best items of users, plain and under one typical ADD and one SET."""
-    draw, targets = np.random.default_rng(0), [concept.target for concept in bundle.labels.concepts]
+    draw = np.random.default_rng(0)
+    targets = [concept.target for concept in bundle.labels.concepts]
     z = rounded(z)
     neurons, activations = bundle.encoder.code(z)
     moved = z.copy()

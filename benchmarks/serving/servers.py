@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 import grpc
 
 TRIMTAB_SERVE = str(Path(sys.executable).with_name("trimtab-serve"))
-SERVER_CORE, LOAD_CORE, BOTH_CORES = "0", "1", "0,1"
+SERVER_CORE = "0"
+LOAD_CORE = "1"
+BOTH_CORES = "0,1"
 RECOMMEND = "/trimtab.v1.RecommendationService/Recommend"
 BATCH = "/trimtab.v1.RecommendationService/BatchRecommend"
 
@@ -45,7 +47,8 @@ def trimtab_server(
     cores: str = SERVER_CORE,
     program: Sequence[str] = (TRIMTAB_SERVE,),
 ) -> Iterator[Server]:
-    port, metrics_port = free_port(), free_port()
+    port = free_port()
+    metrics_port = free_port()
     target = f"127.0.0.1:{port}"
     command = [*program, "--bundle", str(bundle)]
     command += [

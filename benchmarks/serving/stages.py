@@ -23,13 +23,16 @@ from service.steering.steer import steer
 from service.telemetry.timings import Timings
 from service.users.state import NO_EVENTS, CachedEmbedding, StoredUser
 
-CALLS, TOGETHER, ROUNDS = 512, 32, 7
+CALLS = 512
+TOGETHER = 32
+ROUNDS = 7
 
 
 def stages(world: World, requests: Path) -> dict[str, float]:
     """Microseconds a call, lists computed 32 at a time, the quickest of seven rounds."""
     faiss.omp_set_num_threads(1)
-    bundle, bundles = open_bundle(world.bundle), BundleRegistry()
+    bundle = open_bundle(world.bundle)
+    bundles = BundleRegistry()
     bundles.add(bundle, DEFAULT_LABEL)
     bodies = [body for _, body in read_requests(requests)][:CALLS]
     queries = [

@@ -115,7 +115,8 @@ def open_world(out: Path) -> World:
 
 def trained_world(path: Path, out: Path) -> World:
     """Exports the run in `path` to `out`, unless it is there, and reads its bundle and users."""
-    note, wanted = out / "world.json", {"run": str(path.resolve())}
+    note = out / "world.json"
+    wanted = {"run": str(path.resolve())}
     if not note.is_file() or json.loads(note.read_text()) != wanted:
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
@@ -128,7 +129,8 @@ def trained_world(path: Path, out: Path) -> World:
 
 def make_world(options: WorldOptions, out: Path) -> World:
     """Makes the world of these options in `out`, unless it is there."""
-    note, wanted = out / "world.json", asdict(options)
+    note = out / "world.json"
+    wanted = asdict(options)
     if note.is_file() and json.loads(note.read_text()) == wanted:
         return open_world(out)
     shutil.rmtree(out, ignore_errors=True)

@@ -46,7 +46,8 @@ class BothTimes(Timings):
 
     def __init__(self) -> None:
         super().__init__()
-        self.solve_cpu_s, self._last_cpu_s = 0.0, time.thread_time()
+        self.solve_cpu_s = 0.0
+        self._last_cpu_s = time.thread_time()
 
     def lap(self, stage: str) -> None:
         super().lap(stage)
@@ -145,7 +146,8 @@ def is_exact(
         slope = np.vecdot(world.V, move).astype(np.float64)
     else:
         slope = np.sum([w * gain for w, gain in zip(weights, gains, strict=True)], axis=0)
-    t, whole = found.applied.fraction, LinearScores(plain.astype(np.float64), slope)
+    t = found.applied.fraction
+    whole = LinearScores(plain.astype(np.float64), slope)
     listed = found.items[top_n(np.asarray(found.scores, np.float64), N)]
     right = set(listed.tolist()) == set(top_n(whole.at(t), N).tolist())
     if plan.max_relevance_loss is not None and t < 1.0:
@@ -174,7 +176,8 @@ def measure(world: World, rounds: int, checks: int) -> dict[str, dict[str, float
         world.bundle.index.search(state.z[None], N)
         passes.append(time.thread_time() - start)
         for name, (plan, moved) in cases(world, concepts).items():
-            moves, timings = [world.directions[concept] for concept in moved], BothTimes()
+            moves = [world.directions[concept] for concept in moved]
+            timings = BothTimes()
             found = world.ask(state, plan, moves, timings)
             if turn < 5:  # warm up
                 continue

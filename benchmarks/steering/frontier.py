@@ -45,7 +45,8 @@ def folder_of(name: str, data: Path, out: Path) -> Path:
     """Finds the data set's folder; makes that of the tags from the publisher's."""
     if name != TAGS:
         return data / name
-    folder, source = out / "data" / name, data / "ml-latest-small"
+    folder = out / "data" / name
+    source = data / "ml-latest-small"
     if not (folder / "items.parquet").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(source / "interactions.parquet", folder)

@@ -169,7 +169,8 @@ def ask_shares(
     found = ask(world, question)
     given = np.stack([world.counts(found.lists, row) for row in rows], axis=1) / N
     asked = np.array([bounds[user] for user in found.rows], dtype=np.float64)  # None becomes NaN
-    low, high = np.nan_to_num(asked[..., 0], nan=0.0), np.nan_to_num(asked[..., 1], nan=1.0)
+    low = np.nan_to_num(asked[..., 0], nan=0.0)
+    high = np.nan_to_num(asked[..., 1], nan=1.0)
     kept: NDArray[np.bool_] = np.all(np.maximum(low - given, given - high) < 1e-6, axis=1)
     bound = np.where(low > 0, low, high)
     targets = world.run.split.targets(world.users[found.rows])
@@ -211,7 +212,8 @@ def shares(world: World, plain: Lists) -> tuple[list[Kept], list[Together]]:
     """Measures target shares of every concept alone, and of pairs of the most frequent ones."""
     every = range(len(world.concepts))
     paired = list(itertools.combinations(every[:PAIRED], 2))
-    kept, together = [], []
+    kept = []
+    together = []
     for name, bounds_of in KINDS.items():
         single = [ask_shares(world, plain, (row,), bounds_of) for row in every]
         double = [ask_shares(world, plain, rows, bounds_of) for rows in paired]
@@ -237,7 +239,8 @@ def over_users(columns: Sequence[NDArray[np.float64]]) -> Estimate:
     """Averages over questions, with users as clusters; NaN: a user was not asked for."""
     stacked = np.stack(columns)
     known = np.isfinite(stacked)
-    total, count = np.where(known, stacked, 0.0).sum(axis=0), known.sum(axis=0)
+    total = np.where(known, stacked, 0.0).sum(axis=0)
+    count = known.sum(axis=0)
     mean = float(total.sum() / count.sum())
     residual = total - mean * count
     return Estimate(mean, float(np.sqrt((residual**2).sum()) / count.sum()))
@@ -277,7 +280,8 @@ def _curves(
     served: Lists,
     flags: NDArray[np.bool_],
 ) -> Curves:
-    one, two = exposure_share(offline, flags), exposure_share(served, flags)
+    one = exposure_share(offline, flags)
+    two = exposure_share(served, flags)
     return Curves(
         concept.name,
         edit,

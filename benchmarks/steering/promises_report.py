@@ -137,5 +137,6 @@ def _distances(curves: Sequence[Curves], edit: str) -> tuple[object, ...]:
 def _each(curves: Sequence[Curves]) -> Iterator[tuple[object, ...]]:
     by_key = {(one.concept, one.edit): one for one in curves}
     for name in dict.fromkeys(one.concept for one in curves):
-        zero, one = by_key[name, UNSTEERED], by_key[name, RAISED]
+        zero = by_key[name, UNSTEERED]
+        one = by_key[name, RAISED]
         yield name, zero.card, zero.served, one.card, one.offline, one.served

@@ -36,7 +36,8 @@ def lists(
     bundle: Bundle, histories: list[tuple[Event, ...]], plan: Plan
 ) -> tuple[np.ndarray, np.ndarray]:
     """Every user's list [users, N], and its relevance loss [users]."""
-    items, losses = [], []
+    items = []
+    losses = []
     for history in histories:
         query = Query(bundle, N, history=history, plan=plan, include_report=True)
         reply = run_alone(answer(query, UNKNOWN_USER, Timings()))
@@ -49,7 +50,8 @@ def lists(
 def measure(run_dir: Path, bundle: Bundle, units: float, users: int) -> list[dict[str, float]]:
     run = load_run(run_dir)
     rows = run.split.test[:users]
-    seen, held_out = run.split.histories(rows), run.split.target_items.rows(rows)
+    seen = run.split.histories(rows)
+    held_out = run.split.target_items.rows(rows)
     shape = (len(rows), run.split.n_items)
     targets = csr_matrix(
         (np.ones(len(held_out.items)), held_out.items, held_out.offsets), shape=shape
@@ -62,7 +64,8 @@ def measure(run_dir: Path, bundle: Bundle, units: float, users: int) -> list[dic
     plain = ndcg(lists(bundle, histories, NO_PLAN)[0], targets)
     figures = []
     for budget in BUDGETS:
-        lost, losses = [], []
+        lost = []
+        losses = []
         for concept in bundle.labels.concepts:
             edit = RawEdit(concept.target, Operation.ADD, units * concept.target.unit)
             found, loss = lists(bundle, histories, Plan((edit,), max_relevance_loss=budget))

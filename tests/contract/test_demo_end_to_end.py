@@ -71,7 +71,8 @@ def test_steering_a_genre_at_strength_one_raises_its_share_for_nine_genres_of_te
     frequent = sorted(demo.run.concepts, key=lambda concept: -concept.item_count)[:10]
     raised = 0
     for concept in frequent:
-        before, after = [], []
+        before = []
+        after = []
         for history in demo.histories:
             reply = demo.client.recommend(
                 history=history, n=N, steer={concept.name: 1.0}, include_report=True

@@ -81,7 +81,8 @@ DIAGONAL = [(model, list(SAES)[row % len(SAES)]) for row, model in enumerate(QUI
 
 def _config(source: str, model: str, sae: str) -> TrainConfig:
     name, options = MODELS[model]
-    row, column = list(MODELS).index(model), list(SAES).index(sae)
+    row = list(MODELS).index(model)
+    column = list(SAES).index(sae)
     normalise, loss = TURNS[(row + column + row // len(TURNS)) % len(TURNS)]
     small = SyntheticOptions(n_users=300, n_items=120, n_concepts=6)
     return TrainConfig(
@@ -189,7 +190,8 @@ def test_the_diagonal_holds_every_sae_and_every_turn() -> None:
 
 @torch.no_grad()
 def _check(cell: Cell) -> None:
-    split, item_ids = cell.run.split, cell.bundle.catalogue.item_ids
+    split = cell.run.split
+    item_ids = cell.bundle.catalogue.item_ids
     labels = cell.bundle.labels
     targets = [labels.neuron_target(0), *(concept.target for concept in labels.concepts[:1])]
     edits = tuple(RawEdit(target, Operation.ADD, target.unit) for target in targets)
@@ -214,8 +216,11 @@ def _check(cell: Cell) -> None:
 
 def _scores(run: Run, reply: Reply) -> NDArray[np.float32]:
     """Computes torch's scores of every item from the user state that the service read."""
-    sae, plan, state = run.sae, reply.query.plan, reply.audience.state
-    z, context = torch.from_numpy(state.z)[None], torch.from_numpy(state.context)[None]
+    sae = run.sae
+    plan = reply.query.plan
+    state = reply.audience.state
+    z = torch.from_numpy(state.z)[None]
+    context = torch.from_numpy(state.context)[None]
     code = torch.zeros(1, sae.n_neurons)
     code[0, state.code.neurons] = torch.from_numpy(state.code.activations)
     change = torch.zeros(1, sae.n_neurons)

@@ -126,7 +126,8 @@ def test_unsteered_lists_of_held_out_users_are_torchs(exported: Exported) -> Non
 @torch.no_grad()
 @pytest.mark.parametrize("strength", [-1.0, 1.0, 2.0])
 def test_steered_lists_of_held_out_users_are_torchs(exported: Exported, strength: float) -> None:
-    run, files = exported.run, _Files(exported.bundle)
+    run = exported.run
+    files = _Files(exported.bundle)
     sae = run.sae
     assert [concept["name"] for concept in files.concepts] == [
         concept.name for concept in run.concepts

@@ -186,7 +186,8 @@ def _health_check(dockerfile: Dockerfile, port: int) -> list[str]:
 def test_the_image_installs_the_service_alone_and_runs_without_privileges(
     dockerfile: Dockerfile,
 ) -> None:
-    build, final = dockerfile.all("RUN", 0), dockerfile.all("RUN", -1)
+    build = dockerfile.all("RUN", 0)
+    final = dockerfile.all("RUN", -1)
     assert [re.findall(r"\[(\w+)\]", line) for line in build if "pip install" in line] == [
         ["service"]
     ]

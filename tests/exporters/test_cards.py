@@ -126,19 +126,19 @@ def test_raised_and_lowered_items_are_what_a_small_edit_does_to_the_mean_users_s
     world: Any, made: Any
 ) -> None:
     user = torch.from_numpy(made.mean_user)[None].double()
-    recommender, sae = world.recommender.double(), world.sae.double()
+    recommender = world.recommender.double()
+    sae = world.sae.double()
     context = recommender.activate(torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, 0)).context
     try:
         for neuron in range(0, 128, 9):
             step = (
                 1e-4 * sae.scale(user) * float(made.cards.activity.unit[neuron]) * sae.W_dec[neuron]
             )
-            up, down = (
-                recommender.head(user + step, context),
-                recommender.head(user - step, context),
-            )
+            up = recommender.head(user + step, context)
+            down = recommender.head(user - step, context)
             effect = ((up - down) @ recommender.V.T)[0].detach().numpy() / 2e-4
-            raised, lowered = made.cards.raised_items, made.cards.lowered_items
+            raised = made.cards.raised_items
+            lowered = made.cards.lowered_items
             np.testing.assert_allclose(raised.values[neuron], -np.sort(-effect)[:20], rtol=1e-3)
             np.testing.assert_allclose(lowered.values[neuron], np.sort(effect)[:20], rtol=1e-3)
             np.testing.assert_allclose(
@@ -174,7 +174,8 @@ def test_batches_are_bounded_and_hold_every_history_once(
     world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cards_module, "_POSITIONS_PER_BATCH", 100)
-    total, items = 0, []
+    total = 0
+    items = []
     for batch in bounded_batches(world.train, most_rows=9):
         assert batch.items.numel() <= 100
         assert len(batch.items) <= 9

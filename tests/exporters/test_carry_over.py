@@ -99,7 +99,8 @@ def test_a_renamed_concept_comes_over_with_weights_that_find_the_same_items(
     carried = carry_over(renamed, now)
     (fate,) = carried.fates
     assert (fate.name, fate.outcome) == ("Mine", "carried")
-    mine, own = carried.run.concepts[-1], next(c for c in now.concepts if c.name == first.name)
+    mine = carried.run.concepts[-1]
+    own = next(c for c in now.concepts if c.name == first.name)
     assert (mine.value, mine.method, mine.item_count) == (first.name, "carried", own.item_count)
     assert mine.steered_share > 2 * mine.unsteered_share
     cosine = mine.weights @ own.weights / np.linalg.norm(mine.weights) / np.linalg.norm(own.weights)
@@ -169,7 +170,8 @@ def test_the_command_carries_an_exported_label_set_and_reports_it(
         },
         {"concept": before.concepts[1].name},
     ]
-    file, out = tmp_path / "labels.jsonl", tmp_path / "bundle"
+    file = tmp_path / "labels.jsonl"
+    out = tmp_path / "bundle"
     file.write_text("".join(f"{json.dumps(record)}\n" for record in records))
     command = [
         str(now.path),

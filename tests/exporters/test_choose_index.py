@@ -83,7 +83,8 @@ def test_every_kind_finds_what_is_stated_of_it(search: Search, kind: str) -> Non
     chosen = choose_index(*search, only(kind, required_recall=0.85))
     assert chosen.trial.kind == kind
     assert chosen.index.ntotal == 3000
-    stated, over_fetch = chosen.trial.recalls, chosen.trial.over_fetch
+    stated = chosen.trial.recalls
+    over_fetch = chosen.trial.over_fetch
     for queries, recall in ((search.plain, stated.plain), (search.steered, stated.steered)):
         assert recall >= 0.85
         assert _recall(chosen.index, over_fetch, search.items, queries) == pytest.approx(

@@ -32,7 +32,8 @@ from training.splits import SplitConfig
 @pytest.fixture(scope="session")
 def run_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "tiny"
-    elsa, topk = RECOMMENDERS["elsa"].options, SAES["topk"].options
+    elsa = RECOMMENDERS["elsa"].options
+    topk = SAES["topk"].options
     train(
         TrainConfig(
             data="synthetic",
@@ -295,7 +296,8 @@ def test_cards_tell_labels_with_provenance_and_how_pure_neurons_are(
 def test_labels_from_a_file_stand_in_the_bundle_in_place_of_the_runs(
     run_path: Path, tmp_path: Path
 ) -> None:
-    out, file = tmp_path / "bundle", tmp_path / "labels.jsonl"
+    out = tmp_path / "bundle"
+    file = tmp_path / "labels.jsonl"
     file.write_text(
         '{"concept": "concept-00"}\n'
         '{"neuron": 3, "label": {"text": "mine", "method": "person", "score": 0.5, '

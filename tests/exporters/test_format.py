@@ -75,7 +75,8 @@ def test_the_mean_user_is_the_mean_of_the_training_users(contents: BundleContent
 def test_arrays_hold_the_models_parts(
     any_bundle: Path, any_contents: Any, manifest: BundleManifest
 ) -> None:
-    decoder, items = np.load(any_bundle / "decoder.npy"), np.load(any_bundle / "items.npy")
+    decoder = np.load(any_bundle / "decoder.npy")
+    items = np.load(any_bundle / "items.npy")
     dims = manifest.dimensions
     assert decoder.dtype == items.dtype == np.dtype("<f4")
     assert decoder.shape == (dims.n_neurons + 1, dims.d)
@@ -117,7 +118,8 @@ def test_graphs_have_the_names_and_types_that_the_format_states(
             found[name] = [
                 (one.name, one.type) for one in [*graph.get_inputs(), *graph.get_outputs()]
             ]
-    floats, integers = "tensor(float)", "tensor(int64)"
+    floats = "tensor(float)"
+    integers = "tensor(int64)"
     expected = {
         "encoder": [("items", integers), ("mask", floats), ("z", floats)],
         "sae": [("z", floats), ("neurons", integers), ("activations", floats)],

@@ -100,7 +100,8 @@ def test_the_same_contents_give_the_same_files_wherever_and_whenever(
     bundle_path: Path, tmp_path: Path
 ) -> None:
     again = make_bundle(tmp_path / "another name")
-    first, second = verify_files(bundle_path), verify_files(again)
+    first = verify_files(bundle_path)
+    second = verify_files(again)
     assert first.bundle_id == second.bundle_id
     assert {
         path.name: path.read_bytes() for path in again.iterdir() if path.name != "manifest.json"

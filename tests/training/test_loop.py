@@ -30,7 +30,8 @@ class PullTo:
     def __init__(self, peak: float = 1e9, fail_at: int | None = None) -> None:
         self.module = Line()
         self.memory = {"steps": torch.zeros((), dtype=torch.int64)}
-        self.peak, self.fail_at = peak, fail_at
+        self.peak = peak
+        self.fail_at = fail_at
 
     def batches(self, rng: np.random.Generator) -> Iterator[float]:
         yield from rng.normal(10, 1, size=3)

@@ -59,7 +59,8 @@ def test_the_same_seed_gives_the_same_files_byte_for_byte(tmp_path: Path) -> Non
     train(TINY, tmp_path / "one")
     train(TINY, tmp_path / "two")
     train(dataclasses.replace(TINY, seed=2), tmp_path / "other")
-    one, other = digests(tmp_path / "one"), digests(tmp_path / "other")
+    one = digests(tmp_path / "one")
+    other = digests(tmp_path / "other")
     assert one == digests(tmp_path / "two")
     assert set(one) == {
         *("run.json", "recommender.json", "recommender.safetensors", "sae.json", "sae.safetensors"),
@@ -103,7 +104,8 @@ def command(out: Path) -> list[str]:
 
 @pytest.mark.parametrize("stage", ["recommender", "sae"])
 def test_a_run_killed_in_mid_training_ends_in_the_same_file(stage: str, tmp_path: Path) -> None:
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    killed = tmp_path / "killed"
+    whole = tmp_path / "whole"
     process = subprocess.Popen(command(killed), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
     while not list((killed / "checkpoints").glob(f"{stage}-*[0-9]")):
@@ -146,7 +148,8 @@ def test_the_catalogue_counts_positive_events_of_training_users(planted_run: Run
 
 def test_a_finished_run_is_not_trained_again_nor_overwritten(tmp_path: Path) -> None:
     train(TINY, tmp_path / "run")
-    before, notes = digests(tmp_path / "run"), Notes()
+    before = digests(tmp_path / "run")
+    notes = Notes()
     train(TINY, tmp_path / "run", notes)
     assert "already finished" in notes.texts[0]
     with pytest.raises(RunError, match=r"finished run with other settings .*seed: 1 there, 9 here"):
@@ -320,7 +323,8 @@ def test_on_movielens_a_genre_at_strength_1_gains_share_in_9_of_10_genres(demo_r
 
 
 def test_an_interrupted_run_says_so_and_ends_in_the_same_file(tmp_path: Path) -> None:
-    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    stopped = tmp_path / "stopped"
+    whole = tmp_path / "whole"
     process = subprocess.Popen(
         command(stopped), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )

@@ -47,7 +47,8 @@ def test_a_fifth_of_a_held_out_users_items_are_targets(length: int, targets: int
     split = split_of([length] * 50)
     for user in np.concatenate([split.validation, split.test]):
         one = np.array([user])
-        inputs, wanted = split.input_matrix(one), split.targets(one)
+        inputs = split.input_matrix(one)
+        wanted = split.targets(one)
         assert wanted.sum() == targets
         assert inputs.sum() + wanted.sum() == length
         assert inputs.multiply(wanted).sum() == 0

@@ -32,7 +32,8 @@ def _methods(kind: type) -> dict[str, inspect.Signature]:
 
 
 def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
-    sync, asynchronous = _methods(Client), _methods(AsyncClient)
+    sync = _methods(Client)
+    asynchronous = _methods(AsyncClient)
     assert {name: list(s.parameters.values()) for name, s in sync.items()} == {
         name: list(s.parameters.values()) for name, s in asynchronous.items()
     }

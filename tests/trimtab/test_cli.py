@@ -28,7 +28,9 @@ class Ran:
     """What a run of the command came to."""
 
     def __init__(self, status: int | str | None, out: str, err: str) -> None:
-        self.status, self.out, self.err = status, out, err
+        self.status = status
+        self.out = out
+        self.err = err
 
 
 @pytest.fixture

@@ -120,7 +120,8 @@ def test_edits_that_change_nothing_give_the_unsteered_list_bit_for_bit_cached_or
     cold = stub.Recommend(same)
     assert not cold.served_by.cached
     _wait_until_cached(stub, user_id)
-    warm, unsteered = stub.Recommend(same), stub.Recommend(plain)
+    warm = stub.Recommend(same)
+    unsteered = stub.Recommend(plain)
     assert warm.served_by.cached
     given = stub.Recommend(
         pb.RecommendRequest(history=history(*HISTORY), n=20, steering=steered(*edits))
@@ -480,7 +481,8 @@ def test_request_ids_come_back_and_are_made_where_there_is_none(stub: Any) -> No
 
 
 def test_concepts_are_listed_by_page_and_found_by_text(concept_stub: Any, bundle: Bundle) -> None:
-    names, token = [], ""
+    names = []
+    token = ""
     while True:
         page = concept_stub.ListConcepts(
             concept_pb2.ListConceptsRequest(page_size=4, page_token=token)
@@ -516,7 +518,8 @@ def test_a_neurons_card_and_a_users_neurons_agree_with_the_bundle(
 def test_a_contrast_of_items_is_that_of_their_codes_and_unknown_ones_are_counted(
     concept_stub: Any, bundle: Bundle
 ) -> None:
-    left, right = ["item-3", "item-17", "item-40"], ["item-50", "item-60"]
+    left = ["item-3", "item-17", "item-40"]
+    right = ["item-50", "item-60"]
     sets = [concept_pb2.ContrastSet(item_ids=ids) for ids in ([*left, left[0], "nothing"], right)]
     found = concept_stub.Contrast(concept_pb2.ContrastRequest(left=sets[0], right=sets[1], n=200))
     assert (found.left_count, found.right_count, found.ignored_count) == (3, 2, 1)

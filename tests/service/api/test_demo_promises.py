@@ -64,7 +64,8 @@ def test_every_concepts_share_is_in_every_users_list(
     for request in (request for _, request in asked):
         request.include_report = True
     replies = client.batch_recommend(request for _, request in asked).results
-    promised, kept = [], []
+    promised = []
+    kept = []
     for (name, request), result in zip(asked, replies, strict=True):
         reply = result.response
         (share,) = reply.report.concepts

@@ -58,7 +58,8 @@ def test_strengths_beyond_any_use_are_refused_alone_and_together(stub: Any) -> N
 def test_times_out_of_range_are_refused(stub: Any) -> None:
     for seconds, nanos in ((10**18, 0), (2**62, 0), (0, -5)):
         event = pb.Event(item_id="item-3")
-        event.time.seconds, event.time.nanos = seconds, nanos
+        event.time.seconds = seconds
+        event.time.nanos = nanos
         request = pb.RecommendRequest(n=1, history=pb.History(events=[event]))
         assert "history.events[0].time" in refused(stub.Recommend, request)
         interactions = [pb.Interaction(user_id="u", event=event)]

@@ -33,7 +33,9 @@ class Workers:
     """Two workers that serve, and channels to them, each with its own connection."""
 
     def __init__(self, process: "subprocess.Popen[str]", port: int, metrics_port: int) -> None:
-        self.process, self.target, self._metrics_port = process, f"127.0.0.1:{port}", metrics_port
+        self.process = process
+        self.target = f"127.0.0.1:{port}"
+        self._metrics_port = metrics_port
 
     @property
     def pids(self) -> list[int]:
@@ -165,7 +167,8 @@ def test_a_worker_that_is_killed_under_load_is_replaced_and_calls_to_the_other_a
     workers: Workers,
 ) -> None:
     victim, other = workers.pids
-    stop, codes = threading.Event(), [Counter[grpc.StatusCode]() for _ in range(MANY)]
+    stop = threading.Event()
+    codes = [Counter[grpc.StatusCode]() for _ in range(MANY)]
 
     def load(stub: RecommendationServiceStub, seen: Counter[grpc.StatusCode]) -> None:
         while not stop.is_set():

@@ -15,7 +15,8 @@ def lines(registry: CollectorRegistry) -> set[str]:
 
 
 def test_the_page_is_that_of_prometheus_clients_own_histogram() -> None:
-    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    ours = CollectorRegistry()
+    theirs = CollectorRegistry()
     durations = Durations("seconds", "Of something.", ("stage",), BUCKETS, ours)
     histogram = Histogram("seconds", "Of something.", ["stage"], buckets=BUCKETS, registry=theirs)
     draws = (
@@ -30,7 +31,8 @@ def test_the_page_is_that_of_prometheus_clients_own_histogram() -> None:
 
 def test_nothing_is_lost_while_somebody_asks() -> None:
     durations = Durations("seconds", "Of something.", ("stage",), BUCKETS, CollectorRegistry())
-    series, done = durations.labels("search"), threading.Event()
+    series = durations.labels("search")
+    done = threading.Event()
 
     def ask() -> None:
         while not done.is_set():

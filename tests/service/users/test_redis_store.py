@@ -140,7 +140,8 @@ def test_rounding_twice_is_rounding_once_and_near(values: Any, precision: Precis
 def test_merging_keeps_the_newest_events_in_time_order_and_each_item_seen_once(
     batches: list[list[int]], max_history: int
 ) -> None:
-    history, seen = NO_EVENTS, np.empty(0, np.uint64)
+    history = NO_EVENTS
+    seen = np.empty(0, np.uint64)
     accepted = 0
     for batch in batches:
         history, seen, count = merge(history, seen, events(*batch), max_history, NOW_MS)

@@ -95,7 +95,8 @@ def test_tf_idf_is_the_papers_formula_in_both_directions(
     codes = np.maximum(rng.normal(size=(items, neurons)), 0)
     members = (rng.random((tags, items)) < 0.6).astype(np.float64)
     A = tag_activations(csr_matrix(members), csr_matrix(codes))
-    first, second = characterises(A), most_unique(A)
+    first = characterises(A)
+    second = most_unique(A)
     for t in range(tags):
         for n in range(neurons):
             carried = [item for item in range(items) if members[t, item]]

@@ -13,10 +13,8 @@ from training.run import Run
 
 
 def test_an_item_without_its_tag_is_found_by_its_vector(planted_run: Run) -> None:
-    gains, tags = (
-        gains_of(planted_run, "ridge"),
-        tagged(planted_run.catalogue, planted_run.concepts),
-    )
+    gains = gains_of(planted_run, "ridge")
+    tags = tagged(planted_run.catalogue, planted_run.concepts)
     assert ((gains >= 0) & (gains <= 1)).all()
     for row, carries in enumerate(tags):
         ranks = rankdata(gains[row])
@@ -29,14 +27,16 @@ def test_the_largest_gain_is_1_and_where_vectors_tell_nothing_the_tag_is_all(
 ) -> None:
     gains = gains_of(planted_run, "ridge")
     np.testing.assert_allclose(gains.max(axis=1), 1.0)
-    items, concept = planted_run.catalogue.items, planted_run.concepts[0]
+    items = planted_run.catalogue.items
+    concept = planted_run.concepts[0]
     told = []
     for seed in range(8):
         rng = np.random.default_rng(seed)
         chance = [[concept.value] if rng.random() < 0.1 else None for _ in range(len(items))]
         column = pl.Series(concept.attribute, chance, dtype=items.schema[concept.attribute])
         run = dataclasses.replace(planted_run, catalogue=Catalogue(items.with_columns(column)))
-        found, tags = gains_of(run, "ridge")[0], tagged(run.catalogue, [concept])[0]
+        found = gains_of(run, "ridge")[0]
+        tags = tagged(run.catalogue, [concept])[0]
         assert found.max() == 1.0
         assert np.ptp(found) > 0
         told.append(not np.array_equal(found, tags))
@@ -66,7 +66,8 @@ def test_tags_are_those_of_the_memberships(planted_run: Run) -> None:
 
 
 def test_vectors_do_not_depend_on_how_items_are_batched(planted_run: Run) -> None:
-    model, sae = planted_run.recommender, planted_run.sae
+    model = planted_run.recommender
+    sae = planted_run.sae
     np.testing.assert_allclose(
         item_vectors(model, sae, 50), item_vectors(model, sae, 50, batch_size=7), atol=1e-6
     )

@@ -279,7 +279,8 @@ def test_the_command_describes_a_run_by_a_model_and_writes_labels(
 ) -> None:
     model.answer = lambda _: completion('{"description": "films", "active": [1]}')
     monkeypatch.setenv("TRIMTAB_LLM_KEY", "secret")
-    labels, out = tmp_path / "labels.jsonl", tmp_path / "report"
+    labels = tmp_path / "labels.jsonl"
+    out = tmp_path / "report"
     flags = ["--describer", "llm", "--llm-url", model.url, "--llm-model", "tiny", "--neurons", "5"]
     folder = ["--llm-answers", str(tmp_path / "answers")]
     command = ["dictionary", "--run", str(planted_run.path), *flags, *folder]

@@ -79,9 +79,11 @@ def test_a_dense_probe_is_where_the_gradient_of_its_loss_is_zero(rng: np.random.
     members = np.stack([codes[:, 0] + rng.normal(size=60) > 0.8, codes[:, 1] > codes[:, 2]])
     weights = dense_probe(evidence_of(members, codes)).astype(float)
     size = np.sqrt((codes**2).sum() / 60)
-    X, w = codes / size, weights * size
+    X = codes / size
+    w = weights * size
     for concept, flags in enumerate(members):
-        low, high = -20.0, 20.0
+        low = -20.0
+        high = 20.0
         for _ in range(60):  # the bias that the probe keeps to itself
             bias = (low + high) / 2
             p = 1 / (1 + np.exp(-(X @ w[concept] + bias)))

@@ -125,7 +125,8 @@ def test_movielens_1m_reads_colons_and_latin_1(tmp_path: Path) -> None:
 def test_a_copy_of_movielens_1m_with_lines_in_both_encodings_is_read_line_by_line(
     tmp_path: Path,
 ) -> None:
-    latin, utf8 = MOVIES_DAT.encode("latin-1"), "74::Amélie (2001)::Comedy\n".encode()
+    latin = MOVIES_DAT.encode("latin-1")
+    utf8 = "74::Amélie (2001)::Comedy\n".encode()
     write_dat(tmp_path, movies=latin + utf8)
     assert load("ml-1m", tmp_path).items["title"].to_list()[2:] == [
         "Misérables, Les (1995)",

@@ -40,7 +40,9 @@ class Noting:
     text = "anything"
 
     def __init__(self, faulty: int | None = None) -> None:
-        self.faulty, self.shown, self.asked = faulty, list[Samples](), list[NDArray[np.int64]]()
+        self.faulty = faulty
+        self.shown = list[Samples]()
+        self.asked = list[NDArray[np.int64]]()
 
     def describe(self, neuron: int, samples: Samples) -> "Noting":
         if neuron == self.faulty:
@@ -57,7 +59,8 @@ def test_a_neuron_that_fires_for_a_tag_is_described_by_it_and_passes_its_test(
     tagged: NDArray[np.bool_], rng: np.random.Generator
 ) -> None:
     describer = MetadataDescriber(("a", "b", "c", "d"), csr_matrix(tagged.astype(np.float32)))
-    both, either = tagged[0] & tagged[1], tagged[1] | tagged[2]
+    both = tagged[0] & tagged[1]
+    either = tagged[1] | tagged[2]
     made = make_dictionary(codes_of(tagged[0], both, either), ITEMS, describer, OPTIONS, rng)
     assert [entry.text for entry in made.entries] == ["a", "a and b", "b or c"]
     for entry in made.entries:

@@ -63,7 +63,8 @@ def test_planted_concepts_are_found_by_one_neuron_of_the_sae_and_not_of_an_untra
 def test_an_untrained_sae_has_the_trained_ones_shape_and_is_the_same_each_time(
     planted_run: Run,
 ) -> None:
-    first, again = representations(planted_run), representations(planted_run)
+    first = representations(planted_run)
+    again = representations(planted_run)
     assert first[1].codes.shape == first[0].codes.shape
     assert (np.diff(first[1].codes.indptr) <= planted_run.sae.k).all()
     assert (first[1].codes != again[1].codes).nnz == 0

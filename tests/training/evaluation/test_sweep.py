@@ -69,7 +69,8 @@ def test_a_sweep_reports_means_over_seeds_beside_the_references(
 
 
 def test_a_sweep_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    out, plan = tmp_path / "sweep", write(tmp_path, FIDELITY)
+    out = tmp_path / "sweep"
+    plan = write(tmp_path, FIDELITY)
     arguments = ["sweep", str(plan), "--out", str(out), "--threads", "1"]
     assert main(arguments) == 0
     before = {path: path.read_bytes() for path in (out / "cells").iterdir()}

@@ -15,7 +15,8 @@ N_ITEMS = 12
 
 @st.composite
 def lists_and_targets(draw: st.DrawFn) -> tuple[np.ndarray, csr_matrix]:
-    users, n = draw(st.integers(1, 5)), draw(st.integers(1, 8))
+    users = draw(st.integers(1, 5))
+    n = draw(st.integers(1, 8))
     rows = []
     for _ in range(users):
         row = draw(st.lists(st.integers(0, N_ITEMS - 1), unique=True, max_size=n))
@@ -62,7 +63,8 @@ def test_shares_weigh_places_by_exposure_or_equally(
 ) -> None:
     lists, _ = case
     members = np.isin(np.arange(N_ITEMS), sorted(concept))
-    exposure, plain = metrics.exposure_share(lists, members), metrics.plain_share(lists, members)
+    exposure = metrics.exposure_share(lists, members)
+    plain = metrics.plain_share(lists, members)
     for user, row in enumerate(lists):
         places = [
             (1 / math.log2(rank + 2), item in concept) for rank, item in enumerate(row) if item >= 0
@@ -96,7 +98,8 @@ def test_area_under_the_curve_is_the_share_of_pairs_in_order(pairs: list[tuple[i
     scores = np.array([score for score, _ in pairs], dtype=np.float64)
     positive = np.array([flag for _, flag in pairs])
     found = area_under_curve(scores, positive)
-    ups, downs = scores[positive], scores[~positive]
+    ups = scores[positive]
+    downs = scores[~positive]
     if min(len(ups), len(downs)) < 3:
         assert math.isnan(found)
         return

@@ -89,7 +89,8 @@ def test_the_multinomial_loss_is_that_of_the_dense_target(x: Tensor) -> None:
 
 
 def test_the_divergence_is_that_of_normal_distributions() -> None:
-    mean, log_variance = torch.randn(7, 3), torch.randn(7, 3)
+    mean = torch.randn(7, 3)
+    log_variance = torch.randn(7, 3)
     expected = (
         kl_divergence(Normal(mean, (0.5 * log_variance).exp()), Normal(0.0, 1.0)).sum(dim=-1).mean()
     )
@@ -110,7 +111,8 @@ def test_dropout_on_the_input_keeps_its_expectation(context: FitContext) -> None
     model = MultDae(context.split.n_items, d=3)
     task = MultDaeTask(model, MultDaeOptions(d=3, input_dropout=0.5, batch_size=10_000), context)
     rng = np.random.default_rng(0)
-    shown, whole = torch.zeros(3), torch.zeros(3)
+    shown = torch.zeros(3)
+    whole = torch.zeros(3)
     for _ in range(50):
         (batch,) = task.batches(rng)
         shown += pooled(model.E, batch, 0.5).detach().mean(dim=0)
@@ -177,7 +179,8 @@ def test_elsas_loss_and_gradient_are_those_of_dense_matrices(
     loss: Literal["exact", "linear"], context: FitContext
 ) -> None:
     torch.manual_seed(3)
-    model, dense = Elsa(context.split.n_items, 8), Elsa(context.split.n_items, 8)
+    model = Elsa(context.split.n_items, 8)
+    dense = Elsa(context.split.n_items, 8)
     dense.load_state_dict(model.state_dict())
     task = ElsaTask(model, ElsaOptions(d=8, loss=loss, batch_size=100), context)
     rng = np.random.default_rng(1)

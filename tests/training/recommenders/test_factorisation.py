@@ -37,7 +37,9 @@ def vectors() -> Tensor:
 
 def test_enough_steps_solve_every_system_whatever_its_neighbours() -> None:
     torch.manual_seed(0)
-    v, weights, r = torch.randn(5, 7, 4), torch.rand(5, 7), torch.randn(5, 4)
+    v = torch.randn(5, 7, 4)
+    weights = torch.rand(5, 7)
+    r = torch.randn(5, 4)
     B = torch.randn(4, 4)
     A = B @ B.T + torch.eye(4)
     z = fold_in(v, weights, r, A, torch.linalg.inv(A), steps=6)
@@ -113,7 +115,9 @@ def test_an_interrupted_als_ends_in_the_same_bytes(context: FitContext, tmp_path
 def test_a_new_users_factors_are_the_first_newton_step_of_the_logistic_loss(
     vectors: Tensor,
 ) -> None:
-    b, negatives, penalty = torch.linspace(-1, 1, N_ITEMS), 3.0, 0.2
+    b = torch.linspace(-1, 1, N_ITEMS)
+    negatives = 3.0
+    penalty = 0.2
     model = Factorisation(N_ITEMS, 4, FoldIn(negatives, penalty, steps=12))
     model.set_items(vectors, b)
     found = model.encode(*HISTORIES.padded())
@@ -174,7 +178,8 @@ def test_the_logistic_loss_is_that_of_the_formula(context: FitContext) -> None:
 
 def test_a_pairs_negatives_are_other_items_that_its_user_does_not_have() -> None:
     rng = np.random.default_rng(0)
-    pairs, seen = Pairs(HISTORIES, N_ITEMS), []
+    pairs = Pairs(HISTORIES, N_ITEMS)
+    seen = []
     matrix = HISTORIES.matrix(N_ITEMS).toarray()
     for batch in pairs.batches(rng, size=5, negatives=3):
         seen += list(zip(batch.users.tolist(), batch.items.tolist(), strict=True))
@@ -187,7 +192,9 @@ def test_a_pairs_negatives_are_other_items_that_its_user_does_not_have() -> None
 def test_the_pairwise_loss_is_that_of_the_formula(vectors: Tensor) -> None:
     unknown = torch.tensor([[1.0, 0, 1], [1, 1, 0]])
     batch = PairBatch(torch.tensor([0, 1, 2]), torch.tensor([3, 4, 5]), (1, 2), unknown)
-    users, items, biases = vectors[:3], vectors[3:], torch.tensor([0.1, 0.2, 0.3])
+    users = vectors[:3]
+    items = vectors[3:]
+    biases = torch.tensor([0.1, 0.2, 0.3])
     terms = []
     for row, shift in enumerate(batch.shifts):
         for place in range(3):

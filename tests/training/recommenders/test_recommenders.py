@@ -64,8 +64,10 @@ def test_it_recommends_better_than_popularity(name: str, context: FitContext) ->
 
 def test_padding_does_not_change_an_encoding(name: str, context: FitContext) -> None:
     model = fitted(name, context)
-    items, mask = torch.tensor([[3, 5, 7]]), torch.ones(1, 3)
-    padded, padded_mask = torch.tensor([[3, 5, 7, 0, 0]]), torch.tensor([[1.0, 1, 1, 0, 0]])
+    items = torch.tensor([[3, 5, 7]])
+    mask = torch.ones(1, 3)
+    padded = torch.tensor([[3, 5, 7, 0, 0]])
+    padded_mask = torch.tensor([[1.0, 1, 1, 0, 0]])
     torch.testing.assert_close(model.encode(items, mask), model.encode(padded, padded_mask))
 
 
@@ -84,7 +86,8 @@ def test_the_same_seed_gives_the_same_numbers(
     name: str, context: FitContext, tmp_path: Path
 ) -> None:
     again = context._replace(checkpoints=Checkpoints(tmp_path / "other"))
-    first, second = fitted(name, context).state_dict(), fitted(name, again).state_dict()
+    first = fitted(name, context).state_dict()
+    second = fitted(name, again).state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 

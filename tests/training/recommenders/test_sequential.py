@@ -34,7 +34,9 @@ from training.recommenders.timirec import TimiRec
 from training.recommenders.transformer import Shape, TransformerRecommender, newest_last
 from training.splits import Split, SplitConfig, hold_out
 
-N_ITEMS, MAX_LENGTH, D = 40, 6, 16
+N_ITEMS = 40
+MAX_LENGTH = 6
+D = 16
 TRANSFORMERS: list[type[Any]] = [SasRec, Gpt, Bert4Rec]
 HOOK_POINTS = ["output", "block2", "block1"]
 SMALL: dict[str, Any] = {"d": 32, "dropout": 0.1, "lr": 2e-2, "batch_size": 64, "validate_every": 5}
@@ -104,7 +106,8 @@ def test_a_window_ends_with_the_newest_items(
 @pytest.mark.parametrize("kind", TRANSFORMERS)
 @pytest.mark.parametrize("hook_point", HOOK_POINTS)
 def test_the_head_goes_on_where_the_hook_point_is(kind: type[Any], hook_point: str) -> None:
-    model, plain = built(kind, hook_point), built(kind)
+    model = built(kind, hook_point)
+    plain = built(kind)
     for rows in (histories([], []), histories([3, 5], [7]), histories(list(range(9)), [])):
         z, context = model.activate(*rows)
         assert context.shape == (2, model.context_size)
@@ -174,7 +177,8 @@ def test_only_the_newest_items_count_and_their_order_does(build: Callable[[], An
 def test_one_pass_gives_the_query_of_every_prefix_but_for_positions(kind: type[Any]) -> None:
     model = built(kind)
     model.position.weight.zero_()
-    row, start = [4, 9, 2, 7], kind is Gpt
+    row = [4, 9, 2, 7]
+    start = kind is Gpt
     along = model.queries_along(*histories(row, row[:2]))
     prefixes = [row[:n] for n in range(1 - start, 5)] + [row[:n] for n in range(1 - start, 3)]
     torch.testing.assert_close(
@@ -209,8 +213,10 @@ def test_full_cross_entropy_and_its_gradients_are_those_of_the_formula(biases: b
 
 def test_sampled_losses_are_those_of_the_formula() -> None:
     torch.manual_seed(0)
-    q, V = torch.randn(5, 8), torch.randn(20, 8)
-    targets, negatives = torch.tensor([1, 2, 3, 4, 5]), torch.tensor([9, 2, 11, 12, 3])
+    q = torch.randn(5, 8)
+    V = torch.randn(20, 8)
+    targets = torch.tensor([1, 2, 3, 4, 5])
+    negatives = torch.tensor([9, 2, 11, 12, 3])
     terms = []
     for row, target in zip(q, targets.tolist(), strict=True):
         items = [target, *(item for item in negatives.tolist() if item != target)]
@@ -218,7 +224,8 @@ def test_sampled_losses_are_those_of_the_formula() -> None:
     torch.testing.assert_close(
         sampled_cross_entropy(q, V, targets, negatives), torch.stack(terms).mean()
     )
-    own, other = (q * V[targets]).sum(dim=1), (q * V[negatives]).sum(dim=1)
+    own = (q * V[targets]).sum(dim=1)
+    other = (q * V[negatives]).sum(dim=1)
     expected = -(logsigmoid(own) + logsigmoid(-other)).mean()
     torch.testing.assert_close(binary_cross_entropy(q, V, targets, negatives), expected)
 
@@ -230,13 +237,15 @@ def test_every_item_is_the_target_of_those_before_it(
     kind, options = (Gpt, GptOptions()) if first else (SasRec, SasRecOptions())
     model = kind(20, MAX_LENGTH, options.shape())
     task = CausalTask(model, options, around(circle, tmp_path), first=first)
-    pairs, starts = 0, 0
+    pairs = 0
+    starts = 0
     for batch in task.batches(np.random.default_rng(1)):
         for (items, mask), (following, there) in zip(batch.inputs, batch.targets, strict=True):
             shifted = following[:, 1:] if first else following
             read = (mask > 0)[:, : shifted.shape[1]]
             assert torch.equal((items[:, : read.shape[1]][read] + 1) % 20, shifted[read])
-            pairs, starts = pairs + int(read.sum()), starts + len(items)
+            pairs = pairs + int(read.sum())
+            starts = starts + len(items)
             assert int(there.sum()) == int(mask.sum()) + len(items) * first
     lengths = circle.histories(circle.train).lengths
     assert (pairs, starts) == (lengths.sum() - len(lengths), len(lengths))
@@ -255,7 +264,8 @@ def test_the_cloze_hides_what_it_asks_for(circle: Split, tmp_path: Path) -> None
             assert (count >= 1).all()
             assert (count < mask.sum(dim=1)).all()
             newest = masked.gather(1, mask.sum(dim=1, keepdim=True).long() - 1).squeeze(1)
-            hidden, total = hidden + int(count.sum()), total + len(items)
+            hidden = hidden + int(count.sum())
+            total = total + len(items)
             alone += int((newest & (count == 1)).sum())
     assert hidden > 1.3 * total
     assert alone > 0.25 * total
@@ -282,7 +292,8 @@ def test_sasrec_learns_it_with_sampled_losses_too(
 
 
 def test_timirecs_warm_up_survives_a_restart(circle: Split, tmp_path: Path) -> None:
-    kind, states = RECOMMENDERS["timirec"], []
+    kind = RECOMMENDERS["timirec"]
+    states = []
     for number, stops in enumerate(([4], [2, 4])):
         for epochs in stops:
             options = TimiRecOptions(d=8, warm_up=3, epochs=epochs)

@@ -28,7 +28,8 @@ from training.saes.relu import Relu
 from training.saes.subhistories import SubHistories
 from training.saes.topk import TopK
 
-BATCH, N = 5, 8
+BATCH = 5
+N = 8
 pre_activations = arrays(
     np.float32, (BATCH, N), elements=st.floats(-3, 3, width=32), unique=True
 ).filter(lambda pre: bool((pre > 0).any()))
@@ -81,7 +82,9 @@ def test_relu_keeps_what_is_positive_and_its_penalty_is_the_l1_norm(
 def test_jumprelu_and_its_penalty_have_the_papers_pseudo_gradients(
     pre: NDArray[np.float32], theta: NDArray[np.float32]
 ) -> None:
-    rule, bandwidth, k = JumpRelu(N, 3, 0.5), 0.5, 3
+    rule = JumpRelu(N, 3, 0.5)
+    bandwidth = 0.5
+    k = 3
     with torch.no_grad():
         rule.log_theta.copy_(torch.from_numpy(theta).log())
     theta = rule.log_theta.detach().exp().numpy()
@@ -156,7 +159,9 @@ def test_auxk_teaches_dead_neurons_only_and_only_the_residual() -> None:
     assert sae.W_enc.grad is not None
     assert sae.W_enc.grad[:, :6].abs().max() == 0
     # Naive formula: for each row the 3 largest dead activations rebuild the residual, without bias.
-    fixed, W_dec, residual = pre.detach(), sae.W_dec.detach(), residual.detach()
+    fixed = pre.detach()
+    W_dec = sae.W_dec.detach()
+    residual = residual.detach()
     rebuilt = torch.zeros_like(residual)
     for row in range(20):
         for neuron in sorted(range(6, 10), key=lambda neuron: -float(fixed[row, neuron]))[:3]:

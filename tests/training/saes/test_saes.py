@@ -154,7 +154,8 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(
         fit(name, stopping, epochs=6)
     resumed = fit(name, setting._replace(context=context), epochs=6)
     whole = fit(name, setting, epochs=6)
-    left, right = resumed.state_dict(), whole.state_dict()
+    left = resumed.state_dict()
+    right = whole.state_dict()
     assert all(torch.equal(left[key], right[key]) for key in right)
     assert resumed.scale_factor == whole.scale_factor
 
@@ -184,7 +185,8 @@ def test_a_cosine_loss_learns_the_direction_and_a_length_is_fitted(
 
 
 def test_rescaling_changes_reconstructions_but_no_code(sae: SparseAutoencoder, z: Tensor) -> None:
-    code, rebuilt = sae.encode(z), sae.reconstruct(z)
+    code = sae.encode(z)
+    rebuilt = sae.reconstruct(z)
     sae.rescale(1.7)
     torch.testing.assert_close(sae.encode(z), code, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(sae.reconstruct(z), 1.7 * rebuilt, rtol=1e-3, atol=1e-3)

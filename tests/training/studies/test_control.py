@@ -30,7 +30,8 @@ def test_an_operation_brings_every_level_where_it_says(planted_run: Run, name: O
     w = concept.weights.astype(np.float64)
     code = np.random.default_rng(1).random((5, len(w)), dtype=np.float32)
     edited = OPERATIONS[name](torch.from_numpy(code), concept, 0.5).numpy()
-    before, after = code @ w / (w @ w), edited @ w / (w @ w)
+    before = code @ w / (w @ w)
+    after = edited @ w / (w @ w)
     wanted = {
         OperationId.ADD_UP: before + 0.5 * concept.unit,
         OperationId.ADD_DOWN: before - 0.5 * concept.unit,
@@ -49,7 +50,8 @@ def test_an_operation_brings_every_level_where_it_says(planted_run: Run, name: O
 
 def test_adding_raises_each_planted_concept_and_subtracting_lowers_it(planted_run: Run) -> None:
     run = planted_run
-    histories, targets = run.split.histories(run.split.test), run.split.targets(run.split.test)
+    histories = run.split.histories(run.split.test)
+    targets = run.split.targets(run.split.test)
     audience = Audience.of(run.recommender, run.sae, histories, run.config.max_length)
     members = memberships(run.catalogue, run.config.concepts)
     for row, concept in enumerate(run.concepts):
@@ -107,7 +109,8 @@ def test_lowering_keeps_both_kinds_in_their_order_and_takes_as_few_as_it_can() -
 
 
 def test_leaving_out_at_random_leaves_out_that_many_and_adds_none(setting: Setting) -> None:
-    concept, rng = setting.judged[0], np.random.default_rng(3)
+    concept = setting.judged[0]
+    rng = np.random.default_rng(3)
     unsteered = setting.audience.ndcg(setting.audience.unsteered)
     nothing = np.zeros(len(unsteered), dtype=np.int64)
     np.testing.assert_allclose(

@@ -83,7 +83,8 @@ def test_a_pool_gives_the_lists_of_the_whole_catalogue(
 
 
 def test_a_solved_strength_reaches_each_target(rng: np.random.Generator) -> None:
-    linear, flags = linear_of(rng), rng.random(900) < 0.15
+    linear = linear_of(rng)
+    flags = rng.random(900) < 0.15
     linear = linear._replace(gain=flags.astype(np.float32))
 
     def share(lists: NDArray[np.int64]) -> float:
@@ -103,7 +104,8 @@ def test_a_solved_strength_reaches_each_target(rng: np.random.Generator) -> None
 
 
 def test_a_share_beyond_the_limit_is_never_reached(rng: np.random.Generator) -> None:
-    linear, flags = linear_of(rng), rng.random(900) < 0.05
+    linear = linear_of(rng)
+    flags = rng.random(900) < 0.05
     weak = linear._replace(gain=flags.astype(np.float32), limit=1e-3)
     assert solve(
         weak, lambda lists: float(exposure(lists, flags).mean()), [0.9], best_items(linear.base)
@@ -198,7 +200,8 @@ def test_completed_tags_find_the_items_whose_tags_are_hidden(rng: np.random.Gene
 def test_the_hidden_tags_are_the_stated_share_at_every_popularity(
     rng: np.random.Generator, share: float
 ) -> None:
-    tags, popularity = rng.random((3, 1000)) < 0.4, rng.integers(0, 500, size=1000)
+    tags = rng.random((3, 1000)) < 0.4
+    popularity = rng.integers(0, 500, size=1000)
     hidden = hide(tags, popularity, share, rng)
     assert not (hidden & ~tags).any()
     for popular in (popularity > 250, popularity <= 250):
@@ -251,7 +254,8 @@ def test_a_direction_moves_scores_as_the_edit_of_the_code_does(
     w = torch.from_numpy(known.contrast(features)[0])
     gain = METHODS[MethodId("contrast")].fit(known)(0).values
     z = torch.from_numpy(users.z)
-    sae, recommender = planted_run.sae, planted_run.recommender
+    sae = planted_run.sae
+    recommender = planted_run.recommender
     steered = recommender.scores(z + sae.scale(z) * (0.7 * w @ sae.W_dec)) / sae.scale(z)
     expected = np.where(users.seen, -np.inf, steered.numpy())
     np.testing.assert_allclose(users.base + 0.7 * gain, expected, atol=1e-4)

@@ -66,7 +66,8 @@ def test_the_chosen_concept_is_the_one_that_a_user_has_more_of_than_others_have(
 def test_an_unedited_code_gives_the_recommenders_lists_or_the_reconstructions(
     planted_run: Run,
 ) -> None:
-    split, length = planted_run.split, planted_run.config.max_length
+    split = planted_run.split
+    length = planted_run.config.max_length
     histories = split.histories(split.test)
     audience = Audience.of(planted_run.recommender, planted_run.sae, histories, length)
     np.testing.assert_array_equal(edited_lists(audience, audience.code), audience.lists())
@@ -99,7 +100,8 @@ def test_the_effect_of_silence_is_what_the_surprise_gains_without_a_neuron(
     lessons = Lessons.of(planted_run, np.random.default_rng(0))
     members = memberships(planted_run.catalogue, planted_run.config.concepts).matrix
     effects = silence_effects(lessons, members)
-    code, W_dec = lessons.audience.code, planted_run.sae.W_dec
+    code = lessons.audience.code
+    W_dec = planted_run.sae.W_dec
     fires = (code > 0).sum(dim=0)
     neuron = int(fires.argmax())
     silenced = code.clone()
@@ -128,7 +130,8 @@ def test_tuned_neurons_find_more_of_a_planted_concept_for_users_who_taught_nothi
     own = members[0].toarray()[0]
     strongest = np.argsort(-np.abs(silence_effects(lessons, members[:1])[:, 0]))[:10]
     knobs = tune(lessons, strongest.copy(), own, weight=1.0)
-    split, length = planted_run.split, planted_run.config.max_length
+    split = planted_run.split
+    length = planted_run.config.max_length
     test = Audience.of(
         planted_run.recommender, planted_run.sae, split.histories(split.test), length
     )
@@ -142,7 +145,8 @@ def test_tuned_neurons_find_more_of_a_planted_concept_for_users_who_taught_nothi
 
 
 def test_what_tuning_gains_on_a_concept_is_told_from_what_it_costs_on_all(planted_run: Run) -> None:
-    split, length = planted_run.split, planted_run.config.max_length
+    split = planted_run.split
+    length = planted_run.config.max_length
     test = Audience.of(
         planted_run.recommender, planted_run.sae, split.histories(split.test), length
     )
@@ -158,7 +162,8 @@ def test_a_silenced_neuron_takes_what_its_description_says_and_another_does_not(
     planted_run: Run,
 ) -> None:
     members = memberships(planted_run.catalogue, planted_run.config.concepts)
-    items, split = np.arange(planted_run.catalogue.n_items), planted_run.split
+    items = np.arange(planted_run.catalogue.n_items)
+    split = planted_run.split
     described = recsae.describe(representations(planted_run)[0], members, items, seed=0)
     length = planted_run.config.max_length
     audience = Audience.of(
@@ -367,7 +372,8 @@ def test_an_error_is_never_smaller_than_that_over_the_users_of_all_seeds() -> No
 
 
 def test_an_estimate_joins_runs_and_keeps_a_single_runs_own_error() -> None:
-    one, other = Estimate.over_users(np.array([1.0, 3.0, np.nan])), Estimate(4.0, 0.1)
+    one = Estimate.over_users(np.array([1.0, 3.0, np.nan]))
+    other = Estimate(4.0, 0.1)
     assert (one.mean, one.error) == (2.0, 1.0)
     assert Estimate.joined([one]) == one
     assert Estimate.joined([one, other]) == Estimate(3.0, 1.0)
