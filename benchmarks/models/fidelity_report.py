@@ -34,6 +34,12 @@ class Group:
     cell: Cell
     found: Sequence[Mapping[str, Any]]
 
+    @classmethod
+    def of_seeds(cls, cell: Cell, found: Mapping[str, Any], seeds: Sequence[int]) -> Group:
+        """Collects the measured seeds of a cell."""
+        names = [replace(cell, seed=seed).name for seed in seeds]
+        return cls(cell, [found[name] for name in names if name in found])
+
     def of(self, figure: str, users: str = "test") -> Estimate | None:
         """Computes mean and standard error over the seeds; None if no seed has the figure."""
         values = [one[users][figure] for one in self.found if users in one]
@@ -66,11 +72,7 @@ def short(estimate: Estimate | None) -> str:
 
 def report(plan: Sequence[Cell], found: Mapping[str, Any], seeds: Sequence[int]) -> Report:
     """Builds the report of the cells of the given seeds."""
-    groups = []
-    for cell in plan:
-        names = [replace(cell, seed=seed).name for seed in seeds]
-        groups.append(Group(cell, [found[name] for name in names if name in found]))
-    groups = [group for group in groups if group.found]
+    groups = [group for cell in plan if (group := Group.of_seeds(cell, found, seeds)).found]
 
     def chosen(table: str) -> list[Group]:
         return [group for group in groups if group.cell.table == table]

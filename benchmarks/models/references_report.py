@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -59,46 +60,56 @@ def report(
     references: Mapping[str, str],
     first_seed: int,
 ) -> Report:
-    """Tables of the cells that are there.
+    """Builds the tables of the measured cells.
 
     Args:
         kept: cells by setting and method, those of the best choice first.
         titles: of the settings.
         references: which of our methods each is a reference of, "" for none.
-        first_seed: the one that every choice was tried with.
+        first_seed: the seed of the search.
     """
     tables: list[Table] = []
-    figures: list[dict[str, Any]] = []
-    tried: list[tuple[object, ...]] = []
+    best: list[Cell] = []
+    measured: list[Cell] = []
     missing: list[str] = []
-    seconds = 0.0
     for setting, methods in kept.items():
-        absent = [name for name, cells in methods.items() if not cells]
-        if absent:
-            missing.append(f"{titles[setting]}: {', '.join(absent)}")
-        found = {name: cells for name, cells in methods.items() if cells}
-        best = {
-            name: [cell for cell in cells if cell.options == cells[0].options]
-            for name, cells in found.items()
-        }
+        title = titles[setting]
+        if absent := [name for name, cells in methods.items() if not cells]:
+            missing.append(f"{title}: {', '.join(absent)}")
+        chosen = {name: _best(cells) for name, cells in methods.items() if cells}
         rows = [
-            (name, *_row(best, name, references[name]), _choice(found[name][0])) for name in found
+            (name, *_row(chosen, name, references[name]), _choice(cells[0]))
+            for name, cells in chosen.items()
         ]
-        tables += [Table(titles[setting], COLUMNS, rows)] if rows else []
-        figures += [cell._asdict() for cells in best.values() for cell in cells]
-        every = [cell for cells in found.values() for cell in cells]
-        seconds += sum(cell.cpu_seconds for cell in every)
-        tried += [
-            (setting, cell.method, _choice(cell), cell.validation)
-            for cell in every
-            if cell.seed == first_seed
-        ]
+        if rows:
+            tables.append(Table(title, COLUMNS, rows))
+        best += itertools.chain(*chosen.values())
+        measured += itertools.chain(*methods.values())
+    tried = [
+        (cell.setting, cell.method, _choice(cell), cell.validation)
+        for cell in measured
+        if cell.seed == first_seed
+    ]
     title = "The search: nDCG@20 of the validation users, first seed"
     tables.append(Table(title, ("setting", "method", "choice", "nDCG@20"), tried))
-    paragraphs = [*PARAGRAPHS, *([f"Not measured yet. {'; '.join(missing)}."] if missing else [])]
     return Report(
-        "references", "Beside the libraries", COMMAND, paragraphs, tables, None, figures, seconds
+        name="references",
+        title="Beside the libraries",
+        command=COMMAND,
+        paragraphs=[
+            *PARAGRAPHS,
+            *([f"Not measured yet. {'; '.join(missing)}."] if missing else []),
+        ],
+        tables=tables,
+        plot=None,
+        figures=[cell._asdict() for cell in best],
+        seconds=sum(cell.cpu_seconds for cell in measured),
     )
+
+
+def _best(cells: Sequence[Cell]) -> list[Cell]:
+    """Selects the cells of the best choice, which is the first one's."""
+    return [cell for cell in cells if cell.options == cells[0].options]
 
 
 def _row(cells: Mapping[str, Sequence[Cell]], name: str, reference_of: str) -> tuple[object, ...]:

@@ -91,9 +91,6 @@ def always(**arguments: Any) -> Ask:
 
 
 async def _ask(world: World, ask: Ask) -> Replies:
-    index = {
-        item_id: row for row, item_id in enumerate(world.run.catalogue.items["item_id"].to_list())
-    }
     asked = [(row, ask(row)) for row in range(len(world.users))]
     wanted = [(row, arguments) for row, arguments in asked if arguments is not None]
     free = asyncio.Semaphore(CALLS_AT_ONCE)
@@ -107,12 +104,19 @@ async def _ask(world: World, ask: Ask) -> Replies:
                 )
 
         replies = await asyncio.gather(*(one(row, arguments) for row, arguments in wanted))
+    return _read(world.run, [row for row, _ in wanted], replies)
+
+
+def _read(run: Run, rows: Sequence[int], replies: Sequence[RecommendResponse]) -> Replies:
+    """Reads lists and reports of the replies to some users' requests."""
+    item_ids = run.catalogue.items["item_id"].to_list()
+    index = {item_id: row for row, item_id in enumerate(item_ids)}
     lists = np.full((len(replies), N), -1, dtype=np.int64)
     for row, reply in enumerate(replies):
         lists[row, : len(reply.items)] = [index[item.item_id] for item in reply.items]
     reports = [reply.report for reply in replies]
     return Replies(
-        np.array([row for row, _ in wanted], dtype=np.int64),
+        np.array(rows, dtype=np.int64),
         lists,
         np.array([report.relevance_loss for report in reports]),
         np.array([all(target.met for target in report.targets) for report in reports]),
