@@ -1,4 +1,4 @@
-"""The sync client against a real server; the async one is held to the same in test_async_client.py."""
+"""Tests the sync client against a real server; test_async_client.py has the async one."""
 
 import threading
 import time

@@ -147,7 +147,8 @@ def test_a_file_that_changed_between_two_readings_has_other_ids(tmp_path: Path) 
         (
             "a.csv",
             "user_id,item_id,kind\n1,2,love\n",
-            "kind: expected one of view, click, like, purchase, rating, dislike, hide, found 'love'",
+            "kind: expected one of view, click, like, purchase, rating, dislike, hide, "
+            "found 'love'",
         ),
         ("a.jsonl", "{}\n", "row 1: item_id: expected a text or a whole number, found None"),
         (

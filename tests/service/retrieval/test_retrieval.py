@@ -137,7 +137,7 @@ def test_an_index_that_fails_is_replaced_by_an_exact_pass() -> None:
 
 
 def plain_search(index: Any, queries: Floats, n: int, over_fetch: float) -> Ints:
-    """The formula of docs/bundle.md: the effort was chosen for 128 candidates of each over-fetch."""
+    """Searches by docs/bundle.md: the effort was chosen for 128 candidates of each over-fetch."""
     depth = min(n, index.ntotal)
     factor = depth / (128 * over_fetch)
     parameters = None
