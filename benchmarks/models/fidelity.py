@@ -165,7 +165,7 @@ def in_place(sae: SparseAutoencoder, lossless: bool = False) -> SparseAutoencode
     lossless takes its reconstruction for perfect, which leaves what the lost scale costs by itself.
     """
     other = copy.copy(sae)
-    other.reconstruct = sae.normalised if lossless else lambda z: sae.decode(sae.encode(z))  # type: ignore
+    other.reconstruct = sae.normalised if lossless else lambda z: sae.decode(sae.encode(z))  # type: ignore[method-assign]
     return other
 
 

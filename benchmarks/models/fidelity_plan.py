@@ -29,7 +29,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 BASE = {"expansion": 8}
-"""Of every SAE here: 1,024 neurons on 128 dimensions, as many as the defaults give ELSA's 256."""
+"""Options of every SAE here: 1,024 neurons on 128 dimensions, like the defaults on ELSA's 256."""
 
 
 @dataclass(frozen=True)

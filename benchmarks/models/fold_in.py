@@ -62,7 +62,7 @@ class Fitted(NamedTuple):
 
 
 class Newton(NamedTuple):
-    """As many exact Newton steps of Factorisation's loss as asked for."""
+    """Folds users in by exact Newton steps of Factorisation's loss."""
 
     model: Factorisation
     steps: int

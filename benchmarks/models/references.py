@@ -59,7 +59,7 @@ FOLD_INS = tuple(itertools.product((1.0, 4.0, 8.0), (0.01, 0.03, 0.1, 0.3)))
 
 
 class Setting(NamedTuple):
-    """Which interactions of ml-1m are positive."""
+    """The positive interactions of ml-1m."""
 
     title: str
     where: str
@@ -73,7 +73,7 @@ SETTINGS = {
 CHEAP = ("EASE", "RecBole EASE", "PureSVD", "popularity", "ALS", "implicit ALS")
 """Methods whose whole grid is tried in both settings."""
 TRIED_AGAIN = 3
-"""How many of the others' choices, the best of the smaller setting, are tried in the larger one."""
+"""Number of the other methods' best choices in the smaller setting that the larger one tries."""
 
 
 class Method(NamedTuple):
@@ -364,7 +364,7 @@ def folded_in(V: torch.Tensor, b: torch.Tensor) -> Iterator[tuple[dict[str, Any]
 
 
 class Bench(NamedTuple):
-    """Where cells are kept, and what they are made with."""
+    """The folder of cells, the data, and the libraries' Python."""
 
     data: str
     out: Path

@@ -33,18 +33,18 @@ from benchmarks.serving.world import WorldOptions, make_world
 from service.storage.embedded_valkey import embedded_valkey
 
 SHARE_OF_PEER = 0.6
-"""Of a peer's throughput: the load at which its latencies and Trimtab's are compared."""
+"""Load at which latencies are compared, as a share of the peer's throughput."""
 CHECKED = 50
 """Requests whose lists are compared."""
 ON_LOOP = ("--compute-threads", "0")
 TRIMTAB = {"trimtab": ON_LOOP, "trimtab, users from Redis": (*ON_LOOP, "--user-tier-mb", "0")}
 """Flags; computing on the loop is fastest where each core has a worker (serving, part workers)."""
 WORKERS = 2
-"""Of Trimtab; the peers' files name their own."""
+"""Processes of Trimtab; the peers' files name their own."""
 
 
 class Sides(NamedTuple):
-    """What load is put on, and what was found before."""
+    """The servers under load, and the comparison of their lists."""
 
     bench: Bench
     put: dict[str, Callable[..., Figures]]

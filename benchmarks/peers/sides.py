@@ -78,7 +78,7 @@ class HttpPeer:
 
     name: str
     command: Callable[[Path, str], list[str]]
-    """Of the virtual environment's programs and the port."""
+    """Makes the command from the environment's folder of programs and the port."""
     load: ClassVar[dict[str, Any]] = {"protocol": "http1", "concurrency": HTTP_CONNECTIONS}
 
     @contextmanager

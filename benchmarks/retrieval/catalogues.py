@@ -23,7 +23,7 @@ from service.ranking.order import score
 from service.retrieval.exact_index import ExactIndex
 
 QUERIES = 128
-"""Of each kind: so many to choose the index by, and as many others to measure it with."""
+"""Number of queries that the index is chosen by, and of others that measure it."""
 _ITEMS_AT_ONCE = 250_000
 _MOST_EDITS = 3
 _STRENGTH = 2.0
@@ -33,7 +33,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class CatalogueOptions:
-    """How large it is."""
+    """Sizes of a catalogue."""
 
     items: int
     """Size of the catalogue."""
@@ -42,11 +42,11 @@ class CatalogueOptions:
     cluster_size: int = 1_000
     """Items that lie near each other, on average."""
     seed: int = 0
-    """Of all that is drawn."""
+    """Seed of all draws."""
 
 
 class Queries(NamedTuple):
-    """Of users, the first half plain and the second steered: float32 [2 QUERIES, d]."""
+    """Queries, the first half plain and the second steered: float32 [2 QUERIES, d]."""
 
     chosen_by: Floats
     """To choose an index by."""

@@ -36,9 +36,9 @@ class Bench:
     server: Server
     folder: Path
     blocks: int
-    """Interleaved blocks a comparison."""
+    """Interleaved blocks of a comparison."""
     seconds: float
-    """Of each block."""
+    """Length of each block, in seconds."""
 
     def requests(self, name: str, make: Callable[[str, random.Random], Message]) -> Path:
         """Writes a file of 20,000 requests, users drawn from a Zipf law, alike for every kind."""

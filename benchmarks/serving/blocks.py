@@ -9,7 +9,7 @@ from benchmarks.page import table
 from benchmarks.serving.load import ANSWERED
 
 Block = dict[str, Any]
-"""What load.py prints of one block."""
+"""Figures of one block, as load.py prints them."""
 DRAWS = 10_000
 """Bootstrap samples of a ratio's interval."""
 LATE_MS = 1.0

@@ -44,10 +44,10 @@ class Completion(NamedTuple, Generic[Tag]):
 
 
 class Connection(Protocol[Tag]):
-    """What of a connection does not depend on sockets."""
+    """The part of a connection that does not depend on sockets."""
 
     out: bytearray
-    """What is to be sent."""
+    """Bytes to send."""
     closing: bool
     """The server takes no more calls here."""
 

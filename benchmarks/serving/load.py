@@ -62,7 +62,7 @@ class Sent(NamedTuple):
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """What load is put on what."""
+    """The server, the requests, and the kind of load."""
 
     requests: Path
     """File of write_requests; requests are sent in its order, and again from its start."""
@@ -83,20 +83,20 @@ class LoadOptions:
     protocol: str = "grpc"
     """grpc or http1."""
     content_type: str = "application/json"
-    """Of http1's requests."""
+    """Content type of http1's requests."""
     timeout_ms: int = 0
     """Deadline that each gRPC call carries; 0 is none."""
     offset: int = 0
-    """Where in the file to begin."""
+    """Index of the first request to send."""
     seed: int = 0
-    """Of the arrivals."""
+    """Seed of the arrivals."""
     watch: tuple[int, ...] = ()
     """Process ids whose CPU time is reported, with all below them."""
 
 
 @dataclass
 class Seen:
-    """What came of the calls of one kind."""
+    """Results of the calls of one kind."""
 
     milliseconds: array[float] = field(default_factory=lambda: array("d"))
     codes: Counter[str] = field(default_factory=Counter)

@@ -41,7 +41,7 @@ from training.splits import Split
 GENRES = 12
 MAX_HISTORY = 100
 MEASURED_USERS = 2_000
-"""Of the users, so many are the ones that units, densities and references are measured on."""
+"""Number of users that units, densities and references are measured on."""
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -49,16 +49,16 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class WorldOptions:
-    """How large it is; the defaults are the base case."""
+    """Sizes of a world; the defaults are the base case."""
 
     items: int = 40_000
     """Size of the catalogue."""
     d: int = 512
     """Width of embeddings."""
     neurons: int = 4_096
-    """Of the SAE."""
+    """Neurons of the SAE."""
     k: int = 32
-    """Active neurons a code."""
+    """Active neurons of a code."""
     users: int = 10_000
     """Users with histories of 20 to 100 items."""
     clusters: int = 200
@@ -68,11 +68,11 @@ class WorldOptions:
     flat_limit: int = FLAT_LIMIT
     """Number of items above which the fastest index with enough recall is used; below, none."""
     seed: int = 0
-    """Of all that is drawn."""
+    """Seed of all draws."""
 
 
 class World(NamedTuple):
-    """Where a made world lies, and who is in it."""
+    """A bundle on disk, and its users."""
 
     bundle: Path
     histories: Histories

@@ -51,7 +51,7 @@ COMMAND = "python -m benchmarks.steering.promises --run RUN --out docs/results"
 CALLS_AT_ONCE = 8
 PAIRED = 5
 STRENGTHS = (1.0, -1.0)
-"""Of ADD."""
+"""Strengths of ADD, in typical units."""
 BOOSTS = (0.2, -0.2)
 Bounds = tuple[float | None, float | None]
 
@@ -82,7 +82,7 @@ class Replies(NamedTuple):
 
 
 Ask = Callable[[int], dict[str, Any] | None]
-"""What is asked for a user's row, as arguments of Client.recommend; None to leave the user out."""
+"""Gives the arguments of Client.recommend for a user's row; None leaves the user out."""
 
 
 def always(**arguments: Any) -> Ask:

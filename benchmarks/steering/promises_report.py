@@ -27,7 +27,7 @@ own rank transform."""
 
 
 class Kept(NamedTuple):
-    """How one kind of target share was kept: means over its requests."""
+    """Means over the requests of one kind of target share."""
 
     promise: str
     requests: int
