@@ -47,7 +47,9 @@ class Audience(NamedTuple):
 
     def rows(self, rows: NDArray[np.int64]) -> Audience:
         """Returns the given users, in the given order."""
-        z, context, code = self.z[rows], self.context[rows], self.code[rows]
+        z = self.z[rows]
+        context = self.context[rows]
+        code = self.code[rows]
         return self._replace(z=z, context=context, code=code, seen=self.seen[rows])
 
     def lists(self, edit: Tensor | None = None, n: int = LIST_LENGTH) -> Lists:

@@ -33,9 +33,11 @@ def labels_by(
     mapping = METHODS[method]
     if mapping.judge is None:
         choice = mapping.map(evidence)
-        scores, provenance = choice, f"{mapping.text}; {evidence.codes.shape[0]} items"
+        scores = choice
+        provenance = f"{mapping.text}; {evidence.codes.shape[0]} items"
     else:
-        choice, scores = mapping.map(evidence.of(~judged)), mapping.judge(evidence.of(judged))
+        choice = mapping.map(evidence.of(~judged))
+        scores = mapping.judge(evidence.of(judged))
         provenance = (
             f"{mapping.text}; chosen on {(~judged).sum()} items, judged on {judged.sum()} others"
         )

@@ -161,7 +161,8 @@ def _figures(
     V: Floats,
     seed: int,
 ) -> Interpretability:
-    told, asked = evidence.of(~judged), evidence.of(judged)
+    told = evidence.of(~judged)
+    asked = evidence.of(judged)
     aucs = [float(np.nanmean(weights_aucs(k_sparse_probe(told, k), asked))) for k in PROBE_SIZES]
     describer = MetadataDescriber(members.names, members.matrix)
     rng = np.random.default_rng([seed, 0xD1])

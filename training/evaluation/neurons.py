@@ -34,7 +34,8 @@ class NeuronFigures(NamedTuple):
 
 def best_neurons(run: Run, seed: int = 0) -> list[NeuronFigures]:
     """Finds each concept's neuron that tells its items apart best, without the held-out items."""
-    config, split = run.config, run.split
+    config = run.config
+    split = run.split
     members = memberships(run.catalogue, config.concepts)
     codes = item_codes(run.recommender, run.sae, config.max_length).toarray()
     judged = np.random.default_rng(seed).random(len(codes)) < config.concepts.held_out_share

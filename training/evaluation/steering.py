@@ -62,7 +62,8 @@ def concept_shifts(audience: Audience, edit: Tensor, members: Membership) -> NDA
 
     edit [n_neurons] is added to the code.
     """
-    before, after = audience.lists(), audience.lists(edit)
+    before = audience.lists()
+    after = audience.lists(edit)
     shifts = []
     for row in range(len(members.names)):
         flags = members.matrix[row].toarray()[0] > 0

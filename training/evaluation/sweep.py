@@ -78,13 +78,15 @@ class _Sweep:
         return self._kept(f"references-{key}-{self.plan.n}", measure)
 
     def _ranking(self, config: TrainConfig) -> Figures:
-        data, home = self._data(config), self._home(config)
+        data = self._data(config)
+        home = self._home(config)
         recommender = complete_recommender(config, home, self._context(config, home))
         epochs = float(read_json(home / "recommender.json")["fit"]["best_epoch"])
         return self._judged(data, ModelScorer(recommender, config.max_length)) | {"epochs": epochs}
 
     def _fidelity(self, config: TrainConfig) -> Figures:
-        split, home = self._data(config).split, self._home(config)
+        split = self._data(config).split
+        home = self._home(config)
         recommender = complete_recommender(config, home, self._context(config, home))
         stage = home / _digest({name: config.to_json()[name] for name in _PARTS_OF_SAE})
         stage.mkdir(exist_ok=True)

@@ -46,16 +46,19 @@ def measure_fidelity(
     n: int = 20,
 ) -> Fidelity:
     """Measures the cost of the SAE for the given held-out users."""
-    histories, targets = split.histories(users), split.targets(users)
+    histories = split.histories(users)
+    targets = split.targets(users)
     own = recommend(ModelScorer(recommender, max_length), histories, split.n_items, n)
     rebuilt = recommend(
         ReconstructedScorer(recommender, sae, max_length), histories, split.n_items, n
     )
-    before, after = metrics.ndcg(own, targets), metrics.ndcg(rebuilt, targets)
+    before = metrics.ndcg(own, targets)
+    after = metrics.ndcg(rebuilt, targets)
     with torch.no_grad():
         z = recommender.embed(histories, max_length)
         code = sae.encode(z)
-        y, y_hat = sae.normalised(z), sae.decode(code)
+        y = sae.normalised(z)
+        y_hat = sae.decode(code)
     lost = before - after
     return Fidelity(
         ndcg=float(before.mean()),

@@ -89,12 +89,14 @@ class _Tuned(NamedTuple):
 
 
 def _tuned(settings: Iterable[float], build: Callable[[float], Scorer], split: Split) -> _Tuned:
-    best, best_value = None, -np.inf
+    best = None
+    best_value = -np.inf
     for setting in settings:
         scorer = build(setting)
         value = mean_ndcg(scorer, split, split.validation)
         if best is None or value > best_value:
-            best, best_value = _Tuned(setting, scorer), value
+            best = _Tuned(setting, scorer)
+            best_value = value
     if best is None:
         raise ValueError("no settings to choose from")
     return best

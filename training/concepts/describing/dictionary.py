@@ -156,7 +156,9 @@ def make_dictionary(
         most: at most so many neurons, those that fire for most items.
     """
     levels = activation_levels(codes)
-    entries, faults, undescribed = [], [], 0
+    entries = []
+    faults = []
+    undescribed = 0
     chosen = np.sort(np.argsort(-np.diff(levels.indptr), kind="stable")[:most])
     for done, neuron in enumerate(chosen.tolist(), start=1):
         report(done, len(chosen))
@@ -182,10 +184,12 @@ def _split(
 ) -> tuple[Samples, Samples]:
     """Draws two disjoint sets of samples, the strongest items first."""
     column = slice(levels.indptr[neuron], levels.indptr[neuron + 1])
-    active, level = levels.indices[column].astype(np.int64), levels.data[column].astype(np.int64)
+    active = levels.indices[column].astype(np.int64)
+    level = levels.data[column].astype(np.int64)
     strong = active[level >= ON_LEVEL], level[level >= ON_LEVEL]
     order = rng.permutation(len(strong[0]))
-    on, on_levels = strong[0][order], strong[1][order]
+    on = strong[0][order]
+    on_levels = strong[1][order]
     half = min(len(on) // 2, options.on_samples)
     silent = np.setdiff1d(np.arange(levels.shape[0]), active)
     off = rng.permutation(silent)[: 2 * options.off_samples]
@@ -211,9 +215,11 @@ def _test(
     order = rng.permutation(len(asked))  # in one question, in no order that tells anything
     fires = np.empty(len(asked), dtype=bool)
     fires[order] = description.predict(asked[order])
-    hits, alarms = float(fires[: len(samples.on)].mean()), float(fires[len(samples.on) :].mean())
+    hits = float(fires[: len(samples.on)].mean())
+    alarms = float(fires[len(samples.on) :].mean())
     column = levels.data[levels.indptr[neuron] : levels.indptr[neuron + 1]]
-    rate_on, rate_off = float((column >= ON_LEVEL).sum()), float(levels.shape[0] - len(column))
+    rate_on = float((column >= ON_LEVEL).sum())
+    rate_off = float(levels.shape[0] - len(column))
     fired = hits * rate_on + alarms * rate_off
     precision = hits * rate_on / fired if fired else 0.0
     confidence = (hits + 1 - alarms) / 2

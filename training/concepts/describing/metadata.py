@@ -59,7 +59,8 @@ class MetadataDescriber:
     def describe(self, neuron: int, samples: Samples) -> Rule | None:
         """Returns the better of the best rule of values joined by "and" and by "or"."""
         del neuron  # the samples tell all that is used
-        on, off = self._members[:, samples.on], self._members[:, samples.off]
+        on = self._members[:, samples.on]
+        off = self._members[:, samples.off]
         rules = [_greedy(on, off, np.logical_and), _greedy(on, off, np.logical_or)]
         (rows, gain), joint = max(zip(rules, ("and", "or"), strict=True), key=lambda one: one[0][1])
         if gain <= 0:
@@ -75,12 +76,15 @@ def _greedy(
     """Adds values one by one while each widens the gap between fitting on and off items."""
     rows: list[int] = []
     best = 0.0
-    fits_on, fits_off = on, off
+    fits_on = on
+    fits_off = off
     while len(rows) < MOST_VALUES:
         gaps = fits_on.mean(axis=1) - fits_off.mean(axis=1)
         row = int(gaps.argmax()) if len(gaps) else -1
         if row < 0 or gaps[row] < best + (LEAST_GAIN if rows else np.finfo(float).eps):
             break
-        rows, best = [*rows, row], float(gaps[row])
-        fits_on, fits_off = join(on, fits_on[row]), join(off, fits_off[row])
+        rows = [*rows, row]
+        best = float(gaps[row])
+        fits_on = join(on, fits_on[row])
+        fits_off = join(off, fits_off[row])
     return rows, best

@@ -36,7 +36,8 @@ def neuron_aucs(evidence: Evidence) -> Figures:
     NaN as in area_under_curve. Only stored activations are ranked; all others tie at 0, so that
     sparse codes stay sparse.
     """
-    members, codes = evidence.members, evidence.codes
+    members = evidence.members
+    codes = evidence.codes
     n_items = codes.shape[0]
     positives = np.diff(members.indptr).astype(np.float64)[:, None]
     negatives = n_items - positives

@@ -34,7 +34,8 @@ def monosemanticity(codes: csr_matrix, V: NDArray[np.float32]) -> Figures:
     fewer than two items fire; between 0 and 1 where items are alike, about 0 where they are not.
     Source: arXiv 2606.29341.
     """
-    codes, items = codes.astype(np.float64), V.astype(np.float64)
+    codes = codes.astype(np.float64)
+    items = V.astype(np.float64)
     norms = np.linalg.norm(items, axis=1, keepdims=True)
     unit = np.divide(items, norms, out=np.zeros(V.shape), where=norms > 0)
     present = (norms[:, 0] > 0).astype(np.float64)  # an item without a direction is like no other

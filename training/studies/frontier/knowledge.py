@@ -178,7 +178,8 @@ class Knowledge:
         outside = C.sum(axis=0) - inside
         scores = (inside / np.maximum(count, 1) - outside / np.maximum(rest, 1)) @ features.codes.T
         own = (C * C).sum(axis=1)
-        inner, outer = inside @ C.T, outside @ C.T
+        inner = inside @ C.T
+        outer = outside @ C.T
         without = np.where(
             shown > 0,
             (inner - own) / np.maximum(count - 1, 1) - outer / np.maximum(rest, 1),

@@ -108,7 +108,8 @@ def _blend(count: int) -> Callable[[Knowledge], Gains]:
     """
 
     def fit(known: Knowledge) -> Gains:
-        models, features = known.models, known.models.neurons
+        models = known.models
+        features = known.models.neurons
         fitted = models.fitted
         A = tag_activations(
             csr_matrix(_flags(known)[:, fitted]), csr_matrix(features.codes[fitted])
@@ -134,7 +135,8 @@ def _blend(count: int) -> Callable[[Knowledge], Gains]:
 
 def _own_neurons(known: Knowledge) -> Gains:
     """Scales the user's own neurons of the concept: s' = s + t w_+ s, personal."""
-    models, features = known.models, known.models.neurons
+    models = known.models
+    features = known.models.neurons
     weights = np.maximum(known.contrast(features), 0)
     return lambda row: Gain(
         (models.user_codes * weights[row]) @ features.W_dec @ models.item_matrix.T

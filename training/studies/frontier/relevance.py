@@ -105,7 +105,8 @@ def _along_places(scores: Floats) -> Doubles:
 
 
 def _features(ranks: NDArray[np.integer], lengths: NDArray[np.integer]) -> Doubles:
-    x, h = np.log(ranks.astype(np.float64)), np.log(np.maximum(lengths, 1).astype(np.float64))
+    x = np.log(ranks.astype(np.float64))
+    h = np.log(np.maximum(lengths, 1).astype(np.float64))
     return np.stack([np.ones_like(x), x, x * x, h, h * x], axis=1)
 
 

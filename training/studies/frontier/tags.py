@@ -67,7 +67,8 @@ def judged(concepts: Concepts, audience: Audience) -> list[Concept]:
     chosen = []
     for row, name in enumerate(concepts.names):
         flags = concepts.tags[row]
-        share, ceiling = float(exposure(lists, flags).mean()), audience.ceiling(flags)
+        share = float(exposure(lists, flags).mean())
+        ceiling = audience.ceiling(flags)
         if flags.sum() >= _LEAST_ITEMS and ceiling >= _LEAST_CEILING:
             targets = {f"{target:g}": target for target in ABSOLUTE if target > share + 0.02}
         else:

@@ -155,7 +155,8 @@ def _aucs(codes: NDArray[np.float32], is_woman: Figures) -> Figures:
 def _auc(levels: NDArray[np.floating], is_woman: Figures) -> Estimate:
     """Returns an AUC with its standard error over resampled users."""
     known = np.isfinite(is_woman)
-    levels, flags = levels[known], is_woman[known] == 1
+    levels = levels[known]
+    flags = is_woman[known] == 1
     rng = np.random.default_rng(0)
     drawn = (rng.integers(len(flags), size=len(flags)) for _ in range(_RESAMPLED))
     resampled = [area_under_curve(levels[rows], flags[rows]) for rows in drawn]
@@ -215,7 +216,8 @@ _COLUMNS = {
 
 
 def _parts(groups: Groups) -> Parts:
-    tables, curves = [], []
+    tables = []
+    curves = []
     for findings in groups.values():
         tables += [_beside(findings), _told_apart(findings)]
         tables += [_table(findings, mode) for mode in MODES]

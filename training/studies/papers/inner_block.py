@@ -94,7 +94,8 @@ def best_columns(codes: csr_matrix, states: States) -> Best:
     aucs = np.full((len(columns), FOLDS), np.nan)
     for fold in range(FOLDS):
         rows = np.flatnonzero(states.fold == fold)
-        levels, flags = codes[rows].tocsc(), states.members[:, rows].toarray() > 0
+        levels = codes[rows].tocsc()
+        flags = states.members[:, rows].toarray() > 0
         for row, column in enumerate(columns):
             aucs[row, fold] = area_under_curve(levels[:, [column]].toarray()[:, 0], flags[row])
     return Best(columns, aucs)
@@ -227,7 +228,8 @@ _COLUMNS = {
 
 
 def _parts(groups: Groups) -> Parts:
-    tables, curves = [], []
+    tables = []
+    curves = []
     for findings in groups.values():
         tables += [_aucs(findings), _control(findings)]
         for way, levels in findings[0].figures["ways"].items():
@@ -255,7 +257,8 @@ def _control(findings: Sequence[Findings]) -> Table:
         for label in levels
         if label != "0"
     ]
-    own, cost = joined(findings, "nDCG"), joined(findings, "cost")
+    own = joined(findings, "nDCG")
+    cost = joined(findings, "cost")
     title = (
         f"{caption(findings)}: moving the state along one direction; unsteered nDCG@20 {own:.4f}, "
         f"the SAE's reconstruction costs {cost.mean:.1%}"

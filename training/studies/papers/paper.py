@@ -80,7 +80,8 @@ def joined(findings: Sequence[Findings], *path: str) -> Estimate:
     badly, and that over the users of all seeds.
     """
     runs = [_at(one.figures, path) for one in findings]
-    mean, over_seeds = Estimate.joined(runs).mean, Estimate.joined(runs).error
+    mean = Estimate.joined(runs).mean
+    over_seeds = Estimate.joined(runs).error
     errors = [run.error for run in runs if run.error is not None]
     if len(errors) < len(runs):
         return Estimate(mean, over_seeds)

@@ -178,7 +178,8 @@ def _without(code: Tensor, neurons: Ints) -> Tensor:
 
 def _means(measured: list[tuple[Ints, Figures]], users: int, count: int) -> list[Estimate]:
     """Averages figures [count, rows] of some users each over the users who have any."""
-    total, times = np.zeros((count, users)), np.zeros(users)
+    total = np.zeros((count, users))
+    times = np.zeros(users)
     for rows, figures in measured:
         total[:, rows] += figures
         times[rows] += 1
@@ -209,9 +210,11 @@ _SILENCED = {
 
 
 def _parts(groups: Groups) -> Parts:
-    tables, curves = [], []
+    tables = []
+    curves = []
     for (_, setting), findings in groups.items():
-        about, dictionary = caption(findings), findings[0].figures["dictionary"]
+        about = caption(findings)
+        dictionary = findings[0].figures["dictionary"]
         rows = [
             [
                 text,

@@ -120,7 +120,8 @@ def silence_effects(lessons: Lessons, members: csr_matrix) -> Figures:
     members [n_concepts, n_items] -> [n_neurons, n_concepts], summed over the users in whom the
     neuron fires.
     """
-    code, W_dec = lessons.audience.code, lessons.audience.sae.W_dec
+    code = lessons.audience.code
+    W_dec = lessons.audience.sae.W_dec
     before = lessons.surprise(torch.zeros(len(code), W_dec.shape[1]))
     table = _by_concept(lessons.wanted, before, members)
     effects = np.zeros((len(W_dec), members.shape[0]))
@@ -146,7 +147,8 @@ def tune(lessons: Lessons, neurons: Ints, flags: NDArray[np.float32], weight: fl
 
     flags [n_items], 1 for the concept's items.
     """
-    audience, flagged = lessons.audience, flags[lessons.wanted.indices]
+    audience = lessons.audience
+    flagged = flags[lessons.wanted.indices]
     share = torch.from_numpy(1 / len(flagged) + weight * flagged / max(flagged.sum(), 1))
     rows = audience.sae.W_dec[torch.from_numpy(neurons)]
     multipliers = torch.ones(len(neurons), requires_grad=True)
