@@ -1,4 +1,4 @@
-"""Calls the API from Node, through the .proto files alone: nothing else of ours is there."""
+"""Tests the API from Node with the .proto files alone, without generated code."""
 
 import json
 import math
@@ -36,10 +36,10 @@ def node(request: pytest.FixtureRequest) -> Callable[..., "subprocess.CompletedP
     """Runs recommend.mjs in a folder of pytest's cache, where its packages are installed once."""
     for program in ("node", "npm"):
         if shutil.which(program) is None:
-            pytest.skip(f"no {program} at hand")
+            pytest.skip(f"{program} is not installed")
     folder: Path = request.config.cache.mkdir("trimtab-node") if request.config.cache else Path()
     lock = (PROGRAM / "package-lock.json").read_text(encoding="utf-8")
-    installed = folder / "installed"  # names the lock file that was installed, once that succeeded
+    installed = folder / "installed"  # content of the lock file that was installed successfully
     if not installed.exists() or installed.read_text(encoding="utf-8") != lock:
         for name in ("package.json", "package-lock.json"):
             shutil.copy(PROGRAM / name, folder)
@@ -58,7 +58,7 @@ def _install(folder: Path) -> None:
     command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--prefer-offline"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     if done.returncode and any(sign in done.stderr for sign in NO_REGISTRY):
-        pytest.skip("the packages cannot be installed: no registry at hand")
+        pytest.skip("the packages cannot be installed: no registry can be reached")
     assert done.returncode == 0, done.stderr
 
 
@@ -66,7 +66,7 @@ def _install(folder: Path) -> None:
 def answers(
     node: Callable[..., "subprocess.CompletedProcess[str]"], served: Served
 ) -> dict[str, Any]:
-    """Reads what the server answered to Node."""
+    """Returns the server's answers to Node."""
     spec = find_spec("google.rpc")
     assert spec
     assert spec.submodule_search_locations
@@ -75,13 +75,11 @@ def answers(
     assert (common / "google/rpc/status.proto").exists()
     done = node(served.target, USER_ID, str(ROOT / "proto"), str(common))
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    replies: dict[str, Any] = json.loads(done.stdout)
+    return replies
 
 
-def test_a_steered_list_from_node_is_the_one_that_python_gets(
-    answers: dict[str, Any], served: Served
-) -> None:
+def test_node_gets_the_same_steered_list_as_python(answers: dict[str, Any], served: Served) -> None:
     stub = recommendation_pb2_grpc.RecommendationServiceStub(served.channel)
     edit = sp.Edit(concept="Documentary", operation=sp.OPERATION_ADD, strength=2.0)
     events = [pb.Event(item_id="item-3"), pb.Event(item_id="item-17")]
@@ -119,7 +117,7 @@ def test_an_invalid_request_names_its_field_in_the_status_details(answers: dict[
     assert violation["description"] in invalid["message"]
 
 
-def test_a_deadline_that_has_passed_is_told(answers: dict[str, Any]) -> None:
+def test_a_passed_deadline_is_reported(answers: dict[str, Any]) -> None:
     assert answers["late"]["code"] == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 
 

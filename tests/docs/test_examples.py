@@ -1,4 +1,4 @@
-"""Runs every command and snippet in the README and docs: blocks of sh and python, in order.
+"""Runs every fenced block of sh and python in the README and docs, in their order.
 
 They run against the demo's bundle and users, in an empty directory, beside a folder of interactions
 that the examples call path/to/folder. A server that an example starts must become healthy, and is
@@ -46,7 +46,7 @@ def examples() -> list[Example]:
 
 
 class Bench(NamedTuple):
-    """Where the examples run."""
+    """The environment in which the examples run."""
 
     folder: Path
     target: str
@@ -70,7 +70,7 @@ def bench(
 
 
 def _write_folder(folder: Path) -> None:
-    """Writes 300 users with a taste for one genre each, in the README's layout."""
+    """Writes 300 users who each prefer one genre, in the layout that the README describes."""
     folder.mkdir(parents=True)
     genres = ["Drama", "Comedy", "Horror"]
     items = pl.DataFrame({"item_id": range(90)}).with_columns(

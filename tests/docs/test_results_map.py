@@ -1,4 +1,4 @@
-"""Checks that benchmarks/README.md names the command of every page of docs/results."""
+"""Tests that benchmarks/README.md names an existing command for every page of docs/results."""
 
 import re
 from importlib.util import find_spec

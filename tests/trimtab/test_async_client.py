@@ -1,4 +1,4 @@
-"""The async client: the same methods, the same requests, the same errors."""
+"""Tests the asynchronous client: methods, requests and errors are those of the synchronous one."""
 
 import asyncio
 import inspect
@@ -58,7 +58,7 @@ async def test_both_clients_send_the_same_requests(fake: FakeServer) -> None:
         await client.list_bundles()
         concepts = [concept.name async for concept in client.list_concepts(page_size=2)]
         batch = await client.batch_recommend(recommend_request(i) for i in range(300))
-    asked = fake.requests[:]
+    sent = fake.requests[:]
     fake.requests.clear()
 
     def sync() -> None:
@@ -75,11 +75,11 @@ async def test_both_clients_send_the_same_requests(fake: FakeServer) -> None:
             assert twin.batch_recommend(recommend_request(i) for i in range(300)) == batch
 
     await asyncio.to_thread(sync)
-    assert asked == fake.requests
-    assert len(asked) == 13
+    assert sent == fake.requests
+    assert len(sent) == 13
 
 
-async def test_an_invalid_request_says_which_field_is_at_fault(fake: FakeServer) -> None:
+async def test_an_invalid_request_names_the_invalid_field(fake: FakeServer) -> None:
     fake.faults = [invalid(("n", "found 0, expected 1 to 1000"), request_id="r-9")]
     async with AsyncClient(fake.target) as client:
         with pytest.raises(InvalidArgument, match="n: found 0, expected 1 to 1000") as caught:
@@ -103,7 +103,7 @@ async def test_only_unavailable_is_tried_again(fake: FakeServer) -> None:
 
 
 def until(release: asyncio.Event) -> Fault:
-    """Holds a call of the server, in its own thread, until the event is set."""
+    """Returns a fault that blocks a call in the server's thread until the event is set."""
     loop = asyncio.get_running_loop()
 
     def wait(_: grpc.ServicerContext) -> None:
@@ -112,7 +112,7 @@ def until(release: asyncio.Event) -> Fault:
     return wait
 
 
-async def test_a_deadline_is_kept_and_named(fake: FakeServer) -> None:
+async def test_a_call_ends_at_its_deadline_and_the_error_names_it(fake: FakeServer) -> None:
     release = asyncio.Event()
     fake.faults = [until(release)]
     async with AsyncClient(fake.target, timeout=0.2) as client:
@@ -145,7 +145,7 @@ async def test_recording_sends_every_event_once_in_each_users_order(fake: FakeSe
     assert (totals.sent_count, totals.call_count, seen[-1]) == (2000, len(fake.requests), 2000)
 
 
-async def test_a_failed_recording_raises_the_error_itself_and_says_how_far_it_came(
+async def test_a_failed_recording_raises_the_error_and_says_how_many_events_were_recorded(
     fake: FakeServer,
 ) -> None:
     fake.faults = [lambda _: None, fault(grpc.StatusCode.INTERNAL, "disk full")]
@@ -156,12 +156,12 @@ async def test_a_failed_recording_raises_the_error_itself_and_says_how_far_it_ca
     assert len(fake.requests) == 2
 
 
-async def test_a_cancelled_call_is_cancelled_not_an_error_of_the_server(fake: FakeServer) -> None:
+async def test_a_cancelled_call_raises_cancelled_error(fake: FakeServer) -> None:
     release = asyncio.Event()
     fake.faults = [until(release)]
     async with AsyncClient(fake.target) as client:
         call = asyncio.create_task(client.recommend(42))
-        while not fake.requests:  # noqa: ASYNC110  the fake server runs in threads
+        while not fake.requests:  # noqa: ASYNC110 - the server is in another thread
             await asyncio.sleep(0.01)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -169,7 +169,7 @@ async def test_a_cancelled_call_is_cancelled_not_an_error_of_the_server(fake: Fa
     release.set()
 
 
-async def test_health_and_status_are_as_the_server_tells_them(fake: FakeServer) -> None:
+async def test_health_and_status_are_those_that_the_server_reports(fake: FakeServer) -> None:
     async with AsyncClient(fake.target) as client:
         assert await client.health("trimtab.v1.BundleService") == "NOT_SERVING"
         status = await client.status()

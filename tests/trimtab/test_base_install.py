@@ -1,4 +1,4 @@
-"""What the client needs is the base install: nothing of the service's or of training's."""
+"""Tests that the client needs only the base install, without the extras."""
 
 import subprocess
 import sys

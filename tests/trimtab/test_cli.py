@@ -1,4 +1,4 @@
-"""The command as a person and as a program use it, against a real server."""
+"""Tests the command with tables and with JSON, against a real server."""
 
 import io
 import json
@@ -25,7 +25,7 @@ Run = Callable[..., "Ran"]
 
 
 class Ran:
-    """What a run of the command came to."""
+    """Exit status and output of one run of the command."""
 
     def __init__(self, status: int | str | None, out: str, err: str) -> None:
         self.status = status
@@ -77,7 +77,7 @@ EVERY_COMMAND = [
 
 
 def _lines(text: str) -> list[str]:
-    """Lines with each run of blanks as one."""
+    """Returns the lines of a text, each with single spaces."""
     return [" ".join(line.split()) for line in text.splitlines()]
 
 
@@ -126,7 +126,7 @@ def test_every_option_of_recommend_reaches_the_server(run: Run, fake: FakeServer
     assert request.include_report
 
 
-def test_both_lists_stand_side_by_side_with_what_moved_and_why(run: Run) -> None:
+def test_both_lists_are_shown_side_by_side_with_moves_and_reasons(run: Run) -> None:
     lines = _lines(run(*EVERY_COMMAND[0]).out)
     assert "# unsteered steered moved score why" in lines
     assert "1 Heat Laura ▲2 0.75 unsteered +0.5 Film-Noir +0.25 #123 -0.125" in lines
@@ -177,7 +177,7 @@ def test_a_fallen_item_and_lists_of_unequal_length_are_shown(run: Run, fake: Fak
     assert "▼3" in run("recommend", "--user", "42").out
 
 
-def test_a_neurons_card_shows_all_that_is_known_of_it(run: Run, fake: FakeServer) -> None:
+def test_a_neurons_card_shows_all_its_fields(run: Run, fake: FakeServer) -> None:
     ran = run("neuron", "#7", "--bundle", "b")
     out = " ".join(_lines(ran.out))
     assert (fake.requests[0].neuron, fake.requests[0].bundle) == (7, "b")
@@ -193,7 +193,7 @@ def test_a_neurons_card_shows_all_that_is_known_of_it(run: Run, fake: FakeServer
         assert part in out
 
 
-def test_a_dead_neuron_without_anything_is_a_card_too(run: Run, fake: FakeServer) -> None:
+def test_a_dead_neuron_without_labels_and_items_has_a_card(run: Run, fake: FakeServer) -> None:
     fake.answers["GetNeuronRequest"] = message(
         concept_pb2.GetNeuronResponse, card={"neuron": 9, "dead": True}
     )
@@ -220,7 +220,7 @@ def test_concepts_are_listed_from_all_pages_and_found_by_text(run: Run, fake: Fa
     assert "50% #7 neuron: noir, crime" in lines
 
 
-def test_one_event_is_recorded_as_it_was_said(run: Run, fake: FakeServer) -> None:
+def test_one_event_is_recorded_with_its_options(run: Run, fake: FakeServer) -> None:
     ran = run(
         *("record", "--user", "42", "--item", "50", "--kind", "rating", "--value", "4.5"),
         *("--time", "1998-01-01T00:00:00+00:00", "--event-id", "e"),
@@ -233,7 +233,7 @@ def test_one_event_is_recorded_as_it_was_said(run: Run, fake: FakeServer) -> Non
     assert message.event.event_id == "e"
 
 
-def test_forgetting_says_whether_there_was_anything(run: Run, fake: FakeServer) -> None:
+def test_forgetting_says_whether_anything_was_stored(run: Run, fake: FakeServer) -> None:
     assert "everything stored about user 42 is removed" in run("forget", "42").out
     fake.answers["ForgetUserRequest"] = recommendation_pb2.ForgetUserResponse(found=False)
     assert "nothing was stored about user 42" in run("forget", "42").out
@@ -250,7 +250,7 @@ def test_status_shows_each_service_and_fails_only_if_the_server_does_not_serve(r
     )
 
 
-def test_status_may_wait_for_the_server_but_no_longer_than_was_said(
+def test_status_waits_for_the_server_no_longer_than_the_stated_time(
     run: Run, fake: FakeServer
 ) -> None:
     fake.checks.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -263,7 +263,7 @@ def test_status_may_wait_for_the_server_but_no_longer_than_was_said(
     timer.join()
 
 
-def test_the_status_of_a_server_that_is_not_there_is_1_and_one_line(run: Run) -> None:
+def test_the_exit_status_is_1_with_one_line_if_the_server_cannot_be_reached(run: Run) -> None:
     ran = run("--target", "127.0.0.1:1", "status")
     assert (ran.status, ran.out) == (1, "")
     assert ran.err.startswith("trimtab: 127.0.0.1:1 is unavailable")
@@ -328,7 +328,7 @@ def test_json_of_totals_and_status_holds_their_numbers(run: Run) -> None:
     assert status["bundles"][0]["labels"] == ["stable"]
 
 
-def test_what_the_server_refuses_is_one_readable_line_on_stderr_and_status_1(
+def test_a_refusal_of_the_server_is_one_line_on_stderr_and_status_1(
     run: Run, fake: FakeServer
 ) -> None:
     fake.faults = [
@@ -339,13 +339,13 @@ def test_what_the_server_refuses_is_one_readable_line_on_stderr_and_status_1(
     ran = run("recommend", "--user", "42", "--steer", "Noir=+1", "--json")
     assert (ran.status, ran.out) == (1, "")
     assert ran.err == (
-        "trimtab: steering.edits[0].concept: found 'Noir', expected a concept; nearest: "
-        "'Film-Noir'\n"
+        "trimtab: steering.edits[0].concept: found 'Noir', expected a concept;"
+        " nearest: 'Film-Noir'\n"
     )
 
 
 @pytest.mark.parametrize(
-    ("argv", "complaint"),
+    ("argv", "message_text"),
     [
         ((), "COMMAND"),
         (("dance",), "dance"),
@@ -380,12 +380,12 @@ def test_what_the_server_refuses_is_one_readable_line_on_stderr_and_status_1(
         " ".join(value).encode("ascii", "replace").decode() if isinstance(value, tuple) else ""
     ),
 )
-def test_wrong_usage_is_status_2_and_asks_no_server(
-    run: Run, fake: FakeServer, argv: tuple[str, ...], complaint: str
+def test_wrong_usage_is_status_2_and_sends_no_request(
+    run: Run, fake: FakeServer, argv: tuple[str, ...], message_text: str
 ) -> None:
     ran = run(*argv)
     assert (ran.status, ran.out) == (2, "")
-    assert complaint in ran.err
+    assert message_text in ran.err
     assert fake.requests == []
 
 
@@ -394,7 +394,7 @@ def test_an_empty_history_is_a_cold_start(run: Run, fake: FakeServer) -> None:
     assert fake.requests[0].HasField("history")
 
 
-def test_options_of_the_connection_stand_before_or_after_the_command(
+def test_options_of_the_connection_may_come_before_or_after_the_command(
     run: Run, fake: FakeServer
 ) -> None:
     assert run("--timeout", "2", "--token", "a", "recommend", "--user", "1").status == 0
@@ -424,7 +424,7 @@ def test_a_narrow_terminal_keeps_names_whole_and_drops_the_least_needed_columns(
     assert "concept 0 genres 3 0.90 0.0% 0.0%" in lines
 
 
-def test_titles_can_neither_style_nor_command_the_terminal(run: Run, fake: FakeServer) -> None:
+def test_titles_can_neither_style_nor_control_the_terminal(run: Run, fake: FakeServer) -> None:
     title = "\x1b[31mRed\x1b[0m [bold]\x07\nHeat"
     items = [{"item_id": "1", "title": title, "rank": 1, "score": 1}]
     fake.answers["RecommendRequest"] = message(RecommendResponse, items=items)
@@ -437,7 +437,7 @@ def test_titles_can_neither_style_nor_command_the_terminal(run: Run, fake: FakeS
 
 @pytest.mark.parametrize("command", EVERY_COMMAND, ids=lambda command: " ".join(command[:2]))
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_output_that_cannot_hold_every_character_is_no_reason_to_stop(
+def test_characters_that_the_output_cannot_encode_are_replaced(
     fake: FakeServer, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], encoding: str
 ) -> None:
     written = io.BytesIO()
@@ -472,7 +472,7 @@ def _command(*argv: str, target: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_command_runs_as_a_process_of_its_own(fake: FakeServer) -> None:
+def test_the_command_runs_as_a_separate_process(fake: FakeServer) -> None:
     ran = _command("recommend", "--user", "42", target=fake.target)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert "Laura" in ran.stdout
@@ -482,8 +482,10 @@ def test_the_command_runs_as_a_process_of_its_own(fake: FakeServer) -> None:
 
 
 @pytest.mark.parametrize("flags", [(), ("--json",)], ids=["table", "json"])
-def test_a_reader_that_leaves_early_is_no_crash(fake: FakeServer, flags: tuple[str, ...]) -> None:
-    # Far more than a pipe holds, so that the command still writes when nobody reads any more.
+def test_the_command_ends_quietly_if_the_reader_closes_the_pipe(
+    fake: FakeServer, flags: tuple[str, ...]
+) -> None:
+    # More than the buffer of a pipe, so that the command still writes after the reader closed it.
     items = [{"item_id": str(i), "title": "x" * 2000, "rank": i, "score": 1} for i in range(3000)]
     fake.answers["RecommendRequest"] = message(RecommendResponse, items=items)
     command = [
@@ -504,5 +506,5 @@ def test_a_reader_that_leaves_early_is_no_crash(fake: FakeServer, flags: tuple[s
         assert process.stderr
         process.stdout.readline()
         process.stdout.close()
-        complaints = process.stderr.read()
-    assert (process.returncode, complaints) == (1, "")
+        message_texts = process.stderr.read()
+    assert (process.returncode, message_texts) == (1, "")

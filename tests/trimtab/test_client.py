@@ -1,4 +1,4 @@
-"""Tests the sync client against a real server; test_async_client.py has the async one."""
+"""Tests the synchronous client against a real server."""
 
 import threading
 import time
@@ -104,7 +104,7 @@ def test_concepts_are_read_page_by_page(client: Client, fake: FakeServer) -> Non
     assert [(request.page_size, request.bundle) for request in fake.requests] == [(2, "b")] * 3
 
 
-def test_a_batch_of_any_size_is_sent_256_a_call_and_answered_in_order(
+def test_a_batch_of_any_size_is_sent_in_calls_of_256_and_answered_in_order(
     client: Client, fake: FakeServer
 ) -> None:
     reply = client.batch_recommend(recommend_request(i) for i in range(600))
@@ -112,7 +112,7 @@ def test_a_batch_of_any_size_is_sent_256_a_call_and_answered_in_order(
     assert [len(request.requests) for request in fake.requests] == [256, 256, 88]
 
 
-def test_an_invalid_request_says_which_field_is_at_fault(client: Client, fake: FakeServer) -> None:
+def test_an_invalid_request_names_the_invalid_field(client: Client, fake: FakeServer) -> None:
     fake.faults = [
         invalid(
             ("steering.edits[0].strength", "found NaN, expected a finite number"),
@@ -128,8 +128,8 @@ def test_an_invalid_request_says_which_field_is_at_fault(client: Client, fake: F
     )
     assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
     assert caught.value.message == (
-        "steering.edits[0].strength: found NaN, expected a finite number; n: found 0, expected 1 "
-        "to 1000"
+        "steering.edits[0].strength: found NaN, expected a finite number;"
+        " n: found 0, expected 1 to 1000"
     )
     assert caught.value.request_id == "r-9"
     assert str(caught.value).endswith("(request r-9)")
@@ -176,7 +176,7 @@ def test_each_status_code_has_its_error(
     )
 
 
-def test_the_tree_covers_every_code_but_ok() -> None:
+def test_every_status_code_except_ok_has_an_error_class() -> None:
     assert set(ERRORS) == set(grpc.StatusCode) - {grpc.StatusCode.OK}
     assert {
         ERRORS[kind.code]
@@ -189,7 +189,7 @@ def test_the_tree_covers_every_code_but_ok() -> None:
     }
 
 
-def test_the_error_of_a_batchs_element_is_that_of_a_single_call() -> None:
+def test_a_batch_element_has_the_same_error_as_a_single_call() -> None:
     element = ElementError(code=3, message="found 0, expected 1 to 1000", field="n")
     error = from_element_error(element)
     assert isinstance(error, InvalidArgument)
@@ -208,7 +208,7 @@ def test_every_call_has_a_deadline(fake: FakeServer) -> None:
         client.record([(1, 2)])
         patient.recommend(42)
     default, own, recording, patients = fake.remaining_s
-    # gRPC sends a deadline in whole units, so that a few milliseconds may be added.
+    # gRPC sends a deadline in whole units, which may add a few milliseconds.
     assert 4 < default <= 5.1
     assert 0.5 < own <= 1.6
     assert 29 < recording <= 30.1
@@ -216,11 +216,11 @@ def test_every_call_has_a_deadline(fake: FakeServer) -> None:
 
 
 def wait_for(release: threading.Event) -> None:
-    """Holds a call of the server until its test is done."""
+    """Blocks a call of the server until the test ends."""
     release.wait(5)
 
 
-def test_a_server_that_does_not_answer_in_time_is_an_error_that_says_so(
+def test_a_server_that_does_not_answer_in_time_raises_deadline_exceeded(
     client: Client, fake: FakeServer
 ) -> None:
     release = threading.Event()
@@ -247,7 +247,7 @@ def test_a_client_without_channels_or_target_is_refused() -> None:
         Client("")
 
 
-def test_a_server_that_is_unavailable_twice_is_asked_a_third_time(
+def test_a_call_that_finds_the_server_unavailable_twice_is_sent_a_third_time(
     client: Client, fake: FakeServer
 ) -> None:
     fake.faults = [fault(grpc.StatusCode.UNAVAILABLE)] * 2
@@ -255,7 +255,7 @@ def test_a_server_that_is_unavailable_twice_is_asked_a_third_time(
     assert len(fake.requests) == 3
 
 
-def test_a_server_that_stays_unavailable_is_given_up_after_four_attempts(
+def test_a_call_fails_after_four_attempts_if_the_server_stays_unavailable(
     client: Client, fake: FakeServer
 ) -> None:
     fake.faults = [fault(grpc.StatusCode.UNAVAILABLE, "starting")] * 9
@@ -282,7 +282,7 @@ def test_only_unavailable_is_tried_again(
     assert len(fake.requests) == 1
 
 
-def test_a_server_that_is_not_there_is_named() -> None:
+def test_the_error_names_a_server_that_cannot_be_reached() -> None:
     with (
         Client("127.0.0.1:1") as client,
         pytest.raises(Unavailable, match=r"127\.0\.0\.1:1 is unavailable"),
@@ -329,7 +329,7 @@ def test_a_token_is_sent_with_every_call(fake: FakeServer) -> None:
     assert "authorization" not in fake.metadata[1]
 
 
-def test_health_tells_serving_not_serving_and_unknown_apart(client: Client) -> None:
+def test_health_is_serving_not_serving_or_unknown(client: Client) -> None:
     assert client.health() == "SERVING"
     assert client.health("trimtab.v1.BundleService") == "NOT_SERVING"
     assert client.health("trimtab.v1.PolicyService") == "SERVICE_UNKNOWN"
@@ -359,7 +359,7 @@ def test_a_server_that_starts_late_is_waited_for(client: Client, fake: FakeServe
     timer.join()
 
 
-def test_waiting_for_a_server_that_is_not_there_ends_in_time() -> None:
+def test_waiting_for_a_server_that_cannot_be_reached_ends_in_time() -> None:
     start = time.monotonic()
     with Client("127.0.0.1:1") as client:
         assert not client.wait_until_serving(0.5)
@@ -378,6 +378,7 @@ def test_rows_have_every_field_and_none_where_nothing_is_set(client: Client) -> 
     assert {tuple(row) for row in rows} == {tuple(rows[0])}
 
 
+@pytest.mark.usefixtures("fake")
 def test_rows_of_bundles_hold_nested_messages_and_maps(client: Client) -> None:
     bundles = client.list_bundles().bundles
     bundles[0].manifest.provenance.metrics["ndcg@20"] = 0.35
@@ -387,13 +388,13 @@ def test_rows_of_bundles_hold_nested_messages_and_maps(client: Client) -> None:
     assert row["manifest"]["index"] is None
 
 
-def test_a_data_frame_takes_the_rows_as_they_are(client: Client) -> None:
+def test_a_data_frame_accepts_the_rows(client: Client) -> None:
     polars = pytest.importorskip("polars", reason="polars is part of the training extra")
     frame = polars.DataFrame(to_rows(client.recommend(42).items))
     assert frame["title"].to_list() == ["Laura", "Big Sleep, The", "[REC]"]
 
 
-def test_a_fault_of_the_server_is_internal_and_keeps_its_id(
+def test_an_error_inside_the_server_is_internal_and_keeps_its_id(
     client: Client, fake: FakeServer
 ) -> None:
     fake.faults = [fault(grpc.StatusCode.INTERNAL, "internal fault 12ab: see the server's log")]

@@ -31,12 +31,10 @@ def _read(path: Path) -> list[Interaction]:
 
 FILES = {
     "events.csv": "user_id,item_id,rating,timestamp\n1,10,4.5,881250949\n2,20,,881250950\n",
-    "bom.csv": (
-        "\ufeffuser_id,item_id,rating,timestamp\r\n1,10,4.5,881250949\r\n2,20,,881250950.0\r\n"
-    ),
-    "other order.csv": (
-        "timestamp,title,item_id,value,user_id\n881250949,x,10,4.5,1\n881250950,y,20,nan,2\n"
-    ),
+    "bom.csv": "\ufeffuser_id,item_id,rating,timestamp\r\n1,10,4.5,881250949\r\n"
+    "2,20,,881250950.0\r\n",
+    "other order.csv": "timestamp,title,item_id,value,user_id\n881250949,x,10,4.5,1\n"
+    "881250950,y,20,nan,2\n",
     "events.tsv": "user_id\titem_id\tvalue\ttime\n1\t10\t4.5\t881250949\n2\t20\t\t881250950\n",
     "ml.inter": "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
     "1\t10\t4.5\t881250949\n2\t20\t\t881250950\n",
@@ -113,7 +111,7 @@ def test_a_file_that_changed_between_two_readings_has_other_ids(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "complaint"),
+    ("name", "text", "message"),
     [
         ("a.xlsx", "", "expected a file that ends in .parquet, .csv"),
         ("a.csv", "", "expected the columns user_id and item_id, found none"),
@@ -147,8 +145,8 @@ def test_a_file_that_changed_between_two_readings_has_other_ids(tmp_path: Path) 
         (
             "a.csv",
             "user_id,item_id,kind\n1,2,love\n",
-            "kind: expected one of view, click, like, purchase, rating, dislike, hide, "
-            "found 'love'",
+            "kind: expected one of view, click, like, purchase, rating, dislike, hide,"
+            " found 'love'",
         ),
         ("a.jsonl", "{}\n", "row 1: item_id: expected a text or a whole number, found None"),
         (
@@ -162,18 +160,18 @@ def test_a_file_that_changed_between_two_readings_has_other_ids(tmp_path: Path) 
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_with_where_and_why(
-    tmp_path: Path, name: str, text: str, complaint: str
+    tmp_path: Path, name: str, text: str, message: str
 ) -> None:
-    with pytest.raises(EventFileError, match=re.escape(complaint)):
+    with pytest.raises(EventFileError, match=re.escape(message)):
         _read(_write(tmp_path / name, text))
 
 
-def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(EventFileError, match=r"nothing\.csv: No such file"):
         open_events(tmp_path / "nothing.csv")
 
 
-def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf_8_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"user_id,item_id\n1,\xff\n")
     with pytest.raises(EventFileError, match=r"a\.csv.*: 'utf-8' codec can't decode byte 0xff"):
@@ -184,7 +182,7 @@ def _run(fake: FakeServer, *argv: str) -> int:
     return main(["--target", fake.target, "record", "--from", *argv])
 
 
-def test_a_file_is_recorded_whole_and_summed_up(
+def test_a_file_is_recorded_completely_and_summarised(
     fake: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     random.seed(1)
@@ -217,7 +215,7 @@ def test_the_summary_as_json_holds_counts_and_rate(
     assert summary["events_per_second"] == pytest.approx(2 / summary["seconds"])
 
 
-def test_a_bad_row_is_usage_and_a_refusal_tells_how_far_it_came(
+def test_a_bad_row_is_wrong_usage_and_a_refusal_says_how_many_events_were_recorded(
     fake: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _run(fake, str(_write(tmp_path / "a.csv", "user_id,item_id\n1,2\n1,\n"))) == 2
@@ -243,14 +241,14 @@ def test_the_client_side_builds_and_sends_over_20_000_events_a_second(
         "timestamp": [881250949 + i for i in range(count)],
     }
     parquet.write_table(arrow.table(columns), tmp_path / "events.parquet")
-    # Processor time, so that a busy machine does not count; it holds the server's side too.
+    # Processor time, so that a busy machine does not matter; it includes the server's part.
     start = time.process_time()
     assert _run(fake, str(tmp_path / "events.parquet")) == 0
     assert count / (time.process_time() - start) > 20_000
     assert sum(len(request.interactions) for request in fake.requests) == count
 
 
-def test_real_ratings_go_through_whole(fake: FakeServer, data_sets: Path) -> None:
+def test_real_ratings_are_recorded_completely(fake: FakeServer, data_sets: Path) -> None:
     path = data_sets / "ml-100k" / "interactions.parquet"
     assert _run(fake, str(path)) == 0
     assert sum(len(request.interactions) for request in fake.requests) == 100_000

@@ -22,7 +22,7 @@ from trimtab.v1.recommendation_pb2 import Condition
         ("price=-1.5e2 .. .5", Condition(attribute="price", min=-150, max=0.5)),
     ],
 )
-def test_a_text_is_read_as_the_condition_it_says(text: str, condition: Condition) -> None:
+def test_a_text_is_read_as_its_condition(text: str, condition: Condition) -> None:
     assert parse_condition(text) == condition
 
 

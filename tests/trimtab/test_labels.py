@@ -1,4 +1,4 @@
-"""trimtab concepts export, import, sets and use, against a real server."""
+"""Tests trimtab concepts export, import, sets and use against a real server."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ def target(start_server: StartServer, bundle_dir: Path, tmp_path: Path) -> Itera
         yield served.target
 
 
-def test_labels_go_out_are_edited_and_come_back(
+def test_labels_are_exported_edited_and_imported(
     target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(*arguments: str) -> str:
@@ -44,7 +44,7 @@ def test_labels_go_out_are_edited_and_come_back(
 
     run("use", own)
     listed = json.loads(run("sets", "--json"))["label_sets"]
-    assert [(found["current"], found["of_bundle"]) for found in listed] == [
+    assert [(label_set["current"], label_set["of_bundle"]) for label_set in listed] == [
         (True, True),
         (False, False),
     ]
@@ -65,12 +65,12 @@ def test_labels_go_out_are_edited_and_come_back(
         ('{"neuron": 5, "colour": 1}', "line 2: expected a label record, found another text"),
         (
             '{"concept": "Nowhere"}',
-            "line 2: weights: expected weights, or a concept of the bundle, found neither: "
-            "'Nowhere'",
+            "line 2: weights: expected weights, or a concept of the bundle,"
+            " found neither: 'Nowhere'",
         ),
     ],
 )
-def test_a_line_at_fault_is_named(
+def test_an_invalid_line_is_named(
     target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, text: str
 ) -> None:
     file = tmp_path / "labels.jsonl"
@@ -79,9 +79,7 @@ def test_a_line_at_fault_is_named(
     assert f"{file}, {text}" in capsys.readouterr().err
 
 
-def test_a_file_that_is_not_there_is_named(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_a_missing_file_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["concepts", "import", str(tmp_path / "none.jsonl")]) == 2
     assert "none.jsonl" in capsys.readouterr().err
 

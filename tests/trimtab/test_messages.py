@@ -64,7 +64,7 @@ def test_an_empty_history_is_sent_as_a_cold_start() -> None:
     assert request.user_id == ""
 
 
-def test_a_mode_overrides_that_of_a_steering_message_and_leaves_the_message_alone() -> None:
+def test_a_mode_overrides_that_of_a_steering_message_in_a_copy() -> None:
     asked = Steering(edits=[NOIR], mode=MODE_RESIDUAL)
     assert recommend_request(1, steer=asked, mode="reconstruct").steering.mode == MODE_RECONSTRUCT
     assert asked.mode == MODE_RESIDUAL
@@ -80,7 +80,7 @@ def test_a_mode_overrides_that_of_a_steering_message_and_leaves_the_message_alon
     ],
     ids=["numbers", "texts", "mixed"],
 )
-def test_shares_and_a_budget_stand_beside_edits_in_every_form(shares: Any) -> None:
+def test_shares_and_a_budget_are_added_to_edits_in_every_form(shares: Any) -> None:
     asked = recommend_request(
         1, steer="Film-Noir=+1", shares=shares, max_relevance_loss=0.5
     ).steering
@@ -97,7 +97,7 @@ def test_shares_and_a_budget_stand_beside_edits_in_every_form(shares: Any) -> No
     assert not whole.HasField("budget")
 
 
-def test_all_that_steering_can_ask_has_a_place() -> None:
+def test_every_field_of_steering_has_an_argument() -> None:
     asked = steering(
         "Film-Noir=+1",
         mode="residual",
@@ -115,7 +115,7 @@ def test_all_that_steering_can_ask_has_a_place() -> None:
     assert not asked.targets[0].HasField("max_share")
 
 
-def test_filters_tell_texts_numbers_and_ranges_apart() -> None:
+def test_filters_distinguish_texts_numbers_and_ranges() -> None:
     message = filter_message(
         {"genres": ["Comedy", "Drama"], "studio": "A24", "year": (1990, None), "stars": 5},
         {"genres": {"Horror"}},
@@ -131,7 +131,7 @@ def test_filters_tell_texts_numbers_and_ranges_apart() -> None:
     )
 
 
-def test_a_filter_message_is_taken_as_it_is_and_left_alone() -> None:
+def test_a_filter_message_is_extended_in_a_copy() -> None:
     given_filter = Filter(item_ids=["1"])
     both = recommend_request(1, filter=given_filter, filter_out={"genres": "Horror"}).filter
     assert both.item_ids == ["1"]
@@ -140,7 +140,7 @@ def test_a_filter_message_is_taken_as_it_is_and_left_alone() -> None:
 
 
 @pytest.mark.parametrize("values", [(1, "a"), (None, None), (1, 2, 3), [], (1,)])
-def test_a_filter_that_means_nothing_is_refused(values: object) -> None:
+def test_a_filter_without_meaning_is_refused(values: object) -> None:
     with pytest.raises(TypeError, match=r"filter: year: expected .* found"):
         filter_message({"year": values})  # type: ignore[dict-item]
 
@@ -179,14 +179,14 @@ def test_an_unknown_name_is_refused_with_the_known_ones(arguments: dict[str, str
         recommend_request(1, **arguments)  # type: ignore[arg-type]
 
 
-def test_an_interaction_carries_all_that_is_said_about_it() -> None:
+def test_an_interaction_has_all_given_fields() -> None:
     message = interaction(42, 50, kind="rating", value=4.5, time=881250949.25, event_id="e")
     assert (message.user_id, message.event.item_id, message.event.event_id) == ("42", "50", "e")
     assert (message.event.kind, message.event.value) == (EVENT_KIND_RATING, 4.5)
     assert (message.event.time.seconds, message.event.time.nanos) == (881250949, 250_000_000)
 
 
-def test_an_interaction_leaves_unsaid_what_is_not_said() -> None:
+def test_an_interaction_leaves_other_fields_unset() -> None:
     assert interaction(1, 2) == Interaction(user_id="1", event=Event(item_id="2"))
     assert interaction(1, 2, value=0, time=0).event.HasField("value")
     assert interaction(1, 2, value=0, time=0).event.HasField("time")
@@ -222,3 +222,8 @@ def test_seconds_with_a_fraction_come_back(seconds: float) -> None:
 def test_a_time_that_is_not_in_seconds_or_has_no_zone_is_refused(time: float) -> None:
     with pytest.raises(ValueError, match=r"^time: expected .* found"):
         interaction(1, 2, time=time)
+
+
+def test_an_unknown_argument_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(TypeError, match=r"found 'steering' \(nearest: steer\)$"):
+        recommend_request(1, steering="#1=+1")  # type: ignore[call-arg]

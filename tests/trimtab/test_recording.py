@@ -18,7 +18,7 @@ from tests.support.fake_server import FakeServer, fault
 
 
 def _received(fake: FakeServer) -> dict[str, list[str]]:
-    """Collects item ids by user, in the order of arrival."""
+    """Returns the item ids of each user, in the order received."""
     items = defaultdict(list)
     for request in fake.requests:
         for message in request.interactions:
@@ -41,7 +41,7 @@ def test_events_reach_the_server_once_grouped_by_user_and_in_order(
     assert totals.duplicate_count == totals.call_count
 
 
-def test_a_users_events_are_never_torn_apart_below_the_servers_limit(
+def test_a_users_events_are_not_split_below_the_servers_limit(
     client: Client, fake: FakeServer
 ) -> None:
     client.record([(i % 3, i) for i in range(900)], call_events=10)
@@ -67,7 +67,7 @@ def test_windows_follow_one_another_so_that_a_user_in_both_stays_in_order(
 
     def write(request: RecordInteractionsRequest) -> RecordInteractionsResponse:
         if not written:
-            time.sleep(0.5)  # the first call, which others could overtake
+            time.sleep(0.5)  # other calls could overtake the first one
         written.extend(request.interactions)
         return RecordInteractionsResponse()
 
@@ -96,7 +96,7 @@ def test_packing_keeps_every_event_once_and_each_users_order(
         assert len(call.interactions) <= size or len({m.user_id for m in call.interactions}) == 1
 
 
-def test_an_event_without_time_and_id_is_given_an_id_that_a_retry_repeats(
+def test_an_event_without_time_and_id_gets_an_id_that_a_retry_repeats(
     client: Client, fake: FakeServer
 ) -> None:
     fake.faults = [fault(grpc.StatusCode.UNAVAILABLE)]
@@ -122,19 +122,20 @@ def test_an_event_with_a_time_or_an_id_is_sent_as_it_is() -> None:
     assert next(windows(own)) == own
 
 
-def test_the_callers_message_is_left_alone() -> None:
+def test_the_callers_message_does_not_change() -> None:
     message = Interaction(user_id="1", event=Event(item_id="2"))
     ((sent,),) = windows([message])
     assert sent.event.event_id
     assert not message.event.event_id
 
 
-def test_nothing_to_record_is_no_call(client: Client, fake: FakeServer) -> None:
+def test_no_call_is_sent_without_events(client: Client, fake: FakeServer) -> None:
     assert client.record([]).call_count == 0
     assert fake.requests == []
 
 
-def test_progress_is_told_as_calls_are_answered(client: Client) -> None:
+@pytest.mark.usefixtures("fake")
+def test_progress_is_reported_as_calls_are_answered(client: Client) -> None:
     seen: list[int] = []
     client.record(
         ((i, i) for i in range(1000)), call_events=100, progress=lambda t: seen.append(t.sent_count)
@@ -144,7 +145,7 @@ def test_progress_is_told_as_calls_are_answered(client: Client) -> None:
     assert seen[-1] == 1000
 
 
-def test_a_failed_call_stops_recording_and_says_how_far_it_came(
+def test_a_failed_call_stops_recording_and_says_how_many_events_were_recorded(
     client: Client, fake: FakeServer
 ) -> None:
     def answer(request: RecordInteractionsRequest) -> RecordInteractionsResponse:

@@ -23,7 +23,7 @@ from trimtab.v1.steering_pb2 import TargetShare
         ("1..2=0..1", TargetShare(concept="1..2", min_share=0, max_share=1)),
     ],
 )
-def test_a_text_is_read_as_the_share_it_says(text: str, share: TargetShare) -> None:
+def test_a_text_is_read_as_its_share(text: str, share: TargetShare) -> None:
     assert parse_share(text) == share
 
 

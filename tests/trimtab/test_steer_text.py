@@ -23,7 +23,7 @@ from trimtab.v1.steering_pb2 import (
 
 STRENGTHS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
-# What looks most like the grammar itself.
+# Names that resemble the grammar.
 TRICKY_NAMES = st.lists(
     st.sampled_from([*'#=:"1.+- x', "raw", ":set", ":ablate", ": cap"]), min_size=1, max_size=8
 ).map("".join)
@@ -87,7 +87,7 @@ TRICKY_NAMES = st.lists(
         ),
     ],
 )
-def test_a_text_is_read_as_the_edit_it_says(text: str, edit: Edit) -> None:
+def test_a_text_is_read_as_its_edit(text: str, edit: Edit) -> None:
     assert parse_edit(text) == edit
 
 
@@ -129,7 +129,7 @@ def test_a_text_that_is_not_an_edit_is_refused_with_what_was_expected_and_found(
 
 @st.composite
 def edits(draw: st.DrawFn) -> Edit:
-    """Edits that a text can say."""
+    """Generates edits that can be written as text."""
     edit = Edit()
     if draw(st.booleans()):
         edit.neuron = draw(st.integers(0, 2**32 - 1))
@@ -160,7 +160,7 @@ def edits(draw: st.DrawFn) -> Edit:
     Edit(neuron=0, operation=OPERATION_SCALE, strength=3.4028235e38)
 )  # above the largest, rounds to it
 @example(Edit(neuron=0, operation=OPERATION_SCALE, strength=-0.0))
-def test_every_edit_that_is_written_is_read_back_the_same(edit: Edit) -> None:
+def test_every_written_edit_is_read_back_unchanged(edit: Edit) -> None:
     assert parse_edit(format_edit(edit)) == edit
 
 

@@ -1,4 +1,4 @@
-"""The client and the command over an encrypted connection, with a certificate made for the test."""
+"""Tests the clients and the command over TLS, with a certificate created for the test."""
 
 import shutil
 import subprocess
@@ -18,7 +18,7 @@ from tests.support.fake_server import FakeServer, Recommendations
 
 @dataclass
 class Encrypted:
-    """A server that speaks only TLS, and the certificate that vouches for it."""
+    """A server that accepts only TLS, and the certificate of its authority."""
 
     fake: FakeServer
     target: str
@@ -27,12 +27,11 @@ class Encrypted:
 
 @pytest.fixture
 def encrypted(tmp_path: Path) -> Iterator[Encrypted]:
-    """Runs a server for "localhost"."""
+    """Starts a server for "localhost"."""
     openssl = shutil.which("openssl")
     if openssl is None:
-        pytest.skip("no openssl command to make a certificate with")
-    key = tmp_path / "key.pem"
-    ca = tmp_path / "ca.pem"
+        pytest.skip("no openssl command to create a certificate")
+    key, ca = tmp_path / "key.pem", tmp_path / "ca.pem"
     subprocess.run(
         [
             *(
@@ -64,7 +63,7 @@ def encrypted(tmp_path: Path) -> Iterator[Encrypted]:
     server.stop(None).wait()
 
 
-async def test_both_clients_speak_tls_and_send_their_token(encrypted: Encrypted) -> None:
+async def test_both_clients_use_tls_and_send_their_token(encrypted: Encrypted) -> None:
     credentials = grpc.ssl_channel_credentials(encrypted.ca.read_bytes())
     with Client(encrypted.target, credentials=credentials, token="secret") as client:
         client.recommend(42)
@@ -75,7 +74,7 @@ async def test_both_clients_speak_tls_and_send_their_token(encrypted: Encrypted)
     ] * 2
 
 
-def test_a_server_that_nobody_vouches_for_is_not_talked_to(encrypted: Encrypted) -> None:
+def test_a_server_with_an_unknown_authority_is_refused(encrypted: Encrypted) -> None:
     with (
         Client(encrypted.target, credentials=grpc.ssl_channel_credentials()) as client,
         pytest.raises(Unavailable),
@@ -84,7 +83,7 @@ def test_a_server_that_nobody_vouches_for_is_not_talked_to(encrypted: Encrypted)
     assert encrypted.fake.requests == []
 
 
-def test_the_command_speaks_tls_with_a_stated_authority(encrypted: Encrypted) -> None:
+def test_the_command_uses_tls_with_a_given_authority(encrypted: Encrypted) -> None:
     argv = ["--target", encrypted.target, "recommend", "--user", "42"]
     assert main([*argv, "--ca", str(encrypted.ca)]) == 0
     assert main([*argv, "--tls"]) == 1

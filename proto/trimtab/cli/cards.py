@@ -129,6 +129,13 @@ def _card(card: NeuronCard, screen: Screen) -> Iterator[RenderableType]:
     yield cell(f"neuron {card.neuron}: {name}{dead}", "bold")
     if card.labels:
         yield _labels(card)
+    yield from _activations(card, screen)
+    if card.top_items or card.raised_items or card.lowered_items:
+        yield _items(card)
+    yield from _similarities(card)
+
+
+def _activations(card: NeuronCard, screen: Screen) -> Iterator[RenderableType]:
     yield cell(f"active in {card.density:.2%} of users; one unit of strength is {card.unit:.3g}")
     if card.quantiles:
         named = zip(_QUANTILES, card.quantiles, strict=False)
@@ -140,8 +147,9 @@ def _card(card: NeuronCard, screen: Screen) -> Iterator[RenderableType]:
         top = f"{card.quantiles[-1]:.3g}" if card.quantiles else "largest"
         # Not cell(): the bars are not from the server.
         yield Text(f"0 |{drawn}| {top}   users per bin of activation, log scale")
-    if card.top_items or card.raised_items or card.lowered_items:
-        yield _items(card)
+
+
+def _similarities(card: NeuronCard) -> Iterator[RenderableType]:
     if card.HasField("monosemanticity"):
         yield cell(
             f"monosemanticity {card.monosemanticity:.2f}: similarity of the items that activate it"

@@ -1,6 +1,6 @@
-// Calls a Trimtab server through the .proto files alone, and prints what it got as one JSON object.
+// Calls a Trimtab server with the .proto files alone, and prints the replies as one JSON object.
 // usage: node recommend.mjs HOST:PORT USER PROTO_DIR COMMON_PROTO_DIR
-// COMMON_PROTO_DIR has google/rpc/*.proto: where status details are described.
+// COMMON_PROTO_DIR has google/rpc/*.proto, which define the details of a status.
 import path from "node:path";
 import grpc from "@grpc/grpc-js";
 import protoLoader from "@grpc/proto-loader";
