@@ -146,16 +146,16 @@ def filter_message(
     return message
 
 
-def _check_names(function: str, options: Iterable[str], known: Iterable[str]) -> None:
+def _check_names(function: str, options: Mapping[str, object], known: Mapping[str, object]) -> None:
     """Refuses keyword arguments that the TypedDict does not have: Python does not check them."""
-    names = sorted(known)
-    for name in options:
-        if name not in names:
-            nearest = difflib.get_close_matches(name, names, n=1)
-            hint = f" (nearest: {nearest[0]})" if nearest else ""
-            raise TypeError(
-                f"{function}: expected arguments {', '.join(names)}, found {name!r}{hint}"
-            )
+    if options.keys() <= known.keys():
+        return
+    name = min(options.keys() - known.keys())
+    nearest = difflib.get_close_matches(name, known, n=1)
+    hint = f" (nearest: {nearest[0]})" if nearest else ""
+    raise TypeError(
+        f"{function}: expected arguments {', '.join(sorted(known))}, found {name!r}{hint}"
+    )
 
 
 def _optional_id(user_id: Id | None) -> str:
