@@ -82,7 +82,7 @@ def test_an_earlier_bundle_is_read_as_its_own_run_knows_it(
     assert earlier.concepts[0].value == before.concepts[0].name
 
 
-def test_names_that_the_run_has_too_are_kept_with_their_likeness(
+def test_names_that_the_run_has_too_are_kept_with_their_similarity(
     earlier: PreviousBundle, now: Run
 ) -> None:
     carried = carry_over(earlier, now)
@@ -197,4 +197,4 @@ def test_the_command_carries_an_exported_label_set_and_reports_it(
 
     file.write_text('{"concept": "Nowhere"}\n')
     assert main([*command[:2], str(tmp_path / "other"), *command[3:]]) == 1
-    assert "line 1: the bundle has no concept 'Nowhere'" in capsys.readouterr().err
+    assert "line 1: expected a concept of the bundle, found 'Nowhere'" in capsys.readouterr().err

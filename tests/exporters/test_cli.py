@@ -314,9 +314,15 @@ def test_labels_from_a_file_stand_in_the_bundle_in_place_of_the_runs(
 @pytest.mark.parametrize(
     ("line", "text"),
     [
-        ('{"neuron": 64, "label": {"text": "x"}}', "line 2: neuron 64 found, expected 0 to 63"),
-        ('{"neuron": 6, "label": {"text": ""}}', "line 2: no text found"),
-        ('{"concept": "of another run"}', "line 2: concept 'of another run' found"),
+        ('{"neuron": 64, "label": {"text": "x"}}', "line 2: neuron: expected 0 to 63, found 64"),
+        (
+            '{"neuron": 6, "label": {"text": ""}}',
+            "line 2: text: expected the meaning of neuron 6, found none",
+        ),
+        (
+            '{"concept": "of another run"}',
+            "line 2: expected a concept of the run, found 'of another run'",
+        ),
         ("nonsense", "line 2: no label record"),
     ],
 )
