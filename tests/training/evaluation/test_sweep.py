@@ -91,7 +91,7 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path: Path) -> None:
     [
         ("measure = 'speed'", "measure: expected one of ranking, fidelity, found 'speed'"),
         ("[flag]\nseed = 1", "expected only measure, n, references, flags, grid, found flag"),
-        ("[flags]\nrecommender = 'gru'", "--recommender is 'gru', expected one of"),
+        ("[flags]\nrecommender = 'gru'", "--recommender: expected one of als, bert4rec"),
         ("[flags]\nno-such-flag = 1", "unrecognized arguments: --no-such-flag 1"),
         ("[flags]\nsae-expansion = 0", "expansion"),
         ("[flags]\nseed = []", "an axis has no values"),
