@@ -1,4 +1,4 @@
-"""Offline: interactions to recommender to sparse autoencoder to concepts to evaluation, with torch."""
+"""Trains offline: interactions, recommender, sparse autoencoder, concepts, evaluation."""
 
 import os
 

@@ -1,4 +1,7 @@
-"""Tensors as safetensors beside JSON; a kill at any instant leaves the old or the new, never half."""
+"""Tensors as safetensors beside JSON.
+
+A kill at any instant leaves the old or the new, never half.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ class Checkpoints:
         self._saved_at = clock()
 
     def due(self) -> bool:
-        """Whether the last snapshot is every_s old."""
+        """Returns true if the last snapshot is every_s old."""
         return self._clock() - self._saved_at >= self.every_s
 
     def save(self, stage: str, snapshot: Snapshot) -> None:
@@ -59,7 +62,7 @@ class Checkpoints:
         self._saved_at = self._clock()
 
     def load(self, stage: str) -> Snapshot | None:
-        """The newest snapshot of the stage, or None."""
+        """Returns the newest snapshot of the stage, or None."""
         found = self._of(stage)
         if not found:
             return None

@@ -19,7 +19,7 @@ from training.reporting import ProgressReporter, cost_line, run_tables
 
 
 def train(argv: Sequence[str] | None = None) -> int:
-    """trimtab-train: from interactions to a run directory. Returns the exit status."""
+    """Runs trimtab-train, from interactions to a run directory, and returns the exit status."""
     console, errors = Console(), Console(stderr=True)
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -36,7 +36,8 @@ def train(argv: Sequence[str] | None = None) -> int:
         errors.print(f"trimtab-train: {error}", markup=False, highlight=False, soft_wrap=True)
         return 1
     except OSError as error:
-        text = f"trimtab-train: cannot write {parsed.out}: {error}; the same command goes on where it stopped"
+        text = f"trimtab-train: cannot write {parsed.out}: {error}; "
+        text += "the same command goes on where it stopped"
         errors.print(text, markup=False, highlight=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
@@ -55,9 +56,9 @@ def train(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         prog="trimtab-train",
-        description="Trains a recommender and its sparse autoencoder and fits concepts. Interrupted, the "
-        "same command goes on where it stopped. The data set, the recommender and the SAE have flags of "
-        "their own, shown for those that are chosen.",
+        description="Trains a recommender and its sparse autoencoder and fits concepts. "
+        "Interrupted, the same command goes on where it stopped. The data set, the recommender and "
+        "the SAE have flags of their own, shown for those that are chosen.",
         allow_abbrev=False,
     )
 

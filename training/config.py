@@ -49,11 +49,13 @@ class TrainConfig:
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
     """Seed of the split, of all initial values and of every draw."""
     min_value: float | None = None
-    """Events with a value below it are not positive; by default the data set's own rule (4 of 5 stars)."""
+    """Events with a value below it are not positive; by default the data set's own rule (4 of 5
+    stars)."""
     implicit: bool = False
     """Take every event as positive, whatever its value."""
     user_core: CountOrZero = 0
-    """Keep users with at least this many items; applied in turn with --item-core until both hold."""
+    """Keep users with at least this many items; applied in turn with --item-core until both
+    hold."""
     item_core: CountOrZero = 0
     """Keep items with at least this many users."""
     max_length: Count = 200

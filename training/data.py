@@ -54,8 +54,8 @@ def load_data(config: TrainConfig, reporter: Reporter) -> Data:
             else "a leave-one-out split"
         )
         raise DataError(
-            f"{raw.name}: {untimed} of {len(interactions.users)} interactions have neither time nor "
-            f"position, but {asker} needs the order of every user's interactions"
+            f"{raw.name}: {untimed} of {len(interactions.users)} interactions have neither time "
+            f"nor position, but {asker} needs the order of every user's interactions"
         )
     positives = interactions.positives(min_value)
     summary = summarise(raw, prepared, positives)
@@ -64,7 +64,8 @@ def load_data(config: TrainConfig, reporter: Reporter) -> Data:
         positives, interactions.user_ids, len(interactions.item_ids), config.split, config.seed
     )
     reporter.note(
-        f"{len(split.train)} users to train on, {len(split.validation)} validation, {len(split.test)} test"
+        f"{len(split.train)} users to train on, {len(split.validation)} validation, "
+        f"{len(split.test)} test"
     )
     digest = hashlib.sha256()
     for part in (positives.offsets, positives.items):

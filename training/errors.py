@@ -2,7 +2,10 @@
 
 
 class TrainingError(Exception):
-    """Anything that this package refuses; its text is written for the person who ran the command."""
+    """Anything that this package refuses.
+
+    Its text is written for the person who ran the command.
+    """
 
 
 class ConfigError(TrainingError, ValueError):

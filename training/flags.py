@@ -35,7 +35,8 @@ def read_config(
     for name, registry in (("recommender", RECOMMENDERS), ("sae", SAES)):
         if getattr(chosen, name) not in registry:
             raise ConfigError(
-                f"--{name}: expected one of {', '.join(sorted(registry))}, found {getattr(chosen, name)!r}"
+                f"--{name}: expected one of {', '.join(sorted(registry))}, "
+                f"found {getattr(chosen, name)!r}"
             )
     kind = data_set_kind(chosen.data)
     sections: dict[str, tuple[str, type[Any]]] = {

@@ -14,7 +14,10 @@ from training.arrays import Bools, Ints
 
 
 class PaddedHistories(NamedTuple):
-    """What an encoder reads: items int64 [batch, length], 0 at the end; mask float32 [batch, length]."""
+    """What an encoder reads: items int64 [batch, length], 0 at the end.
+
+    Mask float32 [batch, length].
+    """
 
     items: Tensor
     mask: Tensor
@@ -28,38 +31,38 @@ class Histories(NamedTuple):
 
     @classmethod
     def single_items(cls, n_items: int) -> Self:
-        """One history per item of the catalogue, holding just that item."""
+        """Returns one history per item of the catalogue, which holds just that item."""
         return cls(np.arange(n_items + 1, dtype=np.int64), np.arange(n_items, dtype=np.int64))
 
     @property
     def lengths(self) -> Ints:
-        """Items per row, [n]."""
+        """Returns the number of items per row, [n]."""
         return np.diff(self.offsets)
 
     @property
     def size(self) -> int:
-        """Number of rows."""
+        """Returns the number of rows."""
         return len(self.offsets) - 1
 
     def rows(self, rows: Ints) -> Histories:
-        """The given rows, in the given order."""
+        """Returns the given rows, in the given order."""
         lengths = self.lengths[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
         return Histories(offsets, self.items[np.repeat(self.offsets[rows], lengths) + positions])
 
     def keep(self, kept: Bools) -> Histories:
-        """The items where kept [n_events] is true; rows may become empty."""
+        """Returns the items where kept [n_events] is true; rows may become empty."""
         before = np.concatenate([[0], np.cumsum(kept)])
         return Histories(before[self.offsets].astype(np.int64), self.items[kept])
 
     def last(self, max_length: int) -> Histories:
-        """The newest max_length items of each row."""
+        """Returns the newest max_length items of each row."""
         from_end = np.repeat(self.offsets[1:], self.lengths) - np.arange(len(self.items))
         return self.keep(from_end <= max_length)
 
     def thinned(self, rng: np.random.Generator, low: float, high: float) -> Histories:
-        """A random sub-history of each row: keep rate uniform in [low, high], never less than one item."""
+        """Draws a sub-history of each row: keep rate uniform in [low, high], at least one item."""
         draws = rng.random(len(self.items))
         kept = draws < np.repeat(rng.uniform(low, high, self.size), self.lengths)
         filled = np.flatnonzero(self.lengths)
@@ -70,13 +73,13 @@ class Histories(NamedTuple):
         return self.keep(kept)
 
     def prefixes(self, rng: np.random.Generator) -> Histories:
-        """The oldest items of each row, from one to all of them, every number as likely."""
+        """Draws a prefix of each row: its oldest items, one to all, every number as likely."""
         kept = np.minimum((rng.random(self.size) * self.lengths).astype(np.int64) + 1, self.lengths)
         place = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], self.lengths)
         return self.keep(place < np.repeat(kept, self.lengths))
 
     def padded(self) -> PaddedHistories:
-        """Rows side by side, padded at the end with item 0 under mask 0."""
+        """Returns rows side by side, padded at the end with item 0 under mask 0."""
         width = int(self.lengths.max(initial=0))
         filled = np.arange(width) < self.lengths[:, None]
         items = np.zeros((self.size, width), dtype=np.int64)
@@ -84,14 +87,14 @@ class Histories(NamedTuple):
         return PaddedHistories(torch.from_numpy(items), torch.from_numpy(filled.astype(np.float32)))
 
     def batches(self, size: int) -> Iterator[Histories]:
-        """Consecutive rows, size at a time."""
+        """Yields consecutive rows, size at a time."""
         for start in range(0, self.size, size):
             stop = min(start + size, self.size)
             first, last = self.offsets[start], self.offsets[stop]
             yield Histories(self.offsets[start : stop + 1] - first, self.items[first:last])
 
     def matrix(self, n_items: int) -> csr_matrix:
-        """float32 [n, n_items] with 1 where the row holds the item, indices sorted."""
+        """Returns float32 [n, n_items] with 1 where the row holds the item, indices sorted."""
         shape = (self.size, n_items)
         ones = np.ones(len(self.items), dtype=np.float32)
         matrix = csr_matrix((ones, self.items.astype(np.int32), self.offsets), shape=shape)
@@ -101,7 +104,7 @@ class Histories(NamedTuple):
 
 
 def stacked(parts: Sequence[Histories]) -> Histories:
-    """The rows of all parts, one part after the other."""
+    """Returns the rows of all parts, one part after the other."""
     lengths = np.concatenate([part.lengths for part in parts])
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     return Histories(offsets, np.concatenate([part.items for part in parts]))

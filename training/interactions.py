@@ -53,17 +53,17 @@ class Catalogue:
 
     @property
     def n_items(self) -> int:
-        """Size of the catalogue."""
+        """Returns the size of the catalogue."""
         return self.items.height
 
     @property
     def popularity(self) -> Ints:
-        """Positive events of the training users, [n_items]."""
+        """Returns the positive events of the training users, [n_items]."""
         return self.items["popularity"].to_numpy()
 
     @property
     def attributes(self) -> dict[str, AttributeKind]:
-        """Attributes by name, in the order of their columns."""
+        """Returns the kind of each attribute, in the order of the columns."""
         kinds = {}
         for name, dtype in self.items.schema.items():
             if name not in ("item_id", "title", "popularity"):
@@ -71,7 +71,7 @@ class Catalogue:
         return kinds
 
     def with_popularity(self, popularity: Ints) -> Catalogue:
-        """The same items with other counts, [n_items]."""
+        """Returns the same items with other counts, [n_items]."""
         return Catalogue(
             self.items.with_columns(pl.Series("popularity", popularity, dtype=pl.Int64))
         )
@@ -95,7 +95,10 @@ class Interactions:
     duplicate_count: int
 
     def positives(self, min_value: float | None) -> Histories:
-        """Each user's positive items, oldest first: value >= min_value, or every event if that is None."""
+        """Returns each user's positive items, oldest first.
+
+        Value >= min_value, or all if that is None.
+        """
         positive = (
             np.ones(len(self.users), dtype=np.bool_)
             if min_value is None
@@ -106,17 +109,17 @@ class Interactions:
         return Histories(offsets, self.items[positive])
 
     def positive_matrix(self, min_value: float | None) -> csr_matrix:
-        """float32 [n_users, n_items] of the same."""
+        """Returns the positive items as float32 [n_users, n_items]."""
         return self.positives(min_value).matrix(len(self.item_ids))
 
     @property
     def untimed_count(self) -> int:
-        """Events of which neither time nor position is known."""
+        """Counts the events with neither time nor position."""
         return int((self.time == -1).sum())
 
     @cached_property
     def density(self) -> float:
-        """Share of the user-item pairs that occurred."""
+        """Returns the share of the user-item pairs that occurred."""
         return len(self.users) / (len(self.user_ids) * len(self.item_ids))
 
 
@@ -170,7 +173,7 @@ def prepare(raw: RawData) -> Prepared:
 
 
 def core(raw: RawData, user_core: int, item_core: int) -> RawData:
-    """Keeps users with at least user_core items and items with at least item_core users, until all are.
+    """Keeps users with at least user_core items and items with at least item_core users.
 
     Raises:
         DataError: if nothing is left.
@@ -187,7 +190,8 @@ def core(raw: RawData, user_core: int, item_core: int) -> RawData:
             break
     if pairs.is_empty():
         raise DataError(
-            f"{raw.name}: no user has {user_core} items that each have {item_core} users: lower the cores"
+            f"{raw.name}: no user has {user_core} items that each have {item_core} users: "
+            "lower the cores"
         )
     if pairs.height == before.height:
         return raw
@@ -197,8 +201,8 @@ def core(raw: RawData, user_core: int, item_core: int) -> RawData:
         for column, word in (("user_id", "users"), ("item_id", "items"))
     )
     note = (
-        f"of {before.height} pairs the core of {user_core} items a user removed {removed['user_id']}, "
-        f"that of {item_core} users an item {removed['item_id']}: {stay}"
+        f"of {before.height} pairs the core of {user_core} items a user removed "
+        f"{removed['user_id']}, that of {item_core} users an item {removed['item_id']}: {stay}"
     )
     return raw._replace(events=events, notes=(*raw.notes, note))
 
@@ -222,7 +226,8 @@ def _notes(
     notes = []
     if interactions.duplicate_count:
         notes.append(
-            f"{interactions.duplicate_count} repeated user-item pairs: the latest event of each was kept"
+            f"{interactions.duplicate_count} repeated user-item pairs: "
+            "the latest event of each was kept"
         )
     bare = catalogue.items.join(metadata.select("item_id"), on="item_id", how="anti").height
     if bare:

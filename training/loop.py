@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps, early stopping, a stop at a loss that is no number, and resuming."""
+"""Trains in epochs of steps, stops early or at losses that are no numbers, and resumes."""
 
 from __future__ import annotations
 
@@ -26,26 +26,29 @@ class Task(Protocol):
 
     @property
     def module(self) -> nn.Module:
-        """What is trained."""
+        """Returns the module that is trained."""
 
     def batches(self, rng: np.random.Generator) -> Iterator[Any]:
-        """One epoch of batches; all chance comes from rng."""
+        """Yields one epoch of batches; all randomness comes from rng."""
 
     def loss(self, batch: Any) -> Tensor:
-        """The scalar to be made smaller."""
+        """Computes the scalar that training makes smaller."""
 
     def before_step(self) -> None:
-        """Between the gradient and the optimiser's step."""
+        """Runs between the gradient and the optimiser's step."""
 
     def after_step(self) -> None:
-        """After the optimiser's step."""
+        """Runs after the optimiser's step."""
 
     def validate(self) -> float:
-        """A figure to be made larger, on validation users."""
+        """Measures the validation users; more is better."""
 
 
 class EpochReport(NamedTuple):
-    """What the caller may show while training: epochs done of how many, mean loss, best validation figure."""
+    """What the caller may show while training.
+
+    Epochs done of how many, mean loss, best validation figure.
+    """
 
     task: str
     epoch: int
@@ -80,11 +83,9 @@ def run_epochs(
 ) -> FitResult:
     """Trains task.module in place, going on from the newest checkpoint if there is one.
 
-    The module and each batch are moved to the device; afterwards the module is on the CPU and
-    evaluates.
-
-    An epoch's chance depends only on the seed and its number, so a resumed run ends in the same
-    bytes.
+    The module and each batch are moved to the device; afterwards the module is on the CPU, in
+    evaluation mode. An epoch's randomness depends only on the seed and its number, so a resumed run
+    ends in the same bytes.
 
     Raises:
         DivergedError: if a loss is not finite; the last good checkpoint stays.
@@ -94,23 +95,14 @@ def run_epochs(
         task.module.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay
     )
     progress, best_state = _Progress(), _state(task.module)
-    if (found := checkpoints.load(task.name)) is not None:
-        progress, best_state = _restore(task, optimiser, found)
+    if (snapshot := checkpoints.load(task.name)) is not None:
+        progress, best_state = _restore(task, optimiser, snapshot)
     while progress.epoch < schedule.epochs and progress.waited < schedule.patience:
-        mean_loss = _run_epoch(
-            task, optimiser, schedule.lr_at(progress.epoch), seed, progress.epoch, device
-        )
+        lr = schedule.lr_at(progress.epoch)
+        mean_loss = _run_epoch(task, optimiser, lr, seed, progress.epoch, device)
         progress.epoch += 1
-        last = progress.epoch == schedule.epochs
-        if not schedule.validate_every:
-            if last:
-                progress.best_epoch, best_state = progress.epoch, _state(task.module)
-        elif last or progress.epoch % schedule.validate_every == 0:
-            value = task.validate()
-            progress.waited += 1
-            if progress.best is None or value > progress.best:
-                progress.best, progress.best_epoch, progress.waited = value, progress.epoch, 0
-                best_state = _state(task.module)
+        if _is_best(task, schedule, progress):
+            best_state = _state(task.module)
         report(EpochReport(task.name, progress.epoch, schedule.epochs, mean_loss, progress.best))
         if checkpoints.due():
             checkpoints.save(task.name, _snapshot(task, optimiser, progress, best_state))
@@ -121,6 +113,28 @@ def run_epochs(
     task.module.load_state_dict(best_state)
     task.module.cpu().eval()
     return FitResult(progress.epoch, progress.best_epoch, progress.best)
+
+
+def _is_best(task: Task, schedule: Schedule, progress: _Progress) -> bool:
+    """Validates the task if it is time to, updates progress, and tells whether to keep the state.
+
+    Without validation the last state is kept.
+    """
+    last = progress.epoch == schedule.epochs
+    if not schedule.validate_every:
+        if last:
+            progress.best_epoch = progress.epoch
+        return last
+    if not last and progress.epoch % schedule.validate_every:
+        return False
+    value = task.validate()
+    progress.waited += 1
+    if progress.best is not None and not value > progress.best:
+        return False
+    progress.best = value
+    progress.best_epoch = progress.epoch
+    progress.waited = 0
+    return True
 
 
 def _run_epoch(
@@ -182,12 +196,12 @@ def _snapshot(
 
 
 def _restore(
-    task: Task, optimiser: torch.optim.Optimizer, found: Snapshot
+    task: Task, optimiser: torch.optim.Optimizer, snapshot: Snapshot
 ) -> tuple[_Progress, dict[str, Tensor]]:
     def part(prefix: str) -> dict[str, Tensor]:
         return {
             key.removeprefix(prefix): value
-            for key, value in found.tensors.items()
+            for key, value in snapshot.tensors.items()
             if key.startswith(prefix)
         }
 
@@ -200,4 +214,4 @@ def _restore(
         index, slot = key.split(".", 1)
         slots.setdefault(int(index), {})[slot] = value
     optimiser.load_state_dict(state | {"state": slots})
-    return _Progress(**found.progress), part("best.")
+    return _Progress(**snapshot.progress), part("best.")

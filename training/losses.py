@@ -15,17 +15,17 @@ _LEAST_NORM = 1e-12
 
 
 def multinomial_loss(logits: Tensor, histories: Bags) -> Tensor:
-    """Mean over the batch of -sum over a history's items of log softmax(logits), [batch, n_items]."""
+    """Computes the mean of -sum over a history's items of log softmax(logits), [batch, n_items]."""
     return -log_softmax(logits, dim=-1)[histories.rows, histories.items].sum() / len(logits)
 
 
 def kl_from_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Mean over the batch of KL(N(mean, exp(log_variance)) || N(0, 1)), [batch, d] each."""
+    """Computes the mean of KL(N(mean, exp(log_variance)) || N(0, 1)), [batch, d] each."""
     return 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance).sum(dim=-1).mean()
 
 
 def elsa_loss(z: Tensor, A: Tensor, whole: Bags, shown: Bags) -> Tensor:
-    """Mean over the batch of ||s/||s|| - x/||x||||^2 with s = ReLU(z A^T - x_shown), z = x_shown A.
+    """Computes the mean of ||s/||s|| - x/||x||||^2, s = ReLU(z A^T - x_shown), z = x_shown A.
 
     ELSA's loss up to the factor n_items; z [batch, d], A [n_items, d] of unit rows. It equals
     2 - 2 <s, x> / (||s|| ||x||), which reads x only where it is 1.
@@ -35,7 +35,7 @@ def elsa_loss(z: Tensor, A: Tensor, whole: Bags, shown: Bags) -> Tensor:
 
 
 def linear_elsa_loss(z: Tensor, A: Tensor, whole: Bags, shown: Bags) -> Tensor:
-    """The same without the ReLU, and without any [batch, n_items].
+    """Computes the same without the ReLU, and without any [batch, n_items].
 
     <s, x> = z (x A)^T - |x_shown| and ||s||^2 = z (A^T A) z^T - 2 ||z||^2 + |x_shown|.
     """
@@ -50,7 +50,7 @@ def _cosine_error(product: Tensor, norm: Tensor, whole: Bags) -> Tensor:
 
 
 class _RectifiedError(torch.autograd.Function):
-    """elsa_loss with one [batch, n_items], which becomes its own gradient and is gone when forward returns.
+    """Computes elsa_loss with one [batch, n_items], which becomes its own gradient in place.
 
     d loss / d s = weight (s - ratio x) where s > 0, else 0, with ratio = ||s||^2 / <s, x> and
     weight = 2 <s, x> / (batch ||s||^3 ||x||), which is applied to narrower matrices than s.

@@ -13,10 +13,11 @@ from training.errors import ConfigError
 
 
 def add_machine_flags(parser: argparse.ArgumentParser) -> None:
-    """--threads and --device."""
+    """Adds --threads and --device."""
     text = "CPU threads (default: as many as torch chooses)."
     parser.add_argument("--threads", type=int, default=0, help=text)
-    text = "Where torch trains: auto (an accelerator if there is one), cpu, cuda, mps ... (default: auto)."
+    text = "Where torch trains: auto (an accelerator if there is one), cpu, cuda, mps "
+    text += "... (default: auto)."
     parser.add_argument("--device", default="auto", help=text)
 
 
@@ -29,7 +30,7 @@ def use_threads(count: int) -> None:
 
 
 def device_of(name: str) -> torch.device:
-    """The device that a name means.
+    """Returns the device that a name means.
 
     Raises:
         ConfigError: torch cannot use it here.
@@ -46,7 +47,7 @@ def device_of(name: str) -> torch.device:
 
 
 def describe_machine() -> str:
-    """Processor, cores, threads and versions in one line."""
+    """Describes processor, cores, threads and versions in one line."""
     processor = _processor() or platform.processor() or platform.machine()
     return (
         f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} torch threads, "

@@ -1,4 +1,7 @@
-"""From a configuration to a finished run: data, split, recommender, SAE, concepts, figures; resumable."""
+"""From a configuration to a finished run: data, split, recommender, SAE, concepts, figures.
+
+Resumable.
+"""
 
 from __future__ import annotations
 
@@ -79,16 +82,26 @@ def train(
         reporter.note(note)
     metrics = measure_run(recommender, sae, data.split, config.max_length)
     run = Run(
-        out, resolved, metrics, data.catalogue, data.split, recommender, sae, fitted.concepts, fitted.labels,
-        data.name, code_version(), data.notes + fitted.notes,
-    )  # fmt: skip
+        path=out,
+        config=resolved,
+        metrics=metrics,
+        catalogue=data.catalogue,
+        split=data.split,
+        recommender=recommender,
+        sae=sae,
+        concepts=fitted.concepts,
+        labels=fitted.labels,
+        data_set=data.name,
+        code_version=code_version(),
+        notes=data.notes + fitted.notes,
+    )
     save_run(run)
     shutil.rmtree(checkpoints.folder)
     return run
 
 
 def code_version() -> str:
-    """The version and a digest of this package's source, the same in a checkout and an installed wheel."""
+    """Returns the version and a digest of this package's source, alike in checkout and wheel."""
     root = Path(__file__).parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
@@ -100,10 +113,11 @@ def _claim(out: Path, claim: dict[str, Any], reporter: Reporter) -> None:
     """Makes out this configuration's, or finds that it is already."""
     path = out / "checkpoints" / "config.json"
     if path.is_file():
-        if (found := read_json(path)) != claim:
-            differing = ", ".join(_differences(found, claim)) or "the data"
+        if (before := read_json(path)) != claim:
+            differing = ", ".join(_differences(before, claim)) or "the data"
             raise RunError(
-                f"{out} holds an unfinished run with other settings ({differing}): choose another directory"
+                f"{out} holds an unfinished run with other settings ({differing}): "
+                "choose another directory"
             )
         reporter.note(f"going on with the unfinished run in {out}")
         return
@@ -121,9 +135,9 @@ def _finished(config: TrainConfig, out: Path, reporter: Reporter) -> Run:
             config, min_value=run.config.min_value, implicit=run.config.implicit
         )
     if differing := _differences(run.config.to_json(), resolved.to_json()):
-        found = ", ".join(differing)
+        names = ", ".join(differing)
         raise RunError(
-            f"{out} holds a finished run with other settings ({found}): choose another directory"
+            f"{out} holds a finished run with other settings ({names}): choose another directory"
         )
     reporter.note(f"{out} is already finished with these settings")
     return run
@@ -133,6 +147,6 @@ def _differences(left: Any, right: Any, name: str = "") -> list[str]:
     if isinstance(left, dict) and isinstance(right, dict):
         names = sorted(left.keys() | right.keys())
         return [
-            found for key in names for found in _differences(left.get(key), right.get(key), key)
+            fault for key in names for fault in _differences(left.get(key), right.get(key), key)
         ]
     return [] if left == right else [f"{name}: {left} there, {right} here"]

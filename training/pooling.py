@@ -1,4 +1,4 @@
-"""Sums of item rows over histories, without a [batch, length, d] or a [batch, n_items] in between."""
+"""Sums item rows over histories without a [batch, length, d] or a [batch, n_items] in between."""
 
 from __future__ import annotations
 
@@ -12,33 +12,39 @@ from training.histories import Histories
 
 
 class Bags(NamedTuple):
-    """Ragged histories as torch reads them: items int64 [n_events], starts int64 [batch] of each row."""
+    """Ragged histories as torch reads them.
+
+    Items int64 [n_events], starts int64 [batch] of each row.
+    """
 
     items: Tensor
     starts: Tensor
 
     @classmethod
     def of(cls, histories: Histories) -> Bags:
-        """The same rows."""
+        """Returns the rows of the histories."""
         return cls(torch.from_numpy(histories.items), torch.from_numpy(histories.offsets[:-1]))
 
     @property
     def lengths(self) -> Tensor:
-        """Items per row, int64 [batch]."""
+        """Returns the number of items per row, int64 [batch]."""
         return torch.diff(self.starts, append=self.starts.new_tensor([len(self.items)]))
 
     @property
     def rows(self) -> Tensor:
-        """The row of each item, int64 [n_events]."""
+        """Returns the row of each item, int64 [n_events]."""
         return torch.repeat_interleave(self.lengths, output_size=len(self.items))
 
     def sum(self, W: Tensor) -> Tensor:
-        """Sum over each row of W's rows: W [n_items, d] -> [batch, d]."""
+        """Sums W's rows over each row's items: W [n_items, d] -> [batch, d]."""
         return embedding_bag(self.items, W, self.starts, mode="sum")
 
 
 def masked_sum(W: Tensor, items: Tensor, mask: Tensor) -> Tensor:
-    """The same for padded histories: W [n_items, d], items and mask [batch, length] -> [batch, d]."""
+    """Sums W's rows over padded histories.
+
+    W [n_items, d], items, mask [batch, length] -> [batch, d].
+    """
     if torch.compiler.is_exporting():  # ONNX has no bags
         return (embedding(items, W) * mask.unsqueeze(-1)).sum(dim=1)
     batch, length = items.shape

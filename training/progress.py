@@ -12,29 +12,29 @@ class Reporter(Protocol):
     """Who is told how training goes."""
 
     def note(self, text: str) -> None:
-        """Something a person should know."""
+        """Receives something a person should know."""
 
     def epoch(self, report: EpochReport) -> None:
-        """An epoch is done."""
+        """Receives the figures of a finished epoch."""
 
     def concept(self, done: int, total: int) -> None:
-        """A concept is done."""
+        """Receives the number of finished concepts."""
 
     def data(self, summary: DataSummary) -> None:
-        """The data were read."""
+        """Receives the summary of the data that were read."""
 
 
 class Silent:
     """A reporter that says nothing."""
 
     def note(self, text: str) -> None:
-        """Nothing."""
+        """Ignores the note."""
 
     def epoch(self, report: EpochReport) -> None:
-        """Nothing."""
+        """Ignores the epoch."""
 
     def concept(self, done: int, total: int) -> None:
-        """Nothing."""
+        """Ignores the concept."""
 
     def data(self, summary: DataSummary) -> None:
-        """Nothing."""
+        """Ignores the summary."""

@@ -22,7 +22,10 @@ class ItemMatrix(NamedTuple):
 
 
 class Activation(NamedTuple):
-    """Where a model is read and edited: z [batch, d], and what else its head reads, [batch, context_size]."""
+    """Where a model is read and edited.
+
+    Z [batch, d], and what else its head reads, [batch, context_size].
+    """
 
     z: Tensor
     context: Tensor
@@ -51,19 +54,22 @@ class Recommender(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, items: Tensor, mask: Tensor) -> Tensor:
-        """Histories -> z [batch, d].
+        """Encodes histories: -> z [batch, d].
 
         items int64 [batch, length], oldest first, padded at the end with 0; mask float32 [batch,
         length]; length may be 0. Traceable to ONNX.
         """
 
     def activate(self, items: Tensor, mask: Tensor) -> Activation:
-        """The same with the head's context; models with a context override this. Traceable to ONNX."""
+        """Encodes histories to z and the head's context.
+
+        Models with a context override this. Traceable to ONNX.
+        """
         z = self.encode(items, mask)
         return Activation(z, z[:, :0])
 
-    def head(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """[batch, d] and, where context_size > 0, [batch, context_size] -> [batch, p].
+    def head(self, z: Tensor, context: Tensor | None = None) -> Tensor:  # noqa: ARG002 - the interface\'s
+        """Maps [batch, d] and, where context_size > 0, [batch, context_size] -> [batch, p].
 
         The identity unless has_head. Traceable to ONNX.
         """
@@ -71,10 +77,10 @@ class Recommender(nn.Module, ABC):
 
     @abstractmethod
     def item_matrix(self) -> ItemMatrix:
-        """V [n_items, p] and b [n_items]."""
+        """Returns V [n_items, p] and b [n_items]."""
 
     def scores(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """[batch, d] (and the context) -> [batch, n_items]."""
+        """Scores all items: [batch, d] (and the context) -> [batch, n_items]."""
         V, b = self.item_matrix()
         return self.head(z, context) @ V.T + b
 
@@ -82,7 +88,10 @@ class Recommender(nn.Module, ABC):
     def activations(
         self, histories: Histories, max_length: int, batch_size: int = 512
     ) -> Activation:
-        """Of each history's newest max_length items, on the CPU, without dropout: [len(histories), ...]."""
+        """Activates each history's newest max_length items, on the CPU, without dropout.
+
+        [n, ...].
+        """
         training, device = self.training, _device(self)
         self.eval()
         parts = []
@@ -96,7 +105,7 @@ class Recommender(nn.Module, ABC):
         return Activation(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
     def embed(self, histories: Histories, max_length: int, batch_size: int = 512) -> Tensor:
-        """The user embedding z of each history: float32 [len(histories), d], on the CPU."""
+        """Returns the user embedding z of each history: float32 [len(histories), d], on the CPU."""
         return self.activations(histories, max_length, batch_size).z
 
 

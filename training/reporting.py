@@ -50,7 +50,7 @@ class ProgressReporter:
         self._progress.stop()
 
     def note(self, text: str) -> None:
-        """A line above the bars."""
+        """Prints a line above the bars."""
         self._console.print(text, markup=False, highlight=False)
 
     def epoch(self, report: EpochReport) -> None:
@@ -63,7 +63,7 @@ class ProgressReporter:
         self._move("concepts", done, total, "")
 
     def data(self, summary: DataSummary) -> None:
-        """A table of the data."""
+        """Prints a table of the data."""
         shown = Table(title=summary.name, title_justify="left", show_header=False, box=None)
         for name, value in summary.rows():
             shown.add_row(name, value)
@@ -78,7 +78,7 @@ class ProgressReporter:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """A table whose first column is text and whose others are figures."""
+    """Makes a table whose first column is text and whose others are figures."""
     result = Table(title=title, title_justify="left")
     for index, name in enumerate(columns):
         result.add_column(name, justify="left" if index == 0 else "right")
@@ -88,16 +88,18 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
 
 
 def run_tables(run: Run) -> list[Table]:
-    """What a finished run is worth: ranking, the SAE's cost, its concepts."""
+    """Makes the tables of a finished run: ranking and the SAE's cost, concepts."""
     metrics = run.metrics
     quality = table(
-        f"{run.data_set}: {run.config.recommender} + {run.config.sae}, {len(run.split.test)} test users",
+        f"{run.data_set}: {run.config.recommender} + {run.config.sae}, "
+        f"{len(run.split.test)} test users",
         ("figure", "value"),
         [(name, metrics[name]) for name in sorted(metrics)],
     )
     largest = sorted(run.concepts, key=lambda concept: -concept.item_count)[:10]
     concepts = table(
-        f"the {len(largest)} most frequent of {len(run.concepts)} concepts, top-20 share of validation users",
+        f"the {len(largest)} most frequent of {len(run.concepts)} concepts, "
+        "top-20 share of validation users",
         ("concept", "items", "AUC", "unit", "unsteered", "at strength 1"),
         [
             (c.name, c.item_count, c.auc, c.unit, c.unsteered_share, c.steered_share)
@@ -108,7 +110,7 @@ def run_tables(run: Run) -> list[Table]:
 
 
 def cost_line(run: Run) -> str:
-    """The price of the SAE in one sentence."""
+    """Tells the price of the SAE in one sentence."""
     before, after = run.metrics["ndcg@20"], run.metrics["reconstruct_ndcg@20"]
     loss = run.metrics["reconstruct_ndcg_loss@20"]
     verb = "costs" if loss >= 0 else "gains"

@@ -69,7 +69,10 @@ class Run:
 
 
 def save_run(run: Run) -> None:
-    """Writes all but the models, which their stages wrote; run.json, which makes the run finished, last."""
+    """Writes all but the models, which their stages wrote.
+
+    Run.json, which makes the run finished, last.
+    """
     run.catalogue.items.write_parquet(run.path / "items.parquet")
     run.split.save(run.path / "split.npz")
     _concept_frame(run.concepts).write_parquet(run.path / "concepts.parquet")
@@ -115,9 +118,19 @@ def load_run(path: Path) -> Run:
             f"{path}: labels.parquet is of {len(labels)} neurons, the SAE has {sae.n_neurons}"
         )
     return Run(
-        path, config, document["metrics"], catalogue, split, recommender, sae, concepts, labels,
-        document["data_set"], document["code_version"], tuple(document["notes"]),
-    )  # fmt: skip
+        path=path,
+        config=config,
+        metrics=document["metrics"],
+        catalogue=catalogue,
+        split=split,
+        recommender=recommender,
+        sae=sae,
+        concepts=concepts,
+        labels=labels,
+        data_set=document["data_set"],
+        code_version=document["code_version"],
+        notes=tuple(document["notes"]),
+    )
 
 
 def save_model(path: Path, stage: str, module: nn.Module, about: dict[str, Any]) -> None:
@@ -127,7 +140,7 @@ def save_model(path: Path, stage: str, module: nn.Module, about: dict[str, Any])
 
 
 def load_recommender(path: Path, config: TrainConfig, n_items: int) -> Recommender:
-    """The trained recommender of a run, finished or not."""
+    """Loads the trained recommender of a run, finished or not."""
     model = RECOMMENDERS[config.recommender].build(
         config.recommender_options, n_items, config.max_length
     )
@@ -136,7 +149,7 @@ def load_recommender(path: Path, config: TrainConfig, n_items: int) -> Recommend
 
 
 def load_sae(path: Path, config: TrainConfig, d: int) -> SparseAutoencoder:
-    """The trained SAE of a run, finished or not."""
+    """Loads the trained SAE of a run, finished or not."""
     sae = SAES[config.sae].build(config.sae_options, d)
     sae.scale_factor = float(_fill(sae, path, "sae")["scale_factor"])
     return sae
@@ -194,7 +207,8 @@ def _concepts(frame: pl.DataFrame, n_neurons: int, path: Path) -> list[FittedCon
         weights = np.asarray(row.pop("weights"), dtype=np.float32)
         if len(weights) != n_neurons:
             raise RunError(
-                f"{path}: concept {row['name']!r} has {len(weights)} weights, the SAE {n_neurons} neurons"
+                f"{path}: concept {row['name']!r} has {len(weights)} weights, "
+                f"the SAE {n_neurons} neurons"
             )
         concepts.append(FittedConcept(weights=weights, **row))
     return concepts

@@ -16,14 +16,15 @@ class Schedule:
     decay_from: float = 1.0
     """From this share of the epochs on, the step size falls linearly to 0."""
     validate_every: CountOrZero = 0
-    """Epochs between looks at the validation users; 0 never looks, and the last state is the result."""
+    """Epochs between looks at the validation users; 0 never looks, and the last state is the
+    result."""
     patience: Count = 1
     """Looks without a new best after which training stops."""
     weight_decay: float = 0.0
     """Adam's L2 penalty."""
 
     def lr_at(self, epoch: int) -> float:
-        """The step size of an epoch, counted from 0."""
+        """Returns the step size of an epoch, counted from 0."""
         progress = epoch / self.epochs
         if progress <= self.decay_from or self.decay_from >= 1:
             return self.lr

@@ -36,7 +36,8 @@ class SplitConfig:
     test_share: InnerShare = 0.1
     """Share of the eligible users on whom results are reported."""
     target_share: InnerShare = 0.2
-    """Random share of a held-out user's positive items that are to be found; the rest is the history."""
+    """Random share of a held-out user's positive items that are to be found; the rest is the
+    history."""
     min_positives: Annotated[int, Field(ge=2)] = 5
     """Users with fewer positive items are trained on, never held out."""
     rotation: CountOrZero = 0
@@ -70,19 +71,19 @@ class Split:
     target_items: Histories
 
     def histories(self, users: Ints) -> Histories:
-        """What a model may read of the given users, one row each, oldest first, not yet cut to a length."""
+        """Returns the full histories of the given users, one row each, oldest first."""
         return self.inputs.rows(users)
 
     def input_matrix(self, users: Ints) -> csr_matrix:
-        """The same as float32 [len(users), n_items]."""
+        """Returns the same as float32 [len(users), n_items]."""
         return self.histories(users).matrix(self.n_items)
 
     def targets(self, users: Ints) -> csr_matrix:
-        """What the given users' lists should hold, float32 [len(users), n_items]."""
+        """Returns what the given users' lists should hold, float32 [len(users), n_items]."""
         return self.target_items.rows(users).matrix(self.n_items)
 
     def popularity(self) -> Ints:
-        """Positive events of the training users, [n_items]."""
+        """Counts the positive events of the training users, [n_items]."""
         return np.bincount(self.histories(self.train).items, minlength=self.n_items).astype(
             np.int64
         )
@@ -130,7 +131,9 @@ class Split:
 def hold_out(
     positives: Histories, user_ids: tuple[str, ...], n_items: int, config: SplitConfig, seed: int
 ) -> Split:
-    """Splits as the configuration says; the seed decides which users are held out, and their targets.
+    """Splits as the configuration says.
+
+    The seed decides which users are held out, and their targets.
 
     Raises:
         DataError: if too few users have enough positive items to hold any out.
@@ -143,14 +146,15 @@ def hold_out(
 def _leave_one_out(
     positives: Histories, user_ids: tuple[str, ...], n_items: int, min_positives: int
 ) -> Split:
-    """Every user trains; those with enough items are validated on the last but one and tested on the last.
+    """Trains on every user; validates on the last item but one, tests on the last.
 
     A test history holds the validation target; a training history neither.
     """
     held_out = np.flatnonzero(positives.lengths >= max(min_positives, 3))
     if not len(held_out):
         raise DataError(
-            f"none of {len(user_ids)} users has {max(min_positives, 3)} positive items: nothing to hold out"
+            f"none of {len(user_ids)} users has {max(min_positives, 3)} positive items: "
+            "nothing to hold out"
         )
     from_end = np.repeat(positives.offsets[1:], positives.lengths) - np.arange(len(positives.items))
     is_held_out = np.zeros(len(user_ids), np.bool_)
@@ -189,8 +193,8 @@ def _hold_out_users(
     n_test = round(len(eligible) * config.test_share)
     if min(n_validation, n_test) < 1 or n_validation + n_test >= len(user_ids):
         raise DataError(
-            f"{len(eligible)} of {len(user_ids)} users have {config.min_positives} positive items or more: "
-            "too few to hold out validation and test users and train on the rest"
+            f"{len(eligible)} of {len(user_ids)} users have {config.min_positives} positive items "
+            "or more: too few to hold out validation and test users and train on the rest"
         )
     drawn = np.roll(rng.permutation(eligible), -config.rotation * n_test)
     validation, test = (
@@ -208,7 +212,10 @@ def _hold_out_users(
 def _draw_targets(
     positives: Histories, held_out: Bools, share: float, rng: np.random.Generator
 ) -> Bools:
-    """Flags round(share x count) random events of each held-out user, at least one, never all: [n_events]."""
+    """Flags round(share x count) random events of each held-out user, at least one, never all.
+
+    [n_events].
+    """
     lengths = positives.lengths
     draws = rng.random(len(positives.items))
     order = np.lexsort((draws, np.repeat(np.arange(positives.size), lengths)))

@@ -1,4 +1,4 @@
-"""Fits the recommender and the SAE of a run, unless a run directory holds them already, and measures them."""
+"""Fits the recommender and the SAE of a run unless its directory holds them, and measures them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from training.saes import SAES, SparseAutoencoder
 from training.splits import Split
 
 LIST_LENGTH = 20
+"""Items of the lists on which models are validated and measured."""
 
 
 def new_context(
@@ -27,7 +28,7 @@ def new_context(
     reporter: Reporter,
     device: torch.device,
 ) -> FitContext:
-    """What fitting needs; models are validated by the nDCG@20 of the validation users."""
+    """Makes the context of fitting; models are validated by nDCG@20 of the validation users."""
 
     def validate(model: Recommender) -> float:
         return mean_ndcg(
@@ -40,7 +41,7 @@ def new_context(
 
 
 def complete_recommender(config: TrainConfig, out: Path, context: FitContext) -> Recommender:
-    """The configuration's recommender, trained into the folder out unless it is there already."""
+    """Trains the configuration's recommender into the folder out, unless it is there already."""
     n_items = context.split.n_items
     if not (out / "recommender.json").is_file():
         torch.manual_seed(config.seed)
@@ -55,7 +56,7 @@ def complete_recommender(config: TrainConfig, out: Path, context: FitContext) ->
 def complete_autoencoder(
     config: TrainConfig, out: Path, recommender: Recommender, context: FitContext
 ) -> SparseAutoencoder:
-    """The configuration's SAE, trained into the folder out unless it is there already."""
+    """Trains the configuration's SAE into the folder out, unless it is there already."""
     if not (out / "sae.json").is_file():
         torch.manual_seed(config.seed)
         sae = SAES[config.sae].build(config.sae_options, recommender.d)

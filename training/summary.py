@@ -1,4 +1,7 @@
-"""What a data set is like, before anything is trained on it: figures, and a plot of the two long tails."""
+"""What a data set is like, before anything is trained on it.
+
+Figures, and a plot of the two long tails.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ class DataSummary:
     notes: tuple[str, ...]
 
     def rows(self) -> list[tuple[str, str]]:
-        """The figures as a person reads them."""
+        """Returns the figures as a person reads them."""
         least, quarter, half, three, most, longest = self.history_lengths
         rows = [
             ("users, items", f"{self.users:,}, {self.items:,}"),
@@ -70,7 +73,7 @@ class DataSummary:
 
 
 def summarise(raw: RawData, prepared: Prepared, positives: Histories) -> DataSummary:
-    """The figures of a prepared data set and its users' positive items."""
+    """Computes the figures of a prepared data set and its users' positive items."""
     interactions = prepared.interactions
     lengths = positives.lengths
     items = prepared.catalogue.items
@@ -94,7 +97,7 @@ def summarise(raw: RawData, prepared: Prepared, positives: Histories) -> DataSum
 
 
 def popularity(positives: Histories, n_items: int) -> Ints:
-    """Positive events of each item, most first, int64 [n_items]."""
+    """Counts the positive events of each item, most first, int64 [n_items]."""
     return np.sort(np.bincount(positives.items, minlength=n_items))[::-1]
 
 

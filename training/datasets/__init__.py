@@ -19,8 +19,8 @@ from training.interactions import RawData
 class Load(Protocol):
     """Reads or generates a data set."""
 
-    def __call__(self, source: str, options: Any, seed: int) -> RawData:
-        """Source is the --data value; raises DataError with what was found and expected."""
+    def __call__(self, source: str, options: Any, seed: int, /) -> RawData:
+        """Reads the source that --data names; raises DataError with what was expected and found."""
 
 
 class DataSetKind(NamedTuple):
@@ -47,7 +47,9 @@ TABLE = DataSetKind(TableOptions, load_table, prefix="")
 
 
 def data_set_kind(name: str) -> DataSetKind:
-    """The kind that a --data value names: a registered name, or the path of a folder or a table.
+    """Returns the kind that a --data value names.
+
+    A registered name, or the path of a folder or table.
 
     Raises:
         DataError: if it is none of these.
@@ -64,7 +66,7 @@ def data_set_kind(name: str) -> DataSetKind:
 
 
 def options_type(name: str) -> type[Any]:
-    """The options of what a --data value names, whether or not the folder or table exists here."""
+    """Returns the options of a --data value, whether or not the folder or table exists here."""
     table = name.endswith(SUFFIXES) and not Path(name).is_dir()
     return DATASETS.get(name, TABLE if table or Path(name).is_file() else FOLDER).options
 

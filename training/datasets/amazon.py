@@ -41,11 +41,12 @@ class AmazonOptions:
     dir: Path | None = None
     """Folder with CATEGORY.jsonl and meta_CATEGORY.jsonl, plain or gzipped (.gz)."""
     category: str | None = None
-    """Category as the files' names write it, such as All_Beauty, where the folder holds more than one."""
+    """Category as the files' names write it, such as All_Beauty, where the folder holds more than
+    one."""
 
 
-def load_amazon(source: str, options: AmazonOptions, seed: int) -> RawData:
-    """Reviews as ratings of products (parent_asin), with title, categories and store; times are in ms.
+def load_amazon(source: str, options: AmazonOptions, _seed: int) -> RawData:
+    """Reads reviews as ratings of products (parent_asin), and their metadata; times are in ms.
 
     Raises:
         DataError: if a file is absent or ambiguous, lacks a field, or holds what it cannot.

@@ -1,4 +1,7 @@
-"""Columns of strangers' tables: ids as text, numbers as numbers, times as integers, attributes by type."""
+"""Columns of strangers' tables.
+
+Ids as text, numbers as numbers, times as integers, attributes by type.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,14 @@ _RESERVED = ("item_id", "title", "popularity")
 
 
 def ids(column: pl.Series) -> pl.Series:
-    """Ids as text; whole numbers that a gap made floating point are written as whole numbers again."""
+    """Returns ids as text; whole numbers that a gap made floats become whole numbers again."""
     if column.dtype.is_float() and (column.drop_nulls() == column.drop_nulls().round()).all():
         column = column.cast(pl.Int64)
     return column.cast(pl.String)
 
 
 def numbers(table: pl.DataFrame, column: str, path: Path) -> pl.Series:
-    """A column as Float64, null where it is null, empty or NaN.
+    """Returns a column as Float64, null where it is null, empty or NaN.
 
     Raises:
         DataError: naming the first row (from 1) that holds something else.
@@ -37,7 +40,7 @@ def numbers(table: pl.DataFrame, column: str, path: Path) -> pl.Series:
 
 
 def times(table: pl.DataFrame, column: str, path: Path) -> pl.Series:
-    """A column as Int64: numbers as they are, dates as microseconds since 1970, to keep the order.
+    """Returns a column as Int64: numbers as they are, dates as microseconds since 1970.
 
     Raises:
         DataError: naming the first row (from 1) that holds something else.
@@ -72,7 +75,7 @@ def _refuse_first(
 
 
 def rating_rule(value: pl.Series, column: str) -> tuple[float | None, tuple[str, ...]]:
-    """The threshold of a positive event that the values suggest, and what to tell the person.
+    """Returns the threshold of a positive event that the values suggest, and notes for the person.
 
     Ratings that are all known and go up to 4 or 5 are stars: positive from 4 on. Everything else
     has no threshold of its own: gaps (an event without a rating is not a bad one), other scales,
@@ -94,7 +97,7 @@ def rating_rule(value: pl.Series, column: str) -> tuple[float | None, tuple[str,
 def attributes(
     table: pl.DataFrame, item: str, title: str | None
 ) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """Items in RawData's form: lists are tags, text is text, numbers are numbers; and what was left out."""
+    """Converts items to RawData's form by column type, and returns notes on what it left out."""
     columns = [ids(table[item]).alias("item_id")]
     columns.append(
         table[title].cast(pl.String).alias("title")
@@ -118,5 +121,5 @@ def attributes(
 
 
 def no_items() -> pl.DataFrame:
-    """Nothing known of any item."""
+    """Returns an empty table of items."""
     return pl.DataFrame(schema={"item_id": pl.String, "title": pl.String})

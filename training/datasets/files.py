@@ -1,4 +1,7 @@
-"""Files as publishers give them: found, or named as missing; read, or refused with what is wrong."""
+"""Files as publishers give them: found, or named as missing.
+
+Read, or refused with what is wrong.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ class Publisher(NamedTuple):
     offer: str
 
     def locate(self, folder: Path | None, names: Sequence[str]) -> list[Path]:
-        """The named files in the folder, or in a folder inside it that is called like the data set.
+        """Finds the named files in the folder, or in a folder inside it named like the data set.
 
         Raises:
             DataError: naming what was looked for, where, and who offers it.
@@ -39,7 +42,8 @@ class Publisher(NamedTuple):
         missing = [name for name in names if not (folder / name).is_file()]
         found = _listing(folder)
         raise DataError(
-            f"{self.data_set}: looked for {' and '.join(missing)} in {folder}, {found}. {self.offer}"
+            f"{self.data_set}: looked for {' and '.join(missing)} in {folder}, {found}. "
+            f"{self.offer}"
         )
 
 
@@ -61,7 +65,7 @@ def read_separated(
     encoding: str = "utf-8",
     content: bytes | None = None,
 ) -> pl.DataFrame:
-    """A table of separated text: columns as text, except those that schema gives another type.
+    """Reads a table of separated text; columns are text unless schema gives another type.
 
     header names the columns of a file that does not name them itself; content stands for the file's
     bytes.
@@ -112,7 +116,7 @@ def require_columns(path: Path, found: Sequence[str], required: Sequence[str]) -
 def read_json_lines(
     path: Path, required: Sequence[str] = (), schema: Schema | None = None
 ) -> pl.DataFrame:
-    """One JSON object a line, plain or gzipped; of schema's fields only, where that is given.
+    """Reads one JSON object a line, plain or gzipped; if schema is given, its fields only.
 
     Raises:
         DataError: if it is empty, holds something else, or its first object lacks a required field.
@@ -144,7 +148,7 @@ def _kind(value: object) -> str:
 
 
 def read_parquet(path: Path) -> pl.DataFrame:
-    """A Parquet file.
+    """Reads a Parquet file.
 
     Raises:
         DataError: if it is not one, or has no rows.
@@ -159,12 +163,12 @@ def read_parquet(path: Path) -> pl.DataFrame:
 
 
 def open_bytes(path: Path) -> Any:
-    """The file's bytes, unpacked where its name ends in .gz; a context manager that gives lines."""
+    """Opens a file for reading bytes, unpacked if its name ends in .gz."""
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
 
 
 def wrong_utf8(path: Path) -> str | None:
-    """The place of the first bytes that are not UTF-8, in words."""
+    """Describes the place of the first bytes that are not UTF-8, or returns None."""
     with open_bytes(path) as file:
         for number, line in enumerate(file, start=1):
             try:
@@ -175,7 +179,7 @@ def wrong_utf8(path: Path) -> str | None:
 
 
 def mixed_to_utf8(content: bytes) -> bytes:
-    """Old files as UTF-8: a line that is UTF-8 stays, any other one is Latin-1."""
+    """Converts old files to UTF-8: a line that is UTF-8 stays, any other one is read as Latin-1."""
     lines = content.split(b"\n")
     for number, line in enumerate(lines):
         try:

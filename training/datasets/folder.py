@@ -29,10 +29,11 @@ class FolderOptions:
     rating_column: str = "rating"
     """Column of interactions.parquet that holds the value of an event, if there is one."""
     where: str = ""
-    """Keep the interactions for which this SQL condition on their columns holds, such as user_id <= 2999."""
+    """Keep the interactions for which this SQL condition on their columns holds, such as user_id <=
+    2999."""
 
 
-def load_folder(source: str, options: FolderOptions, seed: int) -> RawData:
+def load_folder(source: str, options: FolderOptions, _seed: int) -> RawData:
     """Reads the folder; ratings that go up to 5 stars and have no nulls count as positive from 4.
 
     Raises:

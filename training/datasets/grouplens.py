@@ -1,4 +1,4 @@
-"""MovieLens 1M, 25M, 32M and "latest small" (GroupLens, University of Minnesota), as the archives unpack.
+"""Reads MovieLens 1M, 25M, 32M and "latest small" (GroupLens) as the archives unpack.
 
 F. M. Harper and J. A. Konstan, "The MovieLens Datasets: History and Context", ACM TiiS 5(4), 2015.
 For research use. MovieLens 1M is text separated by "::" in Latin-1; the later sets are CSV in
@@ -31,7 +31,8 @@ class GroupLensOptions:
     """Where the files are."""
 
     dir: Path | None = None
-    """Folder of the unpacked archive: ratings.dat and movies.dat, or ratings.csv, movies.csv and tags.csv."""
+    """Folder of the unpacked archive: ratings.dat and movies.dat, or ratings.csv, movies.csv and
+    tags.csv."""
 
 
 def _publisher(name: str) -> Publisher:
@@ -40,8 +41,8 @@ def _publisher(name: str) -> Publisher:
     )
 
 
-def load_dat(source: str, options: GroupLensOptions, seed: int) -> RawData:
-    """MovieLens 1M: ratings.dat and movies.dat, fields separated by two colons, no header.
+def load_dat(source: str, options: GroupLensOptions, _seed: int) -> RawData:
+    """Reads MovieLens 1M: ratings.dat and movies.dat, separated by two colons, without header.
 
     Raises:
         DataError: if a file is absent, or a line is not what the layout says.
@@ -52,8 +53,10 @@ def load_dat(source: str, options: GroupLensOptions, seed: int) -> RawData:
     return RawData(source, _events(events, ratings), _items(items), STARS_POSITIVE)
 
 
-def load_csv(source: str, options: GroupLensOptions, seed: int) -> RawData:
-    """MovieLens 25M, 32M and "latest small": ratings.csv, movies.csv and, where it is there, tags.csv.
+def load_csv(source: str, options: GroupLensOptions, _seed: int) -> RawData:
+    """Reads MovieLens 25M, 32M and "latest small".
+
+    Ratings.csv, movies.csv and, if present, tags.csv.
 
     Raises:
         DataError: if a file is absent, or lacks a column, or holds what it cannot.
@@ -70,7 +73,7 @@ def load_csv(source: str, options: GroupLensOptions, seed: int) -> RawData:
 
 
 def _read_ratings(path: Path) -> pl.DataFrame:
-    """With numbers parsed while reading: 32 million rows as text would take twice the memory."""
+    """Parses numbers while reading: 32 million rows as text would take twice the memory."""
     try:
         typed = {"rating": pl.Float64, "timestamp": pl.Int64}
         return read_separated(path, ",", _RATINGS, schema=typed)
@@ -115,7 +118,7 @@ def _items(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _tags(path: Path) -> pl.DataFrame:
-    """item_id and tags: what any user called the film, lower-cased."""
+    """Returns item_id and tags: the lower-cased tags that any user gave the film."""
     table = read_separated(path, ",", ("userId", "movieId", "tag"))
     tag = pl.col("tag").str.strip_chars().str.to_lowercase()
     return (

@@ -1,4 +1,6 @@
-"""Last.fm of HetRec 2011 (GroupLens and IR Group, UAM): how often users listened to artists, and their tags.
+"""Last.fm of HetRec 2011 (GroupLens and IR Group, UAM).
+
+How often users listened to artists, and their tags.
 
 I. Cantador, P. Brusilovsky, T. Kuflik, "Second Workshop on Information Heterogeneity and Fusion in
 Recommender Systems", RecSys 2011. A weight is a count of listening events, so every pair is
@@ -31,8 +33,8 @@ class LastFmOptions:
     """Folder with user_artists.dat, artists.dat, user_taggedartists.dat and tags.dat."""
 
 
-def load_lastfm(source: str, options: LastFmOptions, seed: int) -> RawData:
-    """Listening counts of artists, with the tags that any user gave an artist, lower-cased.
+def load_lastfm(source: str, options: LastFmOptions, _seed: int) -> RawData:
+    """Reads listening counts of artists, and the lower-cased tags that any user gave an artist.
 
     Raises:
         DataError: if a file is absent or empty, lacks a column, or holds what it cannot.

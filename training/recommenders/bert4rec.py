@@ -18,7 +18,9 @@ from training.recommenders.transformer import (
 
 
 class Bert4Rec(TransformerRecommender):
-    """x = N(E[items, mask] + P); per block N(x + A(x)), N(x + F(x)), all slots see all; z at the mask.
+    """x = N(E[items, mask] + P); per block N(x + A(x)), N(x + F(x)), all slots see all.
+
+    Z at the mask.
 
     q = N(GELU(z W + c)); score = q E^T + b. F. Sun et al., "BERT4Rec: Sequential Recommendation
     with Bidirectional Encoder Representations from Transformer", CIKM 2019; the norms of the input
@@ -37,28 +39,28 @@ class Bert4Rec(TransformerRecommender):
         initialise(self)
 
     def window(self, items: Tensor, mask: Tensor, width: int) -> Window:
-        """The newest items and the mask."""
+        """Returns the newest items and the mask."""
         tokens, filled = newest_last(items, mask, width - 1, self.max_length)
         return Window(pad(tokens, (0, 1), value=self.n_items), pad(filled, (0, 1), value=True))
 
     def allowed(self, filled: Tensor) -> Tensor:
-        """All that is filled."""
+        """Allows every filled slot."""
         return filled[:, None, None].expand(-1, 1, filled.shape[1], -1)
 
     def embedded(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """N(E + P)."""
+        """Computes N(E + P)."""
         y: Tensor = self.input_norm(tokens + positions)
         return y
 
     def output(self, x: Tensor) -> Tensor:
-        """As it is."""
+        """Returns the state unchanged."""
         return x
 
     def query(self, x: Tensor) -> Tensor:
-        """N(GELU(z W + c))."""
+        """Computes N(GELU(z W + c))."""
         q: Tensor = self.query_norm(gelu(self.dense(x)))
         return q
 
     def item_matrix(self) -> ItemMatrix:
-        """V = the items' embeddings, and the output bias."""
+        """Returns the items' embeddings and the output bias."""
         return ItemMatrix(self.token.weight.detach()[: self.n_items], self.b.detach())

@@ -24,11 +24,11 @@ class Elsa(Recommender):
         self.A = nn.Parameter(normalize(torch.empty(n_items, d).normal_(), dim=-1))
 
     def encode(self, items: Tensor, mask: Tensor) -> Tensor:
-        """Z = x A: the sum of the history's item vectors."""
+        """Computes z = x A: the sum of the history's item vectors."""
         return masked_sum(self.A, items, mask)
 
     def item_matrix(self) -> ItemMatrix:
-        """V = A, no biases."""
+        """Returns V = A, no biases."""
         return ItemMatrix(self.A.detach(), torch.zeros(self.n_items))
 
     @torch.no_grad()

@@ -16,7 +16,7 @@ _BIAS_PENALTY = 1e-4
 
 
 class FoldIn(NamedTuple):
-    """A new user's step: weight of the catalogue, penalty, and conjugate-gradient steps that solve it."""
+    """A new user's step: the catalogue's weight, the penalty, and conjugate-gradient steps."""
 
     negatives: float
     penalty: float
@@ -53,7 +53,7 @@ class Factorisation(Recommender):
         self.register_buffer("g", torch.zeros(d + 1))
 
     def encode(self, items: Tensor, mask: Tensor) -> Tensor:
-        """The Newton step above, without a; 0 for an empty history, which is thus ranked by b alone."""
+        """Computes the Newton step above, without a; 0, ranked by b alone, for an empty history."""
         length = mask.sum(dim=1, keepdim=True)
         share = mask / length.clamp(min=1)
         p = torch.sigmoid(self.b[items])
@@ -64,12 +64,12 @@ class Factorisation(Recommender):
         ]
 
     def item_matrix(self) -> ItemMatrix:
-        """V and b."""
+        """Returns V and b."""
         return ItemMatrix(self.V, self.b)
 
     @torch.no_grad()
     def set_items(self, V: Tensor, b: Tensor) -> None:
-        """Takes V [n_items, d] and b [n_items], and the catalogue's part of every Newton step from them."""
+        """Takes V [n_items, d], b [n_items]; computes the catalogue's part of Newton steps."""
         self.V.copy_(V)
         self.b.copy_(b)
         with_bias = torch.cat([V, V.new_ones(self.n_items, 1)], dim=1).double()

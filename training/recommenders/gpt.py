@@ -20,7 +20,9 @@ from training.recommenders.transformer import (
 
 
 class Gpt(TransformerRecommender):
-    """x = E[start, items] + P; per block x + A(N(x)), x + F(N(x)), causal; q = N(x) at the newest item.
+    """x = E[start, items] + P; per block x + A(N(x)), x + F(N(x)), causal.
+
+    q = N(x) at the newest item.
 
     A. Radford et al., "Language Models are Unsupervised Multitask Learners", 2019 (GPT-2): score =
     q E^T, F has GELU and inner width 4 d, the weights into the residual stream start smaller by
@@ -39,21 +41,21 @@ class Gpt(TransformerRecommender):
                     into.weight.mul_((2 * shape.blocks) ** -0.5)
 
     def window(self, items: Tensor, mask: Tensor, width: int) -> Window:
-        """The start token and the newest items."""
+        """Returns the start token and the newest items."""
         tokens, filled = newest_last(items, mask, width, self.max_length)
         place = torch.arange(width, device=items.device)
         start = place == width - 1 - filled.sum(dim=1, keepdim=True)
         return Window(torch.where(start, self.n_items, tokens), filled | start)
 
     def allowed(self, filled: Tensor) -> Tensor:
-        """Back in time."""
+        """Allows each slot the earlier ones."""
         return causal(filled)
 
     def embedded(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Sqrt(d) E + P."""
+        """Computes sqrt(d) E + P."""
         return math.sqrt(self.d) * tokens + positions
 
     def output(self, x: Tensor) -> Tensor:
-        """The last norm."""
+        """Applies the last norm."""
         y: Tensor = self.norm(x)
         return y

@@ -1,4 +1,4 @@
-"""LightGCN: matrix factorisation whose vectors are averages over the neighbours in the user-item graph."""
+"""Defines LightGCN: factorisation with vectors averaged over neighbours in the user-item graph."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from training.recommenders.factorisation import Factorisation, FoldIn
 
 
 class LightGcn(Factorisation):
-    """e_u^(k+1) = sum_(i in N_u) e_i^(k) / sqrt(|N_u| |N_i|), items alike; score = mean_k e_u . mean_k e_i.
+    """e_u^(k+1) = sum_(i in N_u) e_i^(k) / sqrt(|N_u| |N_i|), items alike.
+
+    score = mean_k e_u . mean_k e_i.
 
     The means go over the layers k = 0..n_layers. X. He et al., "LightGCN: Simplifying and Powering
     Graph Convolution Network for Recommendation", SIGIR 2020. V = mean_k e_i.
@@ -33,7 +35,7 @@ class LightGcn(Factorisation):
         self.register_buffer("pooled", torch.zeros(n_items, d))
 
     def encode(self, items: Tensor, mask: Tensor) -> Tensor:
-        """The user's own layers, or the Newton step; 0 for an empty history."""
+        """Computes the user's own layers, or the Newton step; 0 for an empty history."""
         if not self.propagation:
             return super().encode(items, mask)
         total = (embedding(items, self.pooled) * mask.unsqueeze(-1)).sum(dim=1)
@@ -48,7 +50,7 @@ class Layer(NamedTuple):
 
 
 class Graph(nn.Module):
-    """The training users' graph R [n_users, n_items], r_ui = 1 / sqrt(|N_u| |N_i|) where u has i, else 0."""
+    """The training graph R [n_users, n_items], r_ui = 1 / sqrt(|N_u| |N_i|) if u has i, else 0."""
 
     def __init__(self, histories: Histories, n_items: int) -> None:
         super().__init__()
@@ -63,7 +65,7 @@ class Graph(nn.Module):
         self._keep("Rt", csr_matrix(R.T))
 
     def layers(self, users: Tensor, items: Tensor, n_layers: int) -> list[Layer]:
-        """Layers 0..n_layers from layer 0."""
+        """Computes layers 0..n_layers from layer 0."""
         R, Rt = self._rows("R"), self._rows("Rt")
         layers = [Layer(users, items)]
         for _ in range(n_layers):
@@ -72,7 +74,7 @@ class Graph(nn.Module):
         return layers
 
     def pooled(self, layers: list[Layer]) -> Tensor:
-        """What an item adds to a new user of one item: [n_items, d]."""
+        """Computes each item's contribution to a new user of one item: [n_items, d]."""
         total = torch.stack([layer.items for layer in layers[:-1]]).sum(dim=0)
         return total * self.item_weights.unsqueeze(1) / len(layers)
 

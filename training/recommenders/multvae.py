@@ -32,35 +32,38 @@ class MultDae(Recommender):
         self.b = nn.Parameter(torch.zeros(n_items))
 
     def encode(self, items: Tensor, mask: Tensor) -> Tensor:
-        """Z of the whole history, without dropout."""
+        """Computes z of the whole history, without dropout."""
         size = mask.sum(dim=1, keepdim=True).clamp_min(1).sqrt()
         return self.bottleneck(masked_sum(self.E, items, mask) / size)
 
     def bottleneck(self, pooled: Tensor) -> Tensor:
-        """Pooled = x/||x|| E [batch, p] -> z [batch, d]."""
+        """Maps pooled = x/||x|| E [batch, p] -> z [batch, d]."""
         return pooled + self.b_E
 
-    def head(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Q = tanh(z)."""
+    def head(self, z: Tensor, context: Tensor | None = None) -> Tensor:  # noqa: ARG002 - the interface\'s
+        """Computes q = tanh(z)."""
         return torch.tanh(z)
 
     def item_matrix(self) -> ItemMatrix:
-        """V and b: the last layer."""
+        """Returns V and b: the last layer."""
         return ItemMatrix(self.V.detach(), self.b.detach())
 
     def logits(self, z: Tensor) -> Tensor:
-        """The scores with their gradient: [batch, d] -> [batch, n_items]."""
+        """Computes the scores with their gradient: [batch, d] -> [batch, n_items]."""
         return linear(self.head(z), self.V, self.b)
 
 
 class Posterior(NamedTuple):
-    """The distribution of z, normal with independent entries: mean and log_variance, both [batch, d]."""
+    """The distribution of z, normal with independent entries.
+
+    Mean and log_variance, both [batch, d].
+    """
 
     mean: Tensor
     log_variance: Tensor
 
     def sample(self, noise: float = 1.0) -> Tensor:
-        """Mean + sigma epsilon, with epsilon from torch's generator, normal with this standard deviation."""
+        """Draws mean + sigma epsilon; epsilon is normal with this standard deviation."""
         return self.mean + (0.5 * self.log_variance).exp() * noise * torch.randn_like(self.mean)
 
 
@@ -83,14 +86,14 @@ class MultVae(MultDae):
             nn.init.zeros_(layer.bias)
 
     def posterior(self, pooled: Tensor) -> Posterior:
-        """Pooled = x/||x|| E [batch, p] -> the distribution of z."""
+        """Maps pooled = x/||x|| E [batch, p] -> the distribution of z."""
         h = torch.tanh(pooled + self.b_E)
         return Posterior(self.to_mean(h), self.to_log_variance(h))
 
     def bottleneck(self, pooled: Tensor) -> Tensor:
-        """Pooled [batch, p] -> the posterior's mean [batch, d]."""
+        """Maps pooled [batch, p] -> the posterior's mean [batch, d]."""
         return self.posterior(pooled).mean
 
-    def head(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Q = tanh(z W_q + b_q)."""
+    def head(self, z: Tensor, context: Tensor | None = None) -> Tensor:  # noqa: ARG002 - the interface\'s
+        """Computes q = tanh(z W_q + b_q)."""
         return torch.tanh(self.to_query(z))

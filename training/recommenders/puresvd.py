@@ -13,7 +13,7 @@ from training.recommender import ItemMatrix, Recommender
 
 
 class PureSvd(Recommender):
-    """X ~ U S V^T; z = x V, score = x V V^T, with V [n_items, d] the first d right singular vectors.
+    """X ~ U S V^T; z = x V, score = x V V^T; V [n_items, d]: the first d right singular vectors.
 
     P. Cremonesi et al., "Performance of Recommender Algorithms on Top-N Recommendation Tasks",
     RecSys 2010.
@@ -25,23 +25,25 @@ class PureSvd(Recommender):
         self.register_buffer("V", torch.zeros(n_items, d))
 
     def encode(self, items: Tensor, mask: Tensor) -> Tensor:
-        """Z = x V."""
+        """Computes z = x V."""
         return (embedding(items, self.V) * mask.unsqueeze(-1)).sum(dim=1)
 
     def item_matrix(self) -> ItemMatrix:
-        """V, no biases."""
+        """Returns V, no biases."""
         return ItemMatrix(self.V, torch.zeros(self.n_items))
 
     @classmethod
     def of(cls, V: Tensor) -> PureSvd:
-        """The model with the given singular vectors, [n_items, d]."""
+        """Makes the model with the given singular vectors, [n_items, d]."""
         model = cls(*V.shape)
         model.V.copy_(V)
         return model
 
 
 def singular_vectors(X: csr_matrix, rank: int) -> Tensor:
-    """The first right singular vectors of X [n_users, n_items], largest first: -> float32 [n_items, rank].
+    """Computes the first right singular vectors of X [n_users, n_items].
+
+    -> float32 [n_items, rank].
 
     Signs are fixed (the largest entry of each vector is positive), so that the same data give the
     same bytes.

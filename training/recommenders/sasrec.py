@@ -19,7 +19,9 @@ from training.recommenders.transformer import (
 
 
 class SasRec(TransformerRecommender):
-    """x = E[items] + P; per block x + A(N(x)), x + F(N(x)), causal; q = N(x) at the newest; score = q E^T.
+    """x = E[items] + P; per block x + A(N(x)), x + F(N(x)), causal; q = N(x) at the newest.
+
+    score = q E^T.
 
     W.-C. Kang, J. McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018. F has ReLU and
     inner width d, as there; attention has an output matrix, which the paper's does without. Without
@@ -33,18 +35,18 @@ class SasRec(TransformerRecommender):
         initialise(self, linear=0.02)
 
     def window(self, items: Tensor, mask: Tensor, width: int) -> Window:
-        """The newest items alone."""
+        """Returns the newest items alone."""
         return newest_last(items, mask, width, self.max_length)
 
     def allowed(self, filled: Tensor) -> Tensor:
-        """Back in time."""
+        """Allows each slot the earlier ones."""
         return causal(filled)
 
     def embedded(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Sqrt(d) E + P."""
+        """Computes sqrt(d) E + P."""
         return math.sqrt(self.d) * tokens + positions
 
     def output(self, x: Tensor) -> Tensor:
-        """The last norm."""
+        """Applies the last norm."""
         y: Tensor = self.norm(x)
         return y

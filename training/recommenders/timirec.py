@@ -13,13 +13,13 @@ from training.recommenders.transformer import PostNormBlock, Shape, initialise
 
 
 class Interests(NamedTuple):
-    """After every item: interest vectors m [batch, width, K, d], predicted logits p [batch, width, K]."""
+    """Interest vectors m [batch, width, K, d] and predicted logits p [batch, width, K]."""
 
     m: Tensor
     p: Tensor
 
     def mixed(self) -> Tensor:
-        """Z = sum_k softmax(p)_k m_k: [batch, width, d]."""
+        """Computes z = sum_k softmax(p)_k m_k: [batch, width, d]."""
         return (self.p.softmax(dim=-1).unsqueeze(-1) * self.m).sum(dim=-2)
 
 
@@ -49,7 +49,10 @@ class TimiRec(Recommender):
         initialise(self)
 
     def interests(self, items: Tensor, mask: Tensor) -> Interests:
-        """Of every prefix of the newest max_length items; the width is the length and one more."""
+        """Computes the interests after every prefix of the newest max_length items.
+
+        Width is length + 1.
+        """
         lengths = mask.sum(dim=1, keepdim=True).to(torch.int64)
         # A slot more, so that there is something to look at where the length is 0.
         width = items.shape[1] + 1
@@ -67,12 +70,12 @@ class TimiRec(Recommender):
         return Interests(m, self.W(g))
 
     def encode(self, items: Tensor, mask: Tensor) -> Tensor:
-        """The interests mixed after the newest item."""
+        """Mixes the interests after the newest item."""
         z = self.interests(items, mask).mixed()
         length = mask.sum(dim=1).to(torch.int64).clamp_max(self.max_length)
         newest = (length - 1).clamp_min(0)[:, None, None].expand(-1, 1, self.d)
         return z.gather(1, newest).squeeze(1) * (length > 0).unsqueeze(-1)
 
     def item_matrix(self) -> ItemMatrix:
-        """V = the items' embeddings, no biases."""
+        """Returns V = the items' embeddings, no biases."""
         return ItemMatrix(self.token.weight.detach(), torch.zeros(self.n_items))

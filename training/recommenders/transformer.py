@@ -25,7 +25,7 @@ class Window(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """Of a transformer: width d, number of blocks and of heads in each, dropout rate, and where z is read."""
+    """A transformer's width d, blocks, heads in each, dropout rate, and where z is read."""
 
     d: int
     blocks: int
@@ -34,7 +34,7 @@ class Shape(NamedTuple):
     hook_point: str
 
     def blocks_before_hook(self) -> int:
-        """How many blocks come before the hook point.
+        """Returns the number of blocks before the hook point.
 
         Raises:
             ConfigError: if there is no such hook point.
@@ -60,7 +60,7 @@ class Attention(nn.Module):
         self.output = nn.Linear(shape.d, shape.d)
 
     def forward(self, at: Tensor, y: Tensor, allowed: Tensor) -> Tensor:
-        """At [batch, m, d] looks at y [batch, width, d] where allowed [batch, 1, m, width]."""
+        """Lets at [batch, m, d] attend to y [batch, width, d] if allowed [batch, 1, m, width]."""
         # A strided slice would be rounded differently where the weights ask for gradients.
         query, (key, value) = self.query(at.contiguous()), self.key_value(y).chunk(2, dim=-1)
         query, key, value = (
@@ -81,7 +81,7 @@ class FeedForward(nn.Module):
         self.first, self.second = nn.Linear(d, inner), nn.Linear(inner, d)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., d] -> [..., d]."""
+        """Maps [..., d] -> [..., d]."""
         y: Tensor = self.second(self.activation(self.first(x)))
         return y
 
@@ -98,7 +98,7 @@ class Block(nn.Module):
 
     @abstractmethod
     def forward(self, x: Tensor, allowed: Tensor, last: bool = False) -> Tensor:
-        """Takes x [batch, width, d] and who may look at whom, bool [batch, 1, width, width] -> the next x.
+        """Maps x [batch, width, d] and allowed keys, bool [batch, 1, width, width] -> the next x.
 
         last computes the last slot alone: [batch, 1, d].
         """
@@ -108,7 +108,7 @@ class PreNormBlock(Block):
     """x + A(N(x)), then x + F(N(x))."""
 
     def forward(self, x: Tensor, allowed: Tensor, last: bool = False) -> Tensor:
-        """As Block says."""
+        """Computes the next x, as Block says."""
         y = self.norm_1(x)
         x, at, allowed = (x[:, -1:], y[:, -1:], allowed[:, :, -1:]) if last else (x, y, allowed)
         x = x + dropout(self.attention(at, y, allowed), self.rate, self.training)
@@ -119,7 +119,7 @@ class PostNormBlock(Block):
     """N(x + A(x)), then N(x + F(x)): as in BERT."""
 
     def forward(self, x: Tensor, allowed: Tensor, last: bool = False) -> Tensor:
-        """As Block says."""
+        """Computes the next x, as Block says."""
         at, allowed = (x[:, -1:], allowed[:, :, -1:]) if last else (x, allowed)
         x = self.norm_1(at + dropout(self.attention(at, x, allowed), self.rate, self.training))
         y: Tensor = self.norm_2(x + dropout(self.feed_forward(x), self.rate, self.training))
@@ -139,7 +139,9 @@ def newest_last(items: Tensor, mask: Tensor, width: int, at_most: int) -> Window
 
 
 class TransformerRecommender(Recommender):
-    """A transformer over a window of the newest items; z is the last slot's state at the hook point.
+    """A transformer over a window of the newest items.
+
+    Z is the last slot's state at the hook point.
 
     hook_point is "output", after all blocks and the last norm, or "block1" ... "blockN", the state
     after that block; what follows it is the head. Between two blocks the head needs the other
@@ -174,40 +176,40 @@ class TransformerRecommender(Recommender):
 
     @abstractmethod
     def window(self, items: Tensor, mask: Tensor, width: int) -> Window:
-        """Histories, padded at the end, with the model's own tokens: at the end of a window of that width."""
+        """Puts histories, with the model's own tokens, at the end of a window of that width."""
 
     @abstractmethod
     def allowed(self, filled: Tensor) -> Tensor:
-        """Filled bool [batch, width] -> which slot may look at which, bool [batch, 1, width, width]."""
+        """Maps filled bool [batch, width] to allowed keys, bool [batch, 1, width, width]."""
 
     @abstractmethod
     def embedded(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Embeddings [batch, width, d], 0 in empty slots, and [width, d] -> what the first block reads."""
+        """Combines embeddings [batch, width, d], 0 in empty slots, and positions [width, d]."""
 
     @abstractmethod
     def output(self, x: Tensor) -> Tensor:
-        """After the last block -> the state at hook point "output"."""
+        """Maps the last block's state to the state at hook point "output"."""
 
     def query(self, x: Tensor) -> Tensor:
-        """The state at hook point "output" -> q; the identity unless has_query."""
+        """Maps the state at hook point "output" to q; the identity unless has_query."""
         return x
 
     def queries(self, window: Window) -> Tensor:
-        """The q of every slot: [batch, width, d]."""
+        """Computes the q of every slot: [batch, width, d]."""
         x = self._run(self._embed(window), self.allowed(window.filled), 0, self.shape.blocks)
         return self.query(self.output(x))
 
     def queries_along(self, items: Tensor, mask: Tensor) -> Tensor:
-        """The q of every filled slot, history after history, oldest first: [slots, d]."""
+        """Computes the q of every filled slot, history after history, oldest first: [slots, d]."""
         window = self.window(items, mask, items.shape[1] + 1)
         return self.queries(window)[window.filled]
 
     def encode(self, items: Tensor, mask: Tensor) -> Tensor:
-        """The last slot's state at the hook point."""
+        """Computes the last slot's state at the hook point."""
         return self.activate(items, mask).z
 
     def activate(self, items: Tensor, mask: Tensor) -> Activation:
-        """The same, with the other slots' states where the head needs them."""
+        """Computes z, and the other slots' states where the head needs them."""
         window = self.window(
             items, mask, self.positions if self.context_size else items.shape[1] + 1
         )
@@ -220,7 +222,7 @@ class TransformerRecommender(Recommender):
         return Activation(z, z[:, :0])
 
     def head(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """The blocks after the hook point, z in the last slot, and the output."""
+        """Runs the blocks after the hook point, with z in the last slot, and the output."""
         if context is not None and self.context_size:
             allowed = self.allowed(context[:, : self.positions] > 0.5)
             x = context[:, self.positions :].reshape(-1, self.positions, self.d)
@@ -229,7 +231,7 @@ class TransformerRecommender(Recommender):
         return self.query(z if self.hook_point == "output" else self.output(z))
 
     def item_matrix(self) -> ItemMatrix:
-        """V = the items' embeddings, no biases."""
+        """Returns V = the items' embeddings, no biases."""
         return ItemMatrix(self.token.weight.detach()[: self.n_items], torch.zeros(self.n_items))
 
     def _embed(self, window: Window) -> Tensor:
@@ -239,14 +241,17 @@ class TransformerRecommender(Recommender):
         return dropout(self.embedded(tokens, self.position(age)), self.shape.dropout, self.training)
 
     def _run(self, x: Tensor, allowed: Tensor, first: int, stop: int, last: bool = False) -> Tensor:
-        """Blocks first to stop; last computes but the last slot in the last of them."""
+        """Runs blocks first to stop; last computes only the last slot in the last block."""
         for number in range(first, stop):
             x = self.blocks[number](x, allowed, last and number == stop - 1)
         return x
 
 
 def causal(filled: Tensor) -> Tensor:
-    """Each slot looks at the filled ones up to itself, and always at itself: [batch, 1, width, width]."""
+    """Allows each slot the filled ones up to itself, and always itself.
+
+    [batch, 1, width, width].
+    """
     width = filled.shape[1]
     ones = torch.ones(width, width, dtype=torch.bool, device=filled.device)
     return (filled[:, None, None] & ones.tril()) | torch.eye(
@@ -255,7 +260,7 @@ def causal(filled: Tensor) -> Tensor:
 
 
 def initialise(module: nn.Module, linear: float | None = None) -> None:
-    """Embeddings normal with standard deviation .02, linear maps with the given one, else inputs^(-1/2)."""
+    """Draws embeddings with standard deviation 0.02, linear maps with linear, or inputs^(-1/2)."""
     for part in module.modules():
         if isinstance(part, nn.Embedding):
             nn.init.normal_(part.weight, std=0.02)

@@ -1,4 +1,7 @@
-"""Sparse autoencoders: one model, sparsity rules passed in; and the registry of those that can be trained."""
+"""Sparse autoencoders: one model, sparsity rules passed in.
+
+And the registry of those that can be trained.
+"""
 
 from training.fit import SaeKind
 from training.saes.base import SparseAutoencoder, SparseCode, Sparsity
@@ -21,7 +24,7 @@ from training.saes.tied import TiedTask
 from training.saes.topk import TopK
 
 
-def _relu(options: SaeOptions, n_neurons: int) -> Sparsity:
+def _relu(_options: SaeOptions, n_neurons: int) -> Sparsity:
     return Relu(n_neurons)
 
 

@@ -1,4 +1,4 @@
-"""AuxK: dead neurons learn from what the living ones leave over (arXiv 2406.04093, appendix A.2)."""
+"""Defines AuxK: dead neurons learn from the residual (arXiv 2406.04093, appendix A.2)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from training.saes.base import SparseAutoencoder, largest
 def auxk_loss(
     sae: SparseAutoencoder, pre: Tensor, residual: Tensor, dead: Tensor, k_aux: int
 ) -> Tensor:
-    """How badly the k_aux largest dead neurons reconstruct the residual: a scalar, 0 where no neuron is dead.
+    """Measures how badly the k_aux largest dead neurons reconstruct the residual.
+
+    0 if none is dead.
 
     pre [batch, n_neurons] before ReLU and the sparsity rule; residual [batch, d] = y - y_hat,
     detached here; dead bool [n_neurons]. The mean squared error is divided by the residual's own

@@ -1,4 +1,7 @@
-"""The sparse autoencoder as equations; the sparsity rule and the input normalisation are passed in."""
+"""The sparse autoencoder as equations.
+
+The sparsity rule and the input normalisation are passed in.
+"""
 
 from __future__ import annotations
 
@@ -33,34 +36,36 @@ class Sparsity(nn.Module, ABC):
 
     @abstractmethod
     def keep(self, pre: Tensor) -> Tensor:
-        """ReLU, and what the rule does not keep is 0: both [batch, n_neurons]; k is not yet applied.
+        """Applies ReLU and the rule, but not yet k: both [batch, n_neurons].
 
         Traceable to ONNX in evaluation.
         """
 
     def select(self, pre: Tensor) -> SparseCode:
-        """[batch, n_neurons] -> the k largest of the kept ones, largest first."""
+        """Selects the k largest kept activations, largest first: [batch, n_neurons] -> code."""
         activations, neurons = torch.topk(self.keep(pre), self.k, dim=-1)
         return SparseCode(neurons, activations)
 
     def forward(self, pre: Tensor) -> Tensor:
-        """The same as select, dense: [batch, n_neurons]."""
+        """Selects the same, dense: [batch, n_neurons]."""
         kept = self.select(pre)
         return torch.zeros_like(pre).scatter(-1, kept.neurons, kept.activations)
 
     def training_code(self, pre: Tensor) -> Tensor | SparseCode:
-        """What is decoded while training, in the form that is cheaper to decode."""
+        """Returns the code to decode while training, in the form that is cheaper to decode."""
         return self.keep(pre)
 
     def start(self, pre: Tensor) -> None:
-        """Before training: may fit what the rule has to untrained pre-activations [batch, n_neurons]."""
+        """Fits the rule, before training, to untrained pre-activations [batch, n_neurons]."""
 
     def cap(self, most: int) -> None:
-        """After training: most is the largest number of neurons that stayed in any training code."""
+        """Sets k, after training, from the largest number of neurons in any training code."""
 
 
 class Uncounted(Sparsity):
-    """A rule that fixes no number: k is n_neurons until cap gives it room for the largest training code.
+    """A rule that fixes no number.
+
+    K is n_neurons until cap gives it room for the largest training code.
 
     k is part of the state, so that a loaded rule has the one that it was saved with.
     """
@@ -70,20 +75,22 @@ class Uncounted(Sparsity):
         self.n_neurons = n_neurons
 
     def cap(self, most: int) -> None:
-        """A tenth more than the largest training code, never more than n_neurons."""
+        """Sets k to a tenth more than the largest training code, at most n_neurons."""
         self.k = min(max(1, math.ceil(1.1 * most)), self.n_neurons)
 
     def get_extra_state(self) -> Tensor:
-        """k, for the state dict."""
+        """Returns k, for the state dict."""
         return torch.tensor(self.k)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """k, from a state dict."""
+        """Takes k from a state dict."""
         self.k = int(state)
 
 
 class SparseAutoencoder(nn.Module):
-    """s = sparsity((y - b_dec) W_enc + b_enc), D(s) = s W_dec + b_dec ~ y = (z - shift(z)) / scale(z).
+    """s = sparsity((y - b_dec) W_enc + b_enc), D(s) = s W_dec + b_dec ~ y.
+
+    y = (z - shift(z)) / scale(z).
 
     scale(z) is scale_factor times the normalisation's. W_enc [d, n_neurons], b_enc [n_neurons],
     W_dec [n_neurons, d] with rows of unit norm, b_dec [d]; W_enc starts as the transpose of W_dec
@@ -104,42 +111,42 @@ class SparseAutoencoder(nn.Module):
 
     @property
     def k(self) -> int:
-        """Most neurons that one code has active."""
+        """Returns the most neurons that one code has active."""
         return self.sparsity.k
 
     @property
     def scale_rule(self) -> str:
-        """The normalisation's name."""
+        """Returns the normalisation's name."""
         return self.normalisation.name
 
     def scale(self, z: Tensor) -> Tensor:
-        """[batch, d] -> [batch, 1], what z - shift(z) is divided by."""
+        """Computes the divisor of z - shift(z): [batch, d] -> [batch, 1]."""
         return self.scale_factor * self.normalisation.scale(z)
 
     def shift(self, z: Tensor) -> Tensor:
-        """[batch, d] -> [batch, 1], what is subtracted from each of z's entries."""
+        """Computes the value subtracted from each of z's entries: [batch, d] -> [batch, 1]."""
         return self.normalisation.shift(z)
 
     def normalised(self, z: Tensor) -> Tensor:
-        """Raw z [batch, d] -> y [batch, d]."""
+        """Maps raw z [batch, d] -> y [batch, d]."""
         return (z - self.shift(z)) / self.scale(z)
 
     def pre_activations(self, y: Tensor) -> Tensor:
-        """What ReLU and the sparsity rule are applied to: y [batch, d] -> [batch, n_neurons]."""
+        """Computes the input of ReLU and the sparsity rule: y [batch, d] -> [batch, n_neurons]."""
         # b_dec is taken to the neurons' side: its gradient then costs no product with W_enc^T.
         return torch.addmm(self.b_enc - self.b_dec @ self.W_enc, y, self.W_enc)
 
     def encode(self, z: Tensor) -> Tensor:
-        """Raw z [batch, d] -> code [batch, n_neurons]."""
+        """Encodes raw z [batch, d] -> code [batch, n_neurons]."""
         code: Tensor = self.sparsity(self.pre_activations(self.normalised(z)))
         return code
 
     def encode_sparse(self, z: Tensor) -> SparseCode:
-        """Raw z [batch, d] -> its active neurons, largest first. Traceable to ONNX."""
+        """Encodes raw z [batch, d] -> its active neurons, largest first. Traceable to ONNX."""
         return self.sparsity.select(self.pre_activations(self.normalised(z)))
 
     def decode(self, code: Tensor | SparseCode) -> Tensor:
-        """[batch, n_neurons], or its active neurons -> D(s) [batch, d], in normalised space."""
+        """Decodes [batch, n_neurons], or active neurons -> D(s) [batch, d], in normalised space."""
         if isinstance(code, SparseCode):
             rows = embedding_bag(
                 code.neurons, self.W_dec, per_sample_weights=code.activations, mode="sum"
@@ -148,7 +155,7 @@ class SparseAutoencoder(nn.Module):
         return code @ self.W_dec + self.b_dec
 
     def reconstruct(self, z: Tensor) -> Tensor:
-        """Z -> scale(z) D(encode(z)) + shift(z), [batch, d]."""
+        """Maps z -> scale(z) D(encode(z)) + shift(z), [batch, d]."""
         return self.scale(z) * self.decode(self.encode(z)) + self.shift(z)
 
     @torch.no_grad()
@@ -165,14 +172,14 @@ class SparseAutoencoder(nn.Module):
 
     @torch.no_grad()
     def drop_parallel_gradient(self) -> None:
-        """Removes the part of W_dec's gradient along its rows, which normalise_rows would undo anyway."""
+        """Removes W_dec's gradient along its rows, which normalise_rows would undo anyway."""
         if self.W_dec.grad is not None:
             along = (self.W_dec.grad * self.W_dec).sum(dim=-1, keepdim=True)
             self.W_dec.grad -= along * self.W_dec
 
 
 def largest(values: Tensor, k: int) -> Tensor:
-    """The places of the k largest of each row, in no order: int64 [batch, k]."""
+    """Finds the places of the k largest of each row, in no order: int64 [batch, k]."""
     values = values.detach()
     if values.device.type != "cpu":
         return torch.topk(values, k, dim=-1, sorted=False).indices

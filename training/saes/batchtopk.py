@@ -1,4 +1,4 @@
-"""BatchTopK: the k x batch largest activations of a batch stay, few of an easy sample, many of another."""
+"""Defines BatchTopK: the k x batch largest activations of a batch stay."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from training.saes.base import Uncounted
 
 
 class BatchTopK(Uncounted):
-    """Keeps the k_mean x batch largest of a batch while training, and what is above a threshold afterwards.
+    """Keeps the k_mean x batch largest of a training batch; afterwards those above a threshold.
 
     The threshold is a running mean of the smallest kept of each batch (B. Bussmann et al.,
     "BatchTopK Sparse Autoencoders", arXiv 2412.06410); k_mean is how many a code keeps on average.
@@ -25,11 +25,11 @@ class BatchTopK(Uncounted):
         self.register_buffer("threshold", torch.zeros(()))
 
     def start(self, pre: Tensor) -> None:
-        """The threshold begins at what would keep k_mean of each sample on average."""
+        """Sets the threshold to what would keep k_mean of each sample on average."""
         self.threshold.copy_(self._smallest_kept(pre))
 
     def keep(self, pre: Tensor) -> Tensor:
-        """While training, the largest of the batch; else those above the threshold."""
+        """Keeps, while training, the largest of the batch; else those above the threshold."""
         if not self.training:
             return torch.where(pre > self.threshold, pre, 0.0)
         smallest = self._smallest_kept(pre)

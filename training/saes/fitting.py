@@ -54,20 +54,20 @@ class SaeTask:
 
     @torch.no_grad()
     def start(self) -> None:
-        """b_dec at the mean of the normalised activations, whose error scales the loss; the rule's start."""
+        """Sets b_dec to the mean activation, whose error scales the loss, and starts the rule."""
         y = self.module.normalised(self.recommender.embed(self.histories, self.max_length))
         self.module.b_dec.copy_(y.mean(dim=0))
         self.baseline = max(float(self.error(y.mean(dim=0).expand_as(y), y)), 1e-12)
         self.module.sparsity.start(self.module.pre_activations(y[:_CALIBRATION_ROWS]))
 
     def batches(self, rng: np.random.Generator) -> Iterator[Tensor]:
-        """User embeddings [batch, d] of random sub-histories, encoded anew."""
+        """Yields user embeddings [batch, d] of random sub-histories, encoded anew."""
         return self.sub_histories.embedded(
             self.recommender, self.max_length, self.options.batch_size, rng
         )
 
     def loss(self, batch: Tensor) -> Tensor:
-        """The error over that of the mean, and AuxK."""
+        """Computes the error, in units of the mean's error, and AuxK."""
         y = self.module.normalised(batch)
         pre = self.module.pre_activations(y)
         code = self.module.sparsity.training_code(pre)
@@ -75,12 +75,12 @@ class SaeTask:
         return self.loss_of(y, pre, code)
 
     def loss_of(self, y: Tensor, pre: Tensor, code: Tensor | SparseCode) -> Tensor:
-        """The same of normalised y [batch, d], its pre-activations [batch, n_neurons] and the kept ones."""
+        """Computes the loss of normalised y [batch, d], its pre-activations and its code."""
         y_hat = self.module.decode(code)
         return self.error(y_hat, y) / self.baseline + self.revival(y, y_hat, pre)
 
     def revival(self, y: Tensor, y_hat: Tensor, pre: Tensor) -> Tensor:
-        """AuxK times its weight."""
+        """Computes AuxK times its weight."""
         weight, dead = (
             self.options.auxk_weight,
             self.silent >= self.options.dead_after * self.histories.size,
@@ -91,20 +91,20 @@ class SaeTask:
         return weight * auxk_loss(self.module, pre, residual, dead, max(self.module.d // 2, 1))
 
     def before_step(self) -> None:
-        """No gradient along the decoder rows."""
+        """Removes the gradient along the decoder rows."""
         self.module.drop_parallel_gradient()
 
     def after_step(self) -> None:
-        """Unit decoder rows again."""
+        """Puts the decoder rows back to unit norm."""
         self.module.normalise_rows()
 
     def validate(self) -> float:
-        """Not used: an SAE is trained for a fixed number of epochs."""
+        """Raises: an SAE is trained for a fixed number of epochs."""
         raise NotImplementedError
 
     @torch.no_grad()
     def finish(self, rng: np.random.Generator) -> None:
-        """After training: the rule gets room for every code, and reconstructions their best common length.
+        """Gives the rule room for every code, and reconstructions their best common length.
 
         That is all of their length that a cosine loss leaves open, and what an L1 penalty took from
         them.
@@ -121,7 +121,7 @@ class SaeTask:
             sae.rescale(along / square)
 
     def _examples(self, rng: np.random.Generator) -> Iterator[Tensor]:
-        """Embeddings of whole histories and of a few draws."""
+        """Yields embeddings of whole histories and of a few draws."""
         for part in self.histories.batches(1024):
             yield self.recommender.embed(part, self.max_length)
         for _ in range(_CAP_DRAWS):

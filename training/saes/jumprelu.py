@@ -1,4 +1,4 @@
-"""JumpReLU: each neuron has a threshold of its own, learned beside an L0 penalty (arXiv 2407.14435)."""
+"""Defines JumpReLU: a learned threshold per neuron, and an L0 penalty (arXiv 2407.14435)."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class JumpRelu(Uncounted):
 
     @torch.no_grad()
     def start(self, pre: Tensor) -> None:
-        """The thresholds begin at what keeps k_mean of each sample on average."""
+        """Sets the thresholds to what keeps k_mean of each sample on average."""
         kept = torch.topk(pre.flatten(), self.k_mean * len(pre)).values
         self.log_theta.fill_(float(kept.min().clamp_min(1e-6).log()))
 
     def keep(self, pre: Tensor) -> Tensor:
-        """Those above their threshold."""
+        """Keeps activations above their neuron's threshold."""
         theta = self.log_theta.exp()
         kept = torch.where(pre > theta, pre, 0.0)
         if not self.training:
@@ -38,13 +38,16 @@ class JumpRelu(Uncounted):
         return kept + theta.detach() * (step - step.detach())
 
     def penalty(self, pre: Tensor) -> Tensor:
-        """(l0 / k_mean - 1)^2 with l0 the mean over the batch, whose gradient in theta is estimated alike."""
+        """Computes (l0 / k_mean - 1)^2, l0 the batch's mean.
+
+        The gradient in theta is estimated, too.
+        """
         theta = self.log_theta.exp()
         step = self._step(pre, theta)
         l0 = ((pre > theta) + step - step.detach()).sum(dim=-1).mean()
         return (l0 / self.k_mean - 1).square()
 
     def _step(self, pre: Tensor, theta: Tensor) -> Tensor:
-        """H(a - theta) as a ramp of width epsilon, whose slope is the kernel."""
+        """Computes H(a - theta) as a ramp of width epsilon, whose slope is the kernel."""
         width = self.bandwidth * theta.detach()
         return ((pre.detach() - theta) / width + 0.5).clamp(0, 1)

@@ -12,21 +12,21 @@ class ReconstructionLoss(Protocol):
     """A figure to be made smaller, and what goes with it; y_hat and y [batch, d]."""
 
     def __call__(self, y_hat: Tensor, y: Tensor) -> Tensor:
-        """The scalar."""
+        """Computes the scalar."""
 
     def factor(self, y_hat: Tensor, y: Tensor) -> Tensor:
-        """What y_hat should be multiplied with, [batch, 1]: this loss may not care about its length."""
+        """Returns the factor for y_hat, [batch, 1]: the loss may leave its length open."""
 
 
 class SquaredError:
     """Mean of (y_hat - y)^2."""
 
     def __call__(self, y_hat: Tensor, y: Tensor) -> Tensor:
-        """The mean over batch and entries."""
+        """Computes the mean over batch and entries."""
         return (y_hat - y).square().mean()
 
-    def factor(self, y_hat: Tensor, y: Tensor) -> Tensor:
-        """1: the length is learned."""
+    def factor(self, y_hat: Tensor, y: Tensor) -> Tensor:  # noqa: ARG002 - the interface's
+        """Returns 1: the length is learned."""
         return torch.ones_like(y[:, :1])
 
 
@@ -34,11 +34,11 @@ class CosineDistance:
     """1 - cos(y_hat, y): the direction alone, as arXiv 2601.11182 trains its SAEs."""
 
     def __call__(self, y_hat: Tensor, y: Tensor) -> Tensor:
-        """The mean over the batch."""
+        """Computes the mean over the batch."""
         return (1 - torch.cosine_similarity(y_hat, y, dim=-1)).mean()
 
     def factor(self, y_hat: Tensor, y: Tensor) -> Tensor:
-        """The least-squares length of each row."""
+        """Computes the least-squares length of each row."""
         tiny = torch.finfo(y.dtype).tiny
         return (y_hat * y).sum(-1, keepdim=True) / y_hat.square().sum(-1, keepdim=True).clamp_min(
             tiny

@@ -1,4 +1,4 @@
-"""Matryoshka: every prefix of the neurons reconstructs by itself, so that the first learn what is general."""
+"""Trains a Matryoshka SAE: each prefix of the neurons reconstructs by itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class MatryoshkaTask(SaeTask):
     options: MatryoshkaOptions
 
     def loss_of(self, y: Tensor, pre: Tensor, code: Tensor | SparseCode) -> Tensor:
-        """The same of normalised y [batch, d] and its code [batch, n_neurons]."""
+        """Computes the loss of normalised y [batch, d] and its code [batch, n_neurons]."""
         sizes = self.options.prefix_sizes(self.module.n_neurons)
         y_hats = list(nested(self.module, cast(Tensor, code), sizes))
         errors = torch.stack([self.error(y_hat, y) for y_hat in y_hats])
@@ -27,7 +27,10 @@ class MatryoshkaTask(SaeTask):
 
 
 def nested(sae: SparseAutoencoder, code: Tensor, sizes: Sequence[int]) -> Iterator[Tensor]:
-    """What the first neurons alone make of a code [batch, n_neurons]: D [batch, d] of each of the widths."""
+    """Decodes a code [batch, n_neurons] by its first neurons alone.
+
+    Yields D [batch, d] of each width.
+    """
     y_hat, start = sae.b_dec.expand(len(code), -1), 0
     for stop in sizes:
         y_hat = y_hat + code[:, start:stop] @ sae.W_dec[start:stop]

@@ -13,13 +13,13 @@ class Normalisation(Protocol):
 
     @property
     def name(self) -> str:
-        """The name in NORMALISATIONS."""
+        """Returns the name in NORMALISATIONS."""
 
     def scale(self, z: Tensor) -> Tensor:
-        """[batch, d] -> [batch, 1], never 0."""
+        """Computes [batch, d] -> [batch, 1], never 0."""
 
     def shift(self, z: Tensor) -> Tensor:
-        """[batch, d] -> [batch, 1]."""
+        """Computes [batch, d] -> [batch, 1]."""
 
 
 class UnitNorm:
@@ -28,11 +28,11 @@ class UnitNorm:
     name = "unit"
 
     def scale(self, z: Tensor) -> Tensor:
-        """The norm of z."""
+        """Computes the norm of z."""
         return _or_1(torch.linalg.vector_norm(z, dim=-1, keepdim=True))
 
     def shift(self, z: Tensor) -> Tensor:
-        """0."""
+        """Returns 0."""
         return torch.zeros_like(z[:, :1])
 
 
@@ -42,11 +42,11 @@ class NoNormalisation:
     name = "none"
 
     def scale(self, z: Tensor) -> Tensor:
-        """1."""
+        """Returns 1."""
         return torch.ones_like(z[:, :1])
 
     def shift(self, z: Tensor) -> Tensor:
-        """0."""
+        """Returns 0."""
         return torch.zeros_like(z[:, :1])
 
 
@@ -56,13 +56,13 @@ class Standard:
     name = "standard"
 
     def scale(self, z: Tensor) -> Tensor:
-        """The standard deviation of z's d entries (of all d, not of a sample)."""
+        """Computes the standard deviation of z's d entries (of all d, not of a sample)."""
         return _or_1(
             torch.linalg.vector_norm(z - self.shift(z), dim=-1, keepdim=True) / z.shape[-1] ** 0.5
         )
 
     def shift(self, z: Tensor) -> Tensor:
-        """The mean of z's entries."""
+        """Computes the mean of z's entries."""
         return z.mean(dim=-1, keepdim=True)
 
 

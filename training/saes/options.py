@@ -61,11 +61,12 @@ class SaeOptions:
     def __post_init__(self) -> None:
         if self.keep_low > self.keep_high:
             raise ConfigError(
-                f"SAE: keep_low: expected at most keep_high, {self.keep_high}, found {self.keep_low}"
+                f"SAE: keep_low: expected at most keep_high, {self.keep_high}, "
+                f"found {self.keep_low}"
             )
 
     def n_neurons(self, d: int) -> int:
-        """The width for an activation of width d.
+        """Returns the width for an activation of width d.
 
         Raises:
             ConfigError: if k is more than that.
@@ -77,11 +78,11 @@ class SaeOptions:
         return d * self.expansion
 
     def schedule(self) -> Schedule:
-        """The loop's settings."""
+        """Returns the loop's settings."""
         return Schedule(self.epochs, self.lr, decay_from=self.decay_from)
 
     def normalisation(self) -> Normalisation:
-        """The rule that normalise names."""
+        """Makes the rule that normalise names."""
         return NORMALISATIONS[self.normalise]()
 
 
@@ -132,13 +133,13 @@ class MatryoshkaOptions(BatchTopKOptions):
     """Nested widths whose reconstructions are trained together, each half of the next."""
 
     def prefix_sizes(self, n_neurons: int) -> tuple[int, ...]:
-        """The nested widths, the last of them n_neurons."""
+        """Returns the nested widths, the last of them n_neurons."""
         return tuple(sorted({max(n_neurons >> step, 1) for step in range(self.prefixes)}))
 
 
 @options
 class TiedOptions(PenalisedOptions):
-    """Options of the tied ReLU Matryoshka of arXiv 2606.29341, with its constants but for the penalty's."""
+    """Configures the tied ReLU Matryoshka of arXiv 2606.29341; all but penalty is its own."""
 
     prefixes: Annotated[int, Field(ge=1, le=64)] = 10
     """Nested widths, in equal steps."""
@@ -154,7 +155,7 @@ class TiedOptions(PenalisedOptions):
     """Epochs before the score matrix counts; its weight grows for as many more."""
 
     def prefix_sizes(self, n_neurons: int) -> tuple[int, ...]:
-        """The nested widths, the last of them n_neurons."""
+        """Returns the nested widths, the last of them n_neurons."""
         return tuple(
             sorted(
                 {max(n_neurons * step // self.prefixes, 1) for step in range(1, self.prefixes + 1)}

@@ -1,4 +1,7 @@
-"""SAEs whose codes a penalty keeps sparse: its weight is given, or follows the number of active neurons."""
+"""SAEs whose codes a penalty keeps sparse.
+
+Its weight is given, or follows the number of active neurons.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,16 @@ from training.saes.fitting import SaeTask
 from training.saes.options import PenalisedOptions
 
 _FIRST_WEIGHT = 1e-2
+"""First weight of a penalty that adapts; larger starts sparser."""
 _RATE = 0.05
+"""Change of the weight's logarithm a step, per unit of (l0 / k - 1); larger adapts faster."""
 
 
 class Penalised(Protocol):
     """A sparsity rule with a penalty."""
 
     def penalty(self, pre: Tensor) -> Tensor:
-        """[batch, n_neurons] before the rule -> a scalar that is smaller for sparser codes."""
+        """Maps [batch, n_neurons] before the rule -> a scalar, smaller for sparser codes."""
 
 
 class PenalisedTask(SaeTask):
@@ -45,18 +50,18 @@ class PenalisedTask(SaeTask):
         self.memory["weight"] = self.weight
 
     def first_weight(self) -> float:
-        """Where the penalty's weight begins if it adapts: small beside the error."""
+        """Returns the first weight of a penalty that adapts: small compared with the error."""
         return _FIRST_WEIGHT
 
     def loss_of(self, y: Tensor, pre: Tensor, code: Tensor | SparseCode) -> Tensor:
-        """The error over that of the mean, AuxK, and the weighted penalty."""
+        """Computes the error in units of the mean's error, AuxK, and the weighted penalty."""
         loss = super().loss_of(y, pre, code) + self.weight.clone() * self.penalty(pre)
         if not self.options.penalty:
             self._adapt(code)
         return loss
 
     def penalty(self, pre: Tensor) -> Tensor:
-        """The rule's."""
+        """Computes the rule's penalty."""
         rule: Penalised = self.module.sparsity  # type: ignore[assignment]
         return rule.penalty(pre)
 

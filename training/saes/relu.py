@@ -1,4 +1,4 @@
-"""ReLU: every positive activation stays, and an L1 penalty keeps them few ("basic" in arXiv 2601.11182)."""
+"""Defines ReLU with an L1 penalty, the "basic" SAE of arXiv 2601.11182."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Relu(Uncounted):
     """Keeps all that is positive."""
 
     def keep(self, pre: Tensor) -> Tensor:
-        """ReLU."""
+        """Applies ReLU."""
         return relu(pre)
 
     def penalty(self, pre: Tensor) -> Tensor:
-        """Mean L1 norm of the codes."""
+        """Computes the mean L1 norm of the codes."""
         return relu(pre).sum(dim=-1).mean()

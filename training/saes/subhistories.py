@@ -1,4 +1,7 @@
-"""Which histories an SAE learns from: random parts of those of the training users, drawn anew each time."""
+"""Which histories an SAE learns from.
+
+Random parts of those of the training users, drawn anew each time.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from training.histories import Histories, stacked
 from training.recommender import Recommender
 
 _BATCHES_AT_ONCE = 16
+"""Batches drawn together; more let rows of like length be encoded together, and take memory."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class SubHistories:
     joined: float
 
     def draw(self, rows: Ints, rng: np.random.Generator) -> Histories:
-        """One sub-history of each of the rows."""
+        """Draws one sub-history of each of the rows."""
         own = self._part(self.histories.rows(rows), rng, self.low, self.high)
         if not self.joined:
             return own
@@ -45,7 +49,7 @@ class SubHistories:
     def embedded(
         self, recommender: Recommender, max_length: int, batch_size: int, rng: np.random.Generator
     ) -> Iterator[Tensor]:
-        """One draw of each history, in random order: user embeddings [batch_size, d], fewer at the end."""
+        """Yields user embeddings [batch_size, d] of one draw of each history, in random order."""
         order = rng.permutation(self.histories.size)
         for start in range(0, len(order), batch_size * _BATCHES_AT_ONCE):
             drawn = self.draw(order[start : start + batch_size * _BATCHES_AT_ONCE], rng).last(
@@ -64,7 +68,7 @@ class SubHistories:
 
 
 def _joined(first: Histories, second: Histories) -> Histories:
-    """Each row of the first followed by the same row of the second."""
+    """Joins each row of the first to the same row of the second."""
     rows = np.arange(2 * first.size).reshape(2, -1).T.ravel()
     both = stacked([first, second]).rows(rows)
     return Histories(both.offsets[::2], both.items)
@@ -73,7 +77,7 @@ def _joined(first: Histories, second: Histories) -> Histories:
 def _embed_by_length(
     recommender: Recommender, histories: Histories, max_length: int, batch_size: int
 ) -> Tensor:
-    """Embeddings in the histories' order, encoded next to others of like length: little is padding."""
+    """Returns embeddings in the histories' order, encoded by length to pad little."""
     order = np.argsort(histories.lengths, kind="stable")
     place = np.empty_like(order)
     place[order] = np.arange(len(order))

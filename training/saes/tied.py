@@ -1,4 +1,7 @@
-"""The tied ReLU Matryoshka of arXiv 2606.29341: one dictionary for users and items, and for their scores."""
+"""The tied ReLU Matryoshka of arXiv 2606.29341.
+
+One dictionary for users and items, and for their scores.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from training.saes.penalised import PenalisedTask
 
 
 class TiedTask(PenalisedTask):
-    """Its loss, with W_enc = W_dec^T, m over nested prefixes, U and V users' and items' normalised vectors.
+    """The paper's loss, with W_enc = W_dec^T; U and V are normalised vectors, m a nested prefix.
 
     reconstruction_weight sum_m [error(U_m, U) + error(V_m, V)] + penalty mean(s)
     + kl_weight KL(kl_rate || mean(s)) + score_weight error(U_n V_n^T, U V^T)
@@ -49,13 +52,13 @@ class TiedTask(PenalisedTask):
         self.memory["seen"] = self.seen
 
     def first_weight(self) -> float:
-        """As strong beside the errors, for each neuron's own activation, as without prefixes and items."""
+        """Returns a weight as strong, relative to the errors, as without prefixes and items."""
         options, n_neurons = self.options, self.module.n_neurons
         errors = 2 * len(options.prefix_sizes(n_neurons))
         return super().first_weight() * options.reconstruction_weight * errors * n_neurons
 
     def loss_of(self, y: Tensor, pre: Tensor, code: Tensor | SparseCode) -> Tensor:
-        """The sum above for a batch of users and as many random items, and AuxK."""
+        """Computes the sum above for a batch of users and as many random items, and AuxK."""
         options, sae = self.options, self.module
         items = self.items[torch.randint(len(self.items), (len(y),), device=y.device)]
         user_code, item_code = cast(Tensor, code), sae.sparsity.keep(sae.pre_activations(items))
@@ -81,7 +84,7 @@ class TiedTask(PenalisedTask):
         return loss
 
     def before_step(self) -> None:
-        """Both uses of W teach it."""
+        """Adds the encoder's gradient to the decoder's."""
         sae = self.module
         if sae.W_enc.grad is not None and sae.W_dec.grad is not None:
             sae.W_dec.grad += sae.W_enc.grad.T
@@ -89,12 +92,12 @@ class TiedTask(PenalisedTask):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """The encoder follows."""
+        """Copies the decoder to the encoder."""
         self.module.W_enc.copy_(self.module.W_dec.T)
 
     @torch.no_grad()
     def finish(self, rng: np.random.Generator) -> None:
-        """Rows of unit norm, their norms in the code instead; then as for all."""
+        """Makes the rows unit, moves their norms into the code, then finishes as for all SAEs."""
         sae = self.module
         norms = torch.linalg.vector_norm(sae.W_dec, dim=-1)
         sae.W_enc.mul_(norms)
@@ -111,13 +114,13 @@ class TiedTask(PenalisedTask):
 
 
 def _item_vectors(recommender: Recommender, max_length: int) -> Tensor:
-    """[n_items, d]."""
+    """Returns the items' vectors, [n_items, d]."""
     if recommender.has_head:
         return recommender.embed(Histories.single_items(recommender.n_items), max_length)
     return recommender.item_matrix().V.detach().cpu()
 
 
 def _kl(rate: float, mean: Tensor) -> Tensor:
-    """Mean over the neurons of KL(Bernoulli(rate) || Bernoulli(mean [n_neurons]))."""
+    """Computes the mean over the neurons of KL(Bernoulli(rate) || Bernoulli(mean [n_neurons]))."""
     mean = mean.clamp(1e-6, 1 - 1e-6)
     return (rate * (rate / mean).log() + (1 - rate) * ((1 - rate) / (1 - mean)).log()).mean()

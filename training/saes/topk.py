@@ -1,4 +1,7 @@
-"""TopK: the k largest activations of each sample stay (A. Makhzani and B. Frey, arXiv 1312.5663)."""
+"""TopK: the k largest activations of each sample stay (A. Makhzani and B.
+
+Frey, arXiv 1312.5663).
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,10 @@ class TopK(Sparsity):
         super().__init__(k)
 
     def keep(self, pre: Tensor) -> Tensor:
-        """ReLU alone: select keeps the k largest."""
+        """Applies ReLU alone: select keeps the k largest."""
         return relu(pre)
 
     def training_code(self, pre: Tensor) -> SparseCode:
-        """The k largest, in no order."""
+        """Selects the k largest, in no order."""
         neurons = largest(pre, self.k)
         return SparseCode(neurons, relu(pre.gather(-1, neurons)))

@@ -38,8 +38,8 @@ class AlsOptions:
     """Conjugate-gradient steps a solution, for new users too."""
 
 
-def build_als(options: AlsOptions, n_items: int, max_length: int) -> Als:
-    """The model, its items still without factors."""
+def build_als(options: AlsOptions, n_items: int, _max_length: int) -> Als:
+    """Builds the model, its items still without factors."""
     return Als(n_items, options.d, options.confidence, options.penalty, options.steps)
 
 
@@ -79,7 +79,7 @@ def solve_als(model: Als, options: AlsOptions, context: FitContext) -> FitResult
 
 
 def objective(X: csr_matrix, users: Tensor, items: Tensor, options: AlsOptions) -> float:
-    """What ALS minimises, per observed pair: X [n_users, n_items], users [n_users, d], items [n_items, d]."""
+    """Computes ALS's objective per observed pair: X [n_users, n_items], users and items [n, d]."""
     everything = ((users.T @ users) * (items.T @ items)).sum()
     total, squares = 0.0, users.square().sum() + items.square().sum()
     for start in range(0, X.shape[0], 1024):
@@ -97,7 +97,7 @@ def _histories(X: csr_matrix) -> Histories:
 
 @torch.no_grad()
 def _encoded(model: Als, histories: Histories) -> Tensor:
-    """Every row's solution, [len(histories), d]; rows of like length together, so that little is padding."""
+    """Solves for every row, [len(histories), d]; rows of like length together, to pad little."""
     order = np.argsort(histories.lengths, kind="stable")
     lengths = histories.lengths[order]
     solutions = torch.empty(histories.size, model.d, device=model.Y.device)

@@ -30,7 +30,8 @@ class AutoencoderOptions:
     batch_size: Count = 128
     """Users a step."""
     input_dropout: ShareBelow1 = 0.5
-    """Share of a history's items that is hidden from the input, drawn anew each time; all are the target."""
+    """Share of a history's items that is hidden from the input, drawn anew each time; all are the
+    target."""
     epochs: Count = 200
     """Passes over the training users, at most."""
     validate_every: Count = 2
@@ -41,7 +42,7 @@ class AutoencoderOptions:
     title: ClassVar[str]
 
     def schedule(self) -> Schedule:
-        """The loop's settings."""
+        """Returns the loop's settings."""
         return Schedule(
             self.epochs, self.lr, validate_every=self.validate_every, patience=self.patience
         )
@@ -67,10 +68,11 @@ class MultVaeOptions(AutoencoderOptions):
     anneal_epochs: CountOrZero = 50
     """Passes over the training users in which that weight rises linearly from 0."""
     noise: PositiveOrZero = 1.0
-    """Standard deviation of epsilon in z = mean + sigma epsilon; 1 is the paper's, RecBole draws with .01."""
+    """Standard deviation of epsilon in z = mean + sigma epsilon; 1 is the paper's, RecBole draws
+    with .01."""
 
     def p(self) -> int:
-        """Width of the query."""
+        """Returns the width of the query."""
         return self.hidden or 3 * self.d
 
 
@@ -96,7 +98,7 @@ class AutoencoderTask(Generic[Model, Options]):
         self.memory: dict[str, Tensor] = {}
 
     def batches(self, rng: np.random.Generator) -> Iterator[HistoryBatch]:
-        """Histories of batch_size users at a time, and random parts of them."""
+        """Yields histories of batch_size users, and random parts of them."""
         kept, size = 1 - self.options.input_dropout, self.options.batch_size
         order = rng.permutation(self.histories.size)
         for start in range(0, len(order), size):
@@ -104,13 +106,13 @@ class AutoencoderTask(Generic[Model, Options]):
             yield HistoryBatch(Bags.of(part), Bags.of(part.thinned(rng, kept, kept)))
 
     def before_step(self) -> None:
-        """Nothing."""
+        """Changes nothing."""
 
     def after_step(self) -> None:
-        """Nothing."""
+        """Changes nothing."""
 
     def validate(self) -> float:
-        """nDCG@20 of the validation users."""
+        """Returns nDCG@20 of the validation users."""
         return self.context.validate(self.module)
 
 
@@ -118,7 +120,7 @@ class MultDaeTask(AutoencoderTask[MultDae, MultDaeOptions]):
     """Mult-DAE's training as the loop sees it."""
 
     def loss(self, batch: HistoryBatch) -> Tensor:
-        """The multinomial's negative log-likelihood of whole histories."""
+        """Computes the multinomial's negative log-likelihood of whole histories."""
         z = self.module.bottleneck(pooled(self.module.E, batch, self.options.input_dropout))
         return multinomial_loss(self.module.logits(z), batch.whole)
 
@@ -132,7 +134,7 @@ class MultVaeTask(AutoencoderTask[MultVae, MultVaeOptions]):
         self.memory = {"steps": self.steps}
 
     def loss(self, batch: HistoryBatch) -> Tensor:
-        """The negative evidence lower bound, its divergence weighted as far as annealing has come."""
+        """Computes the negative evidence lower bound; annealing weights its divergence."""
         self.steps += 1
         posterior = self.module.posterior(pooled(self.module.E, batch, self.options.input_dropout))
         divergence = kl_from_standard_normal(posterior.mean, posterior.log_variance)
@@ -142,14 +144,14 @@ class MultVaeTask(AutoencoderTask[MultVae, MultVaeOptions]):
         )
 
     def kl_weight(self) -> float:
-        """The divergence's weight at the present step."""
+        """Returns the divergence's weight at the present step."""
         steps_an_epoch = -(-self.histories.size // self.options.batch_size)
         annealing = max(self.options.anneal_epochs * steps_an_epoch, 1)
         return self.options.kl_weight * min(1.0, int(self.steps) / annealing)
 
 
 def pooled(E: Tensor, batch: HistoryBatch, input_dropout: float) -> Tensor:
-    """x/||x|| E with dropout on x/||x||, [batch, p]: what is shown is scaled up for what is hidden."""
+    """Computes x/||x|| E with dropout on x/||x||, [batch, p]; the shown part is scaled up."""
     size = batch.whole.lengths.clamp_min(1).sqrt().unsqueeze(-1)
     return batch.shown.sum(E) / (size * (1 - input_dropout))
 

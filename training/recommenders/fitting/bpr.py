@@ -45,11 +45,11 @@ class BprTask(FactorsTask):
         self.pairs = Pairs(context.split.histories(context.split.train), context.split.n_items)
 
     def batches(self, rng: np.random.Generator) -> Iterator[PairBatch]:
-        """All pairs in random order."""
+        """Yields all pairs in random order."""
         return self.pairs.batches(rng, self.options.batch_size, self.options.negatives)
 
     def loss(self, batch: PairBatch) -> Tensor:
-        """The pairwise loss, and the penalty on the factors of the user and of both items."""
+        """Computes the pairwise loss, and the penalty on the factors of the user and both items."""
         users = embedding(batch.users, self.module.users)
         items = embedding(batch.items, self.module.items)
         squares = users.square().sum(dim=-1) + 2 * items.square().sum(dim=-1)
@@ -57,8 +57,8 @@ class BprTask(FactorsTask):
         return loss + self.options.penalty / 2 * squares.mean()
 
 
-def build_bpr(options: BprOptions, n_items: int, max_length: int) -> Factorisation:
-    """The model, its items still without vectors."""
+def build_bpr(options: BprOptions, n_items: int, _max_length: int) -> Factorisation:
+    """Builds the model, its items still without vectors."""
     return Factorisation(n_items, options.d, options.fold_in())
 
 

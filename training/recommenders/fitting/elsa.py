@@ -41,16 +41,16 @@ class ElsaTask(AutoencoderTask[Elsa, ElsaOptions]):
     """ELSA's training as the loop sees it."""
 
     def loss(self, batch: HistoryBatch) -> Tensor:
-        """Squared error of the l2-normalised scores against the l2-normalised histories."""
+        """Computes the squared error of l2-normalised scores from l2-normalised histories."""
         A = self.module.A
         return _LOSSES[self.options.loss](batch.shown.sum(A), A, batch.whole, batch.shown)
 
     def before_step(self) -> None:
-        """No gradient along the rows."""
+        """Removes the gradient along the rows."""
         self.module.drop_parallel_gradient()
 
     def after_step(self) -> None:
-        """Unit rows again."""
+        """Puts the rows back to unit norm."""
         self.module.normalise_rows()
 
 

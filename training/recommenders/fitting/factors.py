@@ -1,4 +1,7 @@
-"""What is trained where users have factors of their own: options, module and task that they share."""
+"""What is trained where users have factors of their own.
+
+Options, module and task that they share.
+"""
 
 from __future__ import annotations
 
@@ -42,18 +45,18 @@ class FactorsOptions:
     title: ClassVar[str]
 
     def schedule(self) -> Schedule:
-        """The loop's settings."""
+        """Returns the loop's settings."""
         return Schedule(
             self.epochs, self.lr, validate_every=self.validate_every, patience=self.patience
         )
 
     def fold_in(self) -> FoldIn:
-        """How new users are folded in."""
+        """Returns the rule that folds new users in."""
         return FoldIn(self.fold_in_negatives, self.fold_in_penalty, self.fold_in_steps)
 
 
 class Factors(nn.Module):
-    """Factors of the training users and of the items, [n, d], with biases, beside the model they are for.
+    """Factors of the training users and of the items, [n, d], with biases, and their model.
 
     The model knows items alone, so that it can be built without knowing how many users it was
     trained on.
@@ -82,12 +85,12 @@ class FactorsTask:
         self.memory: dict[str, Tensor] = {}
 
     def before_step(self) -> None:
-        """Nothing."""
+        """Changes nothing."""
 
     def after_step(self) -> None:
-        """Nothing."""
+        """Changes nothing."""
 
     def validate(self) -> float:
-        """nDCG@20 of the validation users, folded in."""
+        """Returns nDCG@20 of the validation users, folded in."""
         self.module.hand_over()
         return self.context.validate(self.module.model)

@@ -46,7 +46,7 @@ class GraphFactors(Factors):
         self.graph, self.n_layers = graph, n_layers
 
     def layers(self) -> list[Layer]:
-        """All layers."""
+        """Returns all layers."""
         return self.graph.layers(self.users, self.items, self.n_layers)
 
     @torch.no_grad()
@@ -58,7 +58,7 @@ class GraphFactors(Factors):
 
 
 def mean(layers: list[Layer]) -> Layer:
-    """The final embeddings: the mean over the layers."""
+    """Returns the final embeddings: the mean over the layers."""
     return Layer(*(torch.stack(parts).mean(dim=0) for parts in zip(*layers, strict=True)))
 
 
@@ -73,11 +73,11 @@ class LightGcnTask(FactorsTask):
         self.pairs = Pairs(context.split.histories(context.split.train), context.split.n_items)
 
     def batches(self, rng: np.random.Generator) -> Iterator[PairBatch]:
-        """All pairs in random order."""
+        """Yields all pairs in random order."""
         return self.pairs.batches(rng, self.options.batch_size, self.options.negatives)
 
     def loss(self, batch: PairBatch) -> Tensor:
-        """The pairwise loss, and the penalty on layer 0 of the user and of both items."""
+        """Computes the pairwise loss, and the penalty on layer 0 of the user and both items."""
         final = mean(self.module.layers())
         users, items = embedding(batch.users, final.users), embedding(batch.items, final.items)
         loss = bpr_loss(users, items, users.new_zeros(len(users)), batch)
@@ -86,8 +86,8 @@ class LightGcnTask(FactorsTask):
         return loss + self.options.penalty / 2 * squares.mean()
 
 
-def build_lightgcn(options: LightGcnOptions, n_items: int, max_length: int) -> LightGcn:
-    """The model, its items still without vectors."""
+def build_lightgcn(options: LightGcnOptions, n_items: int, _max_length: int) -> LightGcn:
+    """Builds the model, its items still without vectors."""
     return LightGcn(n_items, options.d, options.fold_in(), options.propagation)
 
 

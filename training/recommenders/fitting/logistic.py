@@ -30,13 +30,16 @@ class LogisticOptions(FactorsOptions):
     negatives: Positive = 8.0
     """Weight of the items a user does not have, against that of those it has."""
     sample_size: Count = 1024
-    """Items drawn uniformly a step, which stand for all that each of the step's users does not have."""
+    """Items drawn uniformly a step, which stand for all that each of the step's users does not
+    have."""
     fold_in_negatives: Positive = 8.0
     """Weight of the catalogue, against that of the history, when a new user is folded in."""
 
 
 class UserBatch(NamedTuple):
-    """users int64 [batch]; their pairs: rows (which of the batch's users) and items, int64 [n_pairs].
+    """users int64 [batch]; their pairs.
+
+    Rows (which of the batch's users) and items, int64 [n_pairs].
 
     sample int64 [sample_size] are drawn items, and unknown float32 [batch, sample_size] is 1 where
     the user does not have that item.
@@ -62,7 +65,7 @@ class LogisticTask(FactorsTask):
         self.histories = context.split.histories(context.split.train)
 
     def batches(self, rng: np.random.Generator) -> Iterator[UserBatch]:
-        """All users in random order, batch_size at a time, each batch with a sample of its own."""
+        """Yields all users in random order, batch_size at a time, with a sample each."""
         order = rng.permutation(self.histories.size)
         n_items, start = self.module.model.n_items, 0
         for part in self.histories.rows(order).batches(self.options.batch_size):
@@ -73,7 +76,7 @@ class LogisticTask(FactorsTask):
             )
 
     def loss(self, batch: UserBatch) -> Tensor:
-        """Mean over the batch's pairs of the pair's loss and its user's mean loss on the sample."""
+        """Computes the mean over pairs of their loss and their user's mean loss on the sample."""
         module, options = self.module, self.options
         users, items = embedding(batch.users, module.users), embedding(batch.items, module.items)
         sample = embedding(batch.sample, module.items)
@@ -104,8 +107,8 @@ def _user_batch(users: Tensor, histories: Histories, sample: Ints, n_items: int)
     )
 
 
-def build_logistic(options: LogisticOptions, n_items: int, max_length: int) -> Factorisation:
-    """The model, its items still without vectors."""
+def build_logistic(options: LogisticOptions, n_items: int, _max_length: int) -> Factorisation:
+    """Builds the model, its items still without vectors."""
     return Factorisation(n_items, options.d, options.fold_in())
 
 

@@ -1,4 +1,7 @@
-"""User-item pairs in random order, each with items its user does not have; and the loss that ranks them."""
+"""User-item pairs in random order, each with items its user does not have.
+
+And the loss that ranks them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ from training.histories import Histories
 
 
 class PairBatch(NamedTuple):
-    """users and items int64 [batch]; what stands shift places before a pair is its negative, for each shift.
+    """users and items int64 [batch].
+
+    What stands shift places before a pair is its negative, for each shift.
 
     unknown float32 [len(shifts), batch] is 1 where the user does not have that item, 0 where it
     does.
@@ -37,7 +42,7 @@ class Pairs:
         self._known = np.sort(self.users * n_items + self.items)
 
     def batches(self, rng: np.random.Generator, size: int, negatives: int) -> Iterator[PairBatch]:
-        """All pairs once, size at a time.
+        """Yields all pairs once, size at a time.
 
         A pair's negatives are the items of other pairs of the batch, so that they are drawn by
         popularity, as implicit's BPR does, and no vector is read for them alone.
@@ -65,7 +70,7 @@ class Pairs:
 
 
 def bpr_loss(users: Tensor, items: Tensor, biases: Tensor, batch: PairBatch) -> Tensor:
-    """Mean of -log s((z . V_i + b_i) - (z . V_j + b_j)) over the batch's pairs i and their negatives j.
+    """Computes the mean of -log s((z . V_i + b_i) - (z . V_j + b_j)) over pairs i, negatives j.
 
     users z and items V_i [batch, d], biases b_i [batch].
     """

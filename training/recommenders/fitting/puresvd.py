@@ -30,7 +30,8 @@ def decompose_puresvd(model: PureSvd, options: PureSvdOptions, context: FitConte
     X = context.split.input_matrix(context.split.train)
     if options.d >= min(X.shape):
         raise ConfigError(
-            f"PureSVD: d: expected less than {min(X.shape)} (training users, items), found {options.d}"
+            f"PureSVD: d: expected less than {min(X.shape)} (training users, items), "
+            f"found {options.d}"
         )
     model.V.copy_(singular_vectors(X, options.d))
     return FitResult(epochs=1, best_epoch=1, best=context.validate(model))

@@ -1,4 +1,7 @@
-"""What training the sequential models has in common: options, batches without much padding, the task."""
+"""What training the sequential models has in common.
+
+Options, batches without much padding, the task.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from training.recommenders.transformer import Shape
 from training.schedule import Schedule
 
 _GROUPS = 8
+"""Groups of a batch by length; more pad less and make smaller products."""
 
 
 @options
@@ -41,7 +45,7 @@ class SequentialOptions:
     title: ClassVar[str]
 
     def schedule(self) -> Schedule:
-        """The loop's settings."""
+        """Returns the loop's settings."""
         return Schedule(
             self.epochs, self.lr, validate_every=self.validate_every, patience=self.patience
         )
@@ -56,22 +60,27 @@ class TransformerOptions(SequentialOptions):
     heads: Count = 2
     """Heads of attention in each; d is a multiple of it."""
     hook_point: str = "output"
-    """Where z is read and edited: output, after all blocks, or block1, block2 ..., after that block."""
+    """Where z is read and edited: output, after all blocks, or block1, block2 ..., after that
+    block."""
 
     def __post_init__(self) -> None:
         if self.d % self.heads:
             raise ConfigError(
-                f"{self.title}: heads: expected a number that divides d, {self.d}, found {self.heads}"
+                f"{self.title}: heads: expected a number that divides d, {self.d}, "
+                f"found {self.heads}"
             )
         self.shape().blocks_before_hook()
 
     def shape(self) -> Shape:
-        """What the model is built from."""
+        """Returns the shape that the model is built from."""
         return Shape(self.d, self.blocks, self.heads, self.dropout, self.hook_point)
 
 
 class SequentialTask:
-    """A sequential model's training as the loop sees it; subclasses say what is read and what predicted."""
+    """A sequential model's training as the loop sees it.
+
+    Subclasses say what is read and what predicted.
+    """
 
     name = "recommender"
 
@@ -84,7 +93,7 @@ class SequentialTask:
         self.memory: dict[str, Tensor] = {}
 
     def batches(self, rng: np.random.Generator) -> Iterator[Any]:
-        """batch_size random histories a step, in groups of like length, so that little is padding."""
+        """Yields batch_size random histories a step, grouped by length to pad little."""
         for part in self.histories.rows(rng.permutation(self.histories.size)).batches(
             self.options.batch_size
         ):
@@ -94,18 +103,18 @@ class SequentialTask:
 
     @abstractmethod
     def batch(self, groups: list[Histories], rng: np.random.Generator) -> Any:
-        """What loss reads: tuples of tensors."""
+        """Makes tuples of tensors for loss."""
 
     @abstractmethod
     def loss(self, batch: Any) -> Tensor:
-        """The scalar to be made smaller."""
+        """Computes the scalar that training makes smaller."""
 
     def before_step(self) -> None:
-        """Nothing."""
+        """Changes nothing."""
 
     def after_step(self) -> None:
-        """Nothing."""
+        """Changes nothing."""
 
     def validate(self) -> float:
-        """nDCG@20 of the validation users."""
+        """Returns nDCG@20 of the validation users."""
         return self.context.validate(self.module)

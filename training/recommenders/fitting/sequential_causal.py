@@ -75,7 +75,7 @@ class CausalTask(SequentialTask):
         self.first, self.kind, self.negatives = first, loss, negatives
 
     def batch(self, groups: list[Histories], rng: np.random.Generator) -> CausalBatch:
-        """All but the newest item as input, all but the oldest (unless it is predicted) as targets."""
+        """Makes inputs without the newest item, targets without the oldest if not predicted."""
         inputs = tuple(_without(group, newest=True).padded() for group in groups)
         targets = tuple(
             (group if self.first else _without(group, newest=False)).padded() for group in groups
@@ -90,7 +90,7 @@ class CausalTask(SequentialTask):
         )
 
     def loss(self, batch: CausalBatch) -> Tensor:
-        """Mean over all predicted slots."""
+        """Computes the mean over all predicted slots."""
         q = torch.cat([self.module.queries_along(*part) for part in batch.inputs])
         targets = torch.cat([items[mask > 0] for items, mask in batch.targets])
         V = self.module.token.weight[: self.module.n_items]

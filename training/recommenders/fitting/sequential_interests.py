@@ -1,4 +1,4 @@
-"""How TiMiRec is trained: first the interests, then, together with them, the predictor that mixes them."""
+"""Trains TiMiRec: first the interests, then together with them the predictor that mixes them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class TimiRecOptions(SequentialOptions):
     attention: Count = 8
     """Width of the attention that gathers them."""
     temperature: Positive = 1.0
-    """Softens the target's and the predicted distribution over interests where they are compared."""
+    """Softens the target's and the predicted distribution over interests where they are
+    compared."""
     distillation: PositiveOrZero = 1.0
     """Weight of that comparison; 0 leaves it out."""
     warm_up: CountOrZero = 5
@@ -36,7 +37,10 @@ class TimiRecOptions(SequentialOptions):
 
 
 class InterestTask(CausalTask):
-    """The next item after every item, from the interests; memory counts the steps that were made."""
+    """The next item after every item, from the interests.
+
+    Memory counts the steps that were made.
+    """
 
     options: TimiRecOptions
 
@@ -48,7 +52,7 @@ class InterestTask(CausalTask):
         self.warm_up_steps = options.warm_up * per_epoch
 
     def loss(self, batch: CausalBatch) -> Tensor:
-        """Cross-entropy + weight temperature^2 KL(target's distribution over interests || predicted)."""
+        """Computes cross-entropy + weight temperature^2 KL(target's interests || predicted)."""
         m, p = self._along(batch)
         targets = torch.cat([items[mask > 0] for items, mask in batch.targets])
         V = self.module.token.weight
@@ -66,11 +70,11 @@ class InterestTask(CausalTask):
         return loss + self.options.distillation * temperature**2 * apart
 
     def after_step(self) -> None:
-        """One more."""
+        """Counts the step."""
         self.steps += 1
 
     def _along(self, batch: CausalBatch) -> Interests:
-        """After every input item: m [slots, K, d] and p [slots, K]."""
+        """Computes the interests after every input item: m [slots, K, d] and p [slots, K]."""
         parts = []
         for items, mask in batch.inputs:
             found, filled = self.module.interests(items, mask), mask > 0

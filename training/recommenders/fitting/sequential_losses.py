@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 _ROWS = 128
+"""Rows of scores held at a time; more take more memory, fewer make smaller products."""
 
 
 class _FullCrossEntropy(torch.autograd.Function):
@@ -45,19 +46,28 @@ class _FullCrossEntropy(torch.autograd.Function):
 
 
 def full_cross_entropy(q: Tensor, V: Tensor, targets: Tensor, b: Tensor | None = None) -> Tensor:
-    """Mean of -log softmax(q V^T + b) at the targets: q [m, p], V [n_items, p], targets [m], b [n_items]."""
+    """Computes the mean of -log softmax(q V^T + b) at the targets.
+
+    Q [m, p], V [n_items, p], targets [m].
+    """
     loss: Tensor = _FullCrossEntropy.apply(q, V, b, targets)  # type: ignore[no-untyped-call]
     return loss
 
 
 def sampled_cross_entropy(q: Tensor, V: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
-    """The same over the target and the negatives [n]; a negative that is the target does not count."""
+    """Computes it over the target and the negatives [n].
+
+    Negatives equal to the target do not count.
+    """
     own = (q * V[targets]).sum(dim=1, keepdim=True)
     others = (q @ V[negatives].T).masked_fill(targets.unsqueeze(1) == negatives, -torch.inf)
     return (torch.logsumexp(torch.cat([own, others], dim=1), dim=1, keepdim=True) - own).mean()
 
 
 def binary_cross_entropy(q: Tensor, V: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
-    """Mean of -log s(q . V_target) - log(1 - s(q . V_negative)), one negative a position: [m]."""
+    """Computes the mean of -log s(q . V_target) - log(1 - s(q .
+
+    V_negative)), one negative a position.
+    """
     own, other = (q * V[targets]).sum(dim=1), (q * V[negatives]).sum(dim=1)
     return (softplus(-own) + softplus(other)).mean()

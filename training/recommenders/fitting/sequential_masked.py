@@ -32,7 +32,10 @@ class Bert4RecOptions(TransformerOptions):
 
 
 class MaskedBatch(NamedTuple):
-    """Histories in groups of like length, masks in place; masked bool [batch, length]; all targets."""
+    """Histories in groups of like length, masks in place; masked bool [batch, length].
+
+    All targets.
+    """
 
     inputs: tuple[PaddedHistories, ...]
     masked: tuple[Tensor, ...]
@@ -49,7 +52,7 @@ class MaskedTask(SequentialTask):
         self.histories = self.histories.last(model.positions)
 
     def batch(self, groups: list[Histories], rng: np.random.Generator) -> MaskedBatch:
-        """Masks drawn anew; never none of a history, and never all."""
+        """Draws masks anew; each history keeps at least one masked and one visible item."""
         inputs, places, targets = [], [], []
         for group in groups:
             masked = self._drawn(group, rng)
@@ -60,7 +63,7 @@ class MaskedTask(SequentialTask):
         return MaskedBatch(tuple(inputs), tuple(places), torch.from_numpy(np.concatenate(targets)))
 
     def loss(self, batch: MaskedBatch) -> Tensor:
-        """Mean over all masked places."""
+        """Computes the mean over all masked places."""
         found = []
         for (items, mask), masked in zip(batch.inputs, batch.masked, strict=True):
             width = items.shape[1]
