@@ -37,7 +37,7 @@ format: .venv/.installed  ## put the code in shape
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-proto: .venv/.installed   ## generate what is made from the .proto files
+proto: .venv/.installed   ## generate code and docs/api.md from the .proto files, and the sync client
 	$(BIN)/python proto/generate.py
 	$(BIN)/python proto/reference.py
 
