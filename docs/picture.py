@@ -1,4 +1,4 @@
-"""Draws what a command prints as an SVG: python docs/picture.py docs/images/steered.svg trimtab ..."""
+"""Draws the output of a command as an SVG: python docs/picture.py OUT.svg trimtab ..."""
 
 import os
 import re

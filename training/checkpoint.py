@@ -37,7 +37,9 @@ class Checkpoints:
     def __init__(
         self, folder: Path, every_s: float = 5.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.folder, self.every_s, self._clock = folder, every_s, clock
+        self.folder = folder
+        self.every_s = every_s
+        self._clock = clock
         self._saved_at = clock()
 
     def due(self) -> bool:

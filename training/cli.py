@@ -20,7 +20,8 @@ from training.reporting import ProgressReporter, cost_line, run_tables
 
 def train(argv: Sequence[str] | None = None) -> int:
     """Runs trimtab-train, from interactions to a run directory, and returns the exit status."""
-    console, errors = Console(), Console(stderr=True)
+    console = Console()
+    errors = Console(stderr=True)
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         parsed, config = read_config(arguments, _parser(), _add_flags)

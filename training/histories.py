@@ -90,7 +90,8 @@ class Histories(NamedTuple):
         """Yields consecutive rows, size at a time."""
         for start in range(0, self.size, size):
             stop = min(start + size, self.size)
-            first, last = self.offsets[start], self.offsets[stop]
+            first = self.offsets[start]
+            last = self.offsets[stop]
             yield Histories(self.offsets[start : stop + 1] - first, self.items[first:last])
 
     def matrix(self, n_items: int) -> csr_matrix:

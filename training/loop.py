@@ -94,7 +94,8 @@ def run_epochs(
     optimiser = torch.optim.Adam(
         task.module.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay
     )
-    progress, best_state = _Progress(), _state(task.module)
+    progress = _Progress()
+    best_state = _state(task.module)
     if (snapshot := checkpoints.load(task.name)) is not None:
         progress, best_state = _restore(task, optimiser, snapshot)
     while progress.epoch < schedule.epochs and progress.waited < schedule.patience:
@@ -151,7 +152,8 @@ def _run_epoch(
     rng = np.random.default_rng([seed, *task.name.encode(), epoch])
     # Dropout and the like draw from torch's generator, which thus depends on the epoch alone, too.
     torch.manual_seed(int(rng.integers(2**62)))
-    total, steps = 0.0, 0
+    total = 0.0
+    steps = 0
     for batch in task.batches(rng):
         optimiser.zero_grad(set_to_none=True)
         loss = task.loss(_moved(batch, device))
@@ -165,7 +167,8 @@ def _run_epoch(
         task.before_step()
         optimiser.step()
         task.after_step()
-        total, steps = total + value, steps + 1
+        total = total + value
+        steps = steps + 1
     return total / max(steps, 1)
 
 

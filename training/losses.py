@@ -61,7 +61,8 @@ class _RectifiedError(torch.autograd.Function):
         s = z @ A.T
         s[shown.rows, shown.items] -= 1
         s.relu_()
-        rows, items = whole.rows, whole.items
+        rows = whole.rows
+        items = whole.items
         norm = torch.linalg.vector_norm(s, dim=-1).clamp_min(_LEAST_NORM)
         held = s[rows, items]
         product = torch.zeros_like(norm).index_add_(0, rows, held)

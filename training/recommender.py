@@ -50,7 +50,9 @@ class Recommender(nn.Module, ABC):
 
     def __init__(self, n_items: int, d: int, p: int) -> None:
         super().__init__()
-        self.n_items, self.d, self.p = n_items, d, p
+        self.n_items = n_items
+        self.d = d
+        self.p = p
 
     @abstractmethod
     def encode(self, items: Tensor, mask: Tensor) -> Tensor:
@@ -92,7 +94,8 @@ class Recommender(nn.Module, ABC):
 
         [n, ...].
         """
-        training, device = self.training, _device(self)
+        training = self.training
+        device = _device(self)
         self.eval()
         parts = []
         for part in histories.batches(batch_size):

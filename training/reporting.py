@@ -111,7 +111,8 @@ def run_tables(run: Run) -> list[Table]:
 
 def cost_line(run: Run) -> str:
     """Tells the price of the SAE in one sentence."""
-    before, after = run.metrics["ndcg@20"], run.metrics["reconstruct_ndcg@20"]
+    before = run.metrics["ndcg@20"]
+    after = run.metrics["reconstruct_ndcg@20"]
     loss = run.metrics["reconstruct_ndcg_loss@20"]
     verb = "costs" if loss >= 0 else "gains"
     return (

@@ -171,7 +171,8 @@ def _leave_one_out(
         positives.keep(from_end == 2).rows(held_out),
         positives.keep(from_end == 1).rows(held_out),
     ]
-    first, second = len(user_ids), len(user_ids) + len(held_out)
+    first = len(user_ids)
+    second = len(user_ids) + len(held_out)
     names = tuple(user_ids[user] for user in held_out)
     return Split(
         user_ids=(*user_ids, *names, *names),
@@ -197,15 +198,14 @@ def _hold_out_users(
             "or more: too few to hold out validation and test users and train on the rest"
         )
     drawn = np.roll(rng.permutation(eligible), -config.rotation * n_test)
-    validation, test = (
-        np.sort(drawn[:n_validation]),
-        np.sort(drawn[n_validation : n_validation + n_test]),
-    )
+    validation = np.sort(drawn[:n_validation])
+    test = np.sort(drawn[n_validation : n_validation + n_test])
     held_out = np.zeros(len(user_ids), dtype=np.bool_)
     held_out[validation] = held_out[test] = True
     train = np.flatnonzero(~held_out & (positives.lengths > 0))
     is_target = _draw_targets(positives, held_out, config.target_share, rng)
-    inputs, targets = positives.keep(~is_target), positives.keep(is_target)
+    inputs = positives.keep(~is_target)
+    targets = positives.keep(is_target)
     return Split(user_ids, n_items, train, validation, test, inputs, targets)
 
 

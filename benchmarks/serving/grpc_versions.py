@@ -27,7 +27,8 @@ from benchmarks.serving.blocks import ratio, throughputs, values
 from benchmarks.serving.servers import Server, comparison_server, put_load, trimtab_server
 from benchmarks.serving.world import WorldOptions, make_world, user_id
 
-OLDEST, NEWEST = "1.75.1", "1.85.1"
+OLDEST = "1.75.1"
+NEWEST = "1.85.1"
 """The one that the generated code asks for at least, and the newest when this was measured."""
 COMPANIONS = tuple(
     f"grpcio-{name}=={OLDEST}" for name in ("health-checking", "status", "reflection")

@@ -32,7 +32,8 @@ MODEL = "0123456789ab"
 N_NEURONS = 4_096
 AT_ONCE = 200
 N = 20
-MOST_BYTES, LEAST_OVERLAP = 1_500, 0.98
+MOST_BYTES = 1_500
+LEAST_OVERLAP = 0.98
 """A user at float16, which makes 1.5 GB of a million; and what int8 must leave of a list of 20."""
 
 

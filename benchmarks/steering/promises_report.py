@@ -7,7 +7,8 @@ import numpy as np
 
 from training.evaluation.report import Curve, Estimate, Plot, Report, Table
 
-UNSTEERED, RAISED = "none", "ADD +1"
+UNSTEERED = "none"
+RAISED = "ADD +1"
 """Edits of Curves that the report looks for."""
 ABOUT = """\
 A running `trimtab-serve`, asked over gRPC by `trimtab.AsyncClient` for lists of {n}. The users

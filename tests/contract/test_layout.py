@@ -35,25 +35,3 @@ import service.app, service.process.server, service.process.worker, service.proc
 def test_the_arrows_between_the_packages_hold() -> None:
     linted = run(str(Path(sys.executable).with_name("lint-imports")), "--no-cache")
     assert linted.returncode == 0, linted.stdout
-
-
-def loaded_by(*modules: str) -> set[str]:
-    """Imports modules in a process of their own, and returns the packages that are then loaded."""
-    program = f"import sys, {', '.join(modules)}; print(*{{m.split('.')[0] for m in sys.modules}})"
-    done = run(sys.executable, "-c", program)
-    assert done.returncode == 0, done.stderr
-    return set(done.stdout.split())
-
-
-def test_the_algebra_loads_numpy_alone() -> None:
-    folder = ROOT / "service" / "steering"
-    files = [path.relative_to(ROOT).with_suffix("") for path in folder.rglob("*.py")]
-    modules = [".".join(path.parts).removesuffix(".__init__") for path in files]
-    unwanted = {"grpc", "google", "redis", "faiss", "onnxruntime", "prometheus_client", "pyarrow"}
-    assert loaded_by(*modules) & {*unwanted, "trimtab"} == set()
-
-
-def test_a_query_loads_no_engine_of_retrieval_or_models_and_no_store() -> None:
-    """Grpc is loaded by the package trimtab, whose messages the bundle's manifest is made of."""
-    unwanted = {"redis", "faiss", "onnxruntime", "prometheus_client", "uvloop"}
-    assert loaded_by("service.engine.query") & unwanted == set()

@@ -102,7 +102,8 @@ def test_the_index_takes_the_bias_as_a_column_only_if_there_is_one_and_is_of_eve
     items = np.load(tmp_path / "out" / "items.npy")
     queries = np.load(tmp_path / "out" / "reference.npz")["steered_queries"]
     padded = np.zeros((len(queries), index.d), np.float32)
-    padded[:, : manifest.dimensions.p], padded[:, manifest.dimensions.p :] = queries, 1.0
+    padded[:, : manifest.dimensions.p] = queries
+    padded[:, manifest.dimensions.p :] = 1.0
     exact = -np.sort(-(queries @ items[:, :-1].T + items[:, -1]), axis=1)[:, :20]
     scores, _ = index.search(padded, 20)
     np.testing.assert_allclose(scores, exact, atol=0.02 * np.abs(exact).max())

@@ -31,7 +31,8 @@ def encrypted(tmp_path: Path) -> Iterator[Encrypted]:
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("no openssl command to create a certificate")
-    key, ca = tmp_path / "key.pem", tmp_path / "ca.pem"
+    key = tmp_path / "key.pem"
+    ca = tmp_path / "ca.pem"
     subprocess.run(
         [
             *(

@@ -34,7 +34,8 @@ def load_movielens_100k(_source: str, options: MovieLensOptions, _seed: int) -> 
         DataError: if the files are not found, or lack a column.
     """
     folder = options.dir or installed_folder()
-    events_path, items_path = folder / "ml-100k.inter", folder / "ml-100k.item"
+    events_path = folder / "ml-100k.inter"
+    items_path = folder / "ml-100k.item"
     if missing := [str(path) for path in (events_path, items_path) if not path.is_file()]:
         raise DataError(f"MovieLens 100K: looked for {' and '.join(missing)}, not found; {_ADVICE}")
     events = read_typed_table(events_path, ("user_id", "item_id", "rating", "timestamp"))

@@ -82,7 +82,8 @@ def load_table(source: str, options: TableOptions, _seed: int) -> RawData:
     path = Path(source)
     table = read_table(path, options.encoding)
     column = _columns(path, table.columns, "--columns", options.columns, _USUAL, ("user", "item"))
-    rating, time = column.get("rating"), column.get("time")
+    rating = column.get("rating")
+    time = column.get("time")
     events = pl.DataFrame(
         {
             "user_id": ids(table[column["user"]]),

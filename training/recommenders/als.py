@@ -23,7 +23,9 @@ class Als(Recommender):
 
     def __init__(self, n_items: int, d: int, confidence: float, penalty: float, steps: int) -> None:
         super().__init__(n_items, d, p=d)
-        self.confidence, self.penalty, self.steps = confidence, penalty, steps
+        self.confidence = confidence
+        self.penalty = penalty
+        self.steps = steps
         self.Y: Tensor
         self.A: Tensor
         self.A_inverse: Tensor

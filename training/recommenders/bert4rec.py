@@ -33,7 +33,8 @@ class Bert4Rec(TransformerRecommender):
     def __init__(self, n_items: int, max_length: int, shape: Shape) -> None:
         blocks = [PostNormBlock(shape, 4 * shape.d, gelu) for _ in range(shape.blocks)]
         super().__init__(n_items, n_items + 1, max_length, max_length + 1, shape, blocks)
-        self.input_norm, self.query_norm = nn.LayerNorm(shape.d), nn.LayerNorm(shape.d)
+        self.input_norm = nn.LayerNorm(shape.d)
+        self.query_norm = nn.LayerNorm(shape.d)
         self.dense = nn.Linear(shape.d, shape.d)
         self.b = nn.Parameter(torch.zeros(n_items))
         initialise(self)

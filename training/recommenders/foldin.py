@@ -16,7 +16,8 @@ def fold_in(
     loop can be unrolled in a graph, and a row's result depends on nobody else in the batch.
     """
     smallest = 1e-30  # keeps a row that is solved already, as that of r = 0, from dividing by 0
-    z, residual = r.new_zeros(r.shape), r
+    z = r.new_zeros(r.shape)
+    residual = r
     direction = preconditioned = r @ A_inverse
     length = (residual * preconditioned).sum(-1, keepdim=True)
     for _ in range(steps):
@@ -26,6 +27,7 @@ def fold_in(
         z = z + step * direction
         residual = residual - step * image
         preconditioned = residual @ A_inverse
-        before, length = length, (residual * preconditioned).sum(-1, keepdim=True)
+        before = length
+        length = (residual * preconditioned).sum(-1, keepdim=True)
         direction = preconditioned + length / before.clamp(min=smallest) * direction
     return z

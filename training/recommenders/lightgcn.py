@@ -66,7 +66,8 @@ class Graph(nn.Module):
 
     def layers(self, users: Tensor, items: Tensor, n_layers: int) -> list[Layer]:
         """Computes layers 0..n_layers from layer 0."""
-        R, Rt = self._rows("R"), self._rows("Rt")
+        R = self._rows("R")
+        Rt = self._rows("Rt")
         layers = [Layer(users, items)]
         for _ in range(n_layers):
             before = layers[-1]

@@ -79,7 +79,8 @@ class MultVae(MultDae):
 
     def __init__(self, n_items: int, d: int, p: int) -> None:
         super().__init__(n_items, d, p)
-        self.to_mean, self.to_log_variance = nn.Linear(p, d), nn.Linear(p, d)
+        self.to_mean = nn.Linear(p, d)
+        self.to_log_variance = nn.Linear(p, d)
         self.to_query = nn.Linear(d, p)
         for layer in (self.to_mean, self.to_log_variance, self.to_query):
             xavier_normal_(layer.weight)

@@ -40,11 +40,15 @@ class TimiRec(Recommender):
         self, n_items: int, max_length: int, d: int, interests: int, attention: int, rate: float
     ) -> None:
         super().__init__(n_items, d, p=d)
-        self.max_length, self.rate = max_length, rate
-        self.token, self.position = nn.Embedding(n_items, d), nn.Embedding(max_length, d)
+        self.max_length = max_length
+        self.rate = rate
+        self.token = nn.Embedding(n_items, d)
+        self.position = nn.Embedding(max_length, d)
         self.layer = PostNormBlock(Shape(d, 1, 1, rate, "output"), d, relu)
-        self.W_1, self.W_2 = nn.Linear(d, attention), nn.Linear(attention, interests)
-        self.own_token, self.gru = nn.Embedding(n_items, d), nn.GRU(d, d, batch_first=True)
+        self.W_1 = nn.Linear(d, attention)
+        self.W_2 = nn.Linear(attention, interests)
+        self.own_token = nn.Embedding(n_items, d)
+        self.gru = nn.GRU(d, d, batch_first=True)
         self.W = nn.Linear(d, interests)
         initialise(self)
 

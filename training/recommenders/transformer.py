@@ -54,7 +54,8 @@ class Attention(nn.Module):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.heads, self.dropout = shape.heads, shape.dropout
+        self.heads = shape.heads
+        self.dropout = shape.dropout
         self.query = nn.Linear(shape.d, shape.d)
         self.key_value = nn.Linear(shape.d, 2 * shape.d)
         self.output = nn.Linear(shape.d, shape.d)
@@ -78,7 +79,8 @@ class FeedForward(nn.Module):
     def __init__(self, d: int, inner: int, activation: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.activation = activation
-        self.first, self.second = nn.Linear(d, inner), nn.Linear(inner, d)
+        self.first = nn.Linear(d, inner)
+        self.second = nn.Linear(inner, d)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps [..., d] -> [..., d]."""
@@ -94,7 +96,8 @@ class Block(nn.Module):
         self.rate = shape.dropout
         self.attention = Attention(shape)
         self.feed_forward = FeedForward(shape.d, inner, activation)
-        self.norm_1, self.norm_2 = nn.LayerNorm(shape.d), nn.LayerNorm(shape.d)
+        self.norm_1 = nn.LayerNorm(shape.d)
+        self.norm_2 = nn.LayerNorm(shape.d)
 
     @abstractmethod
     def forward(self, x: Tensor, allowed: Tensor, last: bool = False) -> Tensor:
@@ -164,7 +167,9 @@ class TransformerRecommender(Recommender):
         blocks: Sequence[Block],
     ) -> None:
         super().__init__(n_items, shape.d, p=shape.d)
-        self.max_length, self.positions, self.shape = max_length, positions, shape
+        self.max_length = max_length
+        self.positions = positions
+        self.shape = shape
         self.token = nn.Embedding(n_tokens, shape.d)
         self.position = nn.Embedding(positions, shape.d)
         self.blocks = nn.ModuleList(blocks)
@@ -213,7 +218,8 @@ class TransformerRecommender(Recommender):
         window = self.window(
             items, mask, self.positions if self.context_size else items.shape[1] + 1
         )
-        x, allowed = self._embed(window), self.allowed(window.filled)
+        x = self._embed(window)
+        allowed = self.allowed(window.filled)
         if self.context_size:
             x = self._run(x, allowed, 0, self.hook_after)
             return Activation(x[:, -1], torch.cat([window.filled.to(x.dtype), x.flatten(1)], dim=1))

@@ -101,7 +101,9 @@ class SparseAutoencoder(nn.Module):
         self, d: int, n_neurons: int, sparsity: Sparsity, normalisation: Normalisation | None = None
     ) -> None:
         super().__init__()
-        self.d, self.n_neurons, self.sparsity = d, n_neurons, sparsity
+        self.d = d
+        self.n_neurons = n_neurons
+        self.sparsity = sparsity
         self.normalisation = normalisation or UnitNorm()
         self.scale_factor = 1.0
         self.W_dec = nn.Parameter(normalize(torch.empty(n_neurons, d).normal_(), dim=-1))

@@ -21,7 +21,8 @@ class BatchTopK(Uncounted):
 
     def __init__(self, n_neurons: int, k_mean: int, momentum: float) -> None:
         super().__init__(n_neurons)
-        self.k_mean, self.momentum = k_mean, momentum
+        self.k_mean = k_mean
+        self.momentum = momentum
         self.register_buffer("threshold", torch.zeros(()))
 
     def start(self, pre: Tensor) -> None:
@@ -37,7 +38,8 @@ class BatchTopK(Uncounted):
         return relu(torch.where(pre >= smallest, pre, 0.0))
 
     def _smallest_kept(self, pre: Tensor) -> Tensor:
-        values, count = pre.detach().flatten(), self.k_mean * len(pre)
+        values = pre.detach().flatten()
+        count = self.k_mean * len(pre)
         if values.device.type != "cpu":
             return torch.topk(values, count, sorted=False).values.min().clamp_min(0)
         # numpy's vectorised partition takes a small part of the time of torch's topk on a CPU.

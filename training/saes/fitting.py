@@ -40,7 +40,9 @@ class SaeTask:
         recommender: Recommender,
         context: FitContext,
     ) -> None:
-        self.module, self.options, self.recommender = sae, options, recommender
+        self.module = sae
+        self.options = options
+        self.recommender = recommender
         self.max_length = context.max_length
         histories = context.split.histories(context.split.train)
         self.histories = histories.rows(np.flatnonzero(histories.lengths))
@@ -81,10 +83,8 @@ class SaeTask:
 
     def revival(self, y: Tensor, y_hat: Tensor, pre: Tensor) -> Tensor:
         """Computes AuxK times its weight."""
-        weight, dead = (
-            self.options.auxk_weight,
-            self.silent >= self.options.dead_after * self.histories.size,
-        )
+        weight = self.options.auxk_weight
+        dead = self.silent >= self.options.dead_after * self.histories.size
         if not weight:
             return y.new_zeros(())
         residual = y - self.error.factor(y_hat, y) * y_hat
@@ -109,13 +109,17 @@ class SaeTask:
         That is all of their length that a cosine loss leaves open, and what an L1 penalty took from
         them.
         """
-        sae, most, along, square = self.module, 0, 0.0, 0.0
+        sae = self.module
+        most = 0
+        along = 0.0
+        square = 0.0
         for z in self._examples(rng):
             y = sae.normalised(z)
             code = sae.sparsity.keep(sae.pre_activations(y))
             most = max(most, int((code > 0).sum(dim=-1).max()))
             y_hat = sae.decode(sae.sparsity(code))
-            along, square = along + float((y_hat * y).sum()), square + float(y_hat.square().sum())
+            along = along + float((y_hat * y).sum())
+            square = square + float(y_hat.square().sum())
         sae.sparsity.cap(most)
         if along > 0:
             sae.rescale(along / square)

@@ -18,7 +18,8 @@ class JumpRelu(Uncounted):
 
     def __init__(self, n_neurons: int, k_mean: int, bandwidth: float) -> None:
         super().__init__(n_neurons)
-        self.k_mean, self.bandwidth = k_mean, bandwidth
+        self.k_mean = k_mean
+        self.bandwidth = bandwidth
         self.log_theta = nn.Parameter(torch.zeros(n_neurons))
 
     @torch.no_grad()

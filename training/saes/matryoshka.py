@@ -31,7 +31,8 @@ def nested(sae: SparseAutoencoder, code: Tensor, sizes: Sequence[int]) -> Iterat
 
     Yields D [batch, d] of each width.
     """
-    y_hat, start = sae.b_dec.expand(len(code), -1), 0
+    y_hat = sae.b_dec.expand(len(code), -1)
+    start = 0
     for stop in sizes:
         y_hat = y_hat + code[:, start:stop] @ sae.W_dec[start:stop]
         start = stop

@@ -53,22 +53,26 @@ class TiedTask(PenalisedTask):
 
     def first_weight(self) -> float:
         """Returns a weight as strong, relative to the errors, as without prefixes and items."""
-        options, n_neurons = self.options, self.module.n_neurons
+        options = self.options
+        n_neurons = self.module.n_neurons
         errors = 2 * len(options.prefix_sizes(n_neurons))
         return super().first_weight() * options.reconstruction_weight * errors * n_neurons
 
     def loss_of(self, y: Tensor, pre: Tensor, code: Tensor | SparseCode) -> Tensor:
         """Computes the sum above for a batch of users and as many random items, and AuxK."""
-        options, sae = self.options, self.module
+        options = self.options
+        sae = self.module
         items = self.items[torch.randint(len(self.items), (len(y),), device=y.device)]
-        user_code, item_code = cast(Tensor, code), sae.sparsity.keep(sae.pre_activations(items))
+        user_code = cast(Tensor, code)
+        item_code = sae.sparsity.keep(sae.pre_activations(items))
         users_hat = list(nested(sae, user_code, self.sizes))
         items_hat = list(nested(sae, item_code, self.sizes))
         errors = torch.stack(
             [self.error(hat, y) / self.baseline for hat in users_hat]
             + [self.error(hat, items) / self.item_baseline for hat in items_hat]
         )
-        scores, scores_hat = y @ items.T, users_hat[-1] @ items_hat[-1].T
+        scores = y @ items.T
+        scores_hat = users_hat[-1] @ items_hat[-1].T
         score_error = (scores_hat - scores).square().mean() / scores.var().clamp_min(1e-12)
         codes = torch.cat([user_code, item_code])
         revival = self.revival(y, users_hat[-1], pre)

@@ -136,7 +136,8 @@ def test_an_edit_moves_the_embedding_by_scale_times_edit_times_decoder(planted_r
     histories = run.split.histories(run.split.test[:5])
     audience = Audience.of(run.recommender, run.sae, histories, run.config.max_length)
     edit = torch.zeros(run.sae.n_neurons)
-    edit[3], edit[7] = 2.0, -1.0
+    edit[3] = 2.0
+    edit[7] = -1.0
     V, b = run.recommender.item_matrix()
     lists = audience.lists(edit, n=10)
     for user, z in enumerate(audience.z):

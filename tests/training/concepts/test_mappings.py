@@ -116,7 +116,8 @@ def test_no_method_is_upset_by_concepts_of_all_items_or_of_none_or_one(
 ) -> None:
     n_items = planted.members.shape[1]
     members = np.zeros((3, n_items))
-    members[0], members[2, 5] = 1, 1
+    members[0] = 1
+    members[2, 5] = 1
     table = METHODS[method].map(planted._replace(members=csr_matrix(members, dtype=np.float32)))
     assert np.isfinite(table).all()
     assert not table[1].any()
@@ -150,8 +151,10 @@ def test_evidence_of_some_items_keeps_their_places_in_the_catalogue(planted: Evi
 
 def test_labels_are_chosen_on_some_items_and_scored_on_others(rng: np.random.Generator) -> None:
     """Chance finds a label for every neuron; on other items its AUC is about 1/2."""
-    codes, members = rng.random((400, 60)), rng.random((30, 400)) < 0.2
-    evidence, judged = evidence_of(members, codes), np.arange(400) % 2 == 0
+    codes = rng.random((400, 60))
+    members = rng.random((30, 400)) < 0.2
+    evidence = evidence_of(members, codes)
+    judged = np.arange(400) % 2 == 0
     names = [f"tag {row}" for row in range(30)]
     labels = labels_by("auc", names, evidence, judged, 1)
     chosen = neuron_aucs(evidence.of(~judged)).max(axis=0).mean()

@@ -210,7 +210,8 @@ def test_lightgcns_layers_are_products_with_the_normalised_adjacency_and_so_is_t
 ):
     X = torch.from_numpy(HISTORIES.matrix(N_ITEMS).toarray()).double()
     adjacency = torch.zeros(10, 10, dtype=torch.float64)
-    adjacency[:4, 4:], adjacency[4:, :4] = X, X.T
+    adjacency[:4, 4:] = X
+    adjacency[4:, :4] = X.T
     scale = adjacency.sum(dim=1).clamp(min=1).rsqrt()
     adjacency = scale[:, None] * adjacency * scale
     torch.manual_seed(0)

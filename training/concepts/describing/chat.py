@@ -179,7 +179,9 @@ def _object(data: bytes) -> dict[str, Any]:
         raise ValueError(f"expected a chat completion, found {data[:80]!r}") from None
     if not isinstance(text, str):
         raise ValueError(f"expected a text as answer, found {type(text).__name__}")
-    start, end = text.find("{"), text.rfind("}")  # models like to put fences or words around it
+    # models like to put fences or words around it
+    start = text.find("{")
+    end = text.rfind("}")
     try:
         answer: dict[str, Any] = json.loads(text[start : end + 1], parse_constant=_no_number)
     except ValueError:

@@ -46,7 +46,8 @@ def ridge_probe(spectrum: Spectrum, tagged: NDArray[np.bool_], fitted: NDArray[n
         p = platt(scores.astype(np.float32), tagged, fitted)
         loss = _log_loss(p[:, fitted], tagged[:, fitted])
         better = loss < best_loss
-        best[better], best_loss[better] = p[better], loss[better]
+        best[better] = p[better]
+        best_loss[better] = loss[better]
     return best
 
 

@@ -50,13 +50,15 @@ def solve_als(model: Als, options: AlsOptions, context: FitContext) -> FitResult
     users, encodes the items from who has them.
     """
     X = context.split.input_matrix(context.split.train)
-    users, items = _histories(X), _histories(csr_matrix(X.T))
+    users = _histories(X)
+    items = _histories(csr_matrix(X.T))
     mirror = build_als(options, users.size, 0).to(context.device)
     model.to(context.device).set_items(torch.empty(model.n_items, model.d).normal_(std=0.01))
     progress: dict[str, Any] = {"sweep": 0, "best": None, "best_sweep": 0}
     best = model.Y.clone()
     if (found := context.checkpoints.load("recommender")) is not None:
-        progress, best = found.progress, found.tensors["best"].to(context.device)
+        progress = found.progress
+        best = found.tensors["best"].to(context.device)
         model.set_items(found.tensors["Y"].to(context.device))
     while progress["sweep"] < options.sweeps:
         mirror.set_items(_encoded(model, users))
@@ -81,7 +83,8 @@ def solve_als(model: Als, options: AlsOptions, context: FitContext) -> FitResult
 def objective(X: csr_matrix, users: Tensor, items: Tensor, options: AlsOptions) -> float:
     """Computes ALS's objective per observed pair: X [n_users, n_items], users and items [n, d]."""
     everything = ((users.T @ users) * (items.T @ items)).sum()
-    total, squares = 0.0, users.square().sum() + items.square().sum()
+    total = 0.0
+    squares = users.square().sum() + items.square().sum()
     for start in range(0, X.shape[0], 1024):
         part = X[start : start + 1024].tocoo()
         scores = (users[start + part.row.astype(np.int64)] * items[part.col.astype(np.int64)]).sum(

@@ -93,13 +93,16 @@ class AutoencoderTask(Generic[Model, Options]):
     name = "recommender"
 
     def __init__(self, model: Model, options: Options, context: FitContext) -> None:
-        self.module, self.options, self.context = model, options, context
+        self.module = model
+        self.options = options
+        self.context = context
         self.histories = context.split.histories(context.split.train)
         self.memory: dict[str, Tensor] = {}
 
     def batches(self, rng: np.random.Generator) -> Iterator[HistoryBatch]:
         """Yields histories of batch_size users, and random parts of them."""
-        kept, size = 1 - self.options.input_dropout, self.options.batch_size
+        kept = 1 - self.options.input_dropout
+        size = self.options.batch_size
         order = rng.permutation(self.histories.size)
         for start in range(0, len(order), size):
             part = self.histories.rows(order[start : start + size])

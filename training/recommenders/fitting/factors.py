@@ -81,7 +81,8 @@ class FactorsTask:
     name = "recommender"
 
     def __init__(self, module: Factors, context: FitContext) -> None:
-        self.module, self.context = module, context
+        self.module = module
+        self.context = context
         self.memory: dict[str, Tensor] = {}
 
     def before_step(self) -> None:

@@ -43,7 +43,8 @@ class GraphFactors(Factors):
 
     def __init__(self, model: LightGcn, graph: Graph, n_users: int, n_layers: int) -> None:
         super().__init__(model, n_users)
-        self.graph, self.n_layers = graph, n_layers
+        self.graph = graph
+        self.n_layers = n_layers
 
     def layers(self) -> list[Layer]:
         """Returns all layers."""
@@ -52,7 +53,8 @@ class GraphFactors(Factors):
     @torch.no_grad()
     def hand_over(self) -> None:
         """Gives the model what was learned so far."""
-        layers, model = self.layers(), cast(LightGcn, self.model)
+        layers = self.layers()
+        model = cast(LightGcn, self.model)
         model.set_items(mean(layers).items, model.b)
         model.pooled.copy_(self.graph.pooled(layers))
 
@@ -79,7 +81,8 @@ class LightGcnTask(FactorsTask):
     def loss(self, batch: PairBatch) -> Tensor:
         """Computes the pairwise loss, and the penalty on layer 0 of the user and both items."""
         final = mean(self.module.layers())
-        users, items = embedding(batch.users, final.users), embedding(batch.items, final.items)
+        users = embedding(batch.users, final.users)
+        items = embedding(batch.items, final.items)
         loss = bpr_loss(users, items, users.new_zeros(len(users)), batch)
         squares = embedding(batch.users, self.module.users).square().sum(dim=1)
         squares = squares + 2 * embedding(batch.items, self.module.items).square().sum(dim=1)

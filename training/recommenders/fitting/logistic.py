@@ -67,7 +67,8 @@ class LogisticTask(FactorsTask):
     def batches(self, rng: np.random.Generator) -> Iterator[UserBatch]:
         """Yields all users in random order, batch_size at a time, with a sample each."""
         order = rng.permutation(self.histories.size)
-        n_items, start = self.module.model.n_items, 0
+        n_items = self.module.model.n_items
+        start = 0
         for part in self.histories.rows(order).batches(self.options.batch_size):
             users = torch.from_numpy(order[start : start + part.size])
             start += part.size
@@ -77,8 +78,10 @@ class LogisticTask(FactorsTask):
 
     def loss(self, batch: UserBatch) -> Tensor:
         """Computes the mean over pairs of their loss and their user's mean loss on the sample."""
-        module, options = self.module, self.options
-        users, items = embedding(batch.users, module.users), embedding(batch.items, module.items)
+        module = self.module
+        options = self.options
+        users = embedding(batch.users, module.users)
+        items = embedding(batch.items, module.items)
         sample = embedding(batch.sample, module.items)
         biases = module.user_biases[batch.users]
         scores = (

@@ -87,7 +87,9 @@ class SequentialTask:
     def __init__(
         self, model: Any, options: SequentialOptions, context: FitContext, shortest: int
     ) -> None:
-        self.module, self.options, self.context = model, options, context
+        self.module = model
+        self.options = options
+        self.context = context
         histories = context.split.histories(context.split.train)
         self.histories = histories.rows(np.flatnonzero(histories.lengths >= shortest))
         self.memory: dict[str, Tensor] = {}

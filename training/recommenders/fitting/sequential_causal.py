@@ -72,7 +72,9 @@ class CausalTask(SequentialTask):
     ) -> None:
         super().__init__(model, options, context, shortest=1 if first else 2)
         self.histories = self.histories.last(model.max_length + 1)
-        self.first, self.kind, self.negatives = first, loss, negatives
+        self.first = first
+        self.kind = loss
+        self.negatives = negatives
 
     def batch(self, groups: list[Histories], rng: np.random.Generator) -> CausalBatch:
         """Makes inputs without the newest item, targets without the oldest if not predicted."""

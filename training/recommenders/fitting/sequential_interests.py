@@ -61,10 +61,8 @@ class InterestTask(CausalTask):
             return full_cross_entropy(m[torch.arange(len(m)), best], V, targets)
         z = Interests(m, p).mixed()
         loss = full_cross_entropy(z, V, targets)
-        t, temperature = (
-            cosine_similarity(m, V[targets].unsqueeze(1), dim=-1),
-            self.options.temperature,
-        )
+        t = cosine_similarity(m, V[targets].unsqueeze(1), dim=-1)
+        temperature = self.options.temperature
         wanted = (t.detach() / temperature).softmax(dim=-1)
         apart = kl_div((p / temperature).log_softmax(dim=-1), wanted, reduction="batchmean")
         return loss + self.options.distillation * temperature**2 * apart
@@ -77,7 +75,8 @@ class InterestTask(CausalTask):
         """Computes the interests after every input item: m [slots, K, d] and p [slots, K]."""
         parts = []
         for items, mask in batch.inputs:
-            found, filled = self.module.interests(items, mask), mask > 0
+            found = self.module.interests(items, mask)
+            filled = mask > 0
             parts.append((found.m[:, :-1][filled], found.p[:, :-1][filled]))
         return Interests(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 

@@ -17,7 +17,9 @@ class _FullCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, V: Tensor, b: Tensor | None, targets: Tensor) -> Tensor:
-        dq, dV, loss = torch.empty_like(q), torch.zeros_like(V), q.new_zeros(())
+        dq = torch.empty_like(q)
+        dV = torch.zeros_like(V)
+        loss = q.new_zeros(())
         db = None if b is None else torch.zeros_like(b)
         for start in range(0, len(q), _ROWS):
             rows = slice(start, start + _ROWS)
@@ -69,5 +71,6 @@ def binary_cross_entropy(q: Tensor, V: Tensor, targets: Tensor, negatives: Tenso
 
     V_negative)), one negative a position.
     """
-    own, other = (q * V[targets]).sum(dim=1), (q * V[negatives]).sum(dim=1)
+    own = (q * V[targets]).sum(dim=1)
+    other = (q * V[negatives]).sum(dim=1)
     return (softplus(-own) + softplus(other)).mean()

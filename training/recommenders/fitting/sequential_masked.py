@@ -53,7 +53,9 @@ class MaskedTask(SequentialTask):
 
     def batch(self, groups: list[Histories], rng: np.random.Generator) -> MaskedBatch:
         """Draws masks anew; each history keeps at least one masked and one visible item."""
-        inputs, places, targets = [], [], []
+        inputs = []
+        places = []
+        targets = []
         for group in groups:
             masked = self._drawn(group, rng)
             hidden = np.where(masked, self.module.n_items, group.items)
@@ -74,7 +76,8 @@ class MaskedTask(SequentialTask):
 
     def _drawn(self, group: Histories, rng: np.random.Generator) -> Bools:
         draws = rng.random(len(group.items))
-        first, newest = group.offsets[:-1], group.offsets[1:] - 1
+        first = group.offsets[:-1]
+        newest = group.offsets[1:] - 1
         lowest, highest = (
             np.repeat(part.reduceat(draws, first), group.lengths)
             for part in (np.minimum, np.maximum)
