@@ -323,7 +323,7 @@ def test_labels_from_a_file_stand_in_the_bundle_in_place_of_the_runs(
             '{"concept": "of another run"}',
             "line 2: expected a concept of the run, found 'of another run'",
         ),
-        ("nonsense", "line 2: no label record"),
+        ("nonsense", "line 2: expected a label record, found another text"),
     ],
 )
 def test_a_label_that_does_not_fit_the_run_is_named_by_its_line(

@@ -148,7 +148,7 @@ class _HasAnotherContext(_NeedsAnItem):
         (_AsksInPython(), "the encoder cannot be exported to ONNX"),
         (
             _HasAnotherContext(),
-            r"gives context of shape \[1, 8\] for inputs \[1, 0\], \[1, 7\] expected",
+            r"expected context of shape \[1, 7\] for inputs \[1, 0\], found \[1, 8\]",
         ),
     ],
     ids=["needs an item", "asks in Python", "has another context"],
