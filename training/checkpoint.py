@@ -1,6 +1,6 @@
-"""Tensors as safetensors beside JSON.
+"""Writes and reads snapshots of training: tensors as safetensors, other values as JSON.
 
-A kill at any instant leaves the old or the new, never half.
+A process that is killed at any instant leaves the old file or the new one, never half of one.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ class Checkpoints:
 
     def load(self, stage: str) -> Snapshot | None:
         """Returns the newest snapshot of the stage, or None."""
-        found = self._of(stage)
-        if not found:
+        snapshots = self._of(stage)
+        if not snapshots:
             return None
-        state = read_json(found[-1] / "state.json")
+        state = read_json(snapshots[-1] / "state.json")
         return Snapshot(
-            state["epoch"], load_tensors(found[-1] / "state.safetensors"), state["progress"]
+            state["epoch"], load_tensors(snapshots[-1] / "state.safetensors"), state["progress"]
         )
 
     def _of(self, stage: str) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The command trimtab-train."""
+"""Runs the command trimtab-train."""
 
 from __future__ import annotations
 

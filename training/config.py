@@ -103,7 +103,9 @@ class TrainConfig:
         """
         try:
             if missing := [name for name in _SECTIONS if name not in plain]:
-                raise ConfigError(f"expected also {', '.join(missing)}")
+                raise ConfigError(
+                    f"run: expected also {', '.join(missing)}, found {', '.join(plain)}"
+                )
             return cls(**plain)
         except ConfigError as error:
             raise RunError(

@@ -17,7 +17,7 @@ from training.summary import DataSummary, summarise
 
 
 class Data(NamedTuple):
-    """A data set, read, split and summarised."""
+    """A data set with its split and its summary."""
 
     name: str
     catalogue: Catalogue

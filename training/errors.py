@@ -1,8 +1,8 @@
-"""One tree of errors: each message says what was found and what was expected."""
+"""Defines the tree of errors; messages name a field or file, the expected and the found."""
 
 
 class TrainingError(Exception):
-    """Anything that this package refuses.
+    """An error that this package raises for wrong input.
 
     Its text is written for the person who ran the command.
     """
@@ -17,7 +17,7 @@ class DataError(TrainingError):
 
 
 class RunError(TrainingError):
-    """A run directory that is missing something, or holds something else than was asked for."""
+    """A run directory that is incomplete, or holds another run than the one asked for."""
 
 
 class DivergedError(TrainingError):

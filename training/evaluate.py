@@ -1,4 +1,4 @@
-"""The command trimtab-evaluate: reports on finished runs, sweeps over settings, and studies."""
+"""Runs the command trimtab-evaluate: reports on finished runs, sweeps and studies."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _PAPER_FLAGS = "All other flags are trimtab-train's and hold for every run."
 
 
 class Measure(NamedTuple):
-    """How a subcommand measures finished runs: its flags and its report."""
+    """The flags and the report of a subcommand that measures finished runs."""
 
     add_flags: Callable[[argparse.ArgumentParser], None]
     report: Callable[[Sequence[Run], argparse.Namespace, str], Report]
@@ -216,7 +216,7 @@ def _add_outputs(command: argparse.ArgumentParser) -> None:
 def _sweep(parsed: argparse.Namespace, command: str, console: Console) -> Report:
     if parsed.out is None:
         raise ConfigError(
-            "a sweep needs --out: finished cells are kept there, and the report is written there"
+            "--out: expected a folder for finished cells and the report of a sweep, found none"
         )
     plan = read_plan(parsed.plan)
     with _SweepReporter(console) as reporter:

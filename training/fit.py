@@ -1,4 +1,4 @@
-"""Defines the kinds of recommenders and SAEs, and what fitting one of them needs."""
+"""Defines the kinds of recommenders and SAEs, and the context in which one is fitted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Sae = TypeVar("Sae")
 
 
 class FitContext(NamedTuple):
-    """What fitting needs beside the model and its options.
+    """The data and services that fitting gets besides the model and its options.
 
     validate returns the mean nDCG@20 of the validation users; more is better.
     """

@@ -1,4 +1,4 @@
-"""The flags of trimtab-train: those of the run, and those of the parts that are chosen."""
+"""Reads the flags of trimtab-train: those of the run, and those of the chosen parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Users' histories as ragged arrays: every row a user, its items oldest first."""
+"""Holds users' histories as ragged arrays: a row per user, its items oldest first."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ from training.arrays import Bools, Ints
 
 
 class PaddedHistories(NamedTuple):
-    """What an encoder reads: items int64 [batch, length], 0 at the end.
-
-    Mask float32 [batch, length].
-    """
+    """The input of an encoder: items int64 and mask float32, both [batch, length], 0 at the end."""
 
     items: Tensor
     mask: Tensor

@@ -1,4 +1,4 @@
-"""What users did with items, and what is known of the items."""
+"""Prepares users' interactions with items, and the catalogue of the items."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EVENT_SCHEMA = {"user_id": pl.String, "item_id": pl.String, "value": pl.Float64,
 
 
 class AttributeKind(Enum):
-    """What an attribute's column holds."""
+    """The kind of values in an attribute's column."""
 
     TAGS = "tags"
     TEXT = "text"
@@ -27,7 +27,7 @@ class AttributeKind(Enum):
 
 
 class RawData(NamedTuple):
-    """What a data set's loader gives.
+    """The result of a data set's loader.
 
     events has the columns of EVENT_SCHEMA in the publisher's order, value and time null where
     unknown; items has item_id, title and one column an attribute. min_value is the scale's
@@ -141,7 +141,7 @@ def prepare(raw: RawData) -> Prepared:
         DataError: if there are no events, or an id is null.
     """
     if raw.events.is_empty():
-        raise DataError(f"{raw.name} has no interactions: expected at least one row")
+        raise DataError(f"{raw.name}: expected at least one interaction, found none")
     for column in ("user_id", "item_id"):
         if missing := raw.events[column].null_count():
             raise DataError(f"{raw.name}: {missing} interactions have no {column}")
@@ -242,4 +242,4 @@ def _attribute_kind(dtype: pl.DataType) -> AttributeKind:
         return AttributeKind.TEXT
     if dtype == pl.Float64:
         return AttributeKind.NUMBER
-    raise DataError(f"an attribute of type {dtype}: expected List(String), String or Float64")
+    raise DataError(f"attribute: expected List(String), String or Float64, found {dtype}")

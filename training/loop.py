@@ -18,11 +18,11 @@ _CPU = torch.device("cpu")
 
 
 class Task(Protocol):
-    """What is trained: a module, its batches, its loss."""
+    """A training task: a module, its batches and its loss."""
 
     name: str
     memory: dict[str, Tensor]
-    """What must survive a restart beside the module's own tensors; changed in place."""
+    """State that must survive a restart besides the module's tensors; changed in place."""
 
     @property
     def module(self) -> nn.Module:
@@ -45,10 +45,7 @@ class Task(Protocol):
 
 
 class EpochReport(NamedTuple):
-    """What the caller may show while training.
-
-    Epochs done of how many, mean loss, best validation figure.
-    """
+    """A report for display: epochs done and planned, mean loss, best validation figure."""
 
     task: str
     epoch: int
@@ -58,7 +55,7 @@ class EpochReport(NamedTuple):
 
 
 class FitResult(NamedTuple):
-    """epochs that were run, the epoch of the state that was kept, and its validation figure."""
+    """The number of epochs run, the epoch of the kept state, and its validation figure."""
 
     epochs: int
     best_epoch: int

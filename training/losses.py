@@ -1,4 +1,4 @@
-"""The losses that recommenders and autoencoders are trained with."""
+"""Defines the losses that recommenders and autoencoders are trained with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run is computed on: threads, device, and how to tell it in a report."""
+"""Chooses the threads and the device of a run, and describes the machine for reports."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def use_threads(count: int) -> None:
-    """Lets torch use so many threads; 0 leaves the choice to torch."""
+    """Sets the number of torch's threads; 0 leaves the choice to torch."""
     if count < 0:
-        raise ConfigError(f"--threads is {count}, expected 0 or more")
+        raise ConfigError(f"--threads: expected 0 or more, found {count}")
     if count:
         torch.set_num_threads(count)
 

@@ -1,6 +1,6 @@
-"""From a configuration to a finished run: data, split, recommender, SAE, concepts, figures.
+"""Makes a finished run from a configuration: data, split, recommender, SAE, concepts, figures.
 
-Resumable.
+An interrupted run can be resumed.
 """
 
 from __future__ import annotations

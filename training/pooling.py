@@ -12,10 +12,7 @@ from training.histories import Histories
 
 
 class Bags(NamedTuple):
-    """Ragged histories as torch reads them.
-
-    Items int64 [n_events], starts int64 [batch] of each row.
-    """
+    """Ragged histories for torch: items int64 [n_events], and starts int64 [batch] of the rows."""
 
     items: Tensor
     starts: Tensor

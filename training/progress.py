@@ -9,7 +9,7 @@ from training.summary import DataSummary
 
 
 class Reporter(Protocol):
-    """Who is told how training goes."""
+    """Receives the progress of training."""
 
     def note(self, text: str) -> None:
         """Receives something a person should know."""

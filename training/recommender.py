@@ -1,4 +1,4 @@
-"""What every recommender is to the rest: an encoder, a head and an item matrix.
+"""Defines the interface of recommenders: an encoder, a head and an item matrix.
 
 z = encode(history) [d]      q = head(z [, context]) [p]      score_i = q . V_i + b_i
 """
@@ -22,9 +22,9 @@ class ItemMatrix(NamedTuple):
 
 
 class Activation(NamedTuple):
-    """Where a model is read and edited.
+    """The place where a model is read and edited: z [batch, d], context [batch, context_size].
 
-    Z [batch, d], and what else its head reads, [batch, context_size].
+    The context holds all that the head reads besides z.
     """
 
     z: Tensor
@@ -34,12 +34,11 @@ class Activation(NamedTuple):
 class Recommender(nn.Module, ABC):
     """A recommender seen as z = encode(history), q = head(z, context), score = V q + b.
 
-    n_items: size of the catalogue; d: width of the activation z at the hook point; p: width of the
-        query q;
-    hook_point: name of the place where z is read; ordered: whether a history's order matters;
-        has_head: False
-    where head is the identity; context_size: width of what the head reads beside z, 0 for most;
-    max_length: how many of a history's items it can read, None where that has no end.
+    n_items is the size of the catalogue, d the width of the activation z at the hook point, p the
+    width of the query q, hook_point the name of the place where z is read. ordered: a history's
+    order matters. has_head is False where head is the identity. context_size is the width of the
+    head's input besides z, 0 for most; max_length the largest number of a history's items that can
+    be read, None for any number.
     """
 
     ordered: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""What a person sees: progress bars while training, tables afterwards."""
+"""Shows progress bars while training, and tables afterwards."""
 
 from __future__ import annotations
 

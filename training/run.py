@@ -1,4 +1,4 @@
-"""A run directory: what trimtab-train leaves behind, and what exporters and evaluation read.
+"""Reads and writes a run directory: the result of trimtab-train, for exporters and evaluation.
 
 run.json (configuration, metrics, provenance), recommender.safetensors and .json, sae.safetensors
 and .json, items.parquet, split.npz, concepts.parquet, labels.parquet; checkpoints/ while training.
@@ -48,7 +48,7 @@ _LABEL_SCHEMA: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Run:
-    """Everything a finished run holds; the models are in evaluation mode.
+    """A finished run; the models are in evaluation mode.
 
     config is resolved: min_value is the threshold that was applied, None where every event is
     positive. labels holds one list a neuron, best first.
@@ -102,7 +102,8 @@ def load_run(path: Path) -> Run:
     split = Split.load(path / "split.npz")
     if split.n_items != catalogue.n_items:
         raise RunError(
-            f"{path}: split.npz is of {split.n_items} items, items.parquet of {catalogue.n_items}"
+            f"{path}/split.npz: expected the {catalogue.n_items} items of items.parquet, "
+            f"found {split.n_items}"
         )
     recommender = load_recommender(path, config, catalogue.n_items)
     sae = load_sae(path, config, recommender.d)
@@ -115,7 +116,8 @@ def load_run(path: Path) -> Run:
     ]
     if len(labels) != sae.n_neurons:
         raise RunError(
-            f"{path}: labels.parquet is of {len(labels)} neurons, the SAE has {sae.n_neurons}"
+            f"{path}/labels.parquet: expected {sae.n_neurons} neurons as in the SAE, "
+            f"found {len(labels)}"
         )
     return Run(
         path=path,
@@ -169,20 +171,22 @@ def _fill(module: nn.Module, path: Path, stage: str) -> dict[str, Any]:
 
 def _document(path: Path) -> dict[str, Any]:
     if not path.is_dir():
-        raise RunError(f"{path} is not a directory: expected one that trimtab-train wrote")
+        raise RunError(f"{path}: expected a directory that trimtab-train wrote, found none")
     if not (path / "run.json").is_file():
         state = (
             "its training was not finished"
             if (path / "checkpoints").is_dir()
             else "it is not a run"
         )
-        raise RunError(f"{path} has no run.json: {state}")
+        raise RunError(f"{path}: expected a run.json, found none: {state}")
     document: dict[str, Any] = read_json(path / "run.json")
     expected = ("format", "config", "metrics", "data_set", "code_version", "notes")
     if missing := [name for name in expected if name not in document]:
-        raise RunError(f"{path}/run.json lacks {', '.join(missing)}")
+        raise RunError(
+            f"{path}/run.json: expected also {', '.join(missing)}, found {', '.join(document)}"
+        )
     if document["format"] != RUN_FORMAT:
-        raise RunError(f"{path} is a run of format {document['format']}, expected {RUN_FORMAT}")
+        raise RunError(f"{path}: expected a run of format {RUN_FORMAT}, found {document['format']}")
     return document
 
 
@@ -192,7 +196,7 @@ def _frame(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
     except (OSError, pl.exceptions.PolarsError) as error:
         raise RunError(f"{path} is not a readable Parquet file: {error}") from error
     if missing := [name for name in columns if name not in frame.columns]:
-        raise RunError(f"{path} has the columns {frame.columns}, expected also {missing}")
+        raise RunError(f"{path}: expected also the columns {missing}, found {frame.columns}")
     return frame
 
 
@@ -207,8 +211,8 @@ def _concepts(frame: pl.DataFrame, n_neurons: int, path: Path) -> list[FittedCon
         weights = np.asarray(row.pop("weights"), dtype=np.float32)
         if len(weights) != n_neurons:
             raise RunError(
-                f"{path}: concept {row['name']!r} has {len(weights)} weights, "
-                f"the SAE {n_neurons} neurons"
+                f"{path}: concept {row['name']!r}: expected a weight for each of {n_neurons} "
+                f"neurons, found {len(weights)}"
             )
         concepts.append(FittedConcept(weights=weights, **row))
     return concepts

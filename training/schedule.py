@@ -1,4 +1,4 @@
-"""How long a model is trained, and how fast."""
+"""Defines the length and the speed of a training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from training.options import Count, CountOrZero, Positive, options
 
 @options
 class Schedule:
-    """How long, how fast, and when to stop."""
+    """The epochs, learning rate and early stopping of a training."""
 
     epochs: Count
     """Passes over the training users, at most."""

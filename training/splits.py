@@ -1,4 +1,4 @@
-"""Who is trained on and who is judged.
+"""Splits a data set's users into those to train on and those to judge on.
 
 Users are held out whole (strong generalisation), or each user's last two items are (leave-one-out),
 as the literature on sequential models does. The two are never mixed in one table.
@@ -22,7 +22,7 @@ from training.options import CountOrZero, InnerShare, options
 
 @options
 class SplitConfig:
-    """How users or items are held out; held-out users after the protocol of arXiv 2601.11182."""
+    """Configures how users or items are held out; the former as in arXiv 2601.11182."""
 
     title: ClassVar[str] = "split"
 
@@ -36,25 +36,25 @@ class SplitConfig:
     test_share: InnerShare = 0.1
     """Share of the eligible users on whom results are reported."""
     target_share: InnerShare = 0.2
-    """Random share of a held-out user's positive items that are to be found; the rest is the
+    """Random share of a held-out user's positive items that are its targets; the rest is the
     history."""
     min_positives: Annotated[int, Field(ge=2)] = 5
     """Users with fewer positive items are trained on, never held out."""
     rotation: CountOrZero = 0
-    """Moves on by so many test sets in the drawn order of users: with test_share 0.2, the rotations
-    0 to 4 of one seed test every eligible user once."""
+    """Number of test sets to move on by in the drawn order of users: with test_share 0.2, the
+    rotations 0 to 4 of one seed test every eligible user once."""
 
     def __post_init__(self) -> None:
         if self.validation_share + self.test_share >= 1:
             raise ConfigError(
-                "split: test_share: expected a share that leaves users to train on beside "
+                "split: test_share: expected a share that leaves users to train on after "
                 f"validation_share, {self.validation_share}, found {self.test_share}"
             )
 
 
 @dataclass(frozen=True)
 class Split:
-    """Rows, one a history, and what is known and asked of each.
+    """The rows of a split: each has a history as input, and targets if it is held out.
 
     train, validation and test are sorted row numbers; user_ids names each row's user, who has one
     row where users are held out, up to three where items are. inputs holds each row's history,

@@ -1,7 +1,4 @@
-"""What a data set is like, before anything is trained on it.
-
-Figures, and a plot of the two long tails.
-"""
+"""Summarises a data set before training: figures, and a plot of the two long tails."""
 
 from __future__ import annotations
 
@@ -29,11 +26,11 @@ class DataSummary:
     """Figures of one data set.
 
     positives are events that count as positive; duplicates were dropped before, without_metadata
-    counts items of which nothing is known. history_lengths holds the quantiles 0, .25, .5, .75, .95
-    and 1 of users' positive items; head_share the share of positives on the most popular tenth of
-    the items; attributes the share of the items that have a title, and each attribute. span is the
-    first and last time as dates, where times are seconds since 1970 or a thousandth, millionth or
-    billionth of them.
+    counts items of which nothing is known. history_lengths holds the quantiles 0, 0.25, 0.5, 0.75,
+    0.95 and 1 of users' positive items; head_share the share of positives on the most popular tenth
+    of the items; attributes the share of the items that have a title, and each attribute. span is
+    the first and last time as dates, where times are seconds since 1970 or a thousandth, millionth
+    or billionth of them.
     """
 
     name: str

@@ -86,7 +86,7 @@ def test_help_shows_every_documented_field_with_its_default(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--data", "ml-10k"], "no data set 'ml-10k': expected one of ml-100k, synthetic"),
+        (["--data", "ml-10k"], "--data: expected one of ml-100k, synthetic"),
         (["--recommender", "gru"], "--recommender: expected one of als, bert4rec"),
         (["--sae", "gated"], "--sae: expected one of batchtopk, jumprelu"),
         (["--data", "ml-100k", "--data-dir", "/nowhere"], "pip install --no-deps recbole==1.2.1"),
@@ -95,7 +95,7 @@ def test_help_shows_every_documented_field_with_its_default(
             ["--sae-expansion", "0"],
             "SAE: expansion: expected at least 1, found 0",
         ),
-        (["--threads", "-1"], "--threads is -1, expected 0 or more"),
+        (["--threads", "-1"], "--threads: expected 0 or more, found -1"),
     ],
 )
 def test_bad_flags_get_one_clear_line_and_status_1(
@@ -142,4 +142,4 @@ def test_evaluating_what_is_no_run_gets_one_clear_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert evaluate(["fidelity", "--run", str(tmp_path)]) == 1
-    assert "has no run.json" in words(capsys.readouterr().err)
+    assert "expected a run.json, found none" in words(capsys.readouterr().err)

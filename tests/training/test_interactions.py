@@ -70,7 +70,7 @@ def test_ids_stay_as_the_publisher_wrote_them() -> None:
 
 
 def test_no_events_at_all_are_refused() -> None:
-    with pytest.raises(DataError, match="test has no interactions"):
+    with pytest.raises(DataError, match="test: expected at least one interaction, found none"):
         prepared()
 
 

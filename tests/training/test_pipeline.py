@@ -184,7 +184,7 @@ def test_a_diverging_run_names_its_step_and_keeps_what_was_good(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("run.json", "has no run.json"),
+        ("run.json", "expected a run.json, found none"),
         ("sae.safetensors", "sae.safetensors is not a readable safetensors file"),
         ("recommender.json", "recommender.json is not a readable JSON file"),
         ("concepts.parquet", "concepts.parquet is not a readable Parquet file"),
@@ -201,7 +201,7 @@ def test_a_run_that_lacks_a_file_is_refused_by_its_name(
 
 
 def test_a_directory_that_is_not_there_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="is not a directory"):
+    with pytest.raises(RunError, match="expected a directory that trimtab-train wrote"):
         load_run(tmp_path / "nowhere")
 
 
@@ -238,7 +238,7 @@ def test_a_run_can_be_read_where_its_data_are_not(tmp_path: Path) -> None:
     loaded = load_run(tmp_path / "run")
     assert loaded.data_set == "data"
     assert loaded.config.implicit
-    with pytest.raises(DataError, match="no data set"):
+    with pytest.raises(DataError, match="--data: expected one of"):
         train(config, tmp_path / "again")
 
 

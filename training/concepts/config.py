@@ -10,13 +10,13 @@ from training.options import options
 
 @options
 class ConceptConfig:
-    """Configures which attribute values become concepts, and how they and labels are found."""
+    """Configures the attribute values that become concepts, their fit, and the neurons' labels."""
 
     method: str = "contrast"
-    """What gives a concept its weights over neurons: contrast, tfidf, tfidf-unique, auc,
+    """Method that gives a concept its weights over neurons: contrast, tfidf, tfidf-unique, auc,
     correlation, dense-probe, sparse-probe or causal."""
     labels: str = "dictionary,tfidf,tfidf-unique,auc,correlation"
-    """What gives neurons their labels, in the order in which cards show them, separated by commas:
+    """Methods that label neurons, in the order in which cards show them, separated by commas:
     any of the methods, and dictionary."""
     min_items: int = 10
     """Items that must carry an attribute value to make it a concept; not all may."""
@@ -39,7 +39,10 @@ class ConceptConfig:
             known = ", ".join([DICTIONARY, *METHODS])
             raise ConfigError(f"concepts: labels: expected some of {known}, found {unknown[0]!r}")
         if self.min_items < 1 or self.max_values < 1 or self.max_users < 1:
-            raise ConfigError("concepts: min_items, max_values and max_users must be at least 1")
+            raise ConfigError(
+                "concepts: min_items, max_values and max_users: expected at least 1, "
+                f"found {self.min_items}, {self.max_values} and {self.max_users}"
+            )
         if self.min_popularity < 0:
             raise ConfigError(
                 f"concepts: min_popularity: expected 0 or more, found {self.min_popularity}"

@@ -1,4 +1,4 @@
-"""Users on whom steering is measured: a concept's unit of strength, its share before and after."""
+"""Measures a concept's unit of strength, and its share of lists before and after steering."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from training.arrays import Bools, Doubles, Ints
 from training.histories import Histories
 from training.measures.metrics import Lists, exposure_share
 from training.measures.scorers import best_lists
@@ -45,7 +45,7 @@ class Audience(NamedTuple):
             code = sae.encode(z)
         return cls(recommender, sae, z, context, code, histories.matrix(recommender.n_items))
 
-    def rows(self, rows: NDArray[np.int64]) -> Audience:
+    def rows(self, rows: Ints) -> Audience:
         """Returns the given users, in the given order."""
         z = self.z[rows]
         context = self.context[rows]
@@ -62,9 +62,9 @@ class Audience(NamedTuple):
             )
             return best_lists(self.recommender.scores(z, self.context), self.seen, n)
 
-    def levels(self, w: Tensor) -> NDArray[np.float64]:
+    def levels(self, w: Tensor) -> Doubles:
         """Returns each user's level c = <s, w> / <w, w>: [users]."""
-        levels: NDArray[np.float64] = (self.code @ w / w.dot(w)).double().numpy()
+        levels: Doubles = (self.code @ w / w.dot(w)).double().numpy()
         return levels
 
 
@@ -76,7 +76,7 @@ class Effect(NamedTuple):
     steered_share: float
 
 
-def measure(audience: Audience, w: Tensor, members: NDArray[np.bool_], unsteered: Lists) -> Effect:
+def measure(audience: Audience, w: Tensor, members: Bools, unsteered: Lists) -> Effect:
     """Measures the effect of a target w [n_neurons] on the share of its members [n_items]."""
     shares = exposure_share(unsteered, members)
     unit = typical_unit(audience.levels(w))
@@ -84,7 +84,7 @@ def measure(audience: Audience, w: Tensor, members: NDArray[np.bool_], unsteered
     return Effect(unit, float(shares.mean()), float(steered.mean()))
 
 
-def typical_unit(levels: NDArray[np.float64]) -> float:
+def typical_unit(levels: Doubles) -> float:
     """Returns the mean level of the tenth of users with the highest levels, minus the mean of all.
 
     levels [users]. The tenth is chosen by level, not by share of their lists: few lists hold any of

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
+from training.arrays import Bools, Doubles, Floats
 from training.concepts.config import ConceptConfig
 from training.concepts.describing.dictionary import (
     DICTIONARY,
@@ -22,7 +22,7 @@ from training.concepts.describing.metadata import MetadataDescriber
 from training.concepts.effect import Audience, measure
 from training.concepts.labels import Label, joined, labels_by
 from training.concepts.mapping.association import weights_aucs
-from training.concepts.mapping.evidence import Evidence, Floats
+from training.concepts.mapping.evidence import Evidence
 from training.concepts.mapping.methods import METHODS
 from training.concepts.mapping.tfidf import tfidf, top_neurons
 from training.concepts.membership import Membership, memberships
@@ -50,7 +50,7 @@ class FittedConcept:
     attribute: str
     item_count: int
     method: str
-    weights: NDArray[np.float32]
+    weights: Floats
     unit: float
     auc: float | None
     blend_neurons: list[int]
@@ -129,9 +129,7 @@ def fit_concepts(
     return FittedConcepts(concepts, joined(labels) or [[] for _ in range(sae.n_neurons)], notes)
 
 
-def fit_weights(
-    method: str, evidence: Evidence, judged: NDArray[np.bool_]
-) -> tuple[Floats, NDArray[np.float64]]:
+def fit_weights(method: str, evidence: Evidence, judged: Bools) -> tuple[Floats, Doubles]:
     """Returns weights [n_concepts, n_neurons] from all items, and the AUC on judged items.
 
     The AUC is that of weights which were fitted without the judged items.
@@ -167,7 +165,7 @@ def _measure(
     method: str,
     members: Membership,
     weights: Floats,
-    aucs: NDArray[np.float64],
+    aucs: Doubles,
     evidence: Evidence,
     audience: Audience,
     report: Callable[[int, int], None],

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from training.arrays import Bools
 from training.concepts.describing.dictionary import CONFIDENT, DICTIONARY
 from training.concepts.mapping.evidence import Evidence
 from training.concepts.mapping.methods import METHODS
@@ -23,7 +23,7 @@ class Label(NamedTuple):
 
 
 def labels_by(
-    method: str, names: Sequence[str], evidence: Evidence, judged: NDArray[np.bool_], count: int
+    method: str, names: Sequence[str], evidence: Evidence, judged: Bools, count: int
 ) -> list[list[Label]]:
     """Returns the concepts that a mapping method ranks first for each neuron, at most count.
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from training.arrays import Bools, Ints
 from training.concepts.config import ConceptConfig
 from training.interactions import AttributeKind, Catalogue
 
@@ -22,9 +22,9 @@ class Membership(NamedTuple):
     matrix: csr_matrix
 
     @property
-    def item_counts(self) -> NDArray[np.int64]:
+    def item_counts(self) -> Ints:
         """Returns the number of items of each concept, [n_concepts]."""
-        counts: NDArray[np.int64] = np.diff(self.matrix.indptr).astype(np.int64)
+        counts: Ints = np.diff(self.matrix.indptr).astype(np.int64)
         return counts
 
 
@@ -51,16 +51,14 @@ def memberships(catalogue: Catalogue, config: ConceptConfig) -> Membership:
     return Membership(names, tuple(attribute for attribute, *_ in values), matrix)
 
 
-def items_with(catalogue: Catalogue, attribute: str, value: str) -> NDArray[np.bool_] | None:
+def items_with(catalogue: Catalogue, attribute: str, value: str) -> Bools | None:
     """Flags the items that carry a value of an attribute, [n_items]; None if it has no texts."""
     kind = catalogue.attributes.get(attribute)
     if kind is None or kind is AttributeKind.NUMBER:
         return None
     column = pl.col(attribute)
     carries = column.list.contains(value) if kind is AttributeKind.TAGS else column == value
-    flags: NDArray[np.bool_] = (
-        catalogue.items.select(carries.fill_null(False)).to_series().to_numpy()
-    )
+    flags: Bools = catalogue.items.select(carries.fill_null(False)).to_series().to_numpy()
     return flags
 
 

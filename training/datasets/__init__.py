@@ -1,4 +1,4 @@
-"""Where interactions come from: one file per publisher, and a registry."""
+"""Readers of data sets, one file per publisher, and their registry."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Load(Protocol):
 
 
 class DataSetKind(NamedTuple):
-    """A kind of data set: its options, what loads it, and what its flags begin with."""
+    """A kind of data set: its options, its loader, and the prefix of its flags."""
 
     options: type[Any]
     load: Load
@@ -62,7 +62,7 @@ def data_set_kind(name: str) -> DataSetKind:
         return TABLE
     known = ", ".join(DATASETS)
     rest = "a folder with interactions.parquet, or a CSV, Parquet or JSON lines file"
-    raise DataError(f"no data set {name!r}: expected one of {known}, {rest}")
+    raise DataError(f"--data: expected one of {known}, {rest}, found {name!r}")
 
 
 def options_type(name: str) -> type[Any]:

@@ -1,4 +1,4 @@
-"""Amazon Reviews 2023 (McAuley Lab, UC San Diego): one category's reviews and metadata, JSON lines.
+"""Reads Amazon Reviews 2023 (McAuley Lab, UC San Diego): reviews and metadata of a category.
 
 Y. Hou et al., "Bridging Language and Items for Retrieval and Recommendation", arXiv 2403.03952.
 """
@@ -36,7 +36,7 @@ _META: Schema = {
 
 @options
 class AmazonOptions:
-    """Where the files are."""
+    """Names the folder that holds the files, and the category."""
 
     dir: Path | None = None
     """Folder with CATEGORY.jsonl and meta_CATEGORY.jsonl, plain or gzipped (.gz)."""
@@ -73,9 +73,9 @@ def _only_category(folder: Path | None) -> str:
         }
         names = {name for name in names if not name.startswith("meta_")}
     if len(names) > 1:
-        found = ", ".join(sorted(names))
+        categories = ", ".join(sorted(names))
         raise DataError(
-            f"{folder} holds more than one category ({found}): choose with --data-category"
+            f"{folder}: expected one category, found {categories}: choose with --data-category"
         )
     if not names:
         _PUBLISHER.locate(folder, ("CATEGORY.jsonl[.gz]", "meta_CATEGORY.jsonl[.gz]"))

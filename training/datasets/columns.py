@@ -1,7 +1,4 @@
-"""Columns of strangers' tables.
-
-Ids as text, numbers as numbers, times as integers, attributes by type.
-"""
+"""Converts columns of unknown tables to ids, numbers, times and attributes."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ import polars as pl
 from training.errors import DataError
 
 STARS_POSITIVE = 4.0
-"""Of 5 stars, from here on a rating counts as positive (the protocol of arXiv 2601.11182)."""
+"""Least number of 5 stars that counts as positive (the protocol of arXiv 2601.11182)."""
 
 _STARS_MAXIMUM = 5.0
 _RESERVED = ("item_id", "title", "popularity")
@@ -34,9 +31,9 @@ def numbers(table: pl.DataFrame, column: str, path: Path) -> pl.Series:
     given = table[column]
     if given.dtype == pl.String:
         given = given.str.strip_chars().replace("", None)
-    found = given.cast(pl.Float64, strict=False)
-    _refuse_first(given, found, column, path, "a number")
-    return found.fill_nan(None)
+    values = given.cast(pl.Float64, strict=False)
+    _refuse_first(given, values, column, path, "a number")
+    return values.fill_nan(None)
 
 
 def times(table: pl.DataFrame, column: str, path: Path) -> pl.Series:
@@ -48,11 +45,13 @@ def times(table: pl.DataFrame, column: str, path: Path) -> pl.Series:
     given = table[column]
     if given.dtype == pl.String:
         given = given.str.strip_chars().replace("", None)
-        found = given.cast(pl.Float64, strict=False)
-        if found.null_count() > given.null_count() and found.null_count() == len(found):
-            found = _dates(given)
-        _refuse_first(given, found, column, path, "a number, or a date such as 2024-05-31 12:00:00")
-        given = found
+        values = given.cast(pl.Float64, strict=False)
+        if values.null_count() > given.null_count() and values.null_count() == len(values):
+            values = _dates(given)
+        _refuse_first(
+            given, values, column, path, "a number, or a date such as 2024-05-31 12:00:00"
+        )
+        given = values
     if given.dtype.is_temporal():
         given = given.cast(pl.Datetime("us")).dt.epoch("us")
     return given.cast(pl.Float64).fill_nan(None).cast(pl.Int64)
@@ -66,12 +65,14 @@ def _dates(text: pl.Series) -> pl.Series:
 
 
 def _refuse_first(
-    given: pl.Series, found: pl.Series, column: str, path: Path, expected: str
+    given: pl.Series, values: pl.Series, column: str, path: Path, expected: str
 ) -> None:
-    wrong = found.is_null() & given.is_not_null()
+    wrong = values.is_null() & given.is_not_null()
     if wrong.any():
         row = wrong.arg_true()[0]
-        raise DataError(f"{path}: {column} in row {row + 1} is {given[row]!r}, expected {expected}")
+        raise DataError(
+            f"{path}: {column} in row {row + 1}: expected {expected}, found {given[row]!r}"
+        )
 
 
 def rating_rule(value: pl.Series, column: str) -> tuple[float | None, tuple[str, ...]]:

@@ -1,7 +1,4 @@
-"""Files as publishers give them: found, or named as missing.
-
-Read, or refused with what is wrong.
-"""
+"""Finds and reads publishers' files, and reports which are missing or malformed."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ Schema = Mapping[str, type[pl.DataType] | pl.DataType]
 
 
 class Publisher(NamedTuple):
-    """Who offers a data set, and where."""
+    """The publisher of a data set: its name and where it can be had."""
 
     data_set: str
     offer: str
@@ -34,25 +31,26 @@ class Publisher(NamedTuple):
         wanted = " and ".join(names)
         if folder is None:
             raise DataError(
-                f"{self.data_set} needs {wanted}: say with --data-dir where. {self.offer}"
+                f"{self.data_set}: expected --data-dir, the folder of {wanted}, found none. "
+                f"{self.offer}"
             )
         for base in (folder, folder / self.data_set):
             if all((base / name).is_file() for name in names):
                 return [base / name for name in names]
         missing = [name for name in names if not (folder / name).is_file()]
-        found = _listing(folder)
+        listing = _listing(folder)
         raise DataError(
-            f"{self.data_set}: looked for {' and '.join(missing)} in {folder}, {found}. "
+            f"{self.data_set}: expected {' and '.join(missing)} in {folder}, found {listing}. "
             f"{self.offer}"
         )
 
 
 def _listing(folder: Path) -> str:
     if not folder.is_dir():
-        return "which is no folder"
+        return "no such folder"
     names = sorted(path.name for path in folder.iterdir())
     shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    return f"found {shown}" if names else "which is empty"
+    return shown or "an empty folder"
 
 
 def read_separated(
@@ -67,8 +65,8 @@ def read_separated(
 ) -> pl.DataFrame:
     """Reads a table of separated text; columns are text unless schema gives another type.
 
-    header names the columns of a file that does not name them itself; content stands for the file's
-    bytes.
+    header names the columns of a file that does not name them itself; content replaces the
+    file's bytes.
 
     Raises:
         DataError: if it is empty, is no such table, or lacks a required column.
@@ -84,12 +82,12 @@ def read_separated(
                 content = file.read().decode(encoding).encode()
         table = pl.read_csv(path if content is None else content, **settings)
     except pl.exceptions.NoDataError as error:
-        raise DataError(f"{path} is empty: expected rows") from error
+        raise DataError(f"{path}: expected rows, found an empty file") from error
     except (pl.exceptions.PolarsError, UnicodeDecodeError, EOFError) as error:
         raise DataError(_no_table(path, separator, encoding, error)) from error
     require_columns(path, table.columns, required or header or ())
     if table.is_empty():
-        raise DataError(f"{path} has a header and no rows")
+        raise DataError(f"{path}: expected rows, found a header alone")
     return table
 
 
@@ -99,7 +97,7 @@ def _is_utf8(encoding: str) -> bool:
 
 def _no_table(path: Path, separator: str, encoding: str, error: Exception) -> str:
     if _is_utf8(encoding) and (place := wrong_utf8(path)):
-        return f"{path}: {place}, expected UTF-8 throughout"
+        return f"{path}: expected UTF-8, found {place}"
     return f"{path} is not a table separated by {separator!r}: {_first_line(error)}"
 
 
@@ -107,10 +105,10 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
 
 
-def require_columns(path: Path, found: Sequence[str], required: Sequence[str]) -> None:
+def require_columns(path: Path, names: Sequence[str], required: Sequence[str]) -> None:
     """Refuses a table without the required columns, naming those it has."""
-    if missing := [name for name in required if name not in found]:
-        raise DataError(f"{path} has the columns {list(found)}, expected also {missing}")
+    if missing := [name for name in required if name not in names]:
+        raise DataError(f"{path}: expected also the columns {missing}, found {list(names)}")
 
 
 def read_json_lines(
@@ -125,11 +123,11 @@ def read_json_lines(
         with open_bytes(path) as file:
             first = next((line for line in file if line.strip()), b"")
         if not first:
-            raise DataError(f"{path} is empty: expected one JSON object a line")
+            raise DataError(f"{path}: expected one JSON object a line, found an empty file")
         parsed = json.loads(first)
         if not isinstance(parsed, dict):
             raise DataError(
-                f"{path}: its first line is {_kind(parsed)}, expected one JSON object a line"
+                f"{path}: line 1: expected one JSON object a line, found {_kind(parsed)}"
             )
         require_columns(path, list(parsed), required)
         if schema is not None:
@@ -158,7 +156,7 @@ def read_parquet(path: Path) -> pl.DataFrame:
     except pl.exceptions.PolarsError as error:
         raise DataError(f"{path} is not a Parquet file: {error}") from error
     if table.is_empty():
-        raise DataError(f"{path} has no rows")
+        raise DataError(f"{path}: expected rows, found none")
     return table
 
 
@@ -168,13 +166,14 @@ def open_bytes(path: Path) -> Any:
 
 
 def wrong_utf8(path: Path) -> str | None:
-    """Describes the place of the first bytes that are not UTF-8, or returns None."""
+    """Describes the first byte that is not UTF-8 and its place, or returns None."""
     with open_bytes(path) as file:
         for number, line in enumerate(file, start=1):
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
-                return f"line {number} has the byte 0x{line[error.start]:02x} at {error.start + 1}"
+                place = f"in line {number} at {error.start + 1}"
+                return f"the byte 0x{line[error.start]:02x} {place}"
     return None
 
 

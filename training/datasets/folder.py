@@ -1,10 +1,10 @@
-"""Any folder with interactions.parquet and items.parquet.
+"""Reads any folder with interactions.parquet and items.parquet.
 
-interactions.parquet: user_id and item_id (any scalar type), optionally rating (or the column named
-    with
---data-rating-column), and timestamp or position for the order; nulls allowed in all but the ids.
-items.parquet: item_id, optionally title, and attributes: lists are tags, text is text, numbers
-    numbers.
+interactions.parquet: user_id and item_id (any scalar type), optionally rating (or the column that
+--data-rating-column names), and timestamp or position for the order; nulls
+allowed in all but the ids.
+items.parquet: item_id, optionally title, and attributes: lists are tags, others are
+texts or numbers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ORDER_COLUMNS = ("timestamp", "position")
 
 @options
 class FolderOptions:
-    """How the folder's columns are read."""
+    """Configures how the folder's columns are read."""
 
     rating_column: str = "rating"
     """Column of interactions.parquet that holds the value of an event, if there is one."""
@@ -58,14 +58,14 @@ def load_folder(source: str, options: FolderOptions, _seed: int) -> RawData:
 
 def _read(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
     if not path.is_file():
-        raise DataError(f"looked for {path}, not found")
+        raise DataError(f"{path}: expected a Parquet file, found none")
     try:
         table = pl.read_parquet(path)
     except pl.exceptions.PolarsError as error:
         raise DataError(f"{path} is not a Parquet file: {error}") from error
     require_columns(path, table.columns, columns)
     if table.is_empty():
-        raise DataError(f"{path} has no rows")
+        raise DataError(f"{path}: expected rows, found none")
     return table
 
 
@@ -94,6 +94,6 @@ def _numbers(
     if wrong.any():
         row = wrong.arg_true()[0]
         raise DataError(
-            f"{path}: {column} in row {row} is {table[column][row]!r}, expected a number"
+            f"{path}: {column} in row {row}: expected a number, found {table[column][row]!r}"
         )
     return pl.lit(numbers.fill_nan(None).cast(dtype))

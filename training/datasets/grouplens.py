@@ -28,7 +28,7 @@ _ARCHIVES = {
 
 @options
 class GroupLensOptions:
-    """Where the files are."""
+    """Names the folder that holds the files."""
 
     dir: Path | None = None
     """Folder of the unpacked archive: ratings.dat and movies.dat, or ratings.csv, movies.csv and
@@ -86,15 +86,17 @@ def _read_ratings(path: Path) -> pl.DataFrame:
 def _read_colons(path: Path, names: tuple[str, ...]) -> pl.DataFrame:
     content = path.read_bytes()
     if not content.strip():
-        raise DataError(f"{path} is empty: expected lines of {'::'.join(names)}")
+        raise DataError(f"{path}: expected lines of {'::'.join(names)}, found an empty file")
     if b"::" not in content.split(b"\n", 1)[0]:
-        raise DataError(f"{path}: line 1 has no '::', expected {'::'.join(names)}")
+        raise DataError(f"{path}: line 1: expected {'::'.join(names)}, found no '::'")
     content = mixed_to_utf8(content).replace(b"\t", b" ").replace(b"::", b"\t")
     table = read_separated(path, "\t", header=names, quote=None, content=content)
     short = table[names[-1]].is_null()
     if short.any():
         row = short.arg_true()[0]
-        raise DataError(f"{path}: line {row + 1} has too few fields, expected {'::'.join(names)}")
+        raise DataError(
+            f"{path}: line {row + 1}: expected {'::'.join(names)}, found too few fields"
+        )
     return table
 
 

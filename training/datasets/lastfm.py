@@ -1,6 +1,4 @@
-"""Last.fm of HetRec 2011 (GroupLens and IR Group, UAM).
-
-How often users listened to artists, and their tags.
+"""Reads Last.fm of HetRec 2011 (GroupLens and IR Group, UAM): listening counts and tags of artists.
 
 I. Cantador, P. Brusilovsky, T. Kuflik, "Second Workshop on Information Heterogeneity and Fusion in
 Recommender Systems", RecSys 2011. A weight is a count of listening events, so every pair is
@@ -27,7 +25,7 @@ _FILES = ("user_artists.dat", "artists.dat", "user_taggedartists.dat", "tags.dat
 
 @options
 class LastFmOptions:
-    """Where the files are."""
+    """Names the folder that holds the files."""
 
     dir: Path | None = None
     """Folder with user_artists.dat, artists.dat, user_taggedartists.dat and tags.dat."""

@@ -20,7 +20,7 @@ from training.options import options
 
 @options
 class MovieLensOptions:
-    """Where the files are."""
+    """Names the folder that holds the files."""
 
     dir: Path | None = None
     """Folder with ml-100k.inter and ml-100k.item; by default the one inside the installed package
@@ -37,7 +37,7 @@ def load_movielens_100k(_source: str, options: MovieLensOptions, _seed: int) -> 
     events_path = folder / "ml-100k.inter"
     items_path = folder / "ml-100k.item"
     if missing := [str(path) for path in (events_path, items_path) if not path.is_file()]:
-        raise DataError(f"MovieLens 100K: looked for {' and '.join(missing)}, not found; {_ADVICE}")
+        raise DataError(f"MovieLens 100K: expected {' and '.join(missing)}, found none; {_ADVICE}")
     events = read_typed_table(events_path, ("user_id", "item_id", "rating", "timestamp"))
     items = read_typed_table(items_path, ("item_id", "movie_title", "release_year", "class"))
     return RawData(
@@ -69,7 +69,7 @@ def read_typed_table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
     try:
         table = pl.read_csv(path, separator="\t", infer_schema=False, quote_char=None)
     except pl.exceptions.NoDataError as error:
-        raise DataError(f"{path} is empty: expected a header and rows") from error
+        raise DataError(f"{path}: expected a header and rows, found an empty file") from error
     table = table.rename({name: name.split(":")[0] for name in table.columns})
     require_columns(path, table.columns, columns)
     return table
@@ -88,8 +88,8 @@ def installed_folder(package: str = "recbole") -> Path:
     """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        looked = f"looked for dataset_example/ml-100k in the package {package}"
-        raise DataError(f"MovieLens 100K: {looked}, which is not installed; {_ADVICE}")
+        wanted = f"expected dataset_example/ml-100k in the package {package}"
+        raise DataError(f"MovieLens 100K: {wanted}, found no such package; {_ADVICE}")
     return Path(spec.submodule_search_locations[0]) / "dataset_example" / "ml-100k"
 
 
@@ -99,6 +99,6 @@ def _number(table: pl.DataFrame, column: str, path: Path) -> pl.Series:
     if wrong.any():
         row = wrong.arg_true()[0]
         raise DataError(
-            f"{path}: {column} in row {row + 1} is {table[column][row]!r}, expected a number"
+            f"{path}: {column} in row {row + 1}: expected a number, found {table[column][row]!r}"
         )
     return numbers

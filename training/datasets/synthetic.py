@@ -1,6 +1,4 @@
-"""Generated interactions with planted concepts.
-
-The truth is known, so steering can be judged against it.
+"""Generates interactions with planted concepts, so that steering can be judged by the truth.
 
 Every item carries one concept, some a second one; every user is interested in a few. An event picks
 one of the user's interests (or, with a small probability, any item at all), then an item of that
@@ -22,7 +20,7 @@ from training.options import Count, Positive, Share, options
 
 @options
 class SyntheticOptions:
-    """Size and difficulty of the generated set."""
+    """Configures the size and difficulty of the generated set."""
 
     title: ClassVar[str] = "synthetic"
 

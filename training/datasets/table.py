@@ -1,4 +1,4 @@
-"""Any table of interactions: a CSV, Parquet or JSON lines file with columns of any name."""
+"""Reads any table of interactions: a CSV, Parquet or JSON lines file with columns of any name."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SUFFIXES = (
     ".ndjson",
     ".ndjson.gz",
 )
-"""What names of table files end in."""
+"""Suffixes of the files that are read as tables."""
 
 _USUAL = {"user": "user_id", "item": "item_id", "time": "timestamp", "rating": "rating"}
 _USUAL_ITEM = {"item": "item_id", "title": "title"}
@@ -39,7 +39,7 @@ _USUAL_ITEM = {"item": "item_id", "title": "title"}
 
 @options
 class TableOptions:
-    """Which columns mean what, and where the items' own table is."""
+    """Configures the columns' roles, and the table of the items."""
 
     columns: str | None = None
     """Columns of the interactions, as user=uid,item=sku,time=ts,rating=stars; time and rating may
@@ -64,12 +64,12 @@ class TableOptions:
         if self.item_columns is not None and self.items is None:
             raise ConfigError("--item-columns names columns of a table that --items must name")
         if self.list_separator == "":
-            raise ConfigError("--list-separator is empty, expected at least one character")
+            raise ConfigError("--list-separator: expected at least one character, found none")
         try:
             "".encode(self.encoding)
         except LookupError as error:
             raise ConfigError(
-                f"--encoding is {self.encoding!r}, expected one such as latin-1"
+                f"--encoding: expected one such as latin-1, found {self.encoding!r}"
             ) from error
 
 
@@ -104,13 +104,13 @@ def read_table(path: Path, encoding: str = "utf-8") -> pl.DataFrame:
         DataError: if it is absent, empty, or not what its name says.
     """
     if not path.is_file():
-        raise DataError(f"looked for the table {path}, not found")
+        raise DataError(f"{path}: expected a table, found no such file")
     if not path.name.endswith(SUFFIXES):
         raise DataError(
-            f"{path} is no table that can be read: expected a name ending in {', '.join(SUFFIXES)}"
+            f"{path}: expected a name ending in {', '.join(SUFFIXES)}, found {path.suffix!r}"
         )
     if path.stat().st_size == 0:
-        raise DataError(f"{path} is empty: expected rows")
+        raise DataError(f"{path}: expected rows, found an empty file")
     if path.suffix == ".parquet":
         return read_parquet(path)
     if ".jsonl" in path.suffixes or ".ndjson" in path.suffixes:
@@ -125,7 +125,7 @@ def _read_csv(path: Path, encoding: str) -> pl.DataFrame:
     except OSError as error:
         raise DataError(f"{path} is not gzipped text: {error}") from error
     if b"\0" in head and not encoding.lower().startswith("utf-16"):
-        raise DataError(f"{path} holds binary data, expected text separated by commas")
+        raise DataError(f"{path}: expected text separated by commas, found binary data")
     separator = max("\t,;", key=lambda mark: head.count(mark.encode())) if head else ","
     if ".tsv" in path.suffixes:
         separator = "\t"
@@ -148,11 +148,11 @@ def parse_mapping(flag: str, text: str, roles: Sequence[str]) -> dict[str, str]:
         role, sign, column = (piece.strip() for piece in part.partition("="))
         if not (role and sign and column):
             raise ConfigError(
-                f"{flag} has {part!r}, expected ROLE=COLUMN, with a role of {', '.join(roles)}"
+                f"{flag}: expected ROLE=COLUMN, with a role of {', '.join(roles)}, found {part!r}"
             )
         if role not in roles:
             raise ConfigError(
-                f"{flag} has the role {role!r}, expected one of {_nearest_first(role, roles)}"
+                f"{flag}: expected a role of {_nearest_first(role, roles)}, found {role!r}"
             )
         if role in mapping:
             raise ConfigError(f"{flag} gives the role {role!r} twice: {mapping[role]} and {column}")
@@ -162,7 +162,7 @@ def parse_mapping(flag: str, text: str, roles: Sequence[str]) -> dict[str, str]:
 
 def _columns(
     path: Path,
-    found: Sequence[str],
+    names: Sequence[str],
     flag: str,
     text: str | None,
     usual: dict[str, str],
@@ -170,18 +170,19 @@ def _columns(
 ) -> dict[str, str]:
     """Returns the column of each role: as the flag says, else the usual name."""
     if text is None:
-        mapping = {role: name for role, name in usual.items() if name in found or role in required}
+        mapping = {role: name for role, name in usual.items() if name in names or role in required}
     else:
         mapping = parse_mapping(flag, text, tuple(usual))
     if absent := [role for role in required if role not in mapping]:
         raise DataError(
-            f"{flag} names no column for {' and '.join(absent)}; {path} has {', '.join(found)}"
+            f"{flag}: expected a column for {' and '.join(absent)}, found none; "
+            f"{path} has {', '.join(names)}"
         )
     for role, name in mapping.items():
-        if name not in found:
+        if name not in names:
             hint = "" if text is not None else f"; name yours with {flag} {role}=..."
             raise DataError(
-                f"{path} has no column {name!r}, found {_nearest_first(name, found)}{hint}"
+                f"{path}: expected a column {name!r}, found {_nearest_first(name, names)}{hint}"
             )
     return mapping
 

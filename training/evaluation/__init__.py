@@ -1,1 +1,1 @@
-"""Reports on finished runs: how good lists are, what neurons mean, and what steering changes."""
+"""Reports on finished runs: quality of lists, meaning of neurons, effects of steering."""

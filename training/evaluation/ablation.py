@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
+from training.arrays import Bools, Ints
 from training.concepts.effect import Audience
 from training.concepts.membership import memberships
 from training.errors import ConfigError, RunError
@@ -20,7 +20,7 @@ from training.measures import metrics
 from training.run import Run
 
 METHODS = ("ABLATE", "its neurons", "random neurons")
-"""Titles of the ways to silence a concept."""
+"""Titles of the methods that silence a concept."""
 _LIKES = 1 / 3
 """Share of the users that count as a concept's likers."""
 _NEAREST = 10
@@ -28,10 +28,10 @@ _NEAREST = 10
 
 
 class Ablation(NamedTuple):
-    """One concept silenced one way; means over the test users, changes against the unsteered lists.
+    """One concept silenced by one method: means over the test users.
 
-    share is the concept's exposure share; overlap the lists' overlap; likers are the third of the
-    users whose histories have most of the concept.
+    Changes are against the unsteered lists. share is the concept's exposure share; overlap the
+    lists' overlap; likers are the third of the users whose histories have most of the concept.
     """
 
     concept: str
@@ -76,9 +76,7 @@ def ablate(run: Run, count: int, neurons: int) -> list[Ablation]:
     return ablations
 
 
-def _as_active(
-    code: Tensor, neurons: NDArray[np.int64], rng: np.random.Generator
-) -> NDArray[np.int64]:
+def _as_active(code: Tensor, neurons: Ints, rng: np.random.Generator) -> Ints:
     """Draws another neuron for each, among the ten of the nearest mean activation; no two alike."""
     activity = code.mean(dim=0).numpy()
     free = np.setdiff1d(np.arange(len(activity)), neurons)
@@ -93,7 +91,7 @@ def _as_active(
 
 
 def _judged(
-    run: Run, audience: Audience, concept: str, method: str, flags: NDArray[np.bool_], code: Tensor
+    run: Run, audience: Audience, concept: str, method: str, flags: Bools, code: Tensor
 ) -> Ablation:
     targets = run.split.targets(run.split.test)
     before = audience.lists()

@@ -41,7 +41,7 @@ def add_dictionary_flags(command: argparse.ArgumentParser) -> None:
     """Adds the flags for the describer, the samples, and the labels' file."""
     text = "Who describes: metadata (attribute values; needs no model, the default) or llm."
     command.add_argument("--describer", choices=_OFF_SAMPLES, default="metadata", help=text)
-    text = "Describe at most so many neurons, those that most items fire (default: all)."
+    text = "Describe at most this many neurons, those that most items fire (default: all)."
     command.add_argument("--neurons", type=int, metavar="N", help=text)
     text = "Items that fire a neuron, of each set: described by and tested on (default: 10)."
     command.add_argument("--on-samples", type=int, default=10, metavar="N", help=text)

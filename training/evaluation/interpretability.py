@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from training.arrays import Bools, Floats, Ints
 from training.concepts.describing.dictionary import DictionaryOptions, make_dictionary
 from training.concepts.describing.metadata import MetadataDescriber
 from training.concepts.fitting import item_codes
@@ -32,8 +33,6 @@ PROBE_SIZES = (1, 2, 5, 10, 50)
 """Neurons of the probes."""
 SAME_COSINE = 0.7
 """Cosine from which two neurons count as the same."""
-
-Floats = NDArray[np.float32]
 
 
 class Representation(NamedTuple):
@@ -156,7 +155,7 @@ def stability(runs: Sequence[Run]) -> dict[str, list[float]]:
 def _figures(
     name: str,
     evidence: Evidence,
-    judged: NDArray[np.bool_],
+    judged: Bools,
     members: Membership,
     V: Floats,
     seed: int,
@@ -213,7 +212,7 @@ def _effects(run: Run, directions: torch.Tensor) -> Floats:
     return torch.nn.functional.normalize(centred, dim=1).numpy()
 
 
-def _alive(part: Representation, rows: NDArray[np.int64]) -> Floats:
+def _alive(part: Representation, rows: Ints) -> Floats:
     """Returns the effects on the given items of the neurons that fire for any item."""
     fires = np.diff(part.codes.tocsc().indptr) > 0
     chosen = part.effects[fires][:, rows]
@@ -221,7 +220,7 @@ def _alive(part: Representation, rows: NDArray[np.int64]) -> Floats:
     return np.asarray(chosen / np.maximum(norms, np.finfo(np.float32).tiny), dtype=np.float32)
 
 
-def _shared_items(one: Run, other: Run) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _shared_items(one: Run, other: Run) -> tuple[Ints, Ints]:
     """Returns the rows of the items that both runs know and enough of their users have."""
     places = _known_items(other)
     pairs = [(row, places[item]) for item, row in _known_items(one).items() if item in places]

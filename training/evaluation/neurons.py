@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from training.arrays import Bools, Floats
 from training.concepts.effect import Audience
 from training.concepts.fitting import item_codes
 from training.concepts.mapping.association import area_under_curve, neuron_aucs
@@ -54,7 +54,7 @@ def best_neurons(run: Run, seed: int = 0) -> list[NeuronFigures]:
     return figures
 
 
-def best_neuron(codes: NDArray[np.float32], flags: NDArray[np.bool_]) -> int:
+def best_neuron(codes: Floats, flags: Bools) -> int:
     """Returns the neuron of largest AUC for the flagged items; among equals, the most active.
 
     codes [n_items, n_neurons], flags [n_items].

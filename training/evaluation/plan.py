@@ -20,7 +20,7 @@ from training.errors import ConfigError
 from training.flags import RaisingParser, read_config
 
 MEASURES = ("ranking", "fidelity")
-"""What a sweep can measure."""
+"""The measures of a sweep."""
 SEED = "seed"
 Flags = dict[str, Any]
 
@@ -68,7 +68,7 @@ def read_plan(path: Path) -> Plan:
     for cell in cells.values():
         config_of(cell)
     if not cells:
-        raise ConfigError(f"{path}: an axis has no values, so there is no cell")
+        raise ConfigError(f"{path}: expected a value on every axis, found an axis without")
     return Plan(
         measure, document.get("n", 20), document.get("references", False), tuple(cells.values())
     )

@@ -1,4 +1,4 @@
-"""Reports in Markdown, JSON and a plot, with the command, the machine and the duration."""
+"""Writes reports as Markdown, JSON and a plot, with the command, the machine and the duration."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Estimate:
 
     @classmethod
     def over_users(cls, values: NDArray[np.floating]) -> Estimate:
-        """Returns the mean of the users' finite values, NaN if there is none."""
+        """Returns the mean of the users' finite values, NaN without any."""
         known = values[np.isfinite(values)]
         if len(known) < 2:
             return cls(float(known[0]) if len(known) else math.nan, None)

@@ -1,4 +1,4 @@
-"""The runs of a report: exactly one where a report needs one, and their names in titles."""
+"""Selects the only run of a report, and formats runs' names for titles."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from training.arrays import Doubles, Ints
 from training.concepts.effect import LIST_LENGTH, Audience
 from training.concepts.fitting import FittedConcept
 from training.concepts.membership import Membership
@@ -28,7 +29,7 @@ def shifted(code: Tensor, concept: FittedConcept, amount: Tensor | float) -> Ten
     return code + torch.as_tensor(amount, dtype=code.dtype).reshape(-1, 1) * w
 
 
-def silenced(code: Tensor, neurons: NDArray[np.int64]) -> Tensor:
+def silenced(code: Tensor, neurons: Ints) -> Tensor:
     """Sets some neurons of codes [users, n_neurons] to 0."""
     return code.index_fill(1, torch.from_numpy(neurons), 0.0)
 
@@ -57,7 +58,7 @@ def neuron_unit(activations: NDArray[np.floating]) -> float:
     return float(np.quantile(active, _TYPICAL_QUANTILE)) if len(active) else 0.0
 
 
-def concept_shifts(audience: Audience, edit: Tensor, members: Membership) -> NDArray[np.float64]:
+def concept_shifts(audience: Audience, edit: Tensor, members: Membership) -> Doubles:
     """Measures the change of each concept's mean exposure share under an edit: [n_concepts].
 
     edit [n_neurons] is added to the code.

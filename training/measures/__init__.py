@@ -1,1 +1,1 @@
-"""Measures of lists, what scores items for them, and how recommenders and SAEs compare."""
+"""Measures of lists, scorers of items, and comparisons of recommenders and SAEs."""

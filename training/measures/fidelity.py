@@ -1,4 +1,4 @@
-"""Measures what the SAE costs: its reconstruction's lists and embeddings against the originals."""
+"""Measures the SAE's cost: its reconstruction's lists and embeddings against the originals."""
 
 from __future__ import annotations
 

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from training.arrays import Bools
+
 Lists = NDArray[np.int64]
 Figures = NDArray[np.float64]
 
@@ -21,7 +23,7 @@ def discounts(n: int) -> Figures:
     return 1.0 / np.log2(np.arange(2, n + 2))
 
 
-def hits(lists: Lists, targets: csr_matrix) -> NDArray[np.bool_]:
+def hits(lists: Lists, targets: csr_matrix) -> Bools:
     """Flags places that hold a target: lists [users, n], targets [users, n_items] -> [users, n]."""
     width = targets.shape[1]
     rows = np.repeat(np.arange(targets.shape[0], dtype=np.int64), np.diff(targets.indptr))
@@ -50,7 +52,7 @@ def coverage(lists: Lists, n_items: int) -> float:
     return len(np.unique(lists[lists >= 0])) / n_items
 
 
-def exposure_share(lists: Lists, members: NDArray[np.bool_]) -> Figures:
+def exposure_share(lists: Lists, members: Bools) -> Figures:
     """Returns the share of the discounted places that members [n_items] hold, [users].
 
     0 for an empty list.
@@ -58,7 +60,7 @@ def exposure_share(lists: Lists, members: NDArray[np.bool_]) -> Figures:
     return _share(lists, members, discounts(lists.shape[1]))
 
 
-def plain_share(lists: Lists, members: NDArray[np.bool_]) -> Figures:
+def plain_share(lists: Lists, members: Bools) -> Figures:
     """Returns the share of the places that members [n_items] hold, [users]; 0 for an empty list."""
     return _share(lists, members, np.ones(lists.shape[1]))
 
@@ -71,7 +73,7 @@ def overlap(left: Lists, right: Lists) -> Figures:
     return _ratio(shared.sum(axis=1), (left >= 0).sum(axis=1))
 
 
-def _share(lists: Lists, members: NDArray[np.bool_], weights: Figures) -> Figures:
+def _share(lists: Lists, members: Bools, weights: Figures) -> Figures:
     filled = lists >= 0
     held = (members[lists] & filled) @ weights
     total = filled @ weights

@@ -1,7 +1,4 @@
-"""Recommenders, each an encoder, a head and an item matrix.
-
-And the registry of those that can be trained.
-"""
+"""Recommenders, each an encoder, a head and an item matrix, and their registry."""
 
 from training.fit import FitContext, RecommenderKind
 from training.recommender import Activation, ItemMatrix, Recommender

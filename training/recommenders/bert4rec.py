@@ -1,4 +1,4 @@
-"""BERT4Rec: a bidirectional transformer that fills in what is masked, at the end: the next item."""
+"""Defines BERT4Rec, a bidirectional transformer that predicts masked items."""
 
 from __future__ import annotations
 
@@ -20,12 +20,10 @@ from training.recommenders.transformer import (
 class Bert4Rec(TransformerRecommender):
     """x = N(E[items, mask] + P); per block N(x + A(x)), N(x + F(x)), all slots see all.
 
-    Z at the mask.
-
-    q = N(GELU(z W + c)); score = q E^T + b. F. Sun et al., "BERT4Rec: Sequential Recommendation
-    with Bidirectional Encoder Representations from Transformer", CIKM 2019; the norms of the input
-    and of q are in its code only. F has GELU and inner width 4 d. The mask stands after the newest
-    item, also in an empty history.
+    z is the state at the mask. q = N(GELU(z W + c)); score = q E^T + b. F. Sun et al., "BERT4Rec:
+    Sequential Recommendation with Bidirectional Encoder Representations from Transformer", CIKM
+    2019; the norms of the input and of q are in its code only. F has GELU and inner width 4 d. The
+    mask stands after the newest item, also in an empty history.
     """
 
     has_query = True

@@ -1,4 +1,4 @@
-"""ELSA: a linear shallow autoencoder with a low-rank, scale-free item-item matrix."""
+"""Defines ELSA, a linear shallow autoencoder with a low-rank, scale-free item-item matrix."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ class Elsa(Recommender):
 
     V. Vancura et al., "Scalable Linear Shallow Autoencoder for Collaborative Filtering", RecSys
     2022. The -x term keeps an item from recommending itself in training; online, seen items are
-        never returned, and the
-    ReLU does not change the order of the others.
+    never returned, and the ReLU does not change the order of the others.
     """
 
     def __init__(self, n_items: int, d: int) -> None:

@@ -1,4 +1,4 @@
-"""Matrix factorisation with item biases, whose users are known by their histories alone."""
+"""Defines matrix factorisation with item biases, whose users are known by their histories alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FoldIn(NamedTuple):
 class Factorisation(Recommender):
     """score_i = z . V_i + b_i, with z a user's factors, V [n_items, d] and b [n_items].
 
-    How V and b are learned is the training's affair (BPR, logistic loss). A new user's z is the
+    Training decides how V and b are learned (BPR, logistic loss). A new user's z is the
     first Newton step, from z = 0 and a = 0, towards the minimum over z and the user's bias a of
 
         mean_(i in history) -log s(z . V_i + b_i + a) + negatives mean_(all j) -log s(-(z . V_j +
@@ -34,8 +34,8 @@ class Factorisation(Recommender):
 
     the logistic loss against the whole catalogue (C. C. Johnson, "Logistic Matrix Factorization for
     Implicit Feedback Data", 2014). The catalogue's part of that step is the same for everybody, so
-    a step costs what ALS's fold-in costs. docs/results/fold-in.md measures it beside more steps and
-    other ways.
+    a step costs what ALS's fold-in costs. docs/results/fold-in.md compares it with more
+    steps and other methods.
     """
 
     def __init__(self, n_items: int, d: int, rule: FoldIn) -> None:

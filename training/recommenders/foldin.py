@@ -1,4 +1,4 @@
-"""A new user's factors from a history alone: one small linear system a history, of fixed work."""
+"""Computes a new user's factors from a history alone, by one small linear system in fixed steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A GPT-style causal transformer over items."""
+"""Defines a GPT-style causal transformer over items."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ from training.recommenders.transformer import (
 class Gpt(TransformerRecommender):
     """x = E[start, items] + P; per block x + A(N(x)), x + F(N(x)), causal.
 
-    q = N(x) at the newest item.
-
-    A. Radford et al., "Language Models are Unsupervised Multitask Learners", 2019 (GPT-2): score =
-    q E^T, F has GELU and inner width 4 d, the weights into the residual stream start smaller by
-    sqrt(2 blocks). Unlike SASRec, whose F has ReLU and inner width d, it reads a start token before
-    the oldest item, from which the first item is predicted: a user without history has a learned z.
+    q = N(x) at the newest item; score = q E^T. A. Radford et al., "Language Models are Unsupervised
+    Multitask Learners", 2019 (GPT-2): F has GELU and inner width 4 d, the weights into the residual
+    stream start smaller by sqrt(2 blocks). Unlike SASRec, whose F has ReLU and inner width d, it
+    reads a start token before the oldest item, from which the first item is predicted: a user
+    without history has a learned z.
     """
 
     def __init__(self, n_items: int, max_length: int, shape: Shape) -> None:

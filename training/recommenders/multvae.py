@@ -1,4 +1,4 @@
-"""Mult-DAE and Mult-VAE: autoencoders of a history whose items are draws from one multinomial."""
+"""Defines Mult-DAE and Mult-VAE, autoencoders of histories as draws from one multinomial."""
 
 from __future__ import annotations
 
@@ -54,10 +54,7 @@ class MultDae(Recommender):
 
 
 class Posterior(NamedTuple):
-    """The distribution of z, normal with independent entries.
-
-    Mean and log_variance, both [batch, d].
-    """
+    """The distribution of z, independent normals: mean and log_variance, both [batch, d]."""
 
     mean: Tensor
     log_variance: Tensor
@@ -71,7 +68,7 @@ class MultVae(MultDae):
     """h = tanh(x/||x|| E + b_E), z ~ N(h W_m + b_m, exp(h W_v + b_v)), q = tanh(z W_q + b_q).
 
     score = V q + b, and x ~ multinomial(|x|, softmax(score)); D. Liang et al., as above, one tanh
-    layer of width p on either side of z. It is read at the posterior's mean, which stands for z
+    layer of width p on either side of z. It is read at the posterior's mean, used as z
     outside training; the decoder's tanh layer is the head. E and V [n_items, p].
     """
 

@@ -1,4 +1,4 @@
-"""PureSVD: the truncated singular value decomposition of the user-item matrix."""
+"""Defines PureSVD, the truncated singular value decomposition of the user-item matrix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SASRec: self-attention from the newest item back over the history."""
+"""Defines SASRec, self-attention from the newest item back over the history."""
 
 from __future__ import annotations
 
@@ -21,11 +21,9 @@ from training.recommenders.transformer import (
 class SasRec(TransformerRecommender):
     """x = E[items] + P; per block x + A(N(x)), x + F(N(x)), causal; q = N(x) at the newest.
 
-    score = q E^T.
-
-    W.-C. Kang, J. McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018. F has ReLU and
-    inner width d, as there; attention has an output matrix, which the paper's does without. Without
-    a history, z is what an empty slot gives.
+    score = q E^T. W.-C. Kang, J. McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018. F
+    has ReLU and inner width d, as there; attention has an output matrix, which the paper's does
+    without. Without a history, z is the state of an empty slot.
     """
 
     def __init__(self, n_items: int, max_length: int, shape: Shape) -> None:

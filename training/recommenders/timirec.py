@@ -1,4 +1,4 @@
-"""TiMiRec: several interests of a user, mixed by a predictor that was taught by the target."""
+"""Defines TiMiRec: several interests of a user, mixed by a predictor that the target taught."""
 
 from __future__ import annotations
 

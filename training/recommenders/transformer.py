@@ -1,4 +1,4 @@
-"""What the transformers share: windows whose last slot is read, blocks, and hooks between them."""
+"""Defines the parts of transformers: windows whose last slot is read, blocks, and hooks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Window(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """A transformer's width d, blocks, heads in each, dropout rate, and where z is read."""
+    """A transformer's width d, blocks, heads in each, dropout rate, and hook point of z."""
 
     d: int
     blocks: int
@@ -142,9 +142,7 @@ def newest_last(items: Tensor, mask: Tensor, width: int, at_most: int) -> Window
 
 
 class TransformerRecommender(Recommender):
-    """A transformer over a window of the newest items.
-
-    Z is the last slot's state at the hook point.
+    """A transformer over a window of the newest items; z is the last slot's state at the hook.
 
     hook_point is "output", after all blocks and the last norm, or "block1" ... "blockN", the state
     after that block; what follows it is the head. Between two blocks the head needs the other

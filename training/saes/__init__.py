@@ -1,7 +1,4 @@
-"""Sparse autoencoders: one model, sparsity rules passed in.
-
-And the registry of those that can be trained.
-"""
+"""Sparse autoencoders: one model with exchangeable sparsity rules, and the registry of kinds."""
 
 from training.fit import SaeKind
 from training.saes.base import SparseAutoencoder, SparseCode, Sparsity

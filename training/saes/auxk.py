@@ -1,4 +1,4 @@
-"""Defines AuxK: dead neurons learn from the residual (arXiv 2406.04093, appendix A.2)."""
+"""Computes AuxK, by which dead neurons learn from the residual (arXiv 2406.04093, appendix A.2)."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def auxk_loss(
     if not len(neurons):
         return residual.new_zeros(())
     target = residual.detach()
-    found = pre[:, neurons]
-    places = largest(found, min(k_aux, len(neurons)))
-    activations = relu(found.gather(-1, places))
+    dead = pre[:, neurons]
+    places = largest(dead, min(k_aux, len(neurons)))
+    activations = relu(dead.gather(-1, places))
     rebuilt = embedding_bag(neurons[places], sae.W_dec, per_sample_weights=activations, mode="sum")
     variance = (target - target.mean(dim=0)).square().mean()
     return (rebuilt - target).square().mean() / variance.clamp_min(torch.finfo(variance.dtype).tiny)

@@ -1,7 +1,4 @@
-"""The sparse autoencoder as equations.
-
-The sparsity rule and the input normalisation are passed in.
-"""
+"""Defines the sparse autoencoder as equations; the rule and the normalisation are passed in."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ class SparseCode(NamedTuple):
 
 
 class Sparsity(nn.Module, ABC):
-    """Which neurons are active, given their pre-activations; k is the most that one code keeps."""
+    """A rule that selects active neurons by pre-activations; k is the most that a code keeps."""
 
     def __init__(self, k: int) -> None:
         super().__init__()
@@ -63,11 +60,10 @@ class Sparsity(nn.Module, ABC):
 
 
 class Uncounted(Sparsity):
-    """A rule that fixes no number.
+    """A rule that fixes no number of active neurons.
 
-    K is n_neurons until cap gives it room for the largest training code.
-
-    k is part of the state, so that a loaded rule has the one that it was saved with.
+    k is n_neurons until cap gives it room for the largest training code. It is part of the
+    state, so that a loaded rule has the k that it was saved with.
     """
 
     def __init__(self, n_neurons: int) -> None:

@@ -1,4 +1,4 @@
-"""Defines BatchTopK: the k x batch largest activations of a batch stay."""
+"""Defines BatchTopK, which keeps the k x batch largest activations of a batch."""
 
 from __future__ import annotations
 

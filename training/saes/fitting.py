@@ -1,4 +1,4 @@
-"""How an SAE is trained, whatever its sparsity rule."""
+"""Trains an SAE with any sparsity rule."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FINISH_SEED = 0x5AE
 
 
 class SaeTask:
-    """An SAE's training as the loop sees it: what it leaves unexplained, and AuxK."""
+    """The training task of an SAE: its loss is the unexplained part and AuxK."""
 
     name = "sae"
 

@@ -1,4 +1,4 @@
-"""What an SAE's reconstruction is judged by while it is trained."""
+"""Defines the losses of an SAE's reconstruction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class ReconstructionLoss(Protocol):
-    """A figure to be made smaller, and what goes with it; y_hat and y [batch, d]."""
+    """A loss to minimise, and the best common length under it; y_hat and y [batch, d]."""
 
     def __call__(self, y_hat: Tensor, y: Tensor) -> Tensor:
         """Computes the scalar."""
@@ -19,7 +19,7 @@ class ReconstructionLoss(Protocol):
 
 
 class SquaredError:
-    """Mean of (y_hat - y)^2."""
+    """The mean of (y_hat - y)^2."""
 
     def __call__(self, y_hat: Tensor, y: Tensor) -> Tensor:
         """Computes the mean over batch and entries."""

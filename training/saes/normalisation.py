@@ -1,4 +1,4 @@
-"""What an SAE does to z before it reads it, y = (z - shift(z)) / scale(z), and can undo exactly."""
+"""Defines the invertible normalisations of an SAE's input: y = (z - shift(z)) / scale(z)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of every kind of SAE: what all have in common, and what each adds."""
+"""Defines the options of every kind of SAE: those that all share, and those that each adds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KeptShare = Annotated[float, Field(gt=0, le=1)]
 
 @options
 class SaeOptions:
-    """Configures what all kinds have in common."""
+    """Options that all kinds share."""
 
     title: ClassVar[str] = "SAE"
 
@@ -35,7 +35,7 @@ class SaeOptions:
     expansion: Count = 4
     """n_neurons / d."""
     normalise: Literal["unit", "none", "standard"] = "unit"
-    """What is done to an embedding before the SAE reads it, and undone afterwards: unit (norm 1),
+    """Normalisation of an embedding before the SAE reads it, undone afterwards: unit (norm 1),
     standard (its entries to mean 0 and standard deviation 1) or none."""
     loss: Literal["l2", "cosine"] = "l2"
     """l2 (squared error) or cosine (direction alone; the length is fitted after training)."""
@@ -88,7 +88,7 @@ class SaeOptions:
 
 @options
 class TopKOptions(SaeOptions):
-    """A TopK SAE's options."""
+    """Options of a TopK SAE."""
 
     k: Count = 32
     """Neurons that stay active in each code."""
@@ -109,7 +109,7 @@ class ReluOptions(PenalisedOptions):
 
 @options
 class JumpReluOptions(PenalisedOptions):
-    """A JumpReLU SAE's options."""
+    """Options of a JumpReLU SAE."""
 
     penalty: Positive = 1.0
     """Weight of (l0 / k - 1)^2, which brings the mean number of active neurons to k."""
@@ -119,7 +119,7 @@ class JumpReluOptions(PenalisedOptions):
 
 @options
 class BatchTopKOptions(SaeOptions):
-    """A BatchTopK SAE's options."""
+    """Options of a BatchTopK SAE."""
 
     momentum: ShareBelow1 = 0.99
     """Share of the old threshold that stays at each step."""

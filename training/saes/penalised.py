@@ -1,6 +1,6 @@
-"""SAEs whose codes a penalty keeps sparse.
+"""Trains SAEs whose codes a penalty keeps sparse.
 
-Its weight is given, or follows the number of active neurons.
+The penalty's weight is given, or follows the number of active neurons.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Penalised(Protocol):
 
 
 class PenalisedTask(SaeTask):
-    """The error, AuxK and the penalty.
+    """The training task of penalised SAEs: error, AuxK and penalty.
 
     Without a fixed weight, the logarithm of the penalty's weight moves at each step by _RATE times
     how far the batch's mean l0 is from k, in units of k: it comes to rest only where l0 is k.

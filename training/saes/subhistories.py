@@ -1,7 +1,4 @@
-"""Which histories an SAE learns from.
-
-Random parts of those of the training users, drawn anew each time.
-"""
+"""Draws the histories that an SAE learns from: random parts of the training users' histories."""
 
 from __future__ import annotations
 

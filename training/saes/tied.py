@@ -1,6 +1,6 @@
-"""The tied ReLU Matryoshka of arXiv 2606.29341.
+"""Trains the tied ReLU Matryoshka of arXiv 2606.29341.
 
-One dictionary for users and items, and for their scores.
+It is one dictionary for users and items, and for their scores.
 """
 
 from __future__ import annotations

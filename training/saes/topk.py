@@ -1,7 +1,4 @@
-"""TopK: the k largest activations of each sample stay (A. Makhzani and B.
-
-Frey, arXiv 1312.5663).
-"""
+"""Defines TopK, which keeps each sample's k largest (Makhzani and Frey, arXiv 1312.5663)."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ class TopK(Sparsity):
 
     def __init__(self, k: int) -> None:
         if k < 1:
-            raise ConfigError(f"k is {k}, expected at least 1 active neuron")
+            raise ConfigError(f"k: expected at least 1 active neuron, found {k}")
         super().__init__(k)
 
     def keep(self, pre: Tensor) -> Tensor:

@@ -60,24 +60,27 @@ def test_the_package_with_the_files_is_never_imported() -> None:
 
 def test_an_absent_package_is_answered_with_how_to_install_it() -> None:
     with pytest.raises(
-        DataError, match=r"which is not installed.*pip install --no-deps recbole==1.2.1"
+        DataError, match=r"found no such package.*pip install --no-deps recbole==1.2.1"
     ):
         installed_folder("a_package_that_nobody_has")
 
 
 def test_absent_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"ml-100k.inter and .*ml-100k.item, not found"):
+    with pytest.raises(DataError, match=r"ml-100k.inter and .*ml-100k.item, found none"):
         load_data_set("ml-100k", MovieLensOptions(dir=tmp_path), 0)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "ml-100k.inter is empty"),
-        ("user_id:token\titem_id:token\trating:float\n1\t1\t5\n", r"expected also \['timestamp'\]"),
+        ("", "ml-100k.inter: expected a header and rows, found an empty file"),
+        (
+            "user_id:token\titem_id:token\trating:float\n1\t1\t5\n",
+            r"expected also the columns \['timestamp'\]",
+        ),
         (
             "user_id:token\titem_id:token\trating:float\ttimestamp:float\n1\t1\tfive\t0\n",
-            "rating in row 1 is 'five', expected a number",
+            "rating in row 1: expected a number, found 'five'",
         ),
     ],
 )
@@ -125,21 +128,21 @@ def test_a_scale_beyond_five_stars_has_no_threshold_of_its_own(tmp_path: Path) -
         (
             EVENTS.drop("item_id"),
             ITEMS,
-            r"interactions.parquet has the columns .*, expected also \['item_id'\]",
+            r"interactions.parquet: expected also the columns \['item_id'\], found .*",
         ),
         (
             EVENTS,
             ITEMS.drop("item_id"),
-            r"items.parquet has the columns .*, expected also \['item_id'\]",
+            r"items.parquet: expected also the columns \['item_id'\], found .*",
         ),
-        (EVENTS.clear(), ITEMS, "interactions.parquet has no rows"),
-        (EVENTS, ITEMS.clear(), "items.parquet has no rows"),
-        (None, ITEMS, r"looked for .*interactions.parquet, not found"),
-        (EVENTS, None, r"looked for .*items.parquet, not found"),
+        (EVENTS.clear(), ITEMS, "interactions.parquet: expected rows, found none"),
+        (EVENTS, ITEMS.clear(), "items.parquet: expected rows, found none"),
+        (None, ITEMS, r"interactions.parquet: expected a Parquet file, found none"),
+        (EVENTS, None, r"items.parquet: expected a Parquet file, found none"),
         (
             EVENTS.with_columns(rating=pl.Series(["5", "good", "1"])),
             ITEMS,
-            "rating in row 1 is 'good'",
+            "rating in row 1: expected a number, found 'good'",
         ),
     ],
 )

@@ -189,12 +189,10 @@ def test_amazon_reviews_are_read_plain_and_packed(packed: bool, tmp_path: Path) 
 def test_of_several_amazon_categories_one_must_be_chosen(tmp_path: Path) -> None:
     write_amazon(tmp_path)
     write_amazon(tmp_path, "Software", packed=True)
-    with pytest.raises(DataError, match=r"\(All_Beauty, Software\): choose with --data-category"):
+    with pytest.raises(DataError, match=r"found All_Beauty, Software: choose with --data-category"):
         load("amazon-2023", tmp_path)
     assert load("amazon-2023", tmp_path, category="Software").name == "amazon-2023 Software"
-    with pytest.raises(
-        DataError, match=r"looked for Toys.jsonl\[.gz\] in .*found All_Beauty.jsonl"
-    ):
+    with pytest.raises(DataError, match=r"expected Toys.jsonl\[.gz\] in .*found All_Beauty.jsonl"):
         load("amazon-2023", tmp_path, category="Toys")
 
 
@@ -236,8 +234,8 @@ def test_absent_files_are_answered_with_what_where_and_who_offers_them(
     (tmp_path / "notes.txt").write_text("")
     for folder, where in (
         (tmp_path, f"in {tmp_path}, found notes.txt"),
-        (tmp_path / "no", f"in {tmp_path / 'no'}, which is no folder"),
-        (None, "say with --data-dir where"),
+        (tmp_path / "no", f"in {tmp_path / 'no'}, found no such folder"),
+        (None, "expected --data-dir, the folder of"),
     ):
         with pytest.raises(DataError) as caught:
             load(name, folder)
@@ -249,12 +247,12 @@ def test_absent_files_are_answered_with_what_where_and_who_offers_them(
 @pytest.mark.parametrize(
     ("ratings", "message"),
     [
-        ("", r"ratings.dat is empty: expected lines of userId::movieId::rating::timestamp"),
-        ("1\t2\t3\t4\n", r"ratings.dat: line 1 has no '::'"),
-        ("1::1193::5::1\n1::661::3\n", r"ratings.dat: line 2 has too few fields"),
+        ("", r"ratings.dat: expected lines of userId::movieId::rating::timestamp, found an empty"),
+        ("1\t2\t3\t4\n", r"ratings.dat: line 1: expected .*, found no '::'"),
+        ("1::1193::5::1\n1::661::3\n", r"ratings.dat: line 2: expected .*, found too few fields"),
         ("1::1193::5::1\n1::661::3::2::9\n", r"ratings.dat is not a table"),
-        ("1::1193::5::1\n1::661::good::2\n", r"rating in row 2 is 'good', expected a number"),
-        ("1::1193::5::today\n", r"timestamp in row 1 is 'today', expected a number"),
+        ("1::1193::5::1\n1::661::good::2\n", r"rating in row 2: expected a number, found 'good'"),
+        ("1::1193::5::today\n", r"timestamp in row 1: expected a number, found 'today'"),
     ],
 )
 def test_malformed_lines_of_movielens_1m_are_named(
@@ -268,15 +266,15 @@ def test_malformed_lines_of_movielens_1m_are_named(
 @pytest.mark.parametrize(
     ("ratings", "message"),
     [
-        ("", r"ratings.csv is empty"),
-        ("userId,movieId,rating,timestamp\n", r"ratings.csv has a header and no rows"),
+        ("", r"ratings.csv: expected rows, found an empty file"),
+        ("userId,movieId,rating,timestamp\n", r"ratings.csv: expected rows, found a header alone"),
         (
             "user,movieId,rating,timestamp\n1,1,4,5\n",
-            r"columns \['user', .*expected also \['userId'\]",
+            r"expected also the columns \['userId'\], found \['user', ",
         ),
         (
             "userId,movieId,rating,timestamp\n1,1,4,5\n1,2,x,5\n",
-            r"rating in row 2 is 'x', expected a number",
+            r"rating in row 2: expected a number, found 'x'",
         ),
         ("userId,movieId,rating,timestamp\n1,1,4,5\n1,2,3,5,6\n", r"ratings.csv is not a table"),
     ],
@@ -290,11 +288,14 @@ def test_malformed_movielens_csv_is_named(ratings: str, message: str, tmp_path: 
 @pytest.mark.parametrize(
     ("reviews", "message"),
     [
-        ("", r"All_Beauty.jsonl is empty"),
-        ("\n\n", r"All_Beauty.jsonl is empty"),
+        ("", r"All_Beauty.jsonl: expected .*, found an empty file"),
+        ("\n\n", r"All_Beauty.jsonl: expected .*, found an empty file"),
         ("user_id,rating\n", r"All_Beauty.jsonl is not JSON lines"),
-        ('[{"user_id": "A"}]\n', r"its first line is an array, expected one JSON object a line"),
-        ('{"user_id": "A", "rating": 5.0}\n', r"expected also \['parent_asin', 'timestamp'\]"),
+        ('[{"user_id": "A"}]\n', r"line 1: expected one JSON object a line, found an array"),
+        (
+            '{"user_id": "A", "rating": 5.0}\n',
+            r"expected also the columns \['parent_asin', 'timestamp'\]",
+        ),
         (
             '{"user_id": "A", "parent_asin": "P1", "rating": "good", "timestamp": 1}\n',
             r"All_Beauty.jsonl .*cannot parse 'good'",
@@ -318,10 +319,12 @@ def test_a_damaged_packed_file_is_named(tmp_path: Path) -> None:
 def test_lastfm_files_with_other_columns_or_words_for_counts_are_named(tmp_path: Path) -> None:
     write_lastfm(tmp_path)
     (tmp_path / "user_artists.dat").write_text("userID\tartistID\tweight\n2\t51\tmany\n")
-    with pytest.raises(DataError, match="weight in row 1 is 'many', expected a number"):
+    with pytest.raises(DataError, match="weight in row 1: expected a number, found 'many'"):
         load("lastfm-hetrec", tmp_path)
     (tmp_path / "user_artists.dat").write_text("user\tartist\n2\t51\n")
-    with pytest.raises(DataError, match=r"expected also \['userID', 'artistID', 'weight'\]"):
+    with pytest.raises(
+        DataError, match=r"expected also the columns \['userID', 'artistID', 'weight'\]"
+    ):
         load("lastfm-hetrec", tmp_path)
 
 

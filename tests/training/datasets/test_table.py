@@ -67,7 +67,7 @@ def test_the_usual_names_need_no_mapping(tmp_path: Path) -> None:
     assert rows(raw) == [("1", "7", 5.0, None), ("2", "8", 4.0, None)]
     assert raw.min_value == 4.0
     with pytest.raises(
-        DataError, match=r"has no column 'user_id', found uid, .*name yours with --columns"
+        DataError, match=r"expected a column 'user_id', found uid, .*name yours with --columns"
     ):
         table(tmp_path / "t.csv", CSV)
 
@@ -149,14 +149,14 @@ def test_gaps_and_scales_without_stars_make_every_event_positive_and_say_so(tmp_
     [
         (
             {"columns": "user=uid,item=sku,stars=stars"},
-            "role 'stars', expected one of user, item, time, rating",
+            "a role of user, item, time, rating, found 'stars'",
         ),
-        ({"columns": "user=uid,itme=sku"}, "role 'itme', expected one of time, item, user, rating"),
-        ({"columns": "uid,sku"}, "has 'uid', expected ROLE=COLUMN"),
+        ({"columns": "user=uid,itme=sku"}, "a role of time, item, user, rating, found 'itme'"),
+        ({"columns": "uid,sku"}, "expected ROLE=COLUMN, .*, found 'uid'"),
         ({"columns": "user=uid,user=sku"}, "gives the role 'user' twice: uid and sku"),
         ({"item_columns": "item=sku"}, "a table that --items must name"),
-        ({"list_separator": ""}, "--list-separator is empty"),
-        ({"encoding": "latin-99"}, "--encoding is 'latin-99', expected one such as latin-1"),
+        ({"list_separator": ""}, "--list-separator: expected at least one character, found none"),
+        ({"encoding": "latin-99"}, "--encoding: expected one such as latin-1, found 'latin-99'"),
     ],
 )
 def test_mappings_without_meaning_are_refused_before_a_file_is_read(
@@ -169,25 +169,37 @@ def test_mappings_without_meaning_are_refused_before_a_file_is_read(
 @pytest.mark.parametrize(
     ("content", "columns", "message"),
     [
-        (CSV, "user=uid,item=skus", r"has no column 'skus', found sku, uid, ts, stars, shop"),
-        (CSV, "user=UID,item=sku", r"has no column 'UID', found uid, "),
-        (CSV, "user=uid", r"--columns names no column for item; .* has uid, sku, ts, stars, shop"),
-        (CSV.replace("3.5", "good"), COLUMNS, r"stars in row 2 is 'good', expected a number"),
+        (CSV, "user=uid,item=skus", r"expected a column 'skus', found sku, uid, ts, stars, shop"),
+        (CSV, "user=UID,item=sku", r"expected a column 'UID', found uid, "),
+        (
+            CSV,
+            "user=uid",
+            r"--columns: expected a column for item, found none; .* has uid, sku, ts, stars, shop",
+        ),
+        (CSV.replace("3.5", "good"), COLUMNS, r"stars in row 2: expected a number, found 'good'"),
         (
             CSV.replace("20", "noon"),
             COLUMNS,
-            r"ts in row 2 is 'noon', expected a number, or a date such as",
+            r"ts in row 2: expected a number, or a date such as .*, found 'noon'",
         ),
-        (CSV.replace("30", "noon"), "user=uid,item=sku,time=ts", r"ts in row 1 is 'noon'"),
-        ("", COLUMNS, r"t.csv is empty"),
-        ("\n\n", COLUMNS, r"t.csv is (empty|not a table)|has no column"),
-        ("uid,sku,ts,stars\n", COLUMNS, r"has a header and no rows"),
+        (
+            CSV.replace("30", "noon"),
+            "user=uid,item=sku,time=ts",
+            r"ts in row 1: expected .*, found 'noon'",
+        ),
+        ("", COLUMNS, r"t.csv: expected rows, found an empty file"),
+        ("\n\n", COLUMNS, r"t.csv(: expected rows| is not a table)|expected a column"),
+        ("uid,sku,ts,stars\n", COLUMNS, r"expected rows, found a header alone"),
         ("uid,sku,ts,stars\nu,b,1,2,3,4\n", COLUMNS, r"is not a table separated by ','"),
-        (b"PAR1\x00\x01\x02", COLUMNS, r"t.csv holds binary data, expected text"),
+        (
+            b"PAR1\x00\x01\x02",
+            COLUMNS,
+            r"t.csv: expected text separated by commas, found binary data",
+        ),
         (
             "uid,sku,ts,stars\nu,é,1,5\n".encode() + "u,ü,1,5\n".encode("latin-1"),
             COLUMNS,
-            r"line 3 has the byte 0xfc at 3, expected UTF-8 throughout; another .* with --encoding",
+            r"expected UTF-8, found the byte 0xfc in line 3 at 3; another .* with --encoding",
         ),
     ],
 )
@@ -212,15 +224,19 @@ def test_another_encoding_is_read_when_it_is_named(tmp_path: Path) -> None:
     [
         ("t.parquet", b"uid,sku\n1,2\n", "t.parquet is not a Parquet file"),
         ("t.jsonl", b"uid,sku\n1,2\n", "t.jsonl is not JSON lines"),
-        ("t.jsonl", b'[{"user_id": 1}]\n', "its first line is an array"),
+        (
+            "t.jsonl",
+            b'[{"user_id": 1}]\n',
+            "line 1: expected one JSON object a line, found an array",
+        ),
         ("t.jsonl", b'{"user_id": 1, "item_id": 2}\n{"user_id": \n', "t.jsonl does not hold"),
         ("t.csv.gz", b"user_id,item_id\n", "t.csv.gz is not gzipped text"),
         (
             "t.xlsx",
             b"PK\x03\x04",
-            r"t.xlsx is no table that can be read: expected a name ending in .csv",
+            r"t.xlsx: expected a name ending in .csv, .*, found '.xlsx'",
         ),
-        ("t.parquet", b"", "t.parquet is empty"),
+        ("t.parquet", b"", "t.parquet: expected rows, found an empty file"),
     ],
 )
 def test_files_of_another_kind_are_named(
@@ -231,9 +247,9 @@ def test_files_of_another_kind_are_named(
 
 
 def test_absent_tables_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"looked for the table .*no.csv, not found"):
+    with pytest.raises(DataError, match=r"no.csv: expected a table, found no such file"):
         load_data_set(str(tmp_path / "no.csv"), TableOptions(), 0)
-    with pytest.raises(DataError, match=r"looked for the table .*items.csv, not found"):
+    with pytest.raises(DataError, match=r"items.csv: expected a table, found no such file"):
         table(tmp_path / "t.csv", CSV, columns=COLUMNS, items=tmp_path / "items.csv")
 
 

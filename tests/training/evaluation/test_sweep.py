@@ -94,7 +94,7 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path: Path) -> None:
         ("[flags]\nrecommender = 'gru'", "--recommender: expected one of als, bert4rec"),
         ("[flags]\nno-such-flag = 1", "unrecognized arguments: --no-such-flag 1"),
         ("[flags]\nsae-expansion = 0", "expansion"),
-        ("[flags]\nseed = []", "an axis has no values"),
+        ("[flags]\nseed = []", "expected a value on every axis"),
         ("measure = ", "is not a readable TOML file"),
     ],
 )
@@ -109,7 +109,7 @@ def test_a_sweep_without_a_place_to_keep_its_cells_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["sweep", str(write(tmp_path, RANKING))]) == 1
-    assert "a sweep needs --out" in capsys.readouterr().err
+    assert "--out: expected a folder" in capsys.readouterr().err
 
 
 def test_estimates_over_runs_have_the_standard_error_of_the_mean() -> None:

@@ -266,8 +266,8 @@ def test_leaning_counts_shares_of_women_and_men_and_not_their_numbers() -> None:
 @pytest.mark.parametrize(
     ("frame", "message"),
     [
-        (None, "P3 needs users.parquet with user_id and gender"),
-        ({"user_id": [1], "age": [30]}, "expected also ['gender']"),
+        (None, "users.parquet: expected a file with user_id and gender"),
+        ({"user_id": [1], "age": [30]}, "expected also the columns ['gender']"),
         (
             {"user_id": [1, 2], "gender": ["F", "M"]},
             "expected at least 10 users of each gender, found {'F': 1, 'M': 1}",
@@ -338,11 +338,11 @@ def test_a_paper_is_trained_measured_and_reported_beside_its_own_figures(tmp_pat
     ("flags", "message"),
     [
         (["P9", "--data", "synthetic"], "paper: expected one of P1, P2, P3, P4, found 'P9'"),
-        (["P1", "--data", "nowhere"], "no data set 'nowhere'"),
+        (["P1", "--data", "nowhere"], "found 'nowhere'"),
         (["P1", *FLAGS, "--seeds", "1", "--users", "1"], "--users: expected at least 2, found 1"),
         (
             ["P1", *FLAGS, "--seeds", "1", "--users", "900"],
-            "30 test users found, --users asks for 900",
+            "expected 900 test users (--users), found 30",
         ),
         (
             ["P1", *FLAGS, "--seeds", "1", "--concepts-min-items", "70"],

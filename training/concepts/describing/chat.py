@@ -33,7 +33,7 @@ Answer = TypeVar("Answer")
 
 @options
 class ChatOptions:
-    """Configures which model is asked, where, and how patiently."""
+    """Configures the language model, its address, and the retries and waiting times."""
 
     url: str = ""
     """Base URL of an OpenAI-compatible endpoint, for instance http://127.0.0.1:8000/v1. The key is
@@ -57,13 +57,19 @@ class ChatOptions:
                 f"found {self.url!r} and {self.model!r}"
             )
         if self.attempts < 1 or self.give_up_after < 1:
-            raise ConfigError("llm: attempts and give_up_after must be at least 1")
+            raise ConfigError(
+                "llm: attempts and give_up_after: expected at least 1, "
+                f"found {self.attempts} and {self.give_up_after}"
+            )
         if not self.timeout_s > 0 or not self.longest_wait_s >= 0:
-            raise ConfigError("llm: timeout_s must be above 0, longest_wait_s at least 0")
+            raise ConfigError(
+                "llm: timeout_s and longest_wait_s: expected above 0 and at least 0, "
+                f"found {self.timeout_s:g} and {self.longest_wait_s:g}"
+            )
 
 
 class _Read(NamedTuple, Generic[Answer]):
-    """A model's answer as JSON, and what the caller read from it."""
+    """A model's answer as JSON, and the value that the caller read from it."""
 
     plain: dict[str, Any]
     value: Answer
@@ -176,21 +182,21 @@ def _object(data: bytes) -> dict[str, Any]:
     try:
         text = json.loads(data)["choices"][0]["message"]["content"]
     except (ValueError, KeyError, IndexError, TypeError):
-        raise ValueError(f"expected a chat completion, found {data[:80]!r}") from None
+        raise ValueError(f"response: expected a chat completion, found {data[:80]!r}") from None
     if not isinstance(text, str):
-        raise ValueError(f"expected a text as answer, found {type(text).__name__}")
+        raise ValueError(f"answer: expected a text, found {type(text).__name__}")
     # models like to put fences or words around it
     start = text.find("{")
     end = text.rfind("}")
     try:
         answer: dict[str, Any] = json.loads(text[start : end + 1], parse_constant=_no_number)
     except ValueError:
-        raise ValueError(f"expected a JSON object as answer, found {text[:80]!r}") from None
+        raise ValueError(f"answer: expected a JSON object, found {text[:80]!r}") from None
     return answer
 
 
 def _no_number(text: str) -> float:
-    raise ValueError(f"expected a number, found {text}")
+    raise ValueError(f"answer: expected a number, found {text}")
 
 
 def _retry_after_s(header: str | None, now: float) -> float:

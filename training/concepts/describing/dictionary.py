@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csc_matrix, csr_matrix
 
+from training.arrays import Bools, Ints
 from training.errors import ConfigError
 
 DICTIONARY = "dictionary"
@@ -29,12 +29,10 @@ ON_LEVEL = 5
 CONFIDENT = 0.8
 """Confidence from which a neuron counts as interpretable (the paper's)."""
 
-Ints = NDArray[np.int64]
-
 
 @dataclass(frozen=True)
 class DictionaryOptions:
-    """Configures how many samples a neuron is described by and tested on."""
+    """Configures the numbers of samples that a neuron is described by and tested on."""
 
     on_samples: int = 10
     """Items that fire the neuron, in each set: those it is described by, and those it is tested
@@ -54,7 +52,7 @@ class DictionaryOptions:
 
 
 class Samples(NamedTuple):
-    """Items that fire a neuron, strongest first, with their levels (1 to 10); items that do not."""
+    """Items that fire a neuron, strongest first, with levels 1 to 10, and items that do not."""
 
     on: Ints
     levels: Ints
@@ -68,12 +66,12 @@ class Description(Protocol):
     def text(self) -> str:
         """Returns the description in words."""
 
-    def predict(self, items: Ints) -> NDArray[np.bool_]:
+    def predict(self, items: Ints) -> Bools:
         """Predicts whether the neuron fires for each item; raises DescriberError if it cannot."""
 
 
 class Describer(Protocol):
-    """Finds out what a neuron means."""
+    """Finds the meaning of a neuron."""
 
     @property
     def name(self) -> str:
@@ -95,7 +93,7 @@ class DescriberError(Exception):
 
 
 class Entry(NamedTuple):
-    """A neuron's description and how it did on unseen items.
+    """A neuron's description and its accuracy on unseen items.
 
     confidence = (correct on + correct off) / all with as many on as off, that is, the mean of the
     share of firing items that were predicted to fire (recall) and of silent ones that were
@@ -153,7 +151,7 @@ def make_dictionary(
         options: how many samples.
         rng: draws them.
         report: told how many neurons of how many are done.
-        most: at most so many neurons, those that fire for most items.
+        most: the largest number of neurons; those that fire for most items are chosen.
     """
     levels = activation_levels(codes)
     entries = []

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from training.arrays import Bools, Ints
 from training.concepts.describing.chat import Chat
-from training.concepts.describing.dictionary import Ints, Samples
+from training.concepts.describing.dictionary import Samples
 from training.interactions import Catalogue
 
 LONGEST_TEXT = 200
@@ -35,24 +35,24 @@ _PREDICT = (
 
 @dataclass(frozen=True)
 class LlmDescription:
-    """A text, and the model that finds the items that fit it."""
+    """A description as text, and the model that predicts which items fit it."""
 
     text: str
     chat: Chat
     items: Sequence[str]
     """The catalogue's items in words."""
 
-    def predict(self, items: Ints) -> NDArray[np.bool_]:
+    def predict(self, items: Ints) -> Bools:
         """Asks the model which items fit."""
         listed = "\n".join(
             f"{number}. {self.items[item]}" for number, item in enumerate(items, start=1)
         )
 
-        def read(answer: dict[str, Any]) -> NDArray[np.bool_]:
+        def read(answer: dict[str, Any]) -> Bools:
             fires = np.zeros(len(items), dtype=bool)
             numbers = answer.get("active")
             if not isinstance(numbers, list):
-                raise ValueError(f"expected a list under 'active', found {str(answer)[:80]}")
+                raise ValueError(f"active: expected a list, found {str(answer)[:80]}")
             for number in numbers:
                 if not isinstance(number, int) or not 1 <= number <= len(items):
                     raise ValueError(f"item: expected 1 to {len(items)}, found {number!r}")
@@ -118,5 +118,5 @@ def item_texts(catalogue: Catalogue) -> list[str]:
 def _description(answer: dict[str, Any]) -> str:
     text = answer.get("description")
     if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"expected a text under 'description', found {str(answer)[:80]}")
+        raise ValueError(f"description: expected a text, found {str(answer)[:80]}")
     return " ".join(text.split())[:LONGEST_TEXT]

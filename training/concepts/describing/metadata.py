@@ -6,16 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from training.concepts.describing.dictionary import DICTIONARY, Ints, Samples
+from training.arrays import Bools, Ints
+from training.concepts.describing.dictionary import DICTIONARY, Samples
 
 MOST_VALUES = 3
 LEAST_GAIN = 0.05
 """A further value must raise the share of firing items less that of silent ones by so much."""
-
-Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Rule:
     """A rule that fits items which carry all of the values, or any of them."""
 
     names: tuple[str, ...]
-    flags: Flags
+    flags: Bools
     """[n_items] of the catalogue."""
     joint: str = "and"
 
@@ -32,7 +30,7 @@ class Rule:
         """Returns the values in words."""
         return f" {self.joint} ".join(self.names)
 
-    def predict(self, items: Ints) -> Flags:
+    def predict(self, items: Ints) -> Bools:
         """Predicts that exactly the fitting items fire the neuron."""
         return self.flags[items]
 
@@ -49,7 +47,7 @@ class MetadataDescriber:
 
     def __init__(self, names: Sequence[str], members: csr_matrix) -> None:
         self._names = tuple(names)
-        self._members: Flags = members.toarray() > 0
+        self._members: Bools = members.toarray() > 0
 
     @property
     def provenance(self) -> str:
@@ -66,12 +64,12 @@ class MetadataDescriber:
         if gain <= 0:
             return None
         chosen = self._members[rows]
-        flags: Flags = np.all(chosen, axis=0) if joint == "and" else np.any(chosen, axis=0)
+        flags: Bools = np.all(chosen, axis=0) if joint == "and" else np.any(chosen, axis=0)
         return Rule(tuple(self._names[row] for row in sorted(rows)), flags, joint)
 
 
 def _greedy(
-    on: Flags, off: Flags, join: Callable[[Flags, Flags], Flags]
+    on: Bools, off: Bools, join: Callable[[Bools, Bools], Bools]
 ) -> tuple[list[int], float]:
     """Adds values one by one while each widens the gap between fitting on and off items."""
     rows: list[int] = []

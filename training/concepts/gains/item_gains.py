@@ -7,11 +7,10 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from training.arrays import Bools, Floats
 from training.concepts.config import ConceptConfig
 from training.concepts.fitting import FittedConcept
-from training.concepts.gains.platt import Floats
 from training.concepts.gains.ridge import Spectrum, ridge_probe
 from training.concepts.membership import items_with
 from training.errors import ConfigError
@@ -63,17 +62,17 @@ class TrainedModel(Protocol):
         """Returns the concepts that gains are computed for."""
 
 
-def gains_of(run: TrainedModel, way: str) -> Floats:
+def gains_of(run: TrainedModel, method: str) -> Floats:
     """Computes every item's gain for each of the run's concepts, 0 to 1: [n_concepts, n_items].
 
     The largest gain of each concept is 1, so that strengths are comparable. Where the vectors tell
     nothing of a concept, the gain is 1 for the items that have the tag.
 
     Raises:
-        ConfigError: the way is not known.
+        ConfigError: the method is not known.
     """
-    if way != RIDGE:
-        raise ConfigError(f"gains: expected one of {', '.join(GAINS)}, found {way!r}")
+    if method != RIDGE:
+        raise ConfigError(f"gains: expected one of {', '.join(GAINS)}, found {method!r}")
     fitted = run.catalogue.popularity >= run.config.concepts.min_popularity
     vectors = item_vectors(run.recommender, run.sae, run.config.max_length)
     tags = tagged(run.catalogue, run.concepts)
@@ -95,7 +94,7 @@ def item_vectors(
         )
 
 
-def tagged(catalogue: Catalogue, concepts: Sequence[FittedConcept]) -> NDArray[np.bool_]:
+def tagged(catalogue: Catalogue, concepts: Sequence[FittedConcept]) -> Bools:
     """Flags the items that carry each concept's value of its attribute: [n_concepts, n_items]."""
     flags = [items_with(catalogue, concept.attribute, concept.value) for concept in concepts]
     nobody = np.zeros(catalogue.n_items, dtype=bool)

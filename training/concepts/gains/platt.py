@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit
 
-Doubles = NDArray[np.float64]
-Floats = NDArray[np.float32]
+from training.arrays import Bools, Doubles, Floats
+
 _STEPS = 50
 """Newton steps, at most."""
 
@@ -26,7 +25,7 @@ def logistic(features: Doubles, wanted: Doubles, ridge: float = 1e-3) -> Doubles
     return weights
 
 
-def platt(scores: Floats, tagged: NDArray[np.bool_], fitted: NDArray[np.bool_]) -> Floats:
+def platt(scores: Floats, tagged: Bools, fitted: Bools) -> Floats:
     """Computes the probability of the tag by a sigmoid of the score: [n_concepts, n_items].
 
     Fitted on the items flagged in fitted [n_items], with the softened targets of J. Platt,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from training.concepts.gains.platt import Doubles, Floats, platt
+from training.arrays import Bools, Doubles, Floats
+from training.concepts.gains.platt import platt
 
 _RIDGES = 10.0 ** np.arange(-2.0, 3.0)
 """Penalties that are tried, in units of the mean eigenvalue."""
@@ -20,7 +20,7 @@ class Spectrum(NamedTuple):
     XQ: Doubles
 
     @classmethod
-    def of(cls, vectors: Floats, fitted: NDArray[np.bool_]) -> Self:
+    def of(cls, vectors: Floats, fitted: Bools) -> Self:
         """Decomposes vectors [n_items, m], centred on the fitted items."""
         X = vectors.astype(np.float64)
         X -= X[fitted].mean(axis=0)
@@ -28,7 +28,7 @@ class Spectrum(NamedTuple):
         return cls(np.maximum(values, 0), X @ Q)
 
 
-def ridge_probe(spectrum: Spectrum, tagged: NDArray[np.bool_], fitted: NDArray[np.bool_]) -> Floats:
+def ridge_probe(spectrum: Spectrum, tagged: Bools, fitted: Bools) -> Floats:
     """Computes probabilities by leave-one-out ridge regression and Platt: [n_concepts, n_items].
 
     A linear kernel of the vectors; each concept gets the penalty with the smallest leave-one-out
@@ -51,7 +51,7 @@ def ridge_probe(spectrum: Spectrum, tagged: NDArray[np.bool_], fitted: NDArray[n
     return best
 
 
-def _log_loss(p: Floats, tagged: NDArray[np.bool_]) -> Doubles:
+def _log_loss(p: Floats, tagged: Bools) -> Doubles:
     right = np.clip(np.where(tagged, p, 1 - p), 1e-7, 1).astype(np.float64)
     losses: Doubles = -np.log(right).mean(axis=1)
     return losses

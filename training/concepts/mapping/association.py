@@ -9,15 +9,14 @@ from numpy.typing import NDArray
 from scipy.sparse import csc_matrix, csr_matrix
 from scipy.stats import rankdata
 
-from training.concepts.mapping.evidence import Evidence, Floats
+from training.arrays import Bools, Doubles, Floats
+from training.concepts.mapping.evidence import Evidence
 
 LEAST_JUDGED = 3
 """Items with (and without) a concept below which an AUC is too uncertain to be computed."""
 
-Figures = NDArray[np.float64]
 
-
-def area_under_curve(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
+def area_under_curve(scores: NDArray[np.floating], positive: Bools) -> float:
     """Returns the probability that a positive scores above a negative, ties counting half.
 
     NaN with fewer than 3 positives or negatives.
@@ -30,7 +29,7 @@ def area_under_curve(scores: NDArray[np.floating], positive: NDArray[np.bool_]) 
     return float((rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
 
 
-def neuron_aucs(evidence: Evidence) -> Figures:
+def neuron_aucs(evidence: Evidence) -> Doubles:
     """Computes the AUC of every neuron's activation for every concept: [n_concepts, n_neurons].
 
     NaN as in area_under_curve. Only stored activations are ranked; all others tie at 0, so that
@@ -44,12 +43,12 @@ def neuron_aucs(evidence: Evidence) -> Figures:
     ranked = _ranks(codes)
     rank_sums = (members @ ranked.above_zeros).toarray() + positives * ranked.zeros
     with np.errstate(invalid="ignore", divide="ignore"):
-        aucs: Figures = (rank_sums - positives * (positives + 1) / 2) / (positives * negatives)
+        aucs: Doubles = (rank_sums - positives * (positives + 1) / 2) / (positives * negatives)
     aucs[np.minimum(positives, negatives)[:, 0] < LEAST_JUDGED] = np.nan
     return aucs
 
 
-def weights_aucs(weights: Floats, evidence: Evidence) -> Figures:
+def weights_aucs(weights: Floats, evidence: Evidence) -> Doubles:
     """Computes how well each concept's weights [n_concepts, n_neurons] tell items apart.
 
     Returns an AUC for each concept, [n_concepts].
@@ -85,7 +84,7 @@ def correlation(evidence: Evidence) -> Floats:
 class _Ranks(NamedTuple):
     """Mid-ranks of each column: zeros [n_neurons], the rank of a 0; above_zeros, added for rest."""
 
-    zeros: Figures
+    zeros: Doubles
     above_zeros: csr_matrix
 
 

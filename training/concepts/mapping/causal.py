@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from training.arrays import Floats
 from training.concepts.effect import Audience
-from training.concepts.mapping.evidence import Evidence, Floats
+from training.concepts.mapping.evidence import Evidence
 from training.measures.metrics import Lists, discounts
 
 _NO_AUDIENCE = "causal choice measures lists, so it needs an audience"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from training.concepts.mapping.evidence import Evidence, Floats
+from training.arrays import Floats
+from training.concepts.mapping.evidence import Evidence
 
 
 def contrast(evidence: Evidence) -> Floats:

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from training.arrays import Bools, Floats, Ints
 from training.concepts.effect import Audience
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 Figures = NDArray[np.floating]
 
 
@@ -37,7 +36,7 @@ class Evidence(NamedTuple):
         """Returns the evidence of all items of the catalogue."""
         return cls(members, codes, np.arange(codes.shape[0]), audience)
 
-    def of(self, items: NDArray[np.bool_]) -> Evidence:
+    def of(self, items: Bools) -> Evidence:
         """Returns the evidence of the items that items [n_items] flags."""
         rows = np.flatnonzero(items)
         return self._replace(
@@ -45,13 +44,13 @@ class Evidence(NamedTuple):
         )
 
     @property
-    def tells_apart(self) -> NDArray[np.bool_]:
+    def tells_apart(self) -> Bools:
         """Flags the concepts that some items carry and some do not, [n_concepts].
 
         Nothing can be learnt about the others.
         """
         counts = np.diff(self.members.indptr)
-        apart: NDArray[np.bool_] = (counts > 0) & (counts < self.members.shape[1])
+        apart: Bools = (counts > 0) & (counts < self.members.shape[1])
         return apart
 
 

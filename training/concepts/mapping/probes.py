@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from training.arrays import Bools, Floats
 from training.concepts.mapping.contrast import contrast_weights
-from training.concepts.mapping.evidence import Evidence, Floats
+from training.concepts.mapping.evidence import Evidence
 
 PENALTY = 1e-3
 """Weight of half the squared weights against a concept's mean loss; codes' mean squared norm is
@@ -60,7 +60,7 @@ def k_sparse_probe(evidence: Evidence, k: int) -> Floats:
     return fit_probes(evidence.members, codes, allowed)
 
 
-def fit_probes(members: csr_matrix, codes: csr_matrix, allowed: NDArray[np.bool_] | None) -> Floats:
+def fit_probes(members: csr_matrix, codes: csr_matrix, allowed: Bools | None) -> Floats:
     """Minimises mean cross-entropy + PENALTY/2 |w|^2 of every concept, by L-BFGS.
 
     members [n_concepts, n_items], codes [n_items, n_neurons], allowed [n_concepts, n_neurons] or

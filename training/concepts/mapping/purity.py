@@ -5,28 +5,26 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from training.arrays import Doubles, Floats
 from training.concepts.mapping.evidence import Evidence
 from training.concepts.mapping.tfidf import tag_activations
-
-Figures = NDArray[np.float64]
 
 
 class Purity(NamedTuple):
     """Two measures of every neuron, [n_neurons]; NaN where they are undefined."""
 
-    monosemanticity: Figures
-    entropy: Figures
+    monosemanticity: Doubles
+    entropy: Doubles
 
 
-def purity(evidence: Evidence, V: NDArray[np.float32]) -> Purity:
+def purity(evidence: Evidence, V: Floats) -> Purity:
     """Computes both measures; V float32 [n_items, p] holds the evidence's items as vectors."""
     return Purity(monosemanticity(evidence.codes, V), neuron_entropy(evidence))
 
 
-def monosemanticity(codes: csr_matrix, V: NDArray[np.float32]) -> Figures:
+def monosemanticity(codes: csr_matrix, V: Floats) -> Doubles:
     """Computes MS(n) = sum_{i!=j} a_i a_j cos(v_i, v_j) / sum_{i!=j} a_i a_j: [n_neurons].
 
     a is min-max scaled; codes [n_items, n_neurons], V [n_items, p]. The sums are |sum a_i v_i|^2 -
@@ -51,11 +49,11 @@ def monosemanticity(codes: csr_matrix, V: NDArray[np.float32]) -> Figures:
     pairs = total**2 - squares
     alike = (shifted**2).sum(axis=1) - _squares(codes, lowest, present)
     enough = pairs > 1e-9 * np.maximum(total**2, 1e-30)
-    scores: Figures = np.divide(alike, pairs, out=np.full(len(pairs), np.nan), where=enough)
+    scores: Doubles = np.divide(alike, pairs, out=np.full(len(pairs), np.nan), where=enough)
     return scores
 
 
-def neuron_entropy(evidence: Evidence) -> Figures:
+def neuron_entropy(evidence: Evidence) -> Doubles:
     """Computes how each neuron's activation spreads over the concepts: [n_neurons].
 
     From 0 (one concept) to 1 (all alike): the entropy of A(t, n) / sum_t A(t, n) over
@@ -64,20 +62,20 @@ def neuron_entropy(evidence: Evidence) -> Figures:
     return _entropy(np.abs(tag_activations(evidence.members, evidence.codes)).T)
 
 
-def concept_entropy(evidence: Evidence) -> Figures:
+def concept_entropy(evidence: Evidence) -> Doubles:
     """Computes how each concept spreads over the neurons, 0 (one) to 1 (alike): [n_concepts]."""
     return _entropy(np.abs(tag_activations(evidence.members, evidence.codes)))
 
 
-def _squares(codes: csr_matrix, lowest: Figures, counted: Figures) -> Figures:
+def _squares(codes: csr_matrix, lowest: Doubles, counted: Doubles) -> Doubles:
     """Computes sum_i (c_i - lowest)^2 over the counted items: [n_neurons]."""
     plain = np.asarray(codes.T @ counted)
     squared = np.asarray(codes.multiply(codes).T @ counted)
-    squares: Figures = squared - 2 * lowest * plain + counted.sum() * lowest**2
+    squares: Doubles = squared - 2 * lowest * plain + counted.sum() * lowest**2
     return squares
 
 
-def _entropy(table: Figures) -> Figures:
+def _entropy(table: Doubles) -> Doubles:
     """Computes each row's entropy over ln(columns): amounts >= 0 [rows, columns] -> [rows].
 
     NaN for a row of zeros.

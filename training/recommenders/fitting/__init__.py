@@ -1,1 +1,1 @@
-"""How each recommender is trained: options, task, fit."""
+"""The training of each recommender: options, task, fit."""

@@ -1,4 +1,4 @@
-"""How implicit ALS is fitted."""
+"""Fits implicit ALS."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _CHUNK = 8_000
 
 @options
 class AlsOptions:
-    """Implicit ALS's options."""
+    """Options of implicit ALS."""
 
     title: ClassVar[str] = "ALS"
 
     d: Count = 64
     """Number of factors."""
     confidence: Positive = 4.0
-    """How much more than 1 an observed pair weighs; a pair that was not observed weighs 1."""
+    """Weight of an observed pair above 1, the weight of a pair that was not observed."""
     penalty: Positive = 30.0
     """On the squared length of every user's and every item's factors."""
     sweeps: Count = 10
@@ -56,10 +56,10 @@ def solve_als(model: Als, options: AlsOptions, context: FitContext) -> FitResult
     model.to(context.device).set_items(torch.empty(model.n_items, model.d).normal_(std=0.01))
     progress: dict[str, Any] = {"sweep": 0, "best": None, "best_sweep": 0}
     best = model.Y.clone()
-    if (found := context.checkpoints.load("recommender")) is not None:
-        progress = found.progress
-        best = found.tensors["best"].to(context.device)
-        model.set_items(found.tensors["Y"].to(context.device))
+    if (snapshot := context.checkpoints.load("recommender")) is not None:
+        progress = snapshot.progress
+        best = snapshot.tensors["best"].to(context.device)
+        model.set_items(snapshot.tensors["Y"].to(context.device))
     while progress["sweep"] < options.sweeps:
         mirror.set_items(_encoded(model, users))
         model.set_items(_encoded(mirror, items))

@@ -1,4 +1,4 @@
-"""How autoencoders of whole histories are trained, and Mult-DAE and Mult-VAE among them."""
+"""Trains autoencoders of whole histories, among them Mult-DAE and Mult-VAE."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from training.schedule import Schedule
 
 @options
 class AutoencoderOptions:
-    """What every autoencoder of histories is trained with."""
+    """Options of every autoencoder of histories."""
 
     d: Count = 128
     """Width of the user embedding."""
@@ -50,14 +50,14 @@ class AutoencoderOptions:
 
 @options
 class MultDaeOptions(AutoencoderOptions):
-    """Mult-DAE's options."""
+    """Options of Mult-DAE."""
 
     title: ClassVar[str] = "Mult-DAE"
 
 
 @options
 class MultVaeOptions(AutoencoderOptions):
-    """Mult-VAE's options."""
+    """Options of Mult-VAE."""
 
     title: ClassVar[str] = "Mult-VAE"
 
@@ -88,7 +88,7 @@ Options = TypeVar("Options", bound=AutoencoderOptions)
 
 
 class AutoencoderTask(Generic[Model, Options]):
-    """An autoencoder's training as the loop sees it, but for the loss."""
+    """The training task of an autoencoder; subclasses add the loss."""
 
     name = "recommender"
 
@@ -120,7 +120,7 @@ class AutoencoderTask(Generic[Model, Options]):
 
 
 class MultDaeTask(AutoencoderTask[MultDae, MultDaeOptions]):
-    """Mult-DAE's training as the loop sees it."""
+    """The training task of Mult-DAE."""
 
     def loss(self, batch: HistoryBatch) -> Tensor:
         """Computes the multinomial's negative log-likelihood of whole histories."""
@@ -129,7 +129,7 @@ class MultDaeTask(AutoencoderTask[MultDae, MultDaeOptions]):
 
 
 class MultVaeTask(AutoencoderTask[MultVae, MultVaeOptions]):
-    """Mult-VAE's training as the loop sees it."""
+    """The training task of Mult-VAE."""
 
     def __init__(self, model: MultVae, options: MultVaeOptions, context: FitContext) -> None:
         super().__init__(model, options, context)

@@ -1,4 +1,4 @@
-"""How matrix factorisation is trained with BPR."""
+"""Trains matrix factorisation with BPR."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from training.recommenders.fitting.pairs import PairBatch, Pairs, bpr_loss
 
 @options
 class BprOptions(FactorsOptions):
-    """BPR's options."""
+    """Options of BPR."""
 
     title: ClassVar[str] = "BPR"
 
@@ -32,11 +32,10 @@ class BprOptions(FactorsOptions):
 
 
 class BprTask(FactorsTask):
-    """Bayesian personalised ranking: a user's items before those the user does not have.
+    """Bayesian personalised ranking: ranks a user's items before items that the user does not have.
 
-    S. Rendle et al., "BPR: Bayesian Personalized Ranking from Implicit Feedback", UAI 2009; but for
-    the draw of what a pair is compared with, which goes by popularity here and is uniform in the
-    paper.
+    S. Rendle et al., "BPR: Bayesian Personalized Ranking from Implicit Feedback", UAI 2009; but
+    negatives are drawn by popularity here, uniformly in the paper.
     """
 
     def __init__(self, module: Factors, options: BprOptions, context: FitContext) -> None:

@@ -1,4 +1,4 @@
-"""How ELSA is trained."""
+"""Trains ELSA."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LOSSES = {"exact": elsa_loss, "linear": linear_elsa_loss}
 
 @options
 class ElsaOptions(AutoencoderOptions):
-    """ELSA's options."""
+    """Options of ELSA."""
 
     title: ClassVar[str] = "ELSA"
 
@@ -38,7 +38,7 @@ class ElsaOptions(AutoencoderOptions):
 
 
 class ElsaTask(AutoencoderTask[Elsa, ElsaOptions]):
-    """ELSA's training as the loop sees it."""
+    """The training task of ELSA."""
 
     def loss(self, batch: HistoryBatch) -> Tensor:
         """Computes the squared error of l2-normalised scores from l2-normalised histories."""

@@ -1,7 +1,4 @@
-"""What is trained where users have factors of their own.
-
-Options, module and task that they share.
-"""
+"""Options, module and task of trainings in which users have factors of their own."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ _START = 0.1
 
 @options
 class FactorsOptions:
-    """What every such training has."""
+    """Options of every such training."""
 
     d: Count = 64
     """Number of factors."""
@@ -76,7 +73,7 @@ class Factors(nn.Module):
 
 
 class FactorsTask:
-    """The training of factors as the loop sees it, but for the batches and their loss."""
+    """The training task of factors; subclasses add the batches and the loss."""
 
     name = "recommender"
 

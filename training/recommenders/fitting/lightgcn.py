@@ -1,4 +1,4 @@
-"""How LightGCN is trained."""
+"""Trains LightGCN."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from training.recommenders.lightgcn import Graph, Layer, LightGcn
 
 @options
 class LightGcnOptions(FactorsOptions):
-    """LightGCN's options."""
+    """Options of LightGCN."""
 
     title: ClassVar[str] = "LightGCN"
 

@@ -1,4 +1,4 @@
-"""How matrix factorisation is trained with a logistic loss."""
+"""Trains matrix factorisation with a logistic loss."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from training.recommenders.fitting.factors import Factors, FactorsOptions, Facto
 
 @options
 class LogisticOptions(FactorsOptions):
-    """Logistic matrix factorisation's options."""
+    """Options of logistic matrix factorisation."""
 
     title: ClassVar[str] = "logistic"
 
@@ -30,16 +30,14 @@ class LogisticOptions(FactorsOptions):
     negatives: Positive = 8.0
     """Weight of the items a user does not have, against that of those it has."""
     sample_size: Count = 1024
-    """Items drawn uniformly a step, which stand for all that each of the step's users does not
+    """Items drawn uniformly a step, a sample of all that each of the step's users does not
     have."""
     fold_in_negatives: Positive = 8.0
     """Weight of the catalogue, against that of the history, when a new user is folded in."""
 
 
 class UserBatch(NamedTuple):
-    """users int64 [batch]; their pairs.
-
-    Rows (which of the batch's users) and items, int64 [n_pairs].
+    """A batch: users int64 [batch], and their pairs: rows of the batch and items, int64 [n_pairs].
 
     sample int64 [sample_size] are drawn items, and unknown float32 [batch, sample_size] is 1 where
     the user does not have that item.

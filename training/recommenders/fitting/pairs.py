@@ -1,7 +1,4 @@
-"""User-item pairs in random order, each with items its user does not have.
-
-And the loss that ranks them.
-"""
+"""Draws user-item pairs with items that the user does not have, and computes their loss."""
 
 from __future__ import annotations
 
@@ -18,10 +15,9 @@ from training.histories import Histories
 
 
 class PairBatch(NamedTuple):
-    """users and items int64 [batch].
+    """A batch of pairs: users and items int64 [batch].
 
-    What stands shift places before a pair is its negative, for each shift.
-
+    For each shift, the item shift places before a pair is its negative.
     unknown float32 [len(shifts), batch] is 1 where the user does not have that item, 0 where it
     does.
     """

@@ -1,4 +1,4 @@
-"""How PureSVD is fitted."""
+"""Fits PureSVD."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from training.recommenders.puresvd import PureSvd, singular_vectors
 
 @options
 class PureSvdOptions:
-    """PureSVD's options."""
+    """Options of PureSVD."""
 
     title: ClassVar[str] = "PureSVD"
 

@@ -1,7 +1,4 @@
-"""What training the sequential models has in common.
-
-Options, batches without much padding, the task.
-"""
+"""Options, batches and training task that the sequential models share."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ _GROUPS = 8
 
 @options
 class SequentialOptions:
-    """What every sequential model is trained with."""
+    """Options of every sequential model."""
 
     d: Count = 64
     """Width of the items' embeddings and of the user's."""
@@ -53,14 +50,14 @@ class SequentialOptions:
 
 @options
 class TransformerOptions(SequentialOptions):
-    """The same for a transformer."""
+    """Options of every sequential transformer."""
 
     blocks: Count = 2
     """Layers of attention and feed-forward."""
     heads: Count = 2
     """Heads of attention in each; d is a multiple of it."""
     hook_point: str = "output"
-    """Where z is read and edited: output, after all blocks, or block1, block2 ..., after that
+    """Place where z is read and edited: output, after all blocks, or block1, block2 ..., after that
     block."""
 
     def __post_init__(self) -> None:
@@ -77,10 +74,7 @@ class TransformerOptions(SequentialOptions):
 
 
 class SequentialTask:
-    """A sequential model's training as the loop sees it.
-
-    Subclasses say what is read and what predicted.
-    """
+    """The training task of a sequential model; subclasses add the inputs and targets."""
 
     name = "recommender"
 

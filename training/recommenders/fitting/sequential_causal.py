@@ -1,4 +1,4 @@
-"""How SASRec and GPT are trained: every item of a history is predicted from those before it."""
+"""Trains SASRec and GPT: every item of a history is predicted from those before it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Loss = Literal["full", "sampled", "binary"]
 
 @options
 class SasRecOptions(TransformerOptions):
-    """SASRec's options."""
+    """Options of SASRec."""
 
     loss: Loss = "full"
     """full: cross-entropy over all items; sampled: over the next item and `negatives` random ones,
@@ -45,13 +45,13 @@ class SasRecOptions(TransformerOptions):
 
 @options
 class GptOptions(TransformerOptions):
-    """GPT's options."""
+    """Options of GPT."""
 
     title: ClassVar[str] = "GPT"
 
 
 class CausalBatch(NamedTuple):
-    """Histories in groups of like length, what follows each of their slots, and random items."""
+    """Histories grouped by length, the item after each of their slots, and random items."""
 
     inputs: tuple[PaddedHistories, ...]
     targets: tuple[PaddedHistories, ...]
@@ -59,7 +59,7 @@ class CausalBatch(NamedTuple):
 
 
 class CausalTask(SequentialTask):
-    """Histories in groups of like length, the items after each of their slots, and random items."""
+    """The training task that predicts the item after each slot of a history."""
 
     def __init__(
         self,

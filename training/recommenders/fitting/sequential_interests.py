@@ -19,7 +19,7 @@ from training.recommenders.timirec import Interests, TimiRec
 
 @options
 class TimiRecOptions(SequentialOptions):
-    """TiMiRec's options."""
+    """Options of TiMiRec."""
 
     interests: Count = 4
     """Interest vectors of a user."""
@@ -31,15 +31,15 @@ class TimiRecOptions(SequentialOptions):
     distillation: PositiveOrZero = 1.0
     """Weight of that comparison; 0 leaves it out."""
     warm_up: CountOrZero = 5
-    """First epochs, in which the interest that fits the target best stands for the mixture."""
+    """First epochs, which use the interest that fits the target best instead of the mixture."""
 
     title: ClassVar[str] = "TiMiRec"
 
 
 class InterestTask(CausalTask):
-    """The next item after every item, from the interests.
+    """The training task that predicts the next item after every item from the interests.
 
-    Memory counts the steps that were made.
+    memory counts the steps.
     """
 
     options: TimiRecOptions
@@ -75,9 +75,9 @@ class InterestTask(CausalTask):
         """Computes the interests after every input item: m [slots, K, d] and p [slots, K]."""
         parts = []
         for items, mask in batch.inputs:
-            found = self.module.interests(items, mask)
+            interests = self.module.interests(items, mask)
             filled = mask > 0
-            parts.append((found.m[:, :-1][filled], found.p[:, :-1][filled]))
+            parts.append((interests.m[:, :-1][filled], interests.p[:, :-1][filled]))
         return Interests(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 

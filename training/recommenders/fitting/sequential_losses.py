@@ -1,4 +1,4 @@
-"""Next-item losses at many positions at once."""
+"""Computes next-item losses at many positions at once."""
 
 from __future__ import annotations
 
@@ -67,10 +67,7 @@ def sampled_cross_entropy(q: Tensor, V: Tensor, targets: Tensor, negatives: Tens
 
 
 def binary_cross_entropy(q: Tensor, V: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
-    """Computes the mean of -log s(q . V_target) - log(1 - s(q .
-
-    V_negative)), one negative a position.
-    """
+    """Computes the mean of -log s(q.V_target) - log(1 - s(q.V_negative)) over the positions."""
     own = (q * V[targets]).sum(dim=1)
     other = (q * V[negatives]).sum(dim=1)
     return (softplus(-own) + softplus(other)).mean()

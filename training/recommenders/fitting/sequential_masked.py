@@ -1,4 +1,4 @@
-"""How BERT4Rec is trained: items are masked at random, and predicted from all that are left."""
+"""Trains BERT4Rec: items are masked at random, and predicted from all that are left."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from training.recommenders.transformer import newest_last
 
 @options
 class Bert4RecOptions(TransformerOptions):
-    """BERT4Rec's options."""
+    """Options of BERT4Rec."""
 
     mask_share: InnerShare = 0.4
     """Chance of an item to be masked while training."""
@@ -32,10 +32,7 @@ class Bert4RecOptions(TransformerOptions):
 
 
 class MaskedBatch(NamedTuple):
-    """Histories in groups of like length, masks in place; masked bool [batch, length].
-
-    All targets.
-    """
+    """Histories grouped by length with masks in place, masked bool [batch, length]; the targets."""
 
     inputs: tuple[PaddedHistories, ...]
     masked: tuple[Tensor, ...]
@@ -66,13 +63,13 @@ class MaskedTask(SequentialTask):
 
     def loss(self, batch: MaskedBatch) -> Tensor:
         """Computes the mean over all masked places."""
-        found = []
+        queries = []
         for (items, mask), masked in zip(batch.inputs, batch.masked, strict=True):
             width = items.shape[1]
             at, _ = newest_last(masked.to(torch.int64), mask, width, width)
-            found.append(self.module.queries(newest_last(items, mask, width, width))[at > 0])
+            queries.append(self.module.queries(newest_last(items, mask, width, width))[at > 0])
         V = self.module.token.weight[: self.module.n_items]
-        return full_cross_entropy(torch.cat(found), V, batch.targets, self.module.b)
+        return full_cross_entropy(torch.cat(queries), V, batch.targets, self.module.b)
 
     def _drawn(self, group: Histories, rng: np.random.Generator) -> Bools:
         draws = rng.random(len(group.items))

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from training.arrays import Doubles
 from training.studies.control import methods
 from training.studies.control.method_ids import ControlMethod
 from training.studies.control.methods import Method
-from training.studies.control.operations import Doubles
 from training.studies.control.setting import Setting
 from training.studies.frontier.audience import exposure
 from training.studies.frontier.tags import Concept

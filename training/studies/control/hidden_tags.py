@@ -7,14 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from training.arrays import Doubles, Floats
 from training.studies.control.halving import frequent
 from training.studies.control.method_ids import ControlMethod
-from training.studies.control.operations import Doubles
 from training.studies.control.setting import Setting
 from training.studies.frontier.audience import reach
 from training.studies.frontier.calibration import completed
 from training.studies.frontier.knowledge import Knowledge, Models
-from training.studies.frontier.linear_scores import Floats
 from training.studies.frontier.method_ids import Base
 from training.studies.frontier.tags import hide
 

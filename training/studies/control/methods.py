@@ -6,19 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from training.studies.control.operations import Doubles, own_neurons
+from training.arrays import Bools, Doubles, Floats, Ints
+from training.studies.control.operations import own_neurons
 from training.studies.control.setting import Setting
 from training.studies.frontier.audience import exposure, reach
-from training.studies.frontier.linear_scores import (
-    LENGTH,
-    Floats,
-    LinearScores,
-    Lists,
-    best_first,
-    top_n,
-)
+from training.studies.frontier.linear_scores import LENGTH, LinearScores, Lists, best_first, top_n
 from training.studies.frontier.method_ids import Base, MethodId
 from training.studies.frontier.target_shares import STRENGTHS
 
@@ -112,14 +105,14 @@ def lowered_to(setting: Setting, row: int, share: float) -> Lists:
     return lowered(base, setting.concepts.tags[row], _most(setting, row, share))
 
 
-def _most(setting: Setting, row: int, share: float) -> NDArray[np.int64]:
+def _most(setting: Setting, row: int, share: float) -> Ints:
     """Returns the largest number of the concept's items in each user's list, [users]."""
     counts = setting.concepts.tags[row][setting.audience.unsteered].sum(axis=1)
-    most: NDArray[np.int64] = np.floor(share * counts + 1e-9).astype(np.int64)
+    most: Ints = np.floor(share * counts + 1e-9).astype(np.int64)
     return most
 
 
-def lowered(scores: Floats, flags: NDArray[np.bool_], most: NDArray[np.int64]) -> Lists:
+def lowered(scores: Floats, flags: Bools, most: Ints) -> Lists:
     """Returns lists with at most as many flagged items as most [users] allows.
 
     The scores [users, n_items] of all flagged items are lowered by the same number, so that the
@@ -151,7 +144,7 @@ def _reached(setting: Setting, row: int, scores: LinearScores, target: float) ->
 
 
 def randomly_removed(
-    setting: Setting, row: int, counts: NDArray[np.int64], rng: np.random.Generator, draws: int
+    setting: Setting, row: int, counts: Ints, rng: np.random.Generator, draws: int
 ) -> Doubles:
     """Measures nDCG@20 [users] with random items of the concept removed from the unsteered lists.
 

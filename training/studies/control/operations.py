@@ -8,16 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from training.arrays import Bools, Doubles, Ints
 from training.concepts.effect import Audience
 from training.concepts.fitting import FittedConcept
 from training.evaluation.steering import edited_lists, levels, shifted, silenced
 from training.measures import metrics
 
-Doubles = NDArray[np.float64]
 Operation = Callable[[Tensor, FittedConcept, float], Tensor]
 """Edits codes [users, n_neurons]; a strength is in TYPICAL units."""
 NEURONS = 10
@@ -34,7 +33,7 @@ class OperationId(StrEnum):
     NEURONS = f"its {NEURONS} neurons to 0"
 
 
-def own_neurons(concept: FittedConcept) -> NDArray[np.int64]:
+def own_neurons(concept: FittedConcept) -> Ints:
     """Returns the neurons of a concept's largest weights."""
     return np.argsort(-concept.weights, kind="stable")[:NEURONS]
 
@@ -71,7 +70,7 @@ class Levels(NamedTuple):
 def operate(
     audience: Audience,
     concept: FittedConcept,
-    flags: NDArray[np.bool_],
+    flags: Bools,
     targets: csr_matrix,
     strength: float,
 ) -> Iterator[tuple[OperationId, Operated]]:
@@ -90,7 +89,7 @@ def operate(
 
 
 def levels_of(
-    audience: Audience, concept: FittedConcept, flags: NDArray[np.bool_], item_codes: csr_matrix
+    audience: Audience, concept: FittedConcept, flags: Bools, item_codes: csr_matrix
 ) -> Levels:
     """Returns the levels of users and items; item_codes [n_items, n_neurons], flags [n_items]."""
     items = levels(torch.from_numpy(item_codes.toarray()), concept).numpy()

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from training.arrays import Bools, Doubles
 from training.studies.control.halving import frequent
 from training.studies.control.method_ids import ControlMethod
-from training.studies.control.operations import Doubles
 from training.studies.control.setting import Setting
 from training.studies.frontier.audience import exposure, reach
 from training.studies.frontier.effects import reach_both
@@ -48,7 +47,7 @@ class _Single(NamedTuple):
     concept: Concept
     target: float
     scores: LinearScores
-    flags: NDArray[np.bool_]
+    flags: Bools
     point: SearchPoint | None
 
 

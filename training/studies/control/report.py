@@ -11,7 +11,7 @@ from training.studies.control.hidden_tags import HIDDEN
 from training.studies.frontier.figures import data_sets, several, signed
 
 Figures = Mapping[str, Any]
-"""What measure returns for a run, or the JSON of it."""
+"""The figures that measure returns for a run, or their JSON."""
 _SHOWN = 10
 """Concepts whose levels are shown."""
 _LEVELS = ("share", "users below 0", "items with", "items without")

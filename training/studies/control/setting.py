@@ -8,12 +8,12 @@ from typing import Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from training.arrays import Floats, Ints
 from training.concepts.fitting import FittedConcept
 from training.run import Run
 from training.studies.frontier.audience import Audience, Users
-from training.studies.frontier.linear_scores import Floats, LinearScores, Lists
+from training.studies.frontier.linear_scores import LinearScores, Lists
 from training.studies.frontier.tags import Concept, Concepts, concepts_of, judged
 
 
@@ -32,7 +32,7 @@ class Setting:
     fitted: list[FittedConcept]
 
     @classmethod
-    def of(cls, run: Run, users: NDArray[np.int64], most: int) -> Self:
+    def of(cls, run: Run, users: Ints, most: int) -> Self:
         """Chooses the most frequent concepts of a run, none on more than half of the items.
 
         Raises:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from training.arrays import Bools, Doubles
 from training.measures.metrics import discounts
 from training.studies.control import methods
 from training.studies.control.method_ids import ControlMethod
 from training.studies.control.methods import Method
-from training.studies.control.operations import Doubles
 from training.studies.control.setting import Setting
 from training.studies.frontier.linear_scores import LENGTH, Lists
 
@@ -69,7 +68,7 @@ def drift(setting: Setting, label: str) -> dict[ControlMethod, dict[str, Drift]]
     return drifts
 
 
-def exposures(lists: Lists, tags: NDArray[np.bool_]) -> Doubles:
+def exposures(lists: Lists, tags: Bools) -> Doubles:
     """Returns every concept's exposure share: tags [n_concepts, n_items] -> [users, n_concepts]."""
     weights = discounts(LENGTH)
     return np.stack([flags[lists] @ (weights / weights.sum()) for flags in tags], axis=1)

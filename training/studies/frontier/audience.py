@@ -10,13 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.arrays import Ints
+from training.arrays import Bools, Doubles, Floats, Ints
 from training.measures.metrics import discounts
 from training.run import Run
 from training.studies.frontier.linear_scores import (
     LENGTH,
-    Doubles,
-    Floats,
     LinearScores,
     Lists,
     SearchPoint,
@@ -39,9 +37,9 @@ class Users(NamedTuple):
 
     z: Floats
     scale: Floats
-    seen: NDArray[np.bool_]
-    wanted: NDArray[np.bool_]
-    lengths: NDArray[np.int64]
+    seen: Bools
+    wanted: Bools
+    lengths: Ints
     base: Floats
     ranks: NDArray[np.int32]
 
@@ -115,28 +113,28 @@ class Audience:
         ndcg: Doubles = (hits @ discounts(LENGTH)) / best
         return ndcg
 
-    def ceiling(self, flags: NDArray[np.bool_]) -> float:
+    def ceiling(self, flags: Bools) -> float:
         """Returns the mean exposure share of lists that hold flagged items [n_items] only."""
         sums = np.concatenate([[0.0], np.cumsum(discounts(LENGTH))])
         left = (flags & ~self.users.seen).sum(axis=1)
         return float(sums[np.minimum(left, LENGTH)].mean() / sums[-1])
 
 
-def exposure(lists: Lists, flags: NDArray[np.bool_]) -> Doubles:
+def exposure(lists: Lists, flags: Bools) -> Doubles:
     """Returns the share of the discounted places that flagged items [n_items] hold, [users]."""
     weights = discounts(LENGTH)
     share: Doubles = (flags[lists] @ weights) / weights.sum()
     return share
 
 
-def plain(lists: Lists, flags: NDArray[np.bool_]) -> Doubles:
+def plain(lists: Lists, flags: Bools) -> Doubles:
     """Returns the share of the places that flagged items [n_items] hold, [users]."""
     share: Doubles = flags[lists].mean(axis=1)
     return share
 
 
 def reach(
-    scores: LinearScores, best_at_0: Lists, flags: NDArray[np.bool_], targets: list[float]
+    scores: LinearScores, best_at_0: Lists, flags: Bools, targets: list[float]
 ) -> list[SearchPoint | None]:
     """Finds the strengths that bring the flagged items' mean exposure share to each target.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit
 
-from training.concepts.gains.platt import Doubles, Floats, logistic
+from training.arrays import Bools, Doubles, Floats
+from training.concepts.gains.platt import logistic
 
 _ROUNDS = 20
 """Rounds of expectation-maximisation."""
@@ -14,7 +14,7 @@ _TAG_WEIGHT = 0.25
 """Gain that a tag adds to the probe's."""
 
 
-def shown_share(p: Floats, tagged: NDArray[np.bool_]) -> Doubles:
+def shown_share(p: Floats, tagged: Bools) -> Doubles:
     """Estimates the share of a concept's items that is tagged, [n_concepts].
 
     The mean of p = P(tagged), calibrated and cross-fitted, over the tagged: C. Elkan and K. Noto,
@@ -24,7 +24,7 @@ def shown_share(p: Floats, tagged: NDArray[np.bool_]) -> Doubles:
     return np.clip(share, 1e-6, 1.0)
 
 
-def probe_and_tag(p: Floats, tagged: NDArray[np.bool_]) -> Floats:
+def probe_and_tag(p: Floats, tagged: Bools) -> Floats:
     """Returns P(tagged) over the shown share, plus 1/4 for the tagged: [n_concepts, n_items].
 
     It is linear in p, so that a probe that knows little has little influence; clipping at 1 would
@@ -34,7 +34,7 @@ def probe_and_tag(p: Floats, tagged: NDArray[np.bool_]) -> Floats:
     return gains
 
 
-def completed(p: Floats, tagged: NDArray[np.bool_], fitted: NDArray[np.bool_]) -> Floats:
+def completed(p: Floats, tagged: Bools, fitted: Bools) -> Floats:
     """Returns 1 for the tagged and P(concept) for the others: [n_concepts, n_items].
 
     A sigmoid that separates tagged items from all others rises too late; expectation-maximisation

@@ -7,17 +7,11 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from training.arrays import Bools, Doubles, Floats
 from training.studies.frontier.audience import Audience, exposure, plain, reach
 from training.studies.frontier.knowledge import Knowledge, Models
-from training.studies.frontier.linear_scores import (
-    Floats,
-    LinearScores,
-    Lists,
-    SearchPoint,
-    best_items,
-)
+from training.studies.frontier.linear_scores import LinearScores, Lists, SearchPoint, best_items
 from training.studies.frontier.method_ids import Base, Variant
 from training.studies.frontier.methods import METHODS, Gains
 from training.studies.frontier.tags import Concept, Concepts
@@ -37,9 +31,9 @@ class Setting(NamedTuple):
         """Returns the knowledge of all tags."""
         return Knowledge(self.models, self.concepts.tags)
 
-    def flags(self, concept: Concept) -> NDArray[np.bool_]:
+    def flags(self, concept: Concept) -> Bools:
         """Returns the items that carry a concept, bool [n_items]."""
-        flags: NDArray[np.bool_] = self.concepts.tags[concept.row]
+        flags: Bools = self.concepts.tags[concept.row]
         return flags
 
 
@@ -91,7 +85,7 @@ def search_line(audience: Audience, variant: Variant, gains: Gains, row: int) ->
 def frontier(
     setting: Setting,
     known: Knowledge,
-    hidden: NDArray[np.bool_] | None = None,
+    hidden: Bools | None = None,
     only: str | None = None,
     bases: tuple[Base, ...] | None = None,
 ) -> Iterator[VariantCells]:
@@ -132,7 +126,7 @@ def _by_strength(
 def _by_request(
     setting: Setting,
     known: Knowledge,
-    strengths: NDArray[np.float64],
+    strengths: Doubles,
     concept: Concept,
     targets: list[float],
 ) -> list[SearchPoint | None]:
@@ -142,9 +136,7 @@ def _by_request(
     )
 
 
-def _cells(
-    setting: Setting, hidden: NDArray[np.bool_] | None, only: str | None, points: Reach
-) -> Cells:
+def _cells(setting: Setting, hidden: Bools | None, only: str | None, points: Reach) -> Cells:
     cells: Cells = {}
     for concept in setting.judged:
         targets = {
@@ -161,9 +153,7 @@ def _cells(
     return cells
 
 
-def _cell(
-    audience: Audience, lists: Lists, flags: NDArray[np.bool_], hidden: NDArray[np.bool_]
-) -> Cell:
+def _cell(audience: Audience, lists: Lists, flags: Bools, hidden: Bools) -> Cell:
     return Cell(
         ndcg=audience.ndcg(lists).astype(np.float32),
         exposure=float(exposure(lists, flags).mean()),

@@ -7,18 +7,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from training.arrays import Bools, Doubles
 from training.studies.frontier.audience import Audience, exposure, reach
 from training.studies.frontier.cells import SearchLine, Setting, search_line
 from training.studies.frontier.knowledge import Knowledge
-from training.studies.frontier.linear_scores import (
-    Doubles,
-    LinearScores,
-    Lists,
-    SearchPoint,
-    best_items,
-)
+from training.studies.frontier.linear_scores import LinearScores, Lists, SearchPoint, best_items
 from training.studies.frontier.method_ids import Base, MethodId, Variant
 from training.studies.frontier.methods import METHODS, largest
 from training.studies.frontier.tags import Concept
@@ -116,7 +110,7 @@ def _lines(setting: Setting, known: Knowledge) -> Iterator[tuple[Variant, Concep
 
 
 def _random_filter(
-    setting: Setting, flags: NDArray[np.bool_], target: float, rng: np.random.Generator
+    setting: Setting, flags: Bools, target: float, rng: np.random.Generator
 ) -> Lists:
     """Returns lists without a random share of the flagged items that leaves the target exposure.
 
@@ -151,7 +145,7 @@ class _Single(NamedTuple):
 
     concept: Concept
     scores: LinearScores
-    flags: NDArray[np.bool_]
+    flags: Bools
     point: SearchPoint
 
 
@@ -210,7 +204,7 @@ def _pair(audience: Audience, one: _Single, two: _Single) -> Pair | None:
 def reach_both(
     audience: Audience,
     scores: tuple[LinearScores, LinearScores],
-    flags: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    flags: tuple[Bools, Bools],
     targets: tuple[float, float],
     start: tuple[float, float],
 ) -> Lists | None:

@@ -10,8 +10,8 @@ from training.evaluation.report import Estimate
 from training.studies.frontier.method_ids import Comparison, Variant
 
 Figures = Mapping[str, Any]
-"""What measure returns for a run, or the JSON of it: variants and comparisons are keyed by their
-titles."""
+"""The figures that measure returns for a run, or their JSON: variants and comparisons are keyed by
+their titles."""
 SEEN = "seen"
 """The part of the figures in which no tag is hidden."""
 _HIDDEN = "hidden "

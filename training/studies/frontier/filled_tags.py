@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from training.arrays import Bools, Floats
 from training.studies.frontier.audience import Audience, reach
 from training.studies.frontier.calibration import completed
 from training.studies.frontier.knowledge import Knowledge
-from training.studies.frontier.linear_scores import Floats, LinearScores
+from training.studies.frontier.linear_scores import LinearScores
 from training.studies.frontier.method_ids import Base
 from training.studies.frontier.tags import Concepts, judged
 
@@ -33,7 +33,7 @@ def choose_weight(known: Knowledge) -> float:
     """
     audience = known.models.validation
     if audience is None:
-        raise ValueError("found no validation users, expected some to choose the weight on")
+        raise ValueError("models: expected validation users to choose the weight on, found none")
     concepts = Concepts(tuple(map(str, range(len(known.tags)))), known.tags)
     targets = {
         concept.row: list(concept.targets.values()) for concept in judged(concepts, audience)
@@ -51,7 +51,7 @@ def _ndcg(
     audience: Audience,
     base: str,
     columns: Floats,
-    tags: NDArray[np.bool_],
+    tags: Bools,
     targets: dict[int, list[float]],
 ) -> dict[tuple[int, float], float]:
     """Returns the mean nDCG@20 of each concept at each target that its column reaches."""

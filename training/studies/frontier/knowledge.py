@@ -9,9 +9,9 @@ from typing import Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from training.arrays import Bools, Floats
 from training.concepts import item_codes
 from training.concepts.gains.item_gains import item_vectors
 from training.concepts.gains.platt import platt
@@ -20,7 +20,6 @@ from training.run import Run
 from training.saes import SparseAutoencoder
 from training.saes.topk import TopK
 from training.studies.frontier.audience import Audience, Users
-from training.studies.frontier.linear_scores import Floats
 from training.studies.frontier.probes import logistic_probe, neighbour_probe
 
 _WIDE_K = 128
@@ -48,7 +47,7 @@ class Models:
     run: Run
     users: Users
     validation: Audience | None
-    fitted: NDArray[np.bool_]
+    fitted: Bools
     _spectra: dict[str, Spectrum] = field(default_factory=dict)
 
     @classmethod
@@ -133,7 +132,7 @@ class Knowledge:
     """Models, and the tags shown: bool [n_concepts, n_items]; shared fits are computed once."""
 
     models: Models
-    tags: NDArray[np.bool_]
+    tags: Bools
     _ridges: dict[str, Floats] = field(default_factory=dict)
 
     @property

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
+from training.arrays import Floats, Ints
+
 Lists = NDArray[np.int64]
 Share = Callable[[Lists], float]
 """Returns the mean share of lists [users, 20]."""
@@ -45,7 +45,7 @@ class LinearScores(NamedTuple):
     reorder: bool = False
     limit: float = np.inf
 
-    def rows(self, users: NDArray[np.int64]) -> LinearScores:
+    def rows(self, users: Ints) -> LinearScores:
         """Returns the scores of the given users."""
         gain = self.gain if self.gain.ndim == 1 else self.gain[users]
         return LinearScores(self.base[users], gain, self.reorder, self.limit)

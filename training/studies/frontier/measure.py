@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from training.arrays import Doubles
 from training.errors import ConfigError
 from training.options import options
 from training.run import Run
@@ -23,7 +24,6 @@ from training.studies.frontier.effects import (
     suppress,
 )
 from training.studies.frontier.knowledge import Knowledge, Models
-from training.studies.frontier.linear_scores import Doubles
 from training.studies.frontier.method_ids import Base, Comparison, MethodId, Variant
 from training.studies.frontier.tags import concepts_of, hide, judged, middle
 
@@ -54,8 +54,8 @@ COMPARISONS = (
     _compare(Base.RELEVANCE, MethodId.PROBE_AND_TAG_CODES, MethodId.PROBE_AND_TAG_UNTRAINED_CODES),
     _compare(Base.RELEVANCE, MethodId.PROBE_AND_TAG_CODES, MethodId.PROBE_AND_TAG_Z),
 )
-"""What a target share's ADD contributes, and trained neurons against untrained ones and dense
-vectors."""
+"""Comparisons of a target share's lift with and without ADD, and of trained neurons with untrained
+ones and dense vectors."""
 _BASES_HIDDEN = (Base.RANK, Base.RELEVANCE)
 _ORACLE = MethodId.ALL_TAGS.on(Base.RANK)
 _MOST_REACHED = 0.9
@@ -110,9 +110,9 @@ def measure(
     """
     if run.recommender.has_head or run.recommender.context_size:
         raise ConfigError(
-            f"{run.path}: {run.config.recommender} has a nonlinear head; the frontier needs "
-            "scores that are linear in the strength, as those of elsa, puresvd, als, bpr, "
-            "logistic or lightgcn"
+            f"{run.path}: expected scores that are linear in the strength, as those of elsa, "
+            "puresvd, als, bpr, logistic or lightgcn, found the nonlinear head of "
+            f"{run.config.recommender}"
         )
     rng = np.random.default_rng([run.config.seed, 0xFA])
     setting = _setting(run, options, rng)

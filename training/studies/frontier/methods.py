@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from training.arrays import Doubles, Floats
 from training.concepts.mapping.tfidf import characterises, tag_activations, top_neurons
 from training.studies.frontier.calibration import completed, probe_and_tag
 from training.studies.frontier.filled_tags import choose_weight, filled
 from training.studies.frontier.knowledge import Features, Knowledge
-from training.studies.frontier.linear_scores import Doubles, Floats
 from training.studies.frontier.method_ids import Base, MethodId
 from training.studies.tag_profiles import TagProfiles
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from training.concepts.gains.platt import Floats, platt
+from training.arrays import Bools, Floats
+from training.concepts.gains.platt import platt
 from training.concepts.mapping.probes import fit_logistic
 
 _FOLDS = 5
@@ -19,7 +19,7 @@ _PENALTIES = (1e-4, 1e-3, 1e-2)
 
 
 def logistic_probe(
-    vectors: Floats, tagged: NDArray[np.bool_], fitted: NDArray[np.bool_], rng: np.random.Generator
+    vectors: Floats, tagged: Bools, fitted: Bools, rng: np.random.Generator
 ) -> Floats:
     """Cross-fits logistic regressions: vectors [n_items, d] -> probabilities [n_concepts, n_items].
 
@@ -46,9 +46,7 @@ def logistic_probe(
     return torch.sigmoid(best).T.contiguous().numpy()
 
 
-def neighbour_probe(
-    vectors: Floats, tagged: NDArray[np.bool_], fitted: NDArray[np.bool_]
-) -> Floats:
+def neighbour_probe(vectors: Floats, tagged: Bools, fitted: Bools) -> Floats:
     """Scores items by the tagged share of their neighbours, then Platt: [n_concepts, n_items].
 
     Neighbours of vectors [n_items, m] are weighted by cosine to the 4th power; an item is left out

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from training.arrays import Bools, Doubles, Floats, Ints
 from training.concepts.gains.platt import logistic
 from training.measures.metrics import discounts
-from training.studies.frontier.linear_scores import LENGTH, Doubles, Floats
+from training.studies.frontier.linear_scores import LENGTH
 
 DEPTH = 500
 """Ranks that have a worth of their own; below them it falls with the score."""
@@ -31,9 +32,7 @@ class Relevance(NamedTuple):
     targets: float
 
     @classmethod
-    def fit(
-        cls, ranks: NDArray[np.int32], wanted: NDArray[np.bool_], lengths: NDArray[np.int64]
-    ) -> Relevance:
+    def fit(cls, ranks: NDArray[np.int32], wanted: Bools, lengths: Ints) -> Relevance:
         """Fits to validation users: ranks and wanted [users, n_items], history lengths [users]."""
         rows, items = np.nonzero((ranks <= _FITTED_RANKS) & (ranks > 0))
         features = _features(ranks[rows, items], lengths[rows])
@@ -51,7 +50,7 @@ class Relevance(NamedTuple):
         worth: Doubles = p / _ideal(self.targets * max(length, 1))
         return worth
 
-    def base(self, scores: Floats, lengths: NDArray[np.int64]) -> Floats:
+    def base(self, scores: Floats, lengths: Ints) -> Floats:
         """Returns the worth of every item by its score, [users, n_items]; -inf stays -inf."""
         curves = {length: self.curve(length) for length in np.unique(lengths).tolist()}
         rows = [

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from training.arrays import Bools, Ints
 from training.concepts.membership import memberships
 from training.errors import DataError
 from training.run import Run
@@ -38,7 +38,7 @@ class Concepts(NamedTuple):
     """Names, and tags bool [n_concepts, n_items]."""
 
     names: tuple[str, ...]
-    tags: NDArray[np.bool_]
+    tags: Bools
 
 
 def concepts_of(run: Run, most: int) -> Concepts:
@@ -85,9 +85,7 @@ def middle(concepts: Sequence[Concept]) -> str:
     return "0.5" if labels.count("0.5") >= labels.count("4 x") else "4 x"
 
 
-def hide(
-    tags: NDArray[np.bool_], popularity: NDArray[np.int64], share: float, rng: np.random.Generator
-) -> NDArray[np.bool_]:
+def hide(tags: Bools, popularity: Ints, share: float, rng: np.random.Generator) -> Bools:
     """Flags tags to hide: a random share of every ten of a concept's items, alike in popularity."""
     hidden = np.zeros_like(tags)
     for row, flags in enumerate(tags):

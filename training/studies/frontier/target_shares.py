@@ -10,20 +10,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from training.arrays import Bools, Doubles, Floats, Ints
 from training.concepts.effect import typical_unit
 from training.studies.frontier.audience import exposure
 from training.studies.frontier.knowledge import Knowledge
-from training.studies.frontier.linear_scores import (
-    LENGTH,
-    Doubles,
-    Floats,
-    Lists,
-    SearchPoint,
-    best_first,
-    top_n,
-)
+from training.studies.frontier.linear_scores import LENGTH, Lists, SearchPoint, best_first, top_n
 from training.studies.frontier.method_ids import Base, MethodId
 
 LARGEST_UNITS = 1.0
@@ -50,7 +42,7 @@ class ShareRequests(NamedTuple):
     """
 
     added: Lists
-    counts: NDArray[np.int64]
+    counts: Ints
     members: Lists
     others: Lists
     member_scores: Doubles
@@ -58,9 +50,7 @@ class ShareRequests(NamedTuple):
     dither: Doubles
 
     @classmethod
-    def of(
-        cls, base: Floats, direction: Floats, flags: NDArray[np.bool_], strengths: Doubles
-    ) -> ShareRequests:
+    def of(cls, base: Floats, direction: Floats, flags: Bools, strengths: Doubles) -> ShareRequests:
         """Prepares the lists of all users.
 
         Args:
@@ -101,7 +91,7 @@ class ShareRequests(NamedTuple):
             lists[short] = self._lifted(short, asked[short])
         return lists
 
-    def _lifted(self, users: NDArray[np.int64], asked: NDArray[np.int64]) -> Lists:
+    def _lifted(self, users: Ints, asked: Ints) -> Lists:
         """Lifts the last needed member just above the first other item that leaves the list."""
         available = np.isfinite(self.member_scores[users]).sum(axis=1)
         needed = np.minimum(asked, available)
@@ -121,7 +111,7 @@ def request_shares(
     base: Floats,
     known: Knowledge,
     row: int,
-    flags: NDArray[np.bool_],
+    flags: Bools,
     targets: list[float],
     strengths: Doubles,
 ) -> list[SearchPoint | None]:
@@ -146,7 +136,7 @@ def request_shares(
     return [_solve(requests, flags, target) for target in targets]
 
 
-def _solve(requests: ShareRequests, flags: NDArray[np.bool_], target: float) -> SearchPoint | None:
+def _solve(requests: ShareRequests, flags: Bools, target: float) -> SearchPoint | None:
     low = 0.0
     high = 1.0
     if exposure(requests.lists(high), flags).mean() < target:

@@ -1,1 +1,1 @@
-"""The settings of the papers that this project starts from, measured beside their own figures."""
+"""Reproductions of the papers that this project starts from, compared with their figures."""

@@ -85,12 +85,12 @@ def _users(run: Run, most: int | None, paper: Paper, name: str) -> Ints:
     test = run.split.test
     if most is None and len(test) < paper.least_users:
         raise DataError(
-            f"{run.path}: {len(test)} test users found, {name} is measured on at least "
-            f"{paper.least_users}: hold out more (--split-test-share), or say with --users how "
-            "many are enough"
+            f"{run.path}: expected at least {paper.least_users} test users for {name}, found "
+            f"{len(test)}: hold out more (--split-test-share), or say with --users how many are "
+            "enough"
         )
     if most is not None and len(test) < most:
-        raise DataError(f"{run.path}: {len(test)} test users found, --users asks for {most}")
+        raise DataError(f"{run.path}: expected {most} test users (--users), found {len(test)}")
     return np.sort(np.random.default_rng([run.config.seed, 0xFA]).permutation(test)[:most])
 
 

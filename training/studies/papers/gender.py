@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from training.arrays import Ints
+from training.arrays import Bools, Floats, Ints
 from training.concepts.effect import Audience, typical_unit
 from training.concepts.fitting import item_codes
 from training.concepts.mapping.association import area_under_curve, neuron_aucs
@@ -59,11 +59,11 @@ def women(run: Run) -> Figures:
     path = Path(run.config.data) / "users.parquet"
     if not path.is_file():
         raise DataError(
-            f"{path} is not there: P3 needs users.parquet with user_id and gender (F or M)"
+            f"{path}: expected a file with user_id and gender (F or M) for P3, found none"
         )
     frame = pl.read_parquet(path)
     if missing := [name for name in ("user_id", "gender") if name not in frame.columns]:
-        raise DataError(f"{path} has the columns {frame.columns}, expected also {missing}")
+        raise DataError(f"{path}: expected also the columns {missing}, found {frame.columns}")
     genders = dict(zip(frame["user_id"].cast(pl.String), frame["gender"], strict=True))
     codes = np.array([_CODES.get(genders.get(user, ""), np.nan) for user in run.split.user_ids])
     counts = {code: int((codes == value).sum()) for code, value in _CODES.items()}
@@ -74,14 +74,14 @@ def women(run: Run) -> Figures:
     return codes
 
 
-def leaning(X: csr_matrix, is_woman: Figures, least: int) -> NDArray[np.bool_]:
+def leaning(X: csr_matrix, is_woman: Figures, least: int) -> Bools:
     """Flags the items that a larger share of the women has, among those that enough users have.
 
     X [users, n_items], is_woman [users].
     """
     rates = [np.asarray(X[is_woman == side].mean(axis=0))[0] for side in (1, 0)]
     known = np.asarray(X.sum(axis=0))[0] >= least
-    flags: NDArray[np.bool_] = (rates[0] > rates[1]) & known
+    flags: Bools = (rates[0] > rates[1]) & known
     return flags
 
 
@@ -94,7 +94,9 @@ def measure(run: Run, users: Ints) -> dict[str, Any]:
         DataError: the users' gender is not known, or the SAE has too few neurons for three groups.
     """
     if run.sae.n_neurons < 3 * NEURONS:
-        raise DataError(f"{run.path}: {run.sae.n_neurons} neurons found, P3 needs {3 * NEURONS}")
+        raise DataError(
+            f"{run.path}: expected {3 * NEURONS} neurons for P3, found {run.sae.n_neurons}"
+        )
     everyone = women(run)
     split = run.split
     length = run.config.max_length
@@ -110,12 +112,12 @@ def measure(run: Run, users: Ints) -> dict[str, Any]:
     groups[RANDOM] = rng.permutation(order[NEURONS:-NEURONS])[:NEURONS]
     wanted = split.targets(users)
     unsteered = test.lists()
-    ways: dict[str, dict[str, Any]] = {}
+    methods: dict[str, dict[str, Any]] = {}
     for mode in MODES:
         start = edited_lists(test, test.code, mode == "RECONSTRUCT")
-        for way, label, lists in _edited(train, test, told, groups, mode == "RECONSTRUCT"):
+        for method, label, lists in _edited(train, test, told, groups, mode == "RECONSTRUCT"):
             figures = _effect((unsteered, start, lists), flags, wanted, asked)
-            ways.setdefault(f"{way}, {mode}", {})[label] = figures
+            methods.setdefault(f"{method}, {mode}", {})[label] = figures
     z = [np.concatenate([one.z.numpy(), -one.z.numpy()], axis=1) for one in (train, test)]
     best = int(_aucs(z[0], told).argmax())
     difference = _difference(train, told).numpy()
@@ -134,7 +136,7 @@ def measure(run: Run, users: Ints) -> dict[str, Any]:
             "all neurons, women less men": _auc(test.code.numpy() @ difference, asked),
             f"best of {run.sae.d} raw dimensions, either side": _auc(z[1][:, best], asked),
         },
-        "ways": ways,
+        "ways": methods,
     }
 
 
@@ -145,7 +147,7 @@ def _purity(run: Run) -> Figures:
     return monosemanticity(codes, run.recommender.item_matrix().V.detach().numpy()[items])
 
 
-def _aucs(codes: NDArray[np.float32], is_woman: Figures) -> Figures:
+def _aucs(codes: Floats, is_woman: Figures) -> Figures:
     known = np.isfinite(is_woman)
     flags = csr_matrix(is_woman[known][None] == 1, dtype=np.float32)
     aucs: Figures = neuron_aucs(Evidence.whole(flags, csr_matrix(codes[known])))[0]
@@ -173,11 +175,11 @@ def _edited(
     train: Audience, test: Audience, told: Figures, groups: dict[str, Ints], reconstruct: bool
 ) -> Iterator[tuple[str, str, metrics.Lists]]:
     """Yields each edit's lists by factor or strength."""
-    for way, neurons in groups.items():
+    for method, neurons in groups.items():
         for factor in FACTORS:
             scaled = test.code.clone()
             scaled[:, neurons.copy()] *= factor
-            yield way, f"{factor:g}", edited_lists(test, scaled, reconstruct)
+            yield method, f"{factor:g}", edited_lists(test, scaled, reconstruct)
     w = _difference(train, told)
     unit = typical_unit(train.levels(w))
     for strength in STRENGTHS:
@@ -186,7 +188,7 @@ def _edited(
 
 def _effect(
     lists: tuple[metrics.Lists, metrics.Lists, metrics.Lists],
-    flags: NDArray[np.bool_],
+    flags: Bools,
     wanted: csr_matrix,
     is_woman: Figures,
 ) -> dict[str, Estimate]:
@@ -221,21 +223,21 @@ def _parts(groups: Groups) -> Parts:
     for findings in groups.values():
         tables += [_beside(findings), _told_apart(findings)]
         tables += [_table(findings, mode) for mode in MODES]
-        for way, levels in findings[0].figures["ways"].items():
-            if not way.startswith(ADD):
-                points = [joined(findings, "ways", way, label, "change") for label in levels]
-                curves.append(Curve(way, [float(label) for label in levels], points))
+        for method, levels in findings[0].figures["ways"].items():
+            if not method.startswith(ADD):
+                points = [joined(findings, "ways", method, label, "change") for label in levels]
+                curves.append(Curve(method, [float(label) for label in levels], points))
     return Parts(tables, Plot("factor on the neurons", "change of the share, same mode", curves))
 
 
 def _table(findings: Sequence[Findings], mode: str) -> Table:
     """Shows every edit of one mode, without those that change nothing."""
     rows: list[list[str]] = []
-    for way in (WOMEN, MEN, RANDOM, ADD):
-        unedited, times = ("0", "") if way == ADD else ("1", "x ")
-        path = ("ways", f"{way}, {mode}")
+    for method in (WOMEN, MEN, RANDOM, ADD):
+        unedited, times = ("0", "") if method == ADD else ("1", "x ")
+        path = ("ways", f"{method}, {mode}")
         rows += [
-            [way, times + label, *(shown(findings, *path, label, name) for name in _COLUMNS)]
+            [method, times + label, *(shown(findings, *path, label, name) for name in _COLUMNS)]
             for label in findings[0].figures["ways"][path[1]]
             if label != unedited
         ]
@@ -252,14 +254,14 @@ def _beside(findings: Sequence[Findings]) -> Table:
     def share(group: str, mode: str, label: str) -> str:
         return shown(findings, "ways", f"{group}, {mode}", label, "share")
 
-    ways = [(WOMEN, "RECONSTRUCT"), (RANDOM, "RECONSTRUCT"), (WOMEN, "RESIDUAL")]
+    methods = [(WOMEN, "RECONSTRUCT"), (RANDOM, "RECONSTRUCT"), (WOMEN, "RESIDUAL")]
     own = share(WOMEN, "RESIDUAL", "1")
-    rows = [["the recommender's own lists", "0.53", *(own for _ in ways)]]
+    rows = [["the recommender's own lists", "0.53", *(own for _ in methods)]]
     rows += [
-        [text, theirs, *(share(*way, label) for way in ways)]
+        [text, theirs, *(share(*method, label) for method in methods)]
         for label, (text, theirs) in _THEIRS.items()
     ]
-    columns = ("", "paper, Amazon Fashion, 50 users", *(", ".join(way) for way in ways))
+    columns = ("", "paper, Amazon Fashion, 50 users", *(", ".join(method) for method in methods))
     return Table(f"{caption(findings)}: share of items that lean to women, top 20", columns, rows)
 
 

@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from training.arrays import Ints
+from training.arrays import Bools, Ints
 from training.concepts.effect import Audience
 from training.concepts.mapping.association import area_under_curve, neuron_aucs
 from training.concepts.mapping.evidence import Evidence
@@ -178,14 +177,16 @@ def _controlled(
     shares = np.stack([metrics.exposure_share(before, own) for own in flags])
     relevance = metrics.ndcg(before, targets)
     measured: dict[str, dict[str, dict[str, Estimate]]] = {}
-    for way in directions[0].vectors:
+    for method in directions[0].vectors:
         for strength in STRENGTHS:
             effects = []
             for row, (vectors, unit) in enumerate(directions):
-                lists = _moved(audience, strength * unit * vectors[way])
+                lists = _moved(audience, strength * unit * vectors[method])
                 effects.append(_effect(row, shares, before, lists, flags, relevance, targets))
             means = [Estimate.over_users(mean) for mean in np.stack(effects).mean(axis=0)]
-            measured.setdefault(way, {})[f"{strength:g}"] = dict(zip(_COLUMNS, means, strict=True))
+            measured.setdefault(method, {})[f"{strength:g}"] = dict(
+                zip(_COLUMNS, means, strict=True)
+            )
     return measured
 
 
@@ -198,7 +199,7 @@ def _effect(
     shares: Figures,
     before: Lists,
     after: Lists,
-    flags: NDArray[np.bool_],
+    flags: Bools,
     relevance: Figures,
     targets: csr_matrix,
 ) -> Figures:
@@ -232,8 +233,8 @@ def _parts(groups: Groups) -> Parts:
     curves = []
     for findings in groups.values():
         tables += [_aucs(findings), _control(findings)]
-        for way, levels in findings[0].figures["ways"].items():
-            curves.append(curve(way, findings, ("ways", way), levels, "own", "ndcg"))
+        for method, levels in findings[0].figures["ways"].items():
+            curves.append(curve(method, findings, ("ways", method), levels, "own", "ndcg"))
     return Parts(
         tables, Plot("change of the attribute's exposure share", "change of nDCG@20", curves)
     )
@@ -252,8 +253,12 @@ def _aucs(findings: Sequence[Findings]) -> Table:
 
 def _control(findings: Sequence[Findings]) -> Table:
     rows = [
-        [way, label, *(shown(findings, "ways", way, label, name, form=".4f") for name in _COLUMNS)]
-        for way, levels in findings[0].figures["ways"].items()
+        [
+            method,
+            label,
+            *(shown(findings, "ways", method, label, name, form=".4f") for name in _COLUMNS),
+        ]
+        for method, levels in findings[0].figures["ways"].items()
         for label in levels
         if label != "0"
     ]

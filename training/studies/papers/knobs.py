@@ -125,14 +125,14 @@ def _steered(
     return {
         "users": len(chosen.users),
         "ways": {
-            way: {
+            method: {
                 f"{strength:g}": {
                     "personal": Estimate.over_users(metrics.ndcg(lists, targets)),
                     "segment": Estimate.over_users(metrics.ndcg(lists, segment)),
                 }
                 for strength, lists in by_strength
             }
-            for way, by_strength in _ways(run, part, members, chosen.concepts)
+            for method, by_strength in _methods(run, part, members, chosen.concepts)
         },
     }
 
@@ -141,7 +141,7 @@ ByStrength = Iterator[tuple[float, metrics.Lists]]
 """A method's lists at each strength."""
 
 
-def _ways(
+def _methods(
     run: Run, part: Audience, members: Membership, concepts: Ints
 ) -> Iterator[tuple[str, ByStrength]]:
     """Yields each method with its lists by strength; concepts [users] are the users' targets."""
@@ -200,13 +200,15 @@ def _parts(groups: Groups) -> Parts:
     tables = [_beside(groups), _costs(groups)]
     for findings in groups.values():
         for choice in CHOICES:
-            tables += [_table(findings, choice, ALPHAS, lambda way: way != ADD)]
-            tables += [_table(findings, choice, STRENGTHS, lambda way: way == ADD)]
+            tables += [_table(findings, choice, ALPHAS, lambda method: method != ADD)]
+            tables += [_table(findings, choice, STRENGTHS, lambda method: method == ADD)]
     findings = next(iter(groups.values()))
     curves = []
-    for way in (f"{_counted(10)}, RECONSTRUCT", f"{_counted(10)}, RESIDUAL", TEASER, ADD):
-        labels = _labels(STRENGTHS if way == ADD else ALPHAS)
-        curves.append(curve(way, findings, ("fair", "ways", way), labels, "segment", "personal"))
+    for method in (f"{_counted(10)}, RECONSTRUCT", f"{_counted(10)}, RESIDUAL", TEASER, ADD):
+        labels = _labels(STRENGTHS if method == ADD else ALPHAS)
+        curves.append(
+            curve(method, findings, ("fair", "ways", method), labels, "segment", "personal")
+        )
     about = f"segment nDCG@20 ({findings[0].data_set}, {findings[0].setting}, fair choice)"
     return Parts(tables, Plot(about, "personal nDCG@20", curves))
 
@@ -226,9 +228,9 @@ def _beside(groups: Groups) -> Table:
     columns = ["way, alpha: personal / segment", "paper, ML-25M"]
     columns += [f"{data}, {setting}" for data, setting in groups]
     rows = [
-        [f"{way}, {label}", f"{personal:.3f} / {segment:.3f}"]
-        + [_pair(findings, "oracle", way, label) for findings in groups.values()]
-        for (way, label), (personal, segment) in THEIRS.items()
+        [f"{method}, {label}", f"{personal:.3f} / {segment:.3f}"]
+        + [_pair(findings, "oracle", method, label) for findings in groups.values()]
+        for (method, label), (personal, segment) in THEIRS.items()
     ]
     return Table("Steering with the oracle's choice of the concept, nDCG@20", columns, rows)
 
@@ -251,8 +253,11 @@ def _table(
     wanted: Callable[[str], bool],
 ) -> Table:
     labels = _labels(strengths)
-    ways = [way for way in findings[0].figures[choice]["ways"] if wanted(way)]
-    rows = [[way, *(_pair(findings, choice, way, label) for label in labels)] for way in ways]
+    methods = [method for method in findings[0].figures[choice]["ways"] if wanted(method)]
+    rows = [
+        [method, *(_pair(findings, choice, method, label) for label in labels)]
+        for method in methods
+    ]
     unit = "alpha" if wanted(TEASER) else "strength, TYPICAL"
     users = ", ".join(str(one.figures[choice]["users"]) for one in findings)
     title = (
@@ -262,9 +267,9 @@ def _table(
     return Table(title, (unit, *labels), rows)
 
 
-def _pair(findings: Sequence[Findings], choice: str, way: str, label: str) -> str:
+def _pair(findings: Sequence[Findings], choice: str, method: str, label: str) -> str:
     personal, segment = (
-        joined(findings, choice, "ways", way, label, name) for name in ("personal", "segment")
+        joined(findings, choice, "ways", method, label, name) for name in ("personal", "segment")
     )
     return f"{personal:.3f} / {segment:.3f}"
 

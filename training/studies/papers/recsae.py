@@ -232,26 +232,31 @@ def _parts(groups: Groups) -> Parts:
         ]
         tables.append(Table(f"{about}: silencing, top 20", ("", "ours"), rows))
         tables += _tuning_tables(findings, about, THEIRS[setting])
-        for way, levels in findings[0].figures["tuning"]["ways"].items():
-            path = ("tuning", "ways", way)
-            curves.append(curve(f"{setting}: {way}", findings, path, levels, "overall", "target"))
+        for method, levels in findings[0].figures["tuning"]["ways"].items():
+            path = ("tuning", "ways", method)
+            curves.append(
+                curve(f"{setting}: {method}", findings, path, levels, "overall", "target")
+            )
     return Parts(tables, Plot("change of nDCG@10 on all targets", "on the concept's", curves))
 
 
 def _tuning_tables(findings: Sequence[Findings], about: str, theirs: str) -> Iterator[Table]:
     """Yields one table for the strengths of each kind of method."""
-    ways = findings[0].figures["tuning"]["ways"]
+    methods = findings[0].figures["tuning"]["ways"]
     concepts = ", ".join(findings[0].figures["tuning"]["concepts"])
     title = f"{about}: change of nDCG@10 on the concept's targets / on all, means over {concepts}"
-    for strengths, names in ((WEIGHTS, [way for way in ways if way != BOOST]), (BOOSTS, [BOOST])):
+    for strengths, names in (
+        (WEIGHTS, [method for method in methods if method != BOOST]),
+        (BOOSTS, [BOOST]),
+    ):
         labels = [f"{strength:g}" for strength in strengths]
-        rows = [[way, *(_pair(findings, way, label) for label in labels)] for way in names]
+        rows = [[method, *(_pair(findings, method, label) for label in labels)] for method in names]
         yield Table(title, (f"paper: {theirs}", *labels), rows)
 
 
-def _pair(findings: Sequence[Findings], way: str, label: str) -> str:
+def _pair(findings: Sequence[Findings], method: str, label: str) -> str:
     estimates = (
-        joined(findings, "tuning", "ways", way, label, name) for name in ("target", "overall")
+        joined(findings, "tuning", "ways", method, label, name) for name in ("target", "overall")
     )
     return " / ".join(f"{one.mean:+.1%} ± {one.error or 0:.1%}" for one in estimates)
 

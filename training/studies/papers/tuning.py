@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from training.arrays import Ints
+from training.arrays import Floats, Ints
 from training.concepts.effect import LIST_LENGTH, Audience
 from training.concepts.membership import Membership
 from training.evaluation.report import Estimate
@@ -142,7 +141,7 @@ def _by_concept(wanted: csr_matrix, surprise: Tensor, members: csr_matrix) -> Fi
     return sums
 
 
-def tune(lessons: Lessons, neurons: Ints, flags: NDArray[np.float32], weight: float) -> Knobs:
+def tune(lessons: Lessons, neurons: Ints, flags: Floats, weight: float) -> Knobs:
     """Learns knobs that lower the mean surprise of wanted items + weight x that of flagged ones.
 
     flags [n_items], 1 for the concept's items.
@@ -185,16 +184,18 @@ def tuning_gains(
         wanted.eliminate_zeros()  # they would count as wanted
         bases.append(_relevance(before, wanted, targets))
         order = np.argsort(-effects[:, row], kind="stable")
-        for way, strength, lists in _tuned(audience, lessons, own, order, rng):
-            gains.setdefault((way, f"{strength:g}"), []).append(_relevance(lists, wanted, targets))
+        for method, strength, lists in _tuned(audience, lessons, own, order, rng):
+            gains.setdefault((method, f"{strength:g}"), []).append(
+                _relevance(lists, wanted, targets)
+            )
     base = np.nanmean(_over_concepts(bases), axis=1)
     tuned: dict[str, Any] = {"concepts": [members.names[row] for row in concepts], "ways": {}}
-    for (way, label), judged in gains.items():
+    for (method, label), judged in gains.items():
         change = _over_concepts([after - own for after, own in zip(judged, bases, strict=True)])
         target, overall = (
             Estimate.over_users(row / level) for row, level in zip(change, base, strict=True)
         )
-        tuned["ways"].setdefault(way, {})[label] = {"target": target, "overall": overall}
+        tuned["ways"].setdefault(method, {})[label] = {"target": target, "overall": overall}
     return tuned
 
 
@@ -217,7 +218,7 @@ def _over_concepts(figures: list[Figures]) -> Figures:
 def _tuned(
     audience: Audience,
     lessons: Lessons,
-    own: NDArray[np.float32],
+    own: Floats,
     order: Ints,
     rng: np.random.Generator,
 ) -> Iterator[tuple[str, float, metrics.Lists]]:
@@ -228,10 +229,10 @@ def _tuned(
     groups = {f"{count} strongest neurons, weight": order[:count] for count in STRONGEST}
     fires = np.flatnonzero((lessons.audience.code > 0).any(dim=0).numpy())
     groups[f"{STRONGEST[0]} random neurons, weight"] = rng.permutation(fires)[: STRONGEST[0]]
-    for way, neurons in groups.items():
+    for method, neurons in groups.items():
         for weight in WEIGHTS:
             knobs = tune(lessons, neurons.copy(), own, weight)
-            yield way, weight, edited_lists(audience, knobs.applied(audience.code))
+            yield method, weight, edited_lists(audience, knobs.applied(audience.code))
     with torch.no_grad():
         scores = audience.recommender.scores(audience.z, audience.context)
     spread = scores.std(dim=1, keepdim=True)
