@@ -51,7 +51,7 @@ def read_flags(
 
 
 def _parser(annotation: Any) -> Callable[[str], Any]:
-    """Returns what reads a flag's text as that type; its __name__ is shown in argparse's errors.
+    """Returns a parser of a flag's text as that type; its __name__ is shown in argparse's errors.
 
     Bounds and choices are left to the options, whose errors name the option.
     """

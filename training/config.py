@@ -96,7 +96,7 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> TrainConfig:
-        """Reads what to_json wrote, whether or not a folder of data is still where it was.
+        """Reads the result of to_json, whether or not a folder of data is still where it was.
 
         Raises:
             RunError: if something is missing or unknown.

@@ -145,7 +145,7 @@ def _run_epoch(
 ) -> float:
     for group in optimiser.param_groups:
         group["lr"] = lr
-    # The stage's name is part of the seed, so that two stages of one run do not share their chance.
+    # The seed holds the stage's name, so that the stages of a run do not draw the same numbers.
     rng = np.random.default_rng([seed, *task.name.encode(), epoch])
     # Dropout and the like draw from torch's generator, which thus depends on the epoch alone, too.
     torch.manual_seed(int(rng.integers(2**62)))

@@ -79,7 +79,7 @@ class Split:
         return self.histories(users).matrix(self.n_items)
 
     def targets(self, users: Ints) -> csr_matrix:
-        """Returns what the given users' lists should hold, float32 [len(users), n_items]."""
+        """Returns the held-out items of the given users, float32 [len(users), n_items]."""
         return self.target_items.rows(users).matrix(self.n_items)
 
     def popularity(self) -> Ints:
@@ -105,7 +105,7 @@ class Split:
 
     @classmethod
     def load(cls, path: Path) -> Split:
-        """Reads what save wrote.
+        """Reads a split that save wrote.
 
         Raises:
             RunError: if the file is absent or holds something else.

@@ -106,7 +106,7 @@ def fit_concepts(
         return FittedConcepts([], [[] for _ in range(sae.n_neurons)], (note,))
     rng = np.random.default_rng([seed, 0xC0])
     codes = item_codes(recommender, sae, max_length)
-    # An item that hardly any training user has is close to the random vector that it began with.
+    # The vector of an item that few training users have stays close to its random start.
     trained = catalogue.popularity >= config.min_popularity
     judged = (rng.random(len(trained)) < config.held_out_share)[trained]
     users = np.sort(rng.permutation(split.validation)[: config.max_users])

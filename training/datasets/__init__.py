@@ -52,7 +52,7 @@ def data_set_kind(name: str) -> DataSetKind:
     A registered name, or the path of a folder or table.
 
     Raises:
-        DataError: if it is none of these.
+        DataError: if it is neither.
     """
     if name in DATASETS:
         return DATASETS[name]
@@ -72,5 +72,5 @@ def options_type(name: str) -> type[Any]:
 
 
 def load_data_set(name: str, options: Any, seed: int) -> RawData:
-    """Loads what --data names, with that kind's options."""
+    """Loads the data set that --data names, with that kind's options."""
     return data_set_kind(name).load(name, options, seed)

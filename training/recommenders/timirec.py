@@ -58,7 +58,7 @@ class TimiRec(Recommender):
         Width is length + 1.
         """
         lengths = mask.sum(dim=1, keepdim=True).to(torch.int64)
-        # A slot more, so that there is something to look at where the length is 0.
+        # One more slot, so that a history of length 0 has a slot to attend to.
         width = items.shape[1] + 1
         place = torch.arange(width, device=items.device)
         index = place + (lengths - self.max_length).clamp_min(0)

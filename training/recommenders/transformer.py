@@ -137,7 +137,7 @@ def newest_last(items: Tensor, mask: Tensor, width: int, at_most: int) -> Window
     lengths = mask.sum(dim=1, keepdim=True).to(torch.int64)
     index = lengths - width + torch.arange(width, device=items.device)
     filled = index >= (lengths - at_most).clamp_min(0)
-    # A column more, so that there is something to gather from where the length is 0.
+    # One more column, so that a history of length 0 has a column to gather from.
     return Window(pad(items, (0, 1)).gather(1, index.clamp_min(0)) * filled, filled)
 
 

@@ -92,7 +92,7 @@ class Chat:
     def ask(
         self, instruction: str, question: str, read: Callable[[dict[str, Any]], Answer]
     ) -> Answer:
-        """Returns what read makes of the JSON object in the model's answer.
+        """Asks the model, and returns the result of read for the JSON object in its answer.
 
         Args:
             instruction: the system message.
@@ -185,7 +185,7 @@ def _object(data: bytes) -> dict[str, Any]:
         raise ValueError(f"response: expected a chat completion, found {data[:80]!r}") from None
     if not isinstance(text, str):
         raise ValueError(f"answer: expected a text, found {type(text).__name__}")
-    # models like to put fences or words around it
+    # models often put fences or words around it
     start = text.find("{")
     end = text.rfind("}")
     try:

@@ -83,7 +83,7 @@ class LlmDescriber:
 
     def describe(self, neuron: int, samples: Samples) -> LlmDescription:
         """Describes a neuron from its items' titles and attributes."""
-        del neuron  # the samples tell all that is used
+        del neuron  # only the samples are used
         on = [
             f"{level}: {self._items[item]}"
             for item, level in zip(samples.on, samples.levels, strict=True)

@@ -56,7 +56,7 @@ class MetadataDescriber:
 
     def describe(self, neuron: int, samples: Samples) -> Rule | None:
         """Returns the better of the best rule of values joined by "and" and by "or"."""
-        del neuron  # the samples tell all that is used
+        del neuron  # only the samples are used
         on = self._members[:, samples.on]
         off = self._members[:, samples.off]
         rules = [_greedy(on, off, np.logical_and), _greedy(on, off, np.logical_or)]

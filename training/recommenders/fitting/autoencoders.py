@@ -69,7 +69,7 @@ class MultVaeOptions(AutoencoderOptions):
     """Passes over the training users in which that weight rises linearly from 0."""
     noise: PositiveOrZero = 1.0
     """Standard deviation of epsilon in z = mean + sigma epsilon; 1 is the paper's, RecBole draws
-    with .01."""
+    with 0.01."""
 
     def p(self) -> int:
         """Returns the width of the query."""

@@ -192,7 +192,7 @@ def _goal(parts: Sequence[Figures]) -> str:
 
 
 def _each(runs: Sequence[Figures], part: str, name: str) -> list[Figures]:
-    """Returns what each run has under a name in a part of its figures."""
+    """Returns the figures with a name in a part of each run."""
     return [run[part][name] for run in runs]
 
 

@@ -36,7 +36,7 @@ class Setting:
         """Chooses the most frequent concepts of a run, none on more than half of the items.
 
         Raises:
-            DataError: if there is none.
+            DataError: if no concept is frequent enough.
         """
         validation = Audience.tuned(Users.of(run, run.split.validation))
         audience = Audience.of(Users.of(run, users), validation.relevance)
@@ -61,11 +61,11 @@ class Setting:
 
     @cached_property
     def directions(self) -> Floats:
-        """Returns what a level of 1 adds to the scores over scale(z), [n_concepts, n_items]."""
+        """Returns the change of scores over scale(z) by a level of 1, [n_concepts, n_items]."""
         return self.moved(np.stack([concept.weights for concept in self.fitted]))
 
     def moved(self, change: Floats) -> Floats:
-        """Returns what changes of codes [rows, n_neurons] add to scores: [rows, n_items].
+        """Returns the change of scores by changes of codes [rows, n_neurons]: [rows, n_items].
 
         The scores are over scale(z).
         """

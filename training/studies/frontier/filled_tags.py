@@ -26,7 +26,7 @@ def choose_weight(known: Knowledge) -> float:
     """Chooses the weight for all concepts, on validation users and by the tags that are shown.
 
     It is the largest whose nDCG@20, over concepts and targets, is no lower than with the tags alone
-    added to the rank transform; 0 if there is none, so that nothing is inferred where that harms.
+    added to the rank transform; 0 without such a weight, so that inference never harms.
 
     Raises:
         ValueError: if the models come without validation users.

@@ -78,7 +78,7 @@ class CandidatePool:
             self._gain = np.take_along_axis(scores.gain, self.items, 1)
 
     def lists(self, t: float) -> Lists:
-        """Returns what scores.lists returns, for t in [0, end]."""
+        """Returns the same lists as scores.lists, for t in [0, end]."""
         values = self._base + np.float32(t) * self._gain
         places = top_n(values, LENGTH)
         part = t / self.end

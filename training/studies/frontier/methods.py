@@ -57,7 +57,7 @@ def _flags(known: Knowledge) -> Floats:
 
 
 def _direction(known: Knowledge, features: Features, weights: Floats) -> Gains:
-    """Returns what weights over neurons [n_concepts, n_neurons], as a move of z, add to scores."""
+    """Returns the change of scores by weights [n_concepts, n_neurons] as a move of z."""
     return _columns(weights @ features.W_dec @ known.models.item_matrix.T)
 
 

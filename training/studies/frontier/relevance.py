@@ -40,7 +40,7 @@ class Relevance(NamedTuple):
         return cls(weights, float(wanted.sum() / max(int(lengths.sum()), 1)))
 
     def curve(self, length: int) -> Doubles:
-        """Returns what an item of ranks 1 to 500 adds to nDCG in first place: [500].
+        """Returns the gain in nDCG by an item of each rank 1 to 500 in first place: [500].
 
         Strictly falling.
         """

@@ -45,7 +45,7 @@ def concepts_of(run: Run, most: int) -> Concepts:
     """Returns the most frequent attribute values of a run, none on more than half of the items.
 
     Raises:
-        DataError: if there is none.
+        DataError: if no attribute value is on enough items.
     """
     members = memberships(run.catalogue, run.config.concepts)
     rows = np.flatnonzero(members.item_counts <= run.catalogue.n_items / 2)

@@ -53,7 +53,7 @@ class Knobs(NamedTuple):
     biases: Tensor
 
     def change(self, code: Tensor) -> Tensor:
-        """Returns what is added to these neurons of a code [users, n_neurons]: [users, m]."""
+        """Returns the change of these neurons of a code [users, n_neurons]: [users, m]."""
         return (self.multipliers - 1) * code[:, self.neurons] + self.biases
 
     def applied(self, code: Tensor) -> Tensor:
