@@ -20,7 +20,7 @@ demo: .venv/.installed    ## train, export, serve and steer on real data, in the
 serve: .venv/.installed   ## keep the demo's server running
 	@deploy/demo.sh serve
 
-test: .venv/.installed    ## every test, on all cores up to four
+test: .venv/.installed    ## the test suite without the matrix, on all cores up to four
 	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 matrix: .venv/.installed  ## every recommender with every SAE, exported and served (5 minutes)
