@@ -1,5 +1,6 @@
 """Fixtures that more than one package's tests use: a real bundle, a real Valkey, a real server."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -77,26 +78,31 @@ def free_port() -> FindPort:
 
 @pytest.fixture(scope="session")
 def demo_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Makes the demo's run and bundle once, by its own commands with their defaults: a minute."""
-    folder = tmp_path_factory.mktemp("demo")
-    scripts = Path(sys.executable).parent
-    train: list[str | Path] = [
-        scripts / "trimtab-train",
-        "--data",
-        "ml-100k",
-        "--out",
-        folder / "run",
-    ]
-    export: list[str | Path] = [
-        scripts / "trimtab-export",
-        folder / "run",
-        "--out",
-        folder / "bundle",
-    ]
-    for command in (train, export):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+    """Makes the demo's run and bundle by its own commands with their defaults: a minute.
+
+    The processes of one test run share them; the first that asks makes them.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = shared / "demo"
+    with (shared / "demo.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "bundle").is_dir():
+            _make_demo(folder)
     return folder
+
+
+def _make_demo(folder: Path) -> None:
+    scripts = Path(sys.executable).parent
+    run = folder / "run"
+    _succeed(scripts / "trimtab-train", "--data", "ml-100k", "--out", run)
+    _succeed(scripts / "trimtab-export", run, "--out", folder / "bundle")
+
+
+def _succeed(*command: str | Path) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="session")
