@@ -37,7 +37,7 @@ _FOLDS = 5
 
 
 class Fate(NamedTuple):
-    """What was done with a name of the earlier bundle, and why.
+    """The outcome for a name of the earlier bundle, and the reason.
 
     Attributes:
         name: The concept's name.

@@ -66,7 +66,7 @@ class References(NamedTuple):
 
 
 class Gains(NamedTuple):
-    """How strongly each item carries each concept, and the method that found it."""
+    """The gain of each concept for each item, and the method that computed it."""
 
     method: str
     """One of training.concepts.gains.GAINS."""
@@ -116,7 +116,7 @@ class BundleContents:
     purity: Purity | None = None
     """The purity of each neuron; None if it was not measured."""
     gains: Gains | None = None
-    """What BOOST adds to each item; None for 1 where the item carries the concept, else 0."""
+    """Gains that BOOST uses; None if an item carries exactly the concepts whose tags it has."""
     dims: Dims = field(init=False)
     """Derived from the parts."""
     scale_rule: ScaleRule.ValueType = field(init=False)

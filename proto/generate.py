@@ -19,7 +19,7 @@ from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent
 SCRIPTS = Path(sys.executable).parent
-"""Where pip installs programs; PATH may not contain it."""
+"""The folder into which pip installs programs; PATH may not contain it."""
 
 ASYNC_CLIENT = Path("trimtab/async_client.py")
 CLIENT = Path("trimtab/client.py")

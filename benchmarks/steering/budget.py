@@ -37,7 +37,7 @@ from service.telemetry.timings import Timings
 N = 20
 CONCEPTS = 40
 MOVE = 0.2
-"""How far an edit moves a user, relative to the user embedding's norm: a typical unit is .18 on the
+"""Distance by which an edit moves a user, over the embedding's norm: a typical unit is 0.18 on the
 demo's data (median of its 18 concepts), and a target share brings an edit of one."""
 
 

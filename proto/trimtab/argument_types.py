@@ -61,7 +61,7 @@ class RecommendOptions(SimilarItemsOptions, total=False):
     """Largest relevance loss that steering may cause, from 0 to 1; overrides the budget of a
     Steering message. Default: no limit."""
     mode: str | int | None
-    """How the edited code returns into the model: "residual" or "reconstruct"; overrides the mode
+    """Way the edited code returns into the model: "residual" or "reconstruct"; overrides the mode
     of a Steering message. Default: "residual"."""
     exclude: Iterable[Id]
     """Ids of items that are not returned, at most 10,000. Default: none."""

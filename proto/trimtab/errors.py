@@ -16,7 +16,7 @@ class FieldViolation(NamedTuple):
     field: str
     """Path of the field, for instance "steering.edits[0].strength"."""
     description: str
-    """What was expected and what was found."""
+    """Description of what was expected and what was found."""
 
     def __str__(self) -> str:
         return f"{self.field}: {self.description}" if self.field else self.description

@@ -33,7 +33,7 @@ _PRIORITIES = {PRIORITY_LOW: Priority.LOW, PRIORITY_HIGH: Priority.HIGH}
 
 
 class Call(Protocol):
-    """What a method may ask about its call."""
+    """Gives a method information about its call."""
 
     def remaining_s(self) -> float:
         """Returns the seconds until the caller's deadline; infinite if there is none."""

@@ -7,6 +7,7 @@ import numpy as np
 
 from service.arrays import AnyArray, Bools, Floats, Ints
 from service.batching.joint_calls import Computation, run_alone
+from service.bundle.bundle import Bundle
 from service.bundle.encoder import Head
 from service.engine.query import Query
 from service.ranking.measures import RELEVANCE_DEPTH
@@ -71,7 +72,9 @@ def find_scored_candidates(
     if boosts and not settles(scores, _of(boosts, candidates.items), depth, needed):
         searches += [_Search(items, max(depth, PLACES)) for items in better_off(boosts)]
     if searches:
-        candidates = yield from _search_more(query, queries[-1:], searches, candidates, unwanted)
+        candidates = yield from _search_more(
+            bundle, queries[-1:], searches, candidates, allowed, unwanted
+        )
         scores = score(bundle.items, candidates.items, queries)
     return _with_boosts_and_lifts(query, applied, candidates, scores, boosts)
 
@@ -143,15 +146,14 @@ def _queries(query: Query, state: UserState, steered: Steered) -> Computation[Fl
 
 
 def _search_more(
-    query: Query,
+    bundle: Bundle,
     queries: Floats,
     searches: Sequence[_Search],
     candidates: Candidates,
+    allowed: Bools | None,
     unwanted: Ints,
 ) -> Computation[Candidates]:
     """Adds the best items of each separate search to the candidates."""
-    bundle = query.bundle
-    allowed = bundle.catalogue.allowed(query.item_filter)
     items = candidates.items
     degraded = candidates.degraded
     for search in searches:

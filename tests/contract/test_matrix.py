@@ -17,6 +17,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from exporters.determinism import one_thread
 from exporters.from_run import contents_of
 from exporters.graphs import RecommenderGraphs, export_recommender
 from exporters.publish import write_bundle
@@ -109,10 +110,8 @@ class Cell(NamedTuple):
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # models as small as these lose by sharing
-    yield
-    torch.set_num_threads(threads)
+    with one_thread():  # models as small as these lose by sharing
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from exporters.carry_over import MIN_SIMILARITY, carry_over
 from exporters.cli import main
+from exporters.determinism import one_thread
 from exporters.errors import ContentsError
 from exporters.from_run import contents_of
 from exporters.previous_bundle import PreviousBundle, read_previous_bundle
@@ -42,10 +42,8 @@ def planted(out: Path, width: int) -> Run:
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the models are too small to share out
-    yield
-    torch.set_num_threads(threads)
+    with one_thread():  # the models are too small to share out
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ class CandidateScores:
         self._slopes = [] if self._has_head else self._move_slopes()
         self._lifted = self.members.astype(np.float64)
         self._places = Places(self.plain) if problem.boosts else None
-        move_of = problem.move_of_edit
+        move_of = problem.move_of_edit if problem.boosts else {}
         self._boosts = [
             (move_of.get(boost.position, 0), boost.of(items)) for boost in problem.boosts
         ]
